@@ -1,0 +1,10 @@
+"""Mamba networks for medical image segmentation inside stock nnU-Net v2.
+
+Importing this package imports nothing heavy (a start-up line runs it in every Python process of the environment);
+take what you need from the rooms below it:
+
+    from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+    from swin_umamba_nnunet.ops import selective_scan, selective_scan_2d
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,240 @@
+"""The public operators, and their registration with torch.library so that compilers see one opaque node.
+
+Symbols (used in every backend): b batch, H x W image, L = H*W positions, D channels, N states, R rank of the step
+size, K scan directions.  K = 4 is SS2D: 0 row-major (w fastest), 1 column-major (h fastest), 2 and 3 the same two
+backwards.  K = 1 is the plain left-to-right scan over the row-major order.
+
+A backend is a module with
+
+    unavailable_reason(device_type) -> str | None
+    forward(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states) -> (y, states)
+    backward(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus) -> (dx, ddt, dBs, dCs, dA, dDs, ddt_bias)
+
+    x (b,H,W,D), dt (b,H,W,K,D), Bs and Cs (b,H,W,K,N): contiguous, one dtype out of float32, float16, bfloat16
+    A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32
+    y (b,H,W,D) float32: sum over directions of the scan's output, at the position it was computed for
+    states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for
+    gradients: float32, shaped as what they belong to
+
+Everything inside is float32, whatever comes in (float64 inputs too: only `reference` keeps float64).
+"""
+
+import importlib
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from swin_umamba_nnunet.ops import _reference
+from swin_umamba_nnunet.ops._select import resolve_backend
+
+WINDOW = 64  # steps between saved states; the backward pass recomputes the states in between
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Selective scan over a sequence, with the arguments of mamba_ssm's `selective_scan_fn`.
+
+    h_l = exp(delta_l A) h_{l-1} + delta_l B_l u_l,  y_l = <C_l, h_l> + D u_l  (Mamba, arXiv 2312.00752, eq. 2 and 4).
+
+    Args:
+        u: (batch, dim, L).
+        delta: (batch, dim, L) step sizes, before `delta_bias` and softplus if these are given.
+        A: (dim, N), negative for a stable recurrence.
+        B, C: (batch, N, L), or (batch, G, N, L) where `dim / G` consecutive channels share a group.
+        D: (dim,) skip term, or None.
+        delta_bias: (dim,), added to delta; or None.
+        delta_softplus: apply softplus to delta (after the bias).
+        backend: one of `BACKENDS`; None chooses.
+
+    Returns:
+        (batch, dim, L) in the dtype of `u`; inside, everything is float32 (`reference` keeps float64).
+
+    Raises:
+        ValueError: shapes that do not fit together, an empty sequence, complex A, an unknown backend.
+        BackendUnavailableError: a backend that cannot run here.
+    """
+    B = B[:, None] if B.dim() == 3 else B
+    C = C[:, None] if C.dim() == 3 else C
+    _check_1d(u, delta, A, B, C, D, delta_bias)
+    batch, dim, length = u.shape
+    groups = B.shape[1]
+    D = A.new_zeros(dim) if D is None else D
+    delta_bias = A.new_zeros(dim) if delta_bias is None else delta_bias
+    chosen = resolve_backend(backend, u.device.type)
+    outputs = []
+    width = dim // groups
+    for g in range(groups):
+        own = slice(g * width, (g + 1) * width)
+        # (batch, dim, L) -> an image of one row, channels last, one direction
+        image = [t.transpose(1, 2)[:, None] for t in (u[:, own], delta[:, own], B[:, g], C[:, g])]
+        y = scan(
+            image[0], *(t[..., None, :] for t in image[1:]), A[None, own], D[None, own], delta_bias[None, own],
+            delta_softplus, chosen,
+        )  # fmt: skip
+        outputs.append(y[:, 0].transpose(1, 2))
+    return outputs[0] if groups == 1 else torch.cat(outputs, dim=1)
+
+
+def selective_scan_2d(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """SS2D's core: four selective scans over an image, read in place, and their sum in image order.
+
+    The projections are pointwise, so they commute with the reordering: one matrix product in image order serves all
+    four directions, and the scans find their positions by index arithmetic.  Nothing is flipped, transposed or
+    concatenated.
+
+    Args:
+        x: (b, H, W, D) channels last.
+        x_proj_weight: (K, R + 2N, D); rows give the step size (R), B (N) and C (N) of a direction.
+        dt_projs_weight: (K, D, R).
+        dt_projs_bias: (K, D), inside the softplus.
+        A_logs: (K*D, N); A = -exp(A_logs).
+        Ds: (K*D,) skip term.
+        backend: one of `BACKENDS`; None chooses.
+
+    Returns:
+        (b, H, W, D) in the dtype of `x`.
+
+    Raises:
+        ValueError: shapes that do not fit together, an image without pixels, an unknown backend.
+        BackendUnavailableError: a backend that cannot run here.
+    """
+    _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    directions, channels, rank = dt_projs_weight.shape
+    states = A_logs.shape[1]
+    chosen = resolve_backend(backend, x.device.type)
+    projected = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
+    low_rank, Bs, Cs = projected.split((rank, states, states), dim=-1)
+    dt = torch.einsum("bhwkr,kdr->bhwkd", low_rank, dt_projs_weight)
+    A = -torch.exp(A_logs.to(torch.promote_types(torch.float32, A_logs.dtype))).unflatten(0, (directions, channels))
+    return scan(x, dt, Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias, True, chosen)
+
+
+def scan(
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    backend: str,
+) -> Tensor:  # fmt: skip
+    """The directional scan all public forms share, on the backend named; shapes in the module's docstring.
+
+    Differentiable in every tensor.  Returns y (b,H,W,D) in the dtype of `x`.
+    """
+    if backend == "reference":
+        return _reference.scan(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus).to(x.dtype)
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
+    low = x.dtype if x.dtype in (torch.float16, torch.bfloat16) else torch.float32
+    sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs))
+    parameters = (t.to(torch.float32).contiguous() for t in (A, Ds, dt_bias))
+    y, _ = _forward(*sequences, *parameters, delta_softplus, needs_grad, backend)
+    return y.to(x.dtype)
+
+
+def _backend(name: str):
+    return importlib.import_module(f"swin_umamba_nnunet.ops._{name}")
+
+
+@torch.library.custom_op("swin_umamba::scan", mutates_args=())
+def _forward(
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    save_states: bool, backend: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return _backend(backend).forward(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states)
+
+
+@_forward.register_fake
+def _(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states, backend):
+    batch, height, width, channels = x.shape
+    y = x.new_empty(x.shape, dtype=torch.float32)
+    if not save_states:
+        return y, y.new_empty(0)
+    windows = (height * width + WINDOW - 1) // WINDOW
+    return y, y.new_empty(batch, A.shape[0], windows, A.shape[2], channels)
+
+
+@torch.library.custom_op("swin_umamba::scan_backward", mutates_args=())
+def _backward(
+    dy: Tensor, x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, states: Tensor,
+    delta_softplus: bool, backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return _backend(backend).backward(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus)
+
+
+@_backward.register_fake
+def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus, backend):
+    return tuple(t.new_empty(t.shape, dtype=torch.float32) for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.delta_softplus, save_states, ctx.backend = inputs
+    ctx.dtypes = [t.dtype for t in tensors]
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _autograd(ctx, dy, _dstates):
+    *tensors, states = ctx.saved_tensors
+    grads = _backward(dy.contiguous().float(), *tensors, states, ctx.delta_softplus, ctx.backend)
+    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes)), None, None, None
+
+
+_forward.register_autograd(_autograd, setup_context=_setup_context)
+
+
+def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
+    batch, dim, length = u.shape if u.dim() == 3 else (0, 0, 0)
+    groups = B.shape[1] if B.dim() == 4 else 0
+    expected = {
+        "u": (u, ("batch", "dim", "L"), (batch, dim, length)),
+        "delta": (delta, ("batch", "dim", "L"), (batch, dim, length)),
+        "A": (A, ("dim", "N"), (dim, A.shape[-1])),
+        "B": (B, ("batch", "G", "N", "L"), (batch, groups, A.shape[-1], length)),
+        "C": (C, ("batch", "G", "N", "L"), (batch, groups, A.shape[-1], length)),
+        "D": (D, ("dim",), (dim,)),
+        "delta_bias": (delta_bias, ("dim",), (dim,)),
+    }
+    _check_shapes(expected)
+    if groups == 0 or dim % groups:
+        raise ValueError(f"selective_scan: {dim} channels cannot be shared by {groups} groups of B and C")
+
+
+def _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> None:
+    shape = tuple(x.shape) if x.dim() == 4 else (0, 0, 0, 0)
+    rank = dt_projs_weight.shape[-1]
+    states = A_logs.shape[-1]
+    _check_shapes({
+        "x": (x, ("b", "H", "W", "D"), shape),
+        "x_proj_weight": (x_proj_weight, ("4", "R+2N", "D"), (4, rank + 2 * states, shape[3])),
+        "dt_projs_weight": (dt_projs_weight, ("4", "D", "R"), (4, shape[3], rank)),
+        "dt_projs_bias": (dt_projs_bias, ("4", "D"), (4, shape[3])),
+        "A_logs": (A_logs, ("4*D", "N"), (4 * shape[3], states)),
+        "Ds": (Ds, ("4*D",), (4 * shape[3],)),
+    })  # fmt: skip
+
+
+def _check_shapes(expected: dict) -> None:
+    for name, (tensor, symbols, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape or 0 in shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, expected ({', '.join(symbols)}) = {shape} with no empty axis"
+            )
+        if tensor.is_complex():
+            raise ValueError(f"{name} is complex; only real selective scans are supported")
