@@ -21,7 +21,7 @@ def scan(
     x, dt, Bs, Cs, A, Ds, dt_bias = (t.to(working) for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
     y = x.new_zeros(x.shape)
     for k in range(A.shape[0]):
-        delta = dt[..., k, :] + dt_bias[k]
+        delta = dt[k] + dt_bias[k]
         delta = softplus(delta) if delta_softplus else delta
         inputs = [_to_sequence(t, k) for t in (x, delta, Bs[..., k, :], Cs[..., k, :])]
         y = y + _to_image(_scan_sequence(*inputs, A[k]), k, x) + Ds[k] * x

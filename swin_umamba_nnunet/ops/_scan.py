@@ -10,7 +10,8 @@ A backend is a module with
     forward(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states) -> (y, states)
     backward(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus) -> (dx, ddt, dBs, dCs, dA, dDs, ddt_bias)
 
-    x (b,H,W,D), dt (b,H,W,K,D), Bs and Cs (b,H,W,K,N): contiguous, one dtype out of float32, float16, bfloat16
+    x (b,H,W,D), dt (K,b,H,W,D), Bs and Cs (b,H,W,K,N): contiguous, one dtype out of float32, float16, bfloat16
+    (the directions of dt are outermost because that is how the batched matrix product that makes it leaves them)
     A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32
     y (b,H,W,D) float32: sum over directions of the scan's output, at the position it was computed for
     states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for
@@ -77,9 +78,9 @@ def selective_scan(
     for g in range(groups):
         own = slice(g * width, (g + 1) * width)
         # (batch, dim, L) -> an image of one row, channels last, one direction
-        image = [t.transpose(1, 2)[:, None] for t in (u[:, own], delta[:, own], B[:, g], C[:, g])]
+        x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in (u[:, own], delta[:, own], B[:, g], C[:, g]))
         y = scan(
-            image[0], *(t[..., None, :] for t in image[1:]), A[None, own], D[None, own], delta_bias[None, own],
+            x, dt[None], Bs[..., None, :], Cs[..., None, :], A[None, own], D[None, own], delta_bias[None, own],
             delta_softplus, chosen,
         )  # fmt: skip
         outputs.append(y[:, 0].transpose(1, 2))
@@ -124,7 +125,8 @@ def selective_scan_2d(
     chosen = resolve_backend(backend, x.device.type)
     projected = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
     low_rank, Bs, Cs = projected.split((rank, states, states), dim=-1)
-    dt = torch.einsum("bhwkr,kdr->bhwkd", low_rank, dt_projs_weight)
+    dt = torch.bmm(low_rank.flatten(0, 2).transpose(0, 1), dt_projs_weight.transpose(1, 2))
+    dt = dt.unflatten(1, x.shape[:3])
     A = -torch.exp(A_logs.to(torch.promote_types(torch.float32, A_logs.dtype))).unflatten(0, (directions, channels))
     return scan(x, dt, Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias, True, chosen)
 

@@ -1,0 +1,184 @@
+"""The public functions: checks of what comes in, choice of backend, and behaviour under torch's compilers."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from swin_umamba_nnunet import ops
+from swin_umamba_nnunet.ops import _select
+from tests.ops.cases import inputs_1d, inputs_2d, selective_scan, selective_scan_2d, values_and_gradients
+
+
+@pytest.fixture(autouse=True)
+def _no_choice_from_outside(monkeypatch):
+    monkeypatch.delenv("SWIN_UMAMBA_BACKEND", raising=False)
+    for cached in (_select._automatic, _select._log_once):
+        cached.cache_clear()
+
+
+def small(dtype=torch.float32):
+    return [a.to(dtype) for a in inputs_2d(1, 4, 5, 16, 4)]
+
+
+class TestShapes:
+    def test_image_without_pixels(self):
+        arguments = small()
+        with pytest.raises(ValueError, match=r"x has shape \(1, 0, 5, 16\)"):
+            selective_scan_2d(arguments[0][:, :0], *arguments[1:])
+
+    @pytest.mark.parametrize("index", range(1, 6))
+    def test_every_parameter_is_checked(self, index):
+        arguments = small()
+        arguments[index] = arguments[index][:-1]
+        with pytest.raises(ValueError, match="has shape"):
+            selective_scan_2d(*arguments)
+
+    def test_sequence_arguments_are_checked(self):
+        u, delta, A, B, C, D, bias = (a.float() for a in inputs_1d(1, 6, 10, 4, 2))
+        for wrong in (
+            (u[..., :0], delta[..., :0], A, B[..., :0], C[..., :0], D, bias),
+            (u, delta[:, :5], A, B, C, D, bias),
+            (u, delta, A[:5], B, C, D, bias),
+            (u, delta, A, B[:, :, :3], C, D, bias),
+            (u, delta, A, B, C[:, :1], D, bias),
+            (u, delta, A, B, C, D[:5], bias),
+            (u, delta, A, B, C, D, bias[:5]),
+            (u[0], delta, A, B, C, D, bias),
+        ):
+            with pytest.raises(ValueError, match="has shape"):
+                selective_scan(*wrong)
+        with pytest.raises(ValueError, match="cannot be shared"):
+            selective_scan(u[:, :5], delta[:, :5], A[:5], B, C)
+        with pytest.raises(ValueError, match="complex"):
+            selective_scan(u, delta, A.to(torch.complex64), B, C)
+
+
+class TestChoice:
+    def test_cpu_runs_numba_and_says_so_once(self, caplog):
+        with caplog.at_level(logging.INFO, logger="swin_umamba_nnunet"):
+            assert ops.resolve_backend(None, "cpu") == "numba"
+            assert ops.resolve_backend(None, "cpu") == "numba"
+        assert [r.getMessage() for r in caplog.records] == [
+            "selective scan on cpu: backend 'numba' (chosen automatically)"
+        ]
+
+    def test_environment_variable(self, monkeypatch):
+        monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "reference")
+        assert ops.resolve_backend(None, "cpu") == "reference"
+        assert ops.resolve_backend("numba", "cpu") == "numba"
+        monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "auto")
+        assert ops.resolve_backend(None, "cpu") == "numba"
+
+    def test_unknown_name(self, monkeypatch):
+        with pytest.raises(ValueError, match=r"the argument `backend` names the backend 'cuda'.*choose one of triton"):
+            selective_scan_2d(*small(), backend="cuda")
+        monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "numbra")
+        with pytest.raises(ValueError, match=r"SWIN_UMAMBA_BACKEND names the backend 'numbra'"):
+            selective_scan_2d(*small())
+
+    def test_explicit_choice_that_cannot_run(self):
+        with pytest.raises(ops.BackendUnavailableError, match="'mamba_ssm' was asked for by the argument"):
+            selective_scan_2d(*small(), backend="mamba_ssm")
+        with pytest.raises(ops.BackendUnavailableError, match="'numba'.*computes on the CPU only"):
+            ops.resolve_backend("numba", "cuda")
+
+    def test_nothing_fast_is_an_error_and_never_the_plain_loop(self):
+        with pytest.raises(ops.BackendUnavailableError, match="SWIN_UMAMBA_BACKEND=reference"):
+            ops.resolve_backend(None, "xpu")
+
+    def test_report_names_every_backend(self):
+        report = ops.backend_report("cpu")
+        assert list(report) == list(ops.BACKENDS)
+        assert report["numba"] == report["reference"] == "available"
+
+    def test_without_numba(self):
+        """Everything imports; the error comes when the operator runs, and names numba."""
+        script = """
+import sys
+sys.modules.update({"numba": None, "triton": None, "llvmlite": None})
+import torch
+from swin_umamba_nnunet.ops import BackendUnavailableError, selective_scan
+a = [torch.ones(1, 2, 3), torch.ones(1, 2, 3), -torch.ones(2, 4), torch.ones(1, 4, 3), torch.ones(1, 4, 3)]
+selective_scan(*a, backend="reference")
+try:
+    selective_scan(*a)
+except BackendUnavailableError as error:
+    assert "numba" in str(error), error
+else:
+    raise SystemExit("no error")
+"""
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+    def test_importing_the_room_loads_no_backend(self):
+        script = (
+            "import sys, swin_umamba_nnunet.ops; "
+            "bad = {'numba', 'mamba_ssm', 'nnunetv2', 'swin_umamba_nnunet.ops._triton'} & set(sys.modules); "
+            "raise SystemExit(str(bad) if bad else 0)"
+        )
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+class TestTorch:
+    def test_registration(self):
+        """torch's own checks of schema, fake kernel and autograd registration."""
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(1, 2, 3, 16), (4, 1, 2, 3, 16), (1, 2, 3, 4, 2), (1, 2, 3, 4, 2), (4, 16, 2), (4, 16), (4, 16)]
+        tensors = [torch.randn(*shape, generator=generator) for shape in shapes]
+        tensors[4] = -tensors[4].abs()
+        for save_states in (False, True):
+            leaves = [t.clone().requires_grad_(save_states) for t in tensors]
+            torch.library.opcheck(
+                torch.ops.swin_umamba.scan.default, (*leaves, True, save_states, "numba"),
+                test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+            )  # fmt: skip
+
+    def test_compiled_is_one_graph_and_equal(self):
+        torch._dynamo.reset()
+        graphs = []
+
+        def backend(graph, _inputs):
+            graphs.append(graph)
+            return graph
+
+        compiled = torch.compile(selective_scan_2d, fullgraph=True, backend=backend, dynamic=True)
+        # all sizes differ: torch takes equal ones for the same dynamic size
+        arguments = [a.float() for a in inputs_2d(2, 6, 7, 16, 5)]
+        expected = values_and_gradients(selective_scan_2d, arguments)
+        actual = values_and_gradients(compiled, arguments)
+        assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+        values_and_gradients(compiled, [a + 0.1 for a in arguments])
+        values_and_gradients(compiled, [a.float() for a in inputs_2d(2, 9, 11, 16, 5)])
+        assert len(graphs) == 1, "new values or another image size must not compile again"
+        assert sum("swin_umamba.scan" in str(node.target) for node in graphs[0].graph.nodes) == 1
+
+    def test_export(self):
+        class Scan(torch.nn.Module):
+            def forward(self, *arguments):
+                return selective_scan_2d(*arguments)
+
+        program = torch.export.export(Scan(), tuple(small()))
+        torch.testing.assert_close(program.module()(*small()), selective_scan_2d(*small()))
+
+    def test_without_gradients_no_states_are_saved(self):
+        with torch.no_grad():
+            y = selective_scan_2d(*(a.requires_grad_() for a in small()))
+        assert y.grad_fn is None
+
+    def test_only_what_needs_a_gradient_gets_one(self):
+        arguments = small()
+        arguments[0].requires_grad_()
+        selective_scan_2d(*arguments).sum().backward()
+        assert arguments[0].grad.shape == arguments[0].shape
+        assert all(a.grad is None for a in arguments[1:])
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_autocast(self, dtype):
+        expected = selective_scan_2d(*small())
+        with torch.autocast("cpu", dtype=dtype):
+            actual = selective_scan_2d(*small())
+        assert ((actual - expected).norm() / expected.norm()).item() < 2e-2

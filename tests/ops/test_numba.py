@@ -1,0 +1,173 @@
+"""The CPU backend against the float64 reference, and what its host side promises."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.ops import _numba, _scan
+from tests.ops.cases import (
+    LENGTHS, SIZES_2D, assert_matches_reference, inputs_1d, inputs_2d, relative_error, selective_scan,
+    selective_scan_2d, values_and_gradients,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES_2D, ids=str)
+def test_2d_matches_the_reference(size):
+    assert_matches_reference(selective_scan_2d, inputs_2d(*size), backend="numba")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_2d_in_other_precisions(dtype):
+    assert_matches_reference(selective_scan_2d, inputs_2d(2, 6, 7, 24, 16), backend="numba", dtype=dtype)
+    arguments = [a.to(dtype) for a in inputs_2d(1, 2, 2, 4, 2)]
+    assert selective_scan_2d(*arguments, backend="numba").dtype == dtype
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("states", [1, 8, 16])
+def test_1d_matches_the_reference(length, states):
+    arguments = inputs_1d(2, 5, length, states)
+    assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_1d_groups(groups):
+    assert_matches_reference(selective_scan, inputs_1d(2, 6, 30, 4, groups), backend="numba", delta_softplus=True)
+
+
+def test_1d_without_softplus_skip_and_bias():
+    arguments = inputs_1d(2, 5, 70, 8)
+    arguments[1] = arguments[1].abs() * 0.1
+    assert_matches_reference(selective_scan, arguments[:5], backend="numba")
+
+
+def test_1d_growing_states():
+    """A positive A is unusual but allowed: exponents above zero take their own branch."""
+    arguments = inputs_1d(1, 4, 20, 3)
+    arguments[2] = -0.1 * arguments[2]
+    assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
+
+
+def test_decay_to_nothing_is_not_garbage():
+    arguments = inputs_1d(1, 4, 20, 3)
+    arguments[2] = arguments[2] * 1e6
+    assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
+
+
+def test_nan_reaches_the_output():
+    for index in range(7):
+        arguments = [a.float() for a in inputs_1d(1, 4, 10, 3)]
+        arguments[index].view(-1)[0] = float("nan")
+        assert selective_scan(*arguments, delta_softplus=True, backend="numba").isnan().any(), index
+
+
+def test_inputs_need_not_be_contiguous():
+    arguments = inputs_1d(2, 6, 40, 4)
+    strided = [a.float().repeat_interleave(2, dim=-1)[..., ::2] for a in arguments]
+    assert not strided[0].is_contiguous()
+    dense = values_and_gradients(selective_scan, [a.float() for a in arguments], backend="numba", delta_softplus=True)
+    actual = values_and_gradients(selective_scan, strided, backend="numba", delta_softplus=True)
+    assert all(torch.equal(a, d) for a, d in zip(actual, dense))
+    x = inputs_2d(1, 6, 5, 16, 4)[0].float().permute(0, 2, 1, 3)  # an image stored column by column
+    rest = [a.float() for a in inputs_2d(1, 5, 6, 16, 4)[1:]]
+    assert torch.equal(
+        selective_scan_2d(x, *rest, backend="numba"), selective_scan_2d(x.contiguous(), *rest, backend="numba")
+    )
+
+
+def test_every_output_element_is_written(monkeypatch):
+    empty = torch.empty
+
+    def poisoned(*shape, **settings):
+        tensor = empty(*shape, **settings)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    assert_matches_reference(selective_scan_2d, inputs_2d(2, 7, 11, 21, 5), backend="numba")
+
+
+def test_bits_do_not_depend_on_threads():
+    arguments = [a.float() for a in inputs_2d(3, 12, 9, 96, 16)]
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5, 2):
+            torch.set_num_threads(count)
+            leaves = [a.clone() for a in arguments]
+            x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(leaves)
+            y, states = _numba.forward(x, dt, Bs, Cs, A, Ds, dt_bias, True, True)
+            results.append([y, states, *_numba.backward(y, x, dt, Bs, Cs, A, Ds, dt_bias, states, True)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_several_callers_at_once():
+    arguments = [a.float() for a in inputs_2d(2, 10, 10, 64, 16)]
+    expected = selective_scan_2d(*arguments, backend="numba")
+    results: list = [None] * 4
+
+    def call(index: int) -> None:
+        results[index] = selective_scan_2d(*arguments, backend="numba")
+
+    workers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(result, expected) for result in results)
+
+
+def test_saved_states_grow_by_windows_not_by_positions():
+    arguments = _core_arguments([a.float() for a in inputs_2d(1, 16, 17, 32, 16)])
+    _, states = _numba.forward(*arguments, True, True)
+    assert states.shape == (1, 4, -(-16 * 17 // _scan.WINDOW), 16, 32)
+    assert _numba.WINDOW == _scan.WINDOW
+
+
+def test_works_after_fork():
+    """A data-loading worker forked from a process that has used the operator can use it too."""
+    script = """
+import os, torch
+from swin_umamba_nnunet.ops import selective_scan
+torch.set_num_threads(2)
+arguments = [torch.randn(4, 64, 300) for _ in range(2)]
+arguments += [-torch.rand(64, 4), torch.randn(4, 4, 300), torch.randn(4, 4, 300)]
+expected = selective_scan(*arguments, delta_softplus=True, backend="numba")
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)
+    same = torch.equal(selective_scan(*arguments, delta_softplus=True, backend="numba"), expected)
+    torch.set_num_threads(2)
+    os._exit(0 if same else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_exp2_and_softplus_over_their_whole_range():
+    """Softplus keeps its relative accuracy where it is tiny: step sizes of 1e-8 are real."""
+    z = torch.linspace(-40, 40, 1601, dtype=torch.float64)
+    one = torch.ones(1, 1, z.numel(), dtype=torch.float64)
+    # a single position per sequence: y = softplus(z) * B * C
+    arguments = [one, z[None, None], torch.full((1, 1), -1.0, dtype=torch.float64), one, one]
+    arguments = [a.transpose(0, 2) if a.dim() == 3 else a for a in arguments]
+    y = selective_scan(*(a.float() for a in arguments), delta_softplus=True, backend="numba").flatten().double()
+    exact = torch.nn.functional.softplus(z.float().double(), threshold=100)
+    assert ((y - exact) / exact).abs().max() < 5e-6
+    assert relative_error(y, exact) < 1e-6
+
+
+def _core_arguments(arguments):
+    x, x_proj, dt_projs, dt_bias, A_logs, Ds = arguments
+    channels, rank = dt_projs.shape[1:]
+    states = A_logs.shape[1]
+    projected = torch.einsum("bhwd,kcd->bhwkc", x, x_proj)
+    low, Bs, Cs = (t.contiguous() for t in projected.split((rank, states, states), dim=-1))
+    dt = torch.einsum("bhwkr,kdr->kbhwd", low, dt_projs).contiguous()
+    return x, dt, Bs, Cs, -A_logs.exp().view(4, channels, states), Ds.view(4, channels), dt_bias
