@@ -50,7 +50,7 @@ def resolve_backend(requested: str | None, device_type: str) -> str:
     return requested
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def unavailable_reason(backend: str, device_type: str) -> str | None:
     """None if `backend` can run on `device_type`, else one clause that says why it cannot."""
     if backend == "reference":
@@ -68,10 +68,10 @@ def backend_report(device_type: str) -> dict[str, str]:
     return {name: unavailable_reason(name, device_type) or "available" for name in BACKENDS}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _automatic(device_type: str) -> str:
     candidates = _AUTOMATIC.get(device_type, ())
-    reasons = []
+    reasons: list[str] = []
     for name in candidates:
         reason = unavailable_reason(name, device_type)
         if reason is None:
@@ -81,10 +81,10 @@ def _automatic(device_type: str) -> str:
     raise BackendUnavailableError(
         f"no fast selective-scan backend can run on {device_type!r} tensors"
         + (f" ({'; '.join(reasons)})" if reasons else "")
-        + f". Move the network to a CPU, or set {ENVIRONMENT_VARIABLE}=reference if a run hundreds of times slower will do"
+        + f". Move the network to a CPU, or set {ENVIRONMENT_VARIABLE}=reference if hundreds of times slower will do"
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _log_once(backend: str, device_type: str, why: str) -> None:
     logger.info("selective scan on %s: backend %r (%s)", device_type, backend, why)

@@ -9,8 +9,15 @@ import torch
 
 from swin_umamba_nnunet.ops import _numba, _scan
 from tests.ops.cases import (
-    LENGTHS, SIZES_2D, assert_matches_reference, inputs_1d, inputs_2d, relative_error, selective_scan,
-    selective_scan_2d, values_and_gradients,
+    LENGTHS,
+    SIZES_2D,
+    assert_matches_reference,
+    inputs_1d,
+    inputs_2d,
+    relative_error,
+    selective_scan,
+    selective_scan_2d,
+    values_and_gradients,
 )  # fmt: skip
 
 

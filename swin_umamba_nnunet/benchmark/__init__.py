@@ -1,0 +1,1 @@
+"""Measuring: operators now; networks and whole trainings later."""
