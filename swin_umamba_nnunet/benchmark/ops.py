@@ -106,9 +106,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
             numbers = f"{figure.rate:15.3g} {figure.spread:7.0%} {ratio:>12s}"
             say(f"  {name:10s} {figure.what:22s} {figure.passes:17s} {numbers}")
     if "reference" in wanted:
-        say(
-            f"  (x reference: over the rate of the reference on {_REFERENCE_SIDE} positions a side, which falls further with size)"
-        )
+        say(f"  (x reference: over the reference's rate at side {_REFERENCE_SIDE}, which falls further with size)")
     say("\nSpread is the interquartile range over the median. Times are comparable within one run only.")
     if args.json:
         _write_json(args, errors, figures)

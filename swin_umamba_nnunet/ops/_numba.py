@@ -337,15 +337,19 @@ def _block(images: int, channels: int) -> int:
 
 
 def _run(task, images: int, blocks: range) -> None:
-    """Run `task(image, first)` for every pair, on as many threads as torch uses."""
+    """Run `task(image, first)` for every pair, on as many threads as torch uses, this one included."""
     pairs = [(image, first) for image in range(images) for first in blocks]
-    threads = min(torch.get_num_threads(), len(pairs))
-    if threads == 1:
-        for pair in pairs:
+    left = iter(pairs)  # shared: a list's iterator hands each element out once
+
+    def work() -> None:
+        for pair in left:
             task(*pair)
-        return
-    for _ in _pool(threads).map(lambda pair: task(*pair), pairs):
-        pass
+
+    helpers = min(torch.get_num_threads(), len(pairs)) - 1
+    pending = [_pool(helpers).submit(work) for _ in range(helpers)]
+    work()
+    for helper in pending:
+        helper.result()
 
 
 @functools.cache

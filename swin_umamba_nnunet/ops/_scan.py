@@ -188,6 +188,7 @@ def _setup_context(ctx, inputs, output):
     *tensors, ctx.delta_softplus, save_states, ctx.backend = inputs
     ctx.dtypes = [t.dtype for t in tensors]
     ctx.save_for_backward(*tensors, output[1])
+    ctx.set_materialize_grads(False)  # else the states, which nobody differentiates, get a zero gradient of their size
 
 
 def _autograd(ctx, dy, _dstates):
