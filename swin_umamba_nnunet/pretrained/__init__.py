@@ -1,0 +1,79 @@
+"""From a checkpoint's name to weights in an encoder.
+
+    report = load_imagenet_weights(network)                 # finds or downloads what the network's encoder needs
+    path = ensure_weights("swin_umamba")                    # the same search and checks, before any work starts
+    ours = remap_authors_state_dict("swin_umamba", theirs)  # the authors' segmentation checkpoints
+
+Names are imported when first used: the registry serves the command line without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
+    from swin_umamba_nnunet.pretrained.authors import remap_authors_state_dict
+    from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, read_checkpoint
+    from swin_umamba_nnunet.pretrained.download import download_weights
+    from swin_umamba_nnunet.pretrained.ensure import ensure_weights
+    from swin_umamba_nnunet.pretrained.errors import (
+        CheckpointError,
+        DownloadError,
+        WeightsError,
+        WeightsNotFoundError,
+    )
+    from swin_umamba_nnunet.pretrained.load import LoadReport, load_imagenet_weights
+    from swin_umamba_nnunet.pretrained.locate import ENVIRONMENT_VARIABLE, cache_folder, find_weights
+    from swin_umamba_nnunet.pretrained.registry import RECORDS, WEIGHTS_OF_NETWORK, WeightsRecord, get_record
+    from swin_umamba_nnunet.pretrained.remap import remap_vmamba_state_dict
+    from swin_umamba_nnunet.pretrained.variants import Variant, identify
+
+_HOMES = {
+    "adapt": ("adapt_input_convolution",),
+    "authors": ("remap_authors_state_dict",),
+    "checkpoint": ("Checkpoint", "read_checkpoint"),
+    "download": ("download_weights",),
+    "ensure": ("ensure_weights",),
+    "errors": ("CheckpointError", "DownloadError", "WeightsError", "WeightsNotFoundError"),
+    "load": ("LoadReport", "load_imagenet_weights"),
+    "locate": ("ENVIRONMENT_VARIABLE", "cache_folder", "find_weights"),
+    "registry": ("RECORDS", "WEIGHTS_OF_NETWORK", "WeightsRecord", "get_record"),
+    "remap": ("remap_vmamba_state_dict",),
+    "variants": ("Variant", "identify"),
+}
+
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "RECORDS",
+    "WEIGHTS_OF_NETWORK",
+    "Checkpoint",
+    "CheckpointError",
+    "DownloadError",
+    "LoadReport",
+    "Variant",
+    "WeightsError",
+    "WeightsNotFoundError",
+    "WeightsRecord",
+    "adapt_input_convolution",
+    "cache_folder",
+    "download_weights",
+    "ensure_weights",
+    "find_weights",
+    "get_record",
+    "identify",
+    "load_imagenet_weights",
+    "read_checkpoint",
+    "remap_authors_state_dict",
+    "remap_vmamba_state_dict",
+]
+
+
+def __getattr__(name: str):
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

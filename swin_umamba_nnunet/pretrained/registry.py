@@ -1,0 +1,141 @@
+"""The published ImageNet checkpoints of VMamba, as data.  Imports no torch: the command line reads it too.
+
+Source of the numbers: the releases of https://github.com/MzeroMiko/VMamba and its model table.  A hash is
+`sha256_confirmed` once someone of this project has downloaded the file from `url` and computed it; until then size (if
+known) and the full inventory of keys and shapes decide whether a file is accepted, and its hash is logged.
+"""
+
+from dataclasses import dataclass
+
+_RELEASES = "https://github.com/MzeroMiko/VMamba/releases/download"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsRecord:
+    """One checkpoint file.
+
+    Attributes:
+        name: stable name in this package.
+        title: the network, as its authors call it.
+        file_name: file name in the release.
+        url: where it is downloaded from.
+        size_bytes: exact size, or None where unknown.
+        sha256: lower-case hex digest, or None where unknown.
+        sha256_confirmed: whether a file with another digest is refused.
+        top1_percent: ImageNet-1k accuracy its authors state.
+        parameters_million: of the whole classifier.
+        depths: VSS blocks per stage.
+        width: channels of the first stage; each further stage has twice as many.
+        expand: width inside SS2D over width outside.
+        d_state: states per channel of the selective scan.
+        generation: 1 for the release all Swin-UMamba and VM-UNet weights start from, 2 for the later block (no gate,
+            an MLP, 3x3 stem and downsampling).
+        other_file_names: names under which the same weights circulate.
+        mirrors: further addresses, tried when `url` answers with an error.
+        image_channels, classes: of the classifier.
+        licence, source: terms and origin of the file.
+    """
+
+    name: str
+    title: str
+    file_name: str
+    url: str
+    size_bytes: int | None = None
+    sha256: str | None = None
+    sha256_confirmed: bool = False
+    top1_percent: float
+    parameters_million: float
+    depths: tuple[int, ...]
+    width: int
+    expand: int
+    d_state: int
+    generation: int
+    other_file_names: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    image_channels: int = 3
+    classes: int = 1000
+    licence: str = "MIT"
+    source: str = "https://github.com/MzeroMiko/VMamba"
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """All accepted file names, the release's own first."""
+        return (self.file_name, *self.other_file_names)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All addresses, in the order they are tried."""
+        return (self.url, *self.mirrors)
+
+    @property
+    def description(self) -> str:
+        """What to tell someone who has to get hold of the file: name, size, hash and how far to trust it."""
+        size = f"{self.size_bytes:,} bytes" if self.size_bytes is not None else "size unknown"
+        if self.sha256 is None:
+            digest = "sha256 unknown"
+        else:
+            digest = f"sha256 {self.sha256}" + ("" if self.sha256_confirmed else " (not confirmed)")
+        return f"{self.file_name}, {size}, {digest}"
+
+
+def _first_generation(name: str, title: str, file_name: str, **values) -> WeightsRecord:
+    # Swin-UMamba's README fetches the same file names from an older release tag.
+    mirrors = (f"{_RELEASES}/%2320240218/{file_name}",)
+    url = f"{_RELEASES}/%23v0cls/{file_name}"
+    values |= {"expand": 2, "d_state": 16, "generation": 1, "mirrors": mirrors}
+    return WeightsRecord(name=name, title=title, file_name=file_name, url=url, **values)
+
+
+def _second_generation(name: str, title: str, file_name: str, **values) -> WeightsRecord:
+    url = f"{_RELEASES}/%23v2cls/{file_name}"
+    return WeightsRecord(name=name, title=title, file_name=file_name, url=url, d_state=1, generation=2, **values)
+
+
+RECORDS: tuple[WeightsRecord, ...] = (
+    _first_generation(
+        "vmamba_tiny_v0", "VMamba-Tiny (first release)", "vssmtiny_dp01_ckpt_epoch_292.pth",
+        # Size and hash are second-hand (other projects publish them); nobody here has downloaded the file.
+        size_bytes=91_649_482, sha256="dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
+        top1_percent=82.2, parameters_million=22.893, depths=(2, 2, 9, 2), width=96,
+        other_file_names=("vmamba_tiny_e292.pth",),
+    ),
+    _first_generation(
+        "vmamba_small_v0", "VMamba-Small (first release)", "vssmsmall_dp03_ckpt_epoch_238.pth",
+        top1_percent=83.5, parameters_million=44.417, depths=(2, 2, 27, 2), width=96,
+        # VM-UNet's copy, Zenodo record 13743856
+        other_file_names=("vmamba_small_e238_ema.pth",),
+    ),
+    _first_generation(
+        "vmamba_base_v0", "VMamba-Base (first release)", "vssmbase_dp06_ckpt_epoch_241.pth",
+        top1_percent=83.7, parameters_million=76.254, depths=(2, 2, 27, 2), width=128,
+    ),
+    _second_generation(
+        "vmamba_tiny_v2", "VMamba-Tiny (second generation)", "vssm1_tiny_0230s_ckpt_epoch_264.pth",
+        top1_percent=82.6, parameters_million=30.249, depths=(2, 2, 8, 2), width=96, expand=1,
+    ),
+    _second_generation(
+        "vmamba_small_v2", "VMamba-Small (second generation)", "vssm_small_0229_ckpt_epoch_222.pth",
+        top1_percent=83.6, parameters_million=50.148, depths=(2, 2, 15, 2), width=96, expand=2,
+    ),
+    _second_generation(
+        "vmamba_base_v2", "VMamba-Base (second generation)", "vssm_base_0229_ckpt_epoch_237.pth",
+        top1_percent=83.9, parameters_million=88.558, depths=(2, 2, 15, 2), width=128, expand=2,
+    ),
+)  # fmt: skip
+
+# Which checkpoint a network starts from; network names as in remap_authors_state_dict.
+WEIGHTS_OF_NETWORK = {"swin_umamba": "vmamba_tiny_v0", "swin_umamba_d": "vmamba_tiny_v0"}
+
+
+def get_record(name: str) -> WeightsRecord:
+    """The record called `name`, or the one that the network called `name` starts from.
+
+    Raises:
+        ValueError: no such name.
+    """
+    wanted = WEIGHTS_OF_NETWORK.get(name, name)
+    for record in RECORDS:
+        if record.name == wanted:
+            return record
+    known = ", ".join([record.name for record in RECORDS] + list(WEIGHTS_OF_NETWORK))
+    raise ValueError(f"no ImageNet weights are called {name!r}; known: {known}")

@@ -1,0 +1,160 @@
+"""Checkpoint files made on the spot, a local server that misbehaves on demand, and no way out to the real network."""
+
+import dataclasses
+import importlib.util
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.pretrained import locate, registry, variants
+from swin_umamba_nnunet.pretrained.registry import get_record
+from swin_umamba_nnunet.pretrained.variants import inventory
+
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
+
+
+@pytest.fixture(autouse=True)
+def secluded(tmp_path, monkeypatch):
+    """An empty cache, an empty checkout, and a proxy that refuses: nothing is found and nothing gets out."""
+    monkeypatch.delenv(locate.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(locate, "checkout_folder", lambda: tmp_path / "checkout" / "pretrained_weights")
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _constants(shapes):
+    """A value of its own for every key; stride 0, so that a file of them takes kilobytes."""
+    return {key: torch.tensor(1 + i / 1000).expand(shape) for i, (key, shape) in enumerate(shapes.items())}
+
+
+@pytest.fixture
+def state_dict():
+    """State dict of a named first-generation checkpoint, constant tensors."""
+    return lambda name="vmamba_tiny_v0": _constants(inventory(get_record(name)))
+
+
+@pytest.fixture
+def mini(monkeypatch):
+    """A record of a VMamba nobody published, known to the registry for one test: networks of it are built at once."""
+    record = dataclasses.replace(
+        get_record("vmamba_tiny_v0"), name="vmamba_mini", title="VMamba-Mini", file_name="mini.pth", depths=(1, 1),
+        width=16, size_bytes=None, sha256=None, other_file_names=(),
+    )  # fmt: skip
+    for module in (registry, variants):
+        monkeypatch.setattr(module, "RECORDS", (*registry.RECORDS, record))
+    return record
+
+
+@pytest.fixture
+def manifest():
+    if not (GOLDEN / "manifest.json").is_file():
+        pytest.skip(f"the golden files are not there: {GOLDEN}")
+    return json.loads((GOLDEN / "manifest.json").read_text())
+
+
+@pytest.fixture
+def golden_state_dict(manifest):
+    """State dict of a golden case, the recipe's weights."""
+    spec = importlib.util.spec_from_file_location("golden_recipe", GOLDEN / "recipe.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+
+    def build(name):
+        arrays = recipe.golden_state_dict(manifest[name]["state_dict"], manifest[name]["seed"])
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+    build.recipe, build.folder = recipe, GOLDEN
+    return build
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Write a checkpoint file; returns its path."""
+
+    def write(content, name="weights.pth", folder=None):
+        path = (folder or tmp_path) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, path)
+        return path
+
+    return write
+
+
+@dataclass
+class Server:
+    """What the next answers are.  `script` holds one entry per request to come; then everything goes well.
+
+    An entry is an HTTP status, or a number of bytes after which the connection breaks off ("break 100"), or "hang" (say
+    nothing), "stall 100" (say nothing after 100 bytes), "wait" (answer once `released` is set).
+    """
+
+    content: bytes = b"PK\x03\x04" + bytes(range(256)) * 1000
+    etag: str = '"first"'
+    content_type: str = "application/octet-stream"
+    resumable: bool = True
+    askew: int = 0  # how far from the byte asked for a resumed answer says that it starts
+    script: list[str] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
+    arrived: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server: Server = self.server.behaviour
+        server.requests.append(dict(self.headers))
+        server.arrived.set()
+        action, _, amount = (server.script.pop(0) if server.script else "").partition(" ")
+        if action.isdigit():
+            return self.send_error(int(action))
+        if action in ("hang", "wait"):
+            server.released.wait(60)
+        asked = self.headers.get("Range", "") if server.resumable else ""
+        start = 0
+        if asked and self.headers.get("If-Range") == server.etag:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(server.content):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start + server.askew}-{len(server.content) - 1}/{len(server.content)}"
+            )
+        self.send_header("Content-Length", str(len(server.content) - start))
+        self.send_header("Content-Type", server.content_type)
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.end_headers()
+        self.wfile.write(server.content[start : start + int(amount)] if amount else server.content[start:])
+        self.wfile.flush()
+        if action == "stall":
+            server.released.wait(60)
+        self.close_connection = True
+        return None
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    http.daemon_threads = False  # so that closing waits for them, and none outlives the test
+    http.handle_error = lambda *args: None  # a client that gave up is part of the plan
+    http.behaviour = Server(url=f"http://127.0.0.1:{http.server_port}/file.pth")
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield http.behaviour
+    http.behaviour.released.set()
+    http.shutdown()
+    http.server_close()
+    thread.join()

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch.nn.functional import conv2d
+
+from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution, channel_mixing
+
+
+@pytest.fixture
+def weight():
+    return torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def grey():
+    return torch.randn(2, 1, 8, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7])
+def test_a_grey_image_gives_the_same_in_any_number_of_channels(weight, grey, channels):
+    adapted = adapt_input_convolution(weight, channels)
+    expected = conv2d(grey.expand(-1, 3, -1, -1), weight, stride=4)
+    torch.testing.assert_close(conv2d(grey.expand(-1, channels, -1, -1), adapted, stride=4), expected)
+    torch.testing.assert_close(adapted.sum(dim=1), weight.sum(dim=1))
+
+
+def test_three_channels_are_unchanged(weight):
+    assert adapt_input_convolution(weight, 3) is weight
+    assert torch.equal(channel_mixing(3), torch.eye(3, dtype=torch.float64))
+
+
+def test_one_channel_takes_the_sum(weight):
+    torch.testing.assert_close(adapt_input_convolution(weight, 1), weight.sum(dim=1, keepdim=True))
+
+
+def test_two_channels_stand_for_the_first_the_second_and_the_first_again(weight):
+    red, green, blue = weight.unbind(1)
+    torch.testing.assert_close(adapt_input_convolution(weight, 2), torch.stack((red + blue, green), dim=1))
+
+
+def test_more_channels_share_a_colour_as_its_mean(weight):
+    red, green, blue = weight.unbind(1)
+    torch.testing.assert_close(
+        adapt_input_convolution(weight, 5), torch.stack((red / 2, green / 2, blue, red / 2, green / 2), dim=1)
+    )
+
+
+def test_an_rgb_image_twice_gives_what_it_gives_once(weight):
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    twice = conv2d(image.repeat(1, 2, 1, 1), adapt_input_convolution(weight, 6), stride=4)
+    torch.testing.assert_close(twice, conv2d(image, weight, stride=4))
+
+
+def test_dtype_is_kept(weight):
+    assert adapt_input_convolution(weight.half(), 1).dtype is torch.float16
+
+
+def test_no_channels_are_refused(weight):
+    with pytest.raises(ValueError, match="at least one channel, got 0"):
+        adapt_input_convolution(weight, 0)

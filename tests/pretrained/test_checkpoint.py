@@ -1,0 +1,143 @@
+import os
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.pretrained import CheckpointError, get_record, read_checkpoint
+from swin_umamba_nnunet.pretrained.files import sha256_of
+
+TINY = get_record("vmamba_tiny_v0")
+WANTED = rf"; expected VMamba-Tiny \(first release\), {TINY.file_name} from https://"
+
+
+def refused(path, message, classifier=False):
+    with pytest.raises(CheckpointError, match=message + r"(?s:.*)" + WANTED) as caught:
+        read_checkpoint(path, TINY, classifier=classifier)
+    assert str(caught.value).startswith(f"{path} ")
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"model": model, "epoch": 292}])
+def test_a_checkpoint_is_read_bare_or_under_model(save, state_dict, wrap):
+    path = save(wrap(state_dict()))
+    checkpoint = read_checkpoint(path, TINY, classifier=True)
+    assert checkpoint.path == path
+    assert checkpoint.sha256 == sha256_of(path)
+    assert list(checkpoint.state_dict) == list(state_dict())
+    assert all(torch.equal(value, checkpoint.state_dict[key]) for key, value in state_dict().items())
+
+
+def test_the_format_before_zip_archives_is_read(tmp_path, state_dict):
+    torch.save({"model": state_dict()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert len(read_checkpoint(tmp_path / "old.pth", TINY).state_dict) == 212
+
+
+def test_a_yacs_configuration_beside_the_weights_does_no_harm(save, state_dict):
+    node = pytest.importorskip("yacs.config").CfgNode
+    config = node({"MODEL": {"DEPTHS": [2, 2, 9, 2], "NAME": "vssm"}})
+    config.freeze()
+    allowed = set(torch.serialization.get_safe_globals())
+    assert len(read_checkpoint(save({"model": state_dict(), "config": config}), TINY).state_dict) == 212
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+class Malice:
+    def __reduce__(self):
+        return os.mkdir, ("malice",)
+
+
+def test_python_objects_are_refused_and_not_run(save, state_dict, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(
+        save({"model": state_dict(), "config": Malice()}), r"Python objects besides tensors \(.*mkdir.*could run code"
+    )
+    assert not (tmp_path / "malice").exists()
+
+
+@pytest.mark.parametrize("name", ["vmamba_small_v0", "vmamba_base_v0"])
+def test_a_larger_variant_is_named(save, state_dict, name):
+    refused(save({"model": state_dict(name)}), rf"is {get_record(name).title.replace('(', '[(]').replace(')', '[)]')}")
+
+
+@pytest.mark.parametrize("name", ["vmamba_tiny_v2", "vmamba_small_v2"])
+def test_the_second_generation_is_named(save, manifest, name):
+    shapes = manifest[name]["state_dict"]
+    path = save({"model": {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}})
+    refused(path, r"is VMamba-\w+ \(second generation\)")
+
+
+def test_an_nnunet_checkpoint_is_named(save, state_dict):
+    path = save({"network_weights": state_dict(), "init_args": {}, "trainer_name": "nnUNetTrainer"})
+    refused(path, "is an nnU-Net checkpoint.*-pretrained_weights")
+
+
+def test_a_segmentation_network_is_named(save, state_dict):
+    refused(save({f"vmunet.{key}": value for key, value in state_dict().items()}), r"whole network.*'vmunet\.'")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html>\n<html><title>GitHub</title></html>", "is a web page"),
+        (b"\n\n<html lang='en'>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        (b"\x89PNG\r\n\x1a\n and so on", "is not a PyTorch checkpoint .*PNG"),
+        (b"PK\x03\x04 and then nothing of a zip archive", "is truncated or damaged"),
+        (b"\x80\x02 and then nothing of a pickle", "is (truncated or )?damaged"),
+    ],
+)
+def test_files_that_are_no_checkpoints(tmp_path, content, message):
+    (tmp_path / "file.pth").write_bytes(content)
+    refused(tmp_path / "file.pth", message)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_told(tmp_path, state_dict, zipped, share):
+    path = tmp_path / "file.pth"
+    torch.save({"model": state_dict()}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    refused(path, "is (truncated or )?damaged")
+
+
+def test_a_folder_a_missing_and_an_unreadable_file(tmp_path, save, state_dict, monkeypatch):
+    refused(tmp_path, "is a folder")
+    refused(tmp_path / "absent.pth", "does not exist")
+    path = save(state_dict())
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("swin_umamba_nnunet.pretrained.checkpoint.why_not_a_checkpoint", denied)
+    refused(path, r"cannot be read \(Permission denied\)")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list, not a state dict"),
+        ({}, "holds no state dict"),
+        ({"model": {}}, "holds no state dict"),
+        ({"epoch": 3, "weights": {"a": torch.zeros(1)}}, "holds no state dict .*epoch, weights"),
+        ({"a.weight": torch.zeros(1)}, "holds no VMamba backbone: its keys are a.weight"),
+    ],
+)
+def test_checkpoints_of_something_else(save, content, message):
+    refused(save(content), message)
+
+
+def test_one_missing_tensor_is_told(save, state_dict):
+    content = state_dict()
+    del content["layers.2.downsample.norm.bias"]
+    refused(save(content), r"1 missing: layers\.2\.downsample\.norm\.bias")
+
+
+def test_values_that_are_not_finite_are_refused(save, state_dict):
+    content = state_dict() | {"layers.3.blocks.1.ln_1.bias": torch.full((768,), torch.nan)}
+    refused(save(content), r"not finite, the first in layers\.3\.blocks\.1\.ln_1\.bias")
+
+
+def test_norm_and_head_may_be_missing_only_where_they_are_not_asked_for(save, state_dict):
+    path = save({key: value for key, value in state_dict().items() if not key.startswith(("norm.", "head."))})
+    assert len(read_checkpoint(path, TINY).state_dict) == 208
+    refused(path, r"4 missing: norm\.weight", classifier=True)
