@@ -1,0 +1,86 @@
+"""SS2D, the four-direction selective scan over an image with its projections, convolution and gate.
+
+Source: Liu et al., "VMamba", arXiv 2401.10166, in the form of the first VMamba release, which Swin-UMamba
+(arXiv 2402.03302) and VM-UNet (arXiv 2402.02491) use.  Parameter names are that release's, so that its checkpoints
+load by prefix.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from swin_umamba_nnunet.blocks.norm import LayerNorm
+from swin_umamba_nnunet.ops import selective_scan_2d
+
+DIRECTIONS = 4
+
+
+class SS2D(nn.Module):
+    """Gated two-dimensional selective scan, (B, H, W, C) -> (B, H, W, C).
+
+    Symbols: C block width, D = expand * C inner width, N states, R rank of the step size, K = 4 directions.
+
+    Args:
+        d_model: C.
+        d_state: N.
+        expand: D / C.
+        dt_rank: R; None stands for ceil(C / 16).
+        d_conv: side of the depthwise convolution, odd.
+        backend: backend of the scan (`swin_umamba_nnunet.ops.BACKENDS`); None chooses.
+
+    Raises:
+        ValueError: an even `d_conv`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        expand: int = 2,
+        dt_rank: int | None = None,
+        d_conv: int = 3,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        if d_conv % 2 == 0:
+            raise ValueError(f"d_conv is {d_conv}; the depthwise convolution keeps the image size only if it is odd")
+        inner = expand * d_model
+        rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        self.backend = backend
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
+        self.conv2d = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
+        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, rank + 2 * d_state, inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
+        self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
+        self.Ds = nn.Parameter(torch.empty(DIRECTIONS * inner))
+        self.out_norm = LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, d_model, bias=False)
+        self.reset_scan_parameters()
+
+    @torch.no_grad()
+    def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1) -> None:
+        """Initial values of the scan: A = -(1..N), D = 1, step sizes log-uniform in [`dt_min`, `dt_max`]."""
+        inner, rank = self.dt_projs_weight.shape[1:]
+        nn.init.uniform_(self.x_proj_weight, -(inner**-0.5), inner**-0.5)
+        nn.init.uniform_(self.dt_projs_weight, -(rank**-0.5), rank**-0.5)
+        steps = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+        self.dt_projs_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
+        states = self.A_logs.shape[1]
+        self.A_logs.copy_(torch.arange(1, states + 1, device=self.A_logs.device).log().expand_as(self.A_logs))
+        nn.init.ones_(self.Ds)
+
+    def scan(self, x: Tensor) -> Tensor:
+        """The mixing over positions, (B, H, W, D) -> (B, H, W, D); a control network overrides this."""
+        return selective_scan_2d(
+            x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds, backend=self.backend
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        x, gate = self.in_proj(x).chunk(2, dim=-1)
+        x = silu(self.conv2d(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.out_proj(self.out_norm(self.scan(x)) * silu(gate))

@@ -1,0 +1,112 @@
+"""The VSSM encoder (VMamba's backbone), shared by all VMamba-based segmentation networks.
+
+Source: Liu et al., "VMamba", arXiv 2401.10166, first release.  Parameter names are that release's.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from swin_umamba_nnunet.blocks import PatchEmbed, PatchMerging, VSSBlock
+from swin_umamba_nnunet.networks._base import Recomputing
+
+
+class VSSMStage(Recomputing):
+    """VSSBlocks at one resolution and what leads to the next one (`downsample`, None after the last stage)."""
+
+    downsample: PatchMerging | None
+
+    def __init__(
+        self, channels: int, drop_paths: Sequence[float], last: bool, d_state: int, gradient_checkpointing: bool,
+        backend: str | None,
+    ) -> None:  # fmt: skip
+        super().__init__(gradient_checkpointing)
+        self.blocks = nn.ModuleList(
+            VSSBlock(channels, d_state=d_state, drop_path=rate, backend=backend) for rate in drop_paths
+        )
+        self.downsample = None if last else PatchMerging(channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, W, C) -> this stage's map (B, H, W, C) and the next one's input (B, H/2, W/2, 2C)."""
+        for block in self.blocks:
+            x = self.run(block, x)
+        return x, x if self.downsample is None else self.downsample(x)
+
+
+class VSSMEncoder(nn.Module):
+    """Patch embedding and stages of VSSBlocks, an image -> one map per stage.
+
+    Args:
+        in_channels: channels of the image (or of the stem before it).
+        patch_size: stride of the first stage.
+        depths: blocks per stage; each further stage halves the resolution and doubles the width.
+        width: channels of the first stage.
+        d_state: states of the scans.
+        drop_path_rate: DropPath of the last block; it rises linearly from 0 at the first one.
+        gradient_checkpointing: recompute each block in backward instead of storing its activations.
+        backend: backend of the scans; None chooses.
+
+    Attributes:
+        widths: channels of each stage's map.
+        strides: pixels per step of each stage's map, relative to the encoder's input.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        patch_size: int = 4,
+        depths: Sequence[int] = (2, 2, 9, 2),
+        width: int = 96,
+        d_state: int = 16,
+        drop_path_rate: float = 0.2,
+        gradient_checkpointing: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        stages = range(len(depths))
+        self.widths = tuple(width * 2**stage for stage in stages)
+        self.strides = tuple(patch_size * 2**stage for stage in stages)
+        self.patch_embed = PatchEmbed(in_channels, width, patch_size)
+        self.layers = nn.ModuleList(
+            VSSMStage(channels, rates, channels == self.widths[-1], d_state, gradient_checkpointing, backend)
+            for channels, rates in zip(self.widths, drop_path_schedule(0, drop_path_rate, depths))
+        )
+        self.apply(init_linear)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of the stages, finest first.
+
+        Args:
+            x: (B, C, H, W), H and W multiples of the last stride.
+
+        Returns:
+            (B, widths[i], H/strides[i], W/strides[i]), each a view of channels-last memory.
+        """
+        return [y.permute(0, 3, 1, 2) for _, y in self.stage_maps(x.permute(0, 2, 3, 1))]
+
+    def stage_maps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(input, output) of every stage, (B, H, W, C) each: Swin-UMamba's skips are outputs, VM-UNet's inputs."""
+        maps = []
+        x = self.patch_embed(x)
+        for stage in self.layers:
+            y, below = stage(x)
+            maps.append((x, y))
+            x = below
+        return maps
+
+
+def drop_path_schedule(first: float, last: float, depths: Sequence[int]) -> list[list[float]]:
+    """DropPath rates that change linearly from the first block to the last, grouped by stage."""
+    steps = max(sum(depths) - 1, 1)
+    rates = (first + (last - first) * step / steps for step in itertools.count())
+    return [list(itertools.islice(rates, depth)) for depth in depths]
+
+
+def init_linear(module: nn.Module) -> None:
+    """VMamba's initial values of a Linear (weights truncated normal of deviation 0.02, bias 0); for `Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

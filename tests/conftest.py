@@ -1,0 +1,36 @@
+"""What all tests share."""
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+
+NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` are skipped where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device (torch.cuda.is_available() is False)"))
+
+
+@pytest.fixture(params=list(NETWORKS))
+def network_class(request):
+    """Each segmentation network's class in turn."""
+    return NETWORKS[request.param]
+
+
+@pytest.fixture
+def tiny_network(network_class):
+    """A function (input_channels, num_classes, deep_supervision, **settings) -> a small network, seeded, stride 32."""
+
+    def build(input_channels=1, num_classes=3, deep_supervision=False, **settings):
+        torch.manual_seed(0)
+        return network_class(
+            input_channels, num_classes, deep_supervision, **{"depths": (1, 1, 2, 1), "width": 16, "d_state": 4} | settings
+        )
+
+    return build

@@ -1,0 +1,104 @@
+"""The golden files (outputs of the authors' code) as tests want them.  `../shared/golden/README.md` describes them."""
+
+import functools
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "golden"
+
+# relative L2 errors of float32, as the folder's README states them
+OUTPUT, GRADIENT = 1e-4, 1e-3
+TRAJECTORY_LOSS, TRAJECTORY_NORM, TRAJECTORY_OUTPUT = 1e-3, 1e-2, 1e-2
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One entry of the manifest with its stored arrays.
+
+    Attributes:
+        settings: the entry: model settings, names, shapes.
+        state_dict: weights under the authors' names.
+        image: the input.
+        outputs: stored outputs, finest first.
+        gradients: stored gradients by the authors' key, of sum_i <output_i, cotangent_i>.
+        cotangents: one per output.
+    """
+
+    settings: dict
+    state_dict: dict[str, Tensor]
+    image: Tensor
+    outputs: list[Tensor]
+    gradients: dict[str, Tensor]
+    cotangents: list[Tensor]
+
+
+def require() -> Path:
+    """The folder; skips the test where it is absent."""
+    if not (FOLDER / "manifest.json").is_file():
+        pytest.skip(f"no golden files here: {FOLDER} does not exist")
+    return FOLDER
+
+
+@functools.cache
+def recipe() -> ModuleType:
+    """The module that makes weights and inputs from names."""
+    spec = importlib.util.spec_from_file_location("golden_recipe", require() / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def manifest() -> dict:
+    return json.loads((require() / "manifest.json").read_text())
+
+
+def shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of the authors' state dict of a case."""
+    return {key: tuple(shape) for key, shape in manifest()[name]["state_dict"].items()}
+
+
+def weights(inventory: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+    """Golden weights of that inventory."""
+    return {key: torch.from_numpy(value) for key, value in recipe().golden_state_dict(inventory, seed).items()}
+
+
+def array(name: str, shape, seed: int = 0) -> Tensor:
+    """The golden input of that name."""
+    return torch.from_numpy(recipe().golden_input(name, tuple(shape), seed))
+
+
+def stored(name: str) -> dict[str, Tensor]:
+    """Arrays of NAME.npz."""
+    with np.load(require() / f"{name}.npz") as file:
+        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+
+
+def case(name: str) -> GoldenCase:
+    """Everything about one case of the manifest."""
+    settings, arrays = manifest()[name], stored(name)
+    seed = settings["seed"]
+    outputs = [arrays[f"output{i}"] for i in range(settings["n_outputs"])]
+    return GoldenCase(
+        settings=settings,
+        state_dict=weights(shapes(name), seed),
+        image=array(settings["input_name"], settings["input_shape"], seed),
+        outputs=outputs,
+        gradients={key.removeprefix("grad:"): value for key, value in arrays.items() if key.startswith("grad:")},
+        cotangents=[array(f"cotangent{i}", output.shape, seed) for i, output in enumerate(outputs)],
+    )
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """L2 norm of the difference over the L2 norm of what is expected; shapes must agree."""
+    assert found.shape == expected.shape
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())

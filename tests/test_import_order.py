@@ -1,0 +1,116 @@
+"""The rooms import downwards only, and what is optional or heavy is imported in one place each (DESIGN.md, "Rooms")."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "swin_umamba_nnunet"
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+
+# Lowest first; rooms of one floor do not import each other.
+FLOORS = (
+    ("catalogue", "__init__"),
+    ("ops",),
+    ("blocks",),
+    ("networks", "pretrained"),
+    ("trainers", "evaluation", "datasets"),
+    ("nnunet_ext", "benchmark"),
+    ("cli",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+BASEMENT = 0  # further single files of the package (the start-up line) lie below all rooms too
+TOP_LEVEL = {*FLOOR, *(path.stem for path in (ROOT / PACKAGE).glob("*.py"))}
+ABSENT = ("nnunetv2", "numba", "llvmlite", "triton", "mamba_ssm", "timm", "torchvision", "batchgenerators")
+
+
+def room_of(parts: tuple[str, ...]) -> str:
+    """Room of a module inside the package, e.g. ("ops", "_scan") -> "ops"; the package itself is "__init__"."""
+    return parts[0] if parts else "__init__"
+
+
+def floor_of(room: str) -> int:
+    return FLOOR.get(room, BASEMENT)
+
+
+def imports_of(path: Path) -> set[tuple[str, ...]]:
+    """Dotted names a file imports anywhere in it, `importlib.import_module` with a literal beginning included."""
+    here = path.relative_to(ROOT).with_suffix("").parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: -node.level] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            found.update((*base, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            literal = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
+            if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
+                found.add(tuple(literal.value.split(".")))
+    return found
+
+
+def importers(library: str) -> list[str]:
+    return [path.relative_to(ROOT).as_posix() for path in FILES if any(name[0] == library for name in imports_of(path))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / PACKAGE)))
+def test_imports_point_down(path):
+    here = room_of(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)
+    for name in imports_of(path):
+        if name[0] != PACKAGE:
+            continue
+        there = room_of(name[1:]) if name[1:2] and name[1] in TOP_LEVEL else "__init__"
+        assert there == here or floor_of(there) < floor_of(here), f"{here} imports {'.'.join(name)}"
+
+
+def test_every_folder_is_a_known_room():
+    folders = {path.relative_to(ROOT / PACKAGE).parts[0] for path in FILES if path.parent != ROOT / PACKAGE}
+    assert folders <= set(FLOOR)
+
+
+@pytest.mark.parametrize(
+    ("backend", "libraries"),
+    [("numba", ("numba",)), ("triton", ("triton",)), ("mamba_ssm", ("mamba_ssm", "selective_scan_cuda"))],
+)
+def test_a_backend_library_is_imported_in_one_file(backend, libraries):
+    where = [path for library in libraries for path in importers(library)]
+    assert len(where) == 1
+    assert where[0].startswith(f"{PACKAGE}/ops/_{backend}")
+
+
+def test_only_the_door_and_what_drives_nnunet_import_it():
+    rooms = {path.split("/")[1] for path in importers("nnunetv2")}
+    assert rooms.isdisjoint({"ops", "blocks", "networks", "pretrained", "catalogue.py", "__init__.py"})
+
+
+def test_the_basement_imports_no_torch():
+    for path in FILES:
+        if floor_of(room_of(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)) == BASEMENT:
+            assert all(name[0] != "torch" for name in imports_of(path)), path
+
+
+def test_networks_import_nothing_heavy():
+    """Import and forward pass work where torch is all there is."""
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {ABSENT!r}:\n"
+        "            raise ImportError(f'{name} is hidden by this test')\n"
+        "import torch\n"
+        f"loaded = [name for name in {ABSENT!r} if name in sys.modules]\n"
+        "for name in [n for n in sys.modules if n.split('.')[0] in loaded]: del sys.modules[name]\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD\n"
+        "import swin_umamba_nnunet.blocks, swin_umamba_nnunet.ops, swin_umamba_nnunet.pretrained\n"
+        "network = SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2, backend='reference')\n"
+        "assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 2, 4, 4)\n"
+        f"assert not [name for name in {ABSENT!r} if name in sys.modules]\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
