@@ -1,0 +1,25 @@
+"""Makes nnU-Net find the trainers: appends this package's `nnunet_ext` folder to `nnUNet_extTrainer`.
+
+Run by a start-up line (`swin_umamba_nnunet_autoregister.pth`, installed beside the package) in every Python process of
+the environment, so it imports nothing but `os`.  What the user has set in the variable stays, and stays in front.
+`SWIN_UMAMBA_NO_AUTOREGISTER=1` switches it off.  Code that assigns the variable while Python runs replaces what was
+added here; `register()`, or importing `swin_umamba_nnunet.trainers`, adds the folder again.
+"""
+
+import os
+
+VARIABLE = "nnUNet_extTrainer"
+SWITCH = "SWIN_UMAMBA_NO_AUTOREGISTER"
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nnunet_ext")
+
+
+def register() -> bool:
+    """Add the folder to this process's environment, once; True if the variable names it afterwards."""
+    current = os.environ.get(VARIABLE, "")
+    wanted = os.path.normcase(FOLDER)
+    if any(os.path.normcase(entry.strip()) == wanted for entry in current.split(os.pathsep)):
+        return True
+    if os.environ.get(SWITCH, "").strip().lower() not in ("", "0", "false") or not os.path.isdir(FOLDER):
+        return False
+    os.environ[VARIABLE] = current + os.pathsep + FOLDER if current.strip() else FOLDER
+    return True

@@ -1,0 +1,53 @@
+"""What is refused before a trainer writes its first file."""
+
+from collections.abc import Sequence
+
+import torch
+
+from swin_umamba_nnunet.ops import resolve_backend
+
+
+def check_patch(trainer: str, patch_size: Sequence[int], configuration: str | None = None) -> None:
+    """Accept a 2D patch of at least one pixel.
+
+    Args:
+        trainer: name of the trainer, for the message.
+        patch_size: in pixels, of the configuration.
+        configuration: its name, where it is known.
+
+    Raises:
+        ValueError: anything else, as 3D configurations ask for.
+    """
+    patch = tuple(int(size) for size in patch_size)
+    which = "the configuration" if configuration is None else f"the configuration {configuration!r}"
+    if len(patch) != 2:
+        raise ValueError(
+            f"{trainer} is for 2D networks, but {which} has {len(patch)}D patches {patch}; "
+            f"choose a 2D configuration, as in: nnUNetv2_train DATASET 2d FOLD -tr {trainer}"
+        )
+    if min(patch) < 1:
+        raise ValueError(
+            f"the patch size of {which} is {patch}, but both sides must be at least one pixel; "
+            "correct it in the plans file, or plan the dataset again with nnUNetv2_plan_experiment"
+        )
+
+
+def check_device(device: torch.device) -> str:
+    """Name of the selective-scan backend that will run on `device`.
+
+    Raises:
+        RuntimeError: the device is not there.
+        BackendUnavailableError: it is, but no backend (or not the one asked for) can run on it.
+    """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise RuntimeError(
+            f"-device cuda (nnU-Net's default) was asked for, but PyTorch {torch.__version__} ({built}) sees no GPU; "
+            "add -device cpu to the command, or install a driver and a PyTorch build that see the GPU"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RuntimeError(
+            f"-device mps was asked for, but PyTorch {torch.__version__} sees no Apple GPU here; "
+            "add -device cpu to the command"
+        )
+    return resolve_backend(None, device.type)

@@ -1,0 +1,126 @@
+"""ImageNet weights in a training: found before it starts, loaded into a fresh one, recorded in its checkpoints."""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import distributed
+
+from swin_umamba_nnunet.pretrained import ensure_weights, load_imagenet_weights
+from swin_umamba_nnunet.pretrained.errors import WeightsError
+from swin_umamba_nnunet.trainers._network import unwrap
+
+CHECKPOINT_KEY = "imagenet_weights"
+
+
+class ImageNetStart:
+    """The part of a trainer that deals with ImageNet weights.  Does nothing where `imagenet_weights` is None.
+
+    nnU-Net initialises the network before `on_train_start` where its weights come from a checkpoint (`--c`, `--val`,
+    `-pretrained_weights`), and inside it in a fresh training.  Only the latter needs the ImageNet file, and stops
+    without it before the preprocessed data is looked at.
+    """
+
+    imagenet_weights: ClassVar[str | None]
+    scratch_trainer: ClassVar[str]
+
+    # what nnUNetTrainer provides
+    network: Any
+    is_ddp: bool
+    local_rank: int
+    was_initialized: bool
+    disable_checkpointing: bool
+    log_file: str
+    output_folder: str
+    print_to_log_file: Any
+    initialize: Any
+
+    imagenet_record: dict[str, Any] | None = None  # the LoadReport, in this run or in the one it continues
+    _resumed = False
+
+    def start_from_imagenet(self) -> None:
+        """In a fresh training: initialise, and load the ImageNet weights on every rank.  Else say what is in place.
+
+        Raises:
+            WeightsNotFoundError, CheckpointError: no usable file; what this run has written so far is removed.
+        """
+        if self.imagenet_weights is None:
+            return
+        if self.was_initialized:
+            self.print_to_log_file(self._why_not_loaded())
+            return
+        try:
+            path = self._ensure_on_first_rank(self.imagenet_weights)
+            self.initialize()
+            report = load_imagenet_weights(unwrap(self.network), path, scratch_trainer=self.scratch_trainer)
+        except WeightsError:
+            self._remove_traces()
+            raise
+        self.imagenet_record = report.to_dict()
+        self.print_to_log_file(report.summary())
+        self.print_to_log_file(f"sha256 of the ImageNet weights: {report.sha256}")
+
+    def _why_not_loaded(self) -> str:
+        if not self._resumed:
+            return (
+                "ImageNet weights were NOT loaded: the network was initialised before the training started, "
+                "as -pretrained_weights does, and keeps the weights it has"
+            )
+        if self.imagenet_record is None:
+            return "Continuing from a checkpoint that does not say which ImageNet weights it started from"
+        variant, digest = self.imagenet_record["variant"], self.imagenet_record["sha256"]
+        return f"Continuing a training that started from the ImageNet weights {variant} (sha256 {digest})"
+
+    def _ensure_on_first_rank(self, name: str) -> Path:
+        """Path of the file.  Under DDP the first rank searches (and downloads), the others follow its answer."""
+        if not self.is_ddp:
+            return ensure_weights(name, scratch_trainer=self.scratch_trainer)
+        answer: list[Any] = [None]
+        if self.local_rank == 0:
+            try:
+                answer[0] = ensure_weights(name, scratch_trainer=self.scratch_trainer)
+            except WeightsError as error:
+                answer[0] = error
+        distributed.broadcast_object_list(answer, src=0)
+        if isinstance(answer[0], WeightsError):
+            raise answer[0]
+        return answer[0]
+
+    def _remove_traces(self) -> None:
+        """Remove this run's log file, and its folders as far as they are empty."""
+        if self.local_rank != 0:
+            return
+        Path(self.log_file).unlink(missing_ok=True)
+        folder = Path(self.output_folder)
+        for empty in (folder, folder.parent, folder.parent.parent):  # fold, trainer, dataset
+            try:
+                empty.rmdir()
+            except OSError:
+                return
+
+    # --------------------------------------------------------------------------------------------- checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint, with the LoadReport under the key `imagenet_weights` if there is one."""
+        if self.imagenet_record is None or self.disable_checkpointing or self.local_rank != 0:
+            super().save_checkpoint(filename)  # type: ignore[misc]
+            return
+        # nnU-Net writes to the file at once and offers no place for more; the final name gets the complete file only.
+        partial = f"{filename}.partial"
+        try:
+            super().save_checkpoint(partial)  # type: ignore[misc]
+            checkpoint = torch.load(partial, map_location="cpu", weights_only=False)
+            torch.save({**checkpoint, CHECKPOINT_KEY: self.imagenet_record}, partial)
+            os.replace(partial, filename)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """As nnU-Net's; takes over what the checkpoint says about its ImageNet weights."""
+        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        self.imagenet_record = checkpoint.get(CHECKPOINT_KEY)
+        self._resumed = True

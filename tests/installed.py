@@ -1,0 +1,90 @@
+"""The package in an environment of its own, and nnU-Net's commands in there.  For tests of what a user types.
+
+The environment sees the libraries of the one the tests run in, so that nothing is downloaded, but has its own copy of
+this package, installed by pip.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment with the package in it.
+
+    Attributes:
+        folder: of the environment.
+        variables: environment variables of every command, over the present ones.
+    """
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def python(self) -> Path:
+        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def run(self, *command: str | Path, timeout_s: float = 240, **variables: str) -> subprocess.CompletedProcess:
+        """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
+        inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")
+        environment = {key: value for key, value in os.environ.items() if key not in inherited}
+        environment |= {**self.variables, **variables}
+        return subprocess.run(
+            [self.python, *command], cwd=self.folder, timeout=timeout_s, capture_output=True, text=True,
+            env={key: value for key, value in environment.items() if value},
+        )  # fmt: skip
+
+    def command(self, name: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
+        """Run a command of nnU-Net's (`nnUNetv2_train`, ...) with this environment's Python."""
+        return self.run(self._script(name), *arguments, **variables)
+
+    def _script(self, name: str) -> Path:
+        """What pip would have written for the command, had it installed nnU-Net in here too."""
+        script = self.folder / f"{name}.py"
+        if not script.exists():
+            (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
+            lines = ("import sys", f"from {entry.module} import {entry.attr}", "if __name__ == '__main__':")
+            script.write_text("\n".join((*lines, f"    sys.exit({entry.attr}())")))
+        return script
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of this checkout, built by pip into `folder`."""
+    _pip("wheel", "--no-deps", *_isolation(), "--wheel-dir", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def make_environment(folder: Path, *what: str | Path) -> Environment:
+    """A new environment in `folder` with `pip install WHAT` done in it."""
+    venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(folder)
+    environment = Environment(folder)
+    own = environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    # A line that is a path is added to sys.path behind this environment's own packages, its .pth files are not read.
+    Path(own, "~libraries.pth").write_text("\n".join(libraries))
+    _pip("--python", environment.python, "install", "--no-deps", "--ignore-installed", *_isolation(), *what)
+    return environment
+
+
+def _isolation() -> tuple[str, ...]:
+    """Build with the installed hatchling where there is one; else pip fetches it."""
+    return () if importlib.util.find_spec("hatchling") is None else ("--no-build-isolation",)
+
+
+def _pip(*arguments: str | Path) -> None:
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("pip is not in this environment, so the package cannot be installed into another one")
+    result = subprocess.run([*PIP, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,209 @@
+"""nnU-Net's own commands on a tiny dataset, with the package installed as a wheel and nothing exported for it.
+
+The stages build on each other (preprocessed data, then a trained model), hence the fixtures of module scope.
+"""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+import torch
+
+from swin_umamba_nnunet.pretrained import get_record
+from swin_umamba_nnunet.pretrained.variants import inventory
+from tests import synthetic_dataset as dataset
+from tests.installed import Environment, build_wheel, make_environment
+
+pytestmark = pytest.mark.slow
+
+TRAIN = ("nnUNetv2_train", "901", "2d", "0", "-device", "cpu", "-tr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """An environment with nnU-Net's folders, the preprocessed dataset and the user's own trainers."""
+
+    environment: Environment
+    folder: Path
+
+    def run(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess:
+        return self.environment.command(*command, **variables)
+
+    def run_all(self, *commands: Sequence[str | Path], **variables: str) -> list[subprocess.CompletedProcess]:
+        """Independent commands side by side."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda command: self.run(*command, **variables), commands))
+
+    def ok(self, *command: str | Path, **variables: str) -> str:
+        """Output of a command that has to succeed."""
+        result = self.run(*command, **variables)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        return result.stdout
+
+    def results(self, trainer: str) -> Path:
+        return self.folder / "nnUNet_results" / dataset.NAME / f"{trainer}__nnUNetPlans__2d"
+
+    def fold(self, trainer: str) -> Path:
+        return self.results(trainer) / "fold_0"
+
+    def log(self, trainer: str) -> str:
+        """All logs of the trainings of a trainer, in order."""
+        return "".join(path.read_text() for path in sorted(self.fold(trainer).glob("training_log_*.txt")))
+
+    def checkpoint(self, trainer: str, name: str = "checkpoint_final.pth") -> dict:
+        return torch.load(self.fold(trainer) / name, map_location="cpu", weights_only=False)
+
+    @property
+    def everything(self) -> set[str]:
+        return {str(path) for path in (self.folder / "nnUNet_results").rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    folder = tmp_path_factory.mktemp("end_to_end")
+    environment = make_environment(folder / "environment", build_wheel(folder / "wheel"))
+    variables = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    for path in variables.values():
+        Path(path).mkdir()
+    (folder / "own").mkdir()
+    (folder / "own" / "own_trainers.py").write_text(dataset.TRAINERS)
+    variables |= {
+        "nnUNet_extTrainer": str(folder / "own"),
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "0",
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
+    }
+    dataset.write_raw_dataset(folder / "nnUNet_raw")
+    workspace = Workspace(dataclasses.replace(environment, variables=variables), folder)
+    plan = ("nnUNetv2_plan_and_preprocess", "-d", "901", "-c", "2d", "-np", "1", "-npfp", "1")
+    workspace.ok(*plan, nnUNet_n_proc_DA="1")
+    dataset.change_plans(folder / "nnUNet_preprocessed")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def trained(workspace) -> Workspace:
+    """With a TinyScratch that died in its second epoch and was continued to its end."""
+    assert workspace.run(*TRAIN, "TinyScratch").returncode == 9
+    assert workspace.checkpoint("TinyScratch", "checkpoint_latest.pth")["current_epoch"] == 1
+    workspace.ok(*TRAIN, "TinyScratch", "--c")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def imagenet_file(workspace) -> Path:
+    """A file with the keys and shapes of the published one."""
+    record = get_record("vmamba_tiny_v0")
+    state_dict = {key: torch.tensor(0.01).expand(shape) for key, shape in inventory(record).items()}
+    path = workspace.folder / "imagenet" / record.file_name
+    path.parent.mkdir()
+    torch.save({"model": state_dict}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained_from_imagenet(workspace, imagenet_file) -> Workspace:
+    """With a ShortPretrained that had its ImageNet file, died, and was continued without it."""
+    result = workspace.run(*TRAIN, "ShortPretrained", SWIN_UMAMBA_WEIGHTS=str(imagenet_file))
+    assert result.returncode == 9, result.stdout[-3000:] + result.stderr[-3000:]
+    workspace.ok(*TRAIN, "ShortPretrained", "--c", SKIP_VALIDATION="1")
+    return workspace
+
+
+def prediction(folder: Path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"case{dataset.TRAINING_CASES}.nii.gz")))
+
+
+def test_training_and_resume(trained):
+    log = trained.log("TinyScratch")
+    assert log.count("Epoch 0") == 1
+    assert log.count("Epoch 1") == 2  # begun twice, finished once
+    assert log.count("Epoch time") == 2
+    assert log.count("Selective scan backend on cpu: numba") == 2  # once per run
+    checkpoint = trained.checkpoint("TinyScratch")
+    assert checkpoint["trainer_name"] == "TinyScratch"
+    assert checkpoint["current_epoch"] == 2
+    assert checkpoint["logging"]["lrs"] == pytest.approx([1e-4, (1e-4 + 1e-6) / 2])
+    assert json.loads((trained.fold("TinyScratch") / "validation" / "summary.json").read_text())["foreground_mean"]
+
+
+def test_prediction_by_name_and_by_folder(trained):
+    images = trained.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
+    moved, by_name, by_folder = (trained.folder / name for name in ("a moved model", "by_name", "by_folder"))
+    shutil.copytree(trained.results("TinyScratch"), moved)
+    common = ("-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "-i", images)
+    results = trained.run_all(
+        ("nnUNetv2_predict", "-d", "901", "-c", "2d", "-tr", "TinyScratch", "-o", by_name, *common),
+        ("nnUNetv2_predict_from_modelfolder", "-m", moved, "-o", by_folder, *common),
+    )
+    assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
+    assert prediction(by_name).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+    assert (prediction(by_name) == prediction(by_folder)).all()
+
+
+def test_imagenet_weights_in_a_training(trained_from_imagenet, imagenet_file):
+    log = trained_from_imagenet.log("ShortPretrained")
+    assert log.count("208 of 208 encoder tensors loaded") == 1
+    assert "adapted to the image's channels: patch_embed.proj.weight" in log
+    assert "Continuing a training that started from the ImageNet weights vmamba_tiny_v0" in log
+    checkpoint = trained_from_imagenet.checkpoint("ShortPretrained")
+    recorded = checkpoint["imagenet_weights"]
+    assert recorded["source"] == str(imagenet_file)
+    assert recorded["sha256"] in log
+    best = trained_from_imagenet.checkpoint("ShortPretrained", "checkpoint_best.pth")
+    assert best["imagenet_weights"] == recorded
+    # Held in epoch 0 and trained in epoch 1: AdamW has seen the held part half as often as the rest.
+    states = checkpoint["optimizer_state"]["state"].values()
+    assert {int(state["step"]) for state in states} == {2, 4}
+
+
+def test_imagenet_weights_are_needed_neither_to_predict_nor_to_validate(trained_from_imagenet):
+    output = trained_from_imagenet.folder / "predicted_from_imagenet"
+    images = trained_from_imagenet.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
+    predict = (
+        "nnUNetv2_predict", "-d", "901", "-c", "2d", "-tr", "ShortPretrained", "-f", "0", "-device", "cpu",
+        "-npp", "1", "-nps", "1", "-i", images, "-o", output,
+    )  # fmt: skip
+    results = trained_from_imagenet.run_all(predict, (*TRAIN, "ShortPretrained", "--val"))
+    assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
+    assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+    assert (trained_from_imagenet.fold("ShortPretrained") / "validation" / "summary.json").is_file()
+
+
+def test_fine_tuning_needs_no_imagenet_file(trained_from_imagenet):
+    start = trained_from_imagenet.fold("ShortPretrained") / "checkpoint_final.pth"
+    trained_from_imagenet.ok(*TRAIN, "ShortFineTuned", "-pretrained_weights", start, SKIP_VALIDATION="1")
+    assert "ImageNet weights were NOT loaded" in trained_from_imagenet.log("ShortFineTuned")
+    assert (trained_from_imagenet.fold("ShortFineTuned") / "checkpoint_final.pth").is_file()
+
+
+def test_without_the_file_and_without_a_network_nothing_starts(workspace):
+    before = workspace.everything
+    result = workspace.run(*TRAIN, "nnUNetTrainerSwinUMambaD_5epochs")
+    assert result.returncode == 1
+    record = get_record("vmamba_tiny_v0")
+    message = result.stderr.strip().splitlines()[-1]
+    for part in (record.file_name, record.url, record.sha256, "SWIN_UMAMBA_WEIGHTS", "DScratch_5epochs"):
+        assert part in message
+    assert workspace.everything == before
+
+
+def test_refusals(workspace):
+    before = workspace.everything
+    three, cuda = workspace.run_all(
+        ("nnUNetv2_train", "901", "3d_fullres", "0", "-device", "cpu", "-tr", "nnUNetTrainerSwinUMamba"),
+        ("nnUNetv2_train", "901", "2d", "0", "-tr", "TinyScratch"),
+        CUDA_VISIBLE_DEVICES="-1",
+    )
+    assert (three.returncode, cuda.returncode) == (1, 1)
+    assert "is for 2D networks" in three.stderr.strip().splitlines()[-1]
+    assert "-device cuda" in cuda.stderr.strip().splitlines()[-1]
+    assert workspace.everything == before

@@ -1,0 +1,144 @@
+"""Right after installation, wheel or editable, nnU-Net finds the trainers with nothing exported."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from swin_umamba_nnunet import _autoregister, catalogue
+from tests.installed import ROOT, Environment, build_wheel, make_environment
+
+FOLDER = Path("swin_umamba_nnunet", "nnunet_ext")
+PRINT_VARIABLE = "import os; print(os.environ.get('nnUNet_extTrainer', 'unset'))"
+FIND = """
+import json, sys
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+classes = [find(name) for name in {names}]
+print(json.dumps([[c.__name__, getattr(sys.modules.get(c.__module__), '__file__', '')] for c in classes]))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def from_wheel(tmp_path_factory, wheel) -> Environment:
+    return make_environment(tmp_path_factory.mktemp("from_wheel"), wheel)
+
+
+@pytest.fixture(scope="module")
+def editable(tmp_path_factory) -> Environment:
+    return make_environment(tmp_path_factory.mktemp("editable"), "--editable", ROOT)
+
+
+def variable(environment: Environment, **variables: str) -> list[str]:
+    result = environment.run("-c", PRINT_VARIABLE, **variables)
+    assert result.stderr == ""
+    return result.stdout.strip().split(os.pathsep)
+
+
+def find(environment: Environment, *names: str, **variables: str) -> list[tuple[str, Path]]:
+    """(name, file) of classes, looked up by nnU-Net's finder in a process of its own.
+
+    The finder forgets modules of an external folder, so a class defined right there has no file.
+    """
+    result = environment.run("-c", FIND.format(names=names), **variables)
+    assert result.returncode == 0, result.stderr
+    return [(name, Path(file)) for name, file in json.loads(result.stdout.splitlines()[-1])]
+
+
+def test_wheel_has_one_start_up_line_and_no_strangers(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.endswith(".pth")] == ["swin_umamba_nnunet_autoregister.pth"]
+    assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "swin_umamba_nnunet",
+        "swin_umamba_nnunet_autoregister.pth",
+    }
+    assert [name for name in names if "/nnunet_ext/" in name] == [(FOLDER / "swin_umamba_nnunet_ext.py").as_posix()]
+
+
+def test_found_from_a_wheel(from_wheel):
+    names = [record.name for record in catalogue.TRAINERS] + ["nnUNetTrainerSwinUMambaD_first100"]
+    found = find(from_wheel, *names)
+    assert [name for name, _ in found] == names
+    assert all(file.is_relative_to(from_wheel.folder.resolve()) for _, file in found)
+
+
+def test_found_from_an_editable_install(editable):
+    ((name, file),) = find(editable, "nnUNetTrainerSwinUMambaDScratch_5epochs")
+    assert name == "nnUNetTrainerSwinUMambaDScratch_5epochs"
+    assert file.is_relative_to(ROOT)
+    assert variable(editable) == [str(ROOT / FOLDER)]
+
+
+def test_found_beside_the_users_own(from_wheel, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMamba\n"
+        "class MyTrainer(nnUNetTrainerSwinUMamba): pass\n"
+    )
+    own = str(tmp_path)
+    names = ("MyTrainer", "nnUNetTrainerSwinUMamba", "nnUNetTrainer_5epochs", "MyTrainer")
+    assert [name for name, _ in find(from_wheel, *names, nnUNet_extTrainer=own)] == list(names)
+    first, second = variable(from_wheel, nnUNet_extTrainer=own)
+    assert first == own
+    assert second.endswith(str(FOLDER))
+
+
+def test_added_once_in_child_processes(from_wheel):
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PRINT_VARIABLE!r}])"
+    inherited = from_wheel.run("-c", code).stdout.strip()
+    assert inherited.split(os.pathsep) == variable(from_wheel)
+
+
+def test_switched_off(from_wheel):
+    assert variable(from_wheel, SWIN_UMAMBA_NO_AUTOREGISTER="1") == ["unset"]
+    assert variable(from_wheel, SWIN_UMAMBA_NO_AUTOREGISTER="1", nnUNet_extTrainer="mine") == ["mine"]
+
+
+def test_start_up_imports_nothing_heavy(from_wheel):
+    code = "import sys; print([m for m in sys.modules if m.split('.')[0] in {'torch', 'numpy', 'nnunetv2', 'numba'}])"
+    assert from_wheel.run("-c", code).stdout.strip() == "[]"
+
+
+def test_start_up_line_is_silent_where_the_package_is_broken(tmp_path):
+    (tmp_path / "swin_umamba_nnunet.py").write_text("raise SyntaxError('half-removed')")
+    line = (ROOT / "swin_umamba_nnunet" / "_autoregister.pth").read_text()
+    assert len(line.splitlines()) == 1
+    assert line.startswith("import ")  # what Python runs of such a file
+    result = subprocess.run([sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True,
+                            env={**os.environ, "PYTHONPATH": ""})  # fmt: skip
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, []), ("", []), ("/a", ["/a"]), ("/a" + os.pathsep + "/b", ["/a", "/b"])]
+)
+def test_register_appends_once(before, after, monkeypatch):
+    monkeypatch.delenv(_autoregister.SWITCH, raising=False)
+    if before is None:
+        monkeypatch.delenv(_autoregister.VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(_autoregister.VARIABLE, before)
+    for _ in range(2):
+        assert _autoregister.register() is True
+        assert os.environ[_autoregister.VARIABLE].split(os.pathsep) == [*after, _autoregister.FOLDER]
+
+
+@pytest.mark.parametrize(("value", "on"), [("1", False), ("true", False), ("0", True), ("", True)])
+def test_register_obeys_the_switch(value, on, monkeypatch):
+    monkeypatch.setenv(_autoregister.SWITCH, value)
+    monkeypatch.setenv(_autoregister.VARIABLE, "/a")
+    assert _autoregister.register() is on
+
+
+def test_folder_holds_one_module_that_cannot_clash():
+    """nnU-Net's finder imports every module of the folder as a top-level one."""
+    assert [path.name for path in (ROOT / FOLDER).glob("*") if path.name != "__pycache__"] == [
+        "swin_umamba_nnunet_ext.py"
+    ]

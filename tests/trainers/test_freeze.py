@@ -1,0 +1,168 @@
+"""Holding the encoder: as if it asked for no gradient, also under DDP and torch.compile, and across a resume."""
+
+import copy
+
+import pytest
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from swin_umamba_nnunet.trainers._network import unwrap
+from tests.trainers.conftest import tiny
+
+NAMES = ["nnUNetTrainerSwinUMamba", "nnUNetTrainerSwinUMambaD"]
+SETTINGS = {"num_epochs": 4, "frozen_epochs": 2}
+
+
+@pytest.fixture(params=NAMES)
+def trainer(request, make_trainer):
+    torch.manual_seed(0)
+    trainer = make_trainer(tiny(request.param, **SETTINGS))
+    trainer.initialize()
+    trainer.network.eval()  # no DropPath: two networks must see the same numbers
+    return trainer
+
+
+def snapshot(network) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in unwrap(network).named_parameters()}
+
+
+def frozen_names(network) -> set[str]:
+    held = {id(p) for p in unwrap(network).freezable_parameters()}
+    return {name for name, p in unwrap(network).named_parameters() if id(p) in held}
+
+
+def changed(before, network) -> set[str]:
+    return {name for name, value in snapshot(network).items() if not torch.equal(before[name], value)}
+
+
+def test_what_is_held(trainer):
+    names = frozen_names(trainer.network)
+    prefix = "encoder.vssm." if "UMambaD" not in type(trainer).__name__ else "encoder."
+    expected = {n for n in snapshot(trainer.network) if n.startswith(f"{prefix}layers.")}
+    assert names == expected
+    assert names
+
+
+def test_held_part_neither_moves_nor_decays_nor_gets_state(trainer, batch):
+    before = snapshot(trainer.network)
+    for epoch in (0, 1):
+        trainer.current_epoch = epoch
+        trainer.train_step(batch(trainer, epoch))
+    held = frozen_names(trainer.network)
+    moved = changed(before, trainer.network)
+    assert not moved & held
+    assert moved >= {name for name in before if "patch_embed" in name}
+    assert all(p not in trainer.optimizer.state for p in unwrap(trainer.network).freezable_parameters())
+    trainer.current_epoch = 2
+    trainer.train_step(batch(trainer))
+    assert changed(before, trainer.network) >= held
+
+
+def test_equals_requires_grad_false(trainer, batch):
+    reference = copy.deepcopy(trainer.network)
+    for parameter in reference.freezable_parameters():
+        parameter.requires_grad_(False)
+    optimizer = torch.optim.AdamW(reference.parameters(), 1e-4, (0.9, 0.999), 1e-5, 0.05)
+    for step in range(2):
+        data = batch(trainer, step)
+        result = trainer.train_step(data)
+        optimizer.zero_grad()
+        loss = trainer.loss(reference(data["data"]), data["target"])
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 12)
+        optimizer.step()
+        assert float(result["loss"]) == pytest.approx(loss.item(), rel=1e-6)
+    assert norm > 0
+    ours, theirs = snapshot(trainer.network), snapshot(reference)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_held_gradients_do_not_count_in_the_clip(trainer, batch, monkeypatch):
+    seen = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, limit):
+        parameters = list(parameters)
+        seen.append((limit, sum(p.grad is not None for p in parameters)))
+        return clip(parameters, limit)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    for epoch in (0, 2):
+        trainer.current_epoch = epoch
+        trainer.train_step(batch(trainer))
+    (limit, during), (_, after) = seen
+    assert limit == 12
+    assert after - during == len(unwrap(trainer.network).freezable_parameters())
+
+
+def test_stock_step_once_nothing_is_held(trainer, batch, monkeypatch):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", lambda self, batch: "stock")
+    trainer.current_epoch = 2
+    assert trainer.train_step(None) == "stock"
+
+
+def test_continues_as_if_uninterrupted(trainer, batch, make_trainer, tmp_path):
+    def run(trainer, epochs):
+        for epoch in epochs:
+            trainer.current_epoch = epoch
+            trainer.lr_scheduler.step(epoch)
+            trainer.train_step(batch(trainer, epoch))
+
+    run(trainer, [0])
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    run(trainer, [1, 2, 3])
+    resumed = make_trainer(type(trainer))
+    resumed.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    resumed.network.eval()
+    assert resumed.current_epoch == 1
+    run(resumed, [1, 2, 3])
+    ours, theirs = snapshot(trainer.network), snapshot(resumed.network)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_under_torch_compile(trainer, batch):
+    before = snapshot(trainer.network)
+    trainer.network = torch.compile(trainer.network, backend="eager")
+    trainer.train_step(batch(trainer))
+    moved = changed(before, trainer.network)
+    assert moved
+    assert not moved & frozen_names(trainer.network)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    if not distributed.is_gloo_available():
+        pytest.skip("this PyTorch build has no gloo")
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # a hint on speed, from PyTorch
+def test_under_ddp_without_find_unused_parameters(trainer, batch, process_group):
+    before = snapshot(trainer.network)
+    # nnU-Net gives the last head this weight under uncompiled DDP, so that every parameter has a gradient.
+    trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
+    trainer.network = DistributedDataParallel(trainer.network)
+    for epoch in (0, 1):
+        trainer.current_epoch = epoch
+        trainer.train_step(batch(trainer, epoch))
+    assert not changed(before, trainer.network) & frozen_names(trainer.network)
+    for epoch in (2, 3):
+        trainer.current_epoch = epoch
+        trainer.train_step(batch(trainer, epoch))  # raises if DDP still waits for a gradient
+    assert changed(before, trainer.network) == set(before)
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
+def test_dagger_from_scratch_under_ddp(make_trainer, batch, tmp_path, request):
+    trainer = make_trainer(tiny("nnUNetTrainerSwinUMambaDScratch"))
+    trainer.initialize()
+    request.getfixturevalue("process_group")  # only now: nnU-Net's constructor would ask for CUDA devices
+    trainer.network = DistributedDataParallel(trainer.network)
+    for step in range(3):
+        trainer.train_step(batch(trainer, step))  # raises if DDP waits for the heads without a loss

@@ -1,0 +1,188 @@
+"""When ImageNet weights are asked for, loaded and recorded; the files themselves are `pretrained`'s matter."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.run.run_training import maybe_load_checkpoint
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from swin_umamba_nnunet.pretrained import CheckpointError, LoadReport, WeightsNotFoundError
+from swin_umamba_nnunet.trainers import _imagenet
+from tests.trainers.conftest import tiny
+
+PRETRAINED, SCRATCH = "nnUNetTrainerSwinUMambaD", "nnUNetTrainerSwinUMambaDScratch"
+FILE = Path("weights.pth")
+REPORT = LoadReport(str(FILE), "ab" * 32, "vmamba_tiny_v0", ("a", "b"), ("c",), ("norm.weight",), (), ())
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What was asked of `pretrained`, in order; the file is found, and sets one parameter to 7."""
+    calls = []
+
+    def ensure(name, *, scratch_trainer):
+        calls.append(("ensure", name, scratch_trainer))
+        return FILE
+
+    def load(network, path, *, scratch_trainer):
+        calls.append(("load", path, scratch_trainer))
+        with torch.no_grad():
+            network.imagenet_encoder.patch_embed.proj.bias.fill_(7)
+        return REPORT
+
+    monkeypatch.setattr(_imagenet, "ensure_weights", ensure)
+    monkeypatch.setattr(_imagenet, "load_imagenet_weights", load)
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: calls.append("nnU-Net starts"))
+    return calls
+
+
+def log_of(trainer) -> str:
+    return Path(trainer.log_file).read_text()
+
+
+def bias(trainer) -> float:
+    return trainer.network.imagenet_encoder.patch_embed.proj.bias[0].item()
+
+
+def saved(trainer) -> Path:
+    path = Path(trainer.output_folder) / "checkpoint_final.pth"
+    trainer.save_checkpoint(str(path))
+    return path
+
+
+def test_fresh_training_loads_before_nnunet_starts(make_trainer, calls):
+    trainer = make_trainer(tiny(PRETRAINED))
+    assert calls == []
+    trainer.on_train_start()
+    assert calls == [("ensure", "vmamba_tiny_v0", SCRATCH), ("load", FILE, SCRATCH), "nnU-Net starts"]
+    assert bias(trainer) == 7
+    assert REPORT.summary() in log_of(trainer)
+    assert REPORT.sha256 in log_of(trainer)
+
+
+def test_from_scratch_asks_for_nothing(make_trainer, calls):
+    trainer = make_trainer(tiny(SCRATCH))
+    trainer.on_train_start()
+    assert calls == ["nnU-Net starts"]
+
+
+def test_the_file_is_asked_for_before_the_data(make_trainer, calls, monkeypatch):
+    trainer = make_trainer(tiny(PRETRAINED))
+    initialize = trainer.initialize
+    monkeypatch.setattr(trainer, "initialize", lambda: (calls.append(("initialize",)), initialize()))
+    trainer.on_train_start()
+    assert [call[0] for call in calls[:3]] == ["ensure", "initialize", "load"]
+
+
+def test_fine_tuning_keeps_its_weights_and_says_so(make_trainer, calls, tmp_path):
+    source = make_trainer(tiny(SCRATCH))
+    source.initialize()
+    torch.nn.init.constant_(source.network.imagenet_encoder.patch_embed.proj.bias, 3)
+    path = str(saved(source))
+    trainer = make_trainer(tiny(PRETRAINED))
+    maybe_load_checkpoint(trainer, False, False, path)
+    trainer.on_train_start()
+    assert calls == ["nnU-Net starts"]
+    assert bias(trainer) == 3
+    assert "ImageNet weights were NOT loaded" in log_of(trainer)
+
+
+@pytest.mark.parametrize("validation_only", [False, True])
+def test_resume_and_validation_need_no_file(validation_only, make_trainer, calls):
+    first = make_trainer(tiny(PRETRAINED))
+    first.on_train_start()
+    saved(first)
+    calls.clear()
+    trainer = make_trainer(tiny(PRETRAINED))
+    maybe_load_checkpoint(trainer, not validation_only, validation_only)
+    assert calls == []
+    assert trainer.imagenet_record == REPORT.to_dict()
+    trainer.on_train_start()
+    assert calls == ["nnU-Net starts"]
+    assert f"the ImageNet weights vmamba_tiny_v0 (sha256 {REPORT.sha256})" in log_of(trainer)
+    assert torch.load(saved(trainer), weights_only=False)["imagenet_weights"] == REPORT.to_dict()
+
+
+def test_continuing_without_a_checkpoint_is_a_fresh_training(make_trainer, calls):
+    trainer = make_trainer(tiny(PRETRAINED))
+    maybe_load_checkpoint(trainer, True, False)  # nnU-Net warns, and starts a new training
+    trainer.on_train_start()
+    assert ("load", FILE, SCRATCH) in calls
+
+
+def test_checkpoint_is_nnunets_with_one_more_key(make_trainer, calls, monkeypatch):
+    trainer = make_trainer(tiny(PRETRAINED))
+    trainer.on_train_start()
+    ours = torch.load(saved(trainer), weights_only=False)
+    trainer.imagenet_record = None
+    theirs = torch.load(saved(trainer), weights_only=False)
+    assert ours.keys() - theirs.keys() == {"imagenet_weights"}
+    assert ours["network_weights"].keys() == theirs["network_weights"].keys()
+    assert ours["trainer_name"] == type(trainer).__name__
+    assert sorted(Path(trainer.output_folder).glob("*.pth*")) == [Path(trainer.output_folder) / "checkpoint_final.pth"]
+
+
+def test_a_failed_save_leaves_the_last_checkpoint(make_trainer, calls, monkeypatch):
+    trainer = make_trainer(tiny(PRETRAINED))
+    trainer.on_train_start()
+    path = saved(trainer)
+    before = path.read_bytes()
+
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(_imagenet.torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        trainer.save_checkpoint(str(path))
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*.partial"))
+
+
+def test_disabled_checkpointing_writes_nothing(make_trainer, calls):
+    trainer = make_trainer(tiny(PRETRAINED))
+    trainer.on_train_start()
+    trainer.disable_checkpointing = True
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    assert not list(Path(trainer.output_folder).glob("*.pth*"))
+
+
+@pytest.mark.parametrize("stage", ["ensure_weights", "load_imagenet_weights"])
+def test_without_a_usable_file_nothing_is_left(stage, make_trainer, calls, monkeypatch, nnunet_folders):
+    def fail(*_, **__):
+        raise WeightsNotFoundError("not here") if stage == "ensure_weights" else CheckpointError("truncated")
+
+    monkeypatch.setattr(_imagenet, stage, fail)
+    trainer = make_trainer(tiny(PRETRAINED))
+    with pytest.raises((WeightsNotFoundError, CheckpointError)):
+        trainer.run_training()
+    assert "nnU-Net starts" not in calls
+    assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
+
+
+def test_what_others_wrote_stays(make_trainer, calls, monkeypatch):
+    def fail(*_, **__):
+        raise WeightsNotFoundError("not here")
+
+    monkeypatch.setattr(_imagenet, "ensure_weights", fail)
+    trainer = make_trainer(tiny(PRETRAINED))
+    mine = Path(trainer.output_folder) / "checkpoint_best.pth"
+    mine.touch()
+    with pytest.raises(WeightsNotFoundError):
+        trainer.run_training()
+    assert list(Path(trainer.output_folder).iterdir()) == [mine]
+
+
+def test_all_ranks_follow_the_first(make_trainer, calls, monkeypatch):
+    """The other ranks neither search nor download, and fail with the first one's message."""
+    trainer = make_trainer(tiny(PRETRAINED))
+    trainer.is_ddp, trainer.local_rank = True, 1
+
+    def broadcast(answer, src):
+        assert (answer, src) == ([None], 0)
+        answer[0] = WeightsNotFoundError("said by rank 0")
+
+    monkeypatch.setattr(_imagenet.distributed, "broadcast_object_list", broadcast)
+    with pytest.raises(WeightsNotFoundError, match="said by rank 0"):
+        trainer.on_train_start()
+    assert calls == []

@@ -1,0 +1,100 @@
+"""The generated trainers, and the catalogue they come from."""
+
+import importlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from swin_umamba_nnunet import catalogue, networks, trainers
+from swin_umamba_nnunet.pretrained import get_record
+from swin_umamba_nnunet.trainers import lengths
+from tests.trainers.conftest import DATASET, make_plans, tiny
+
+LEAVES = [record.name for record in catalogue.TRAINERS]
+SCALED = {f"_{n}epochs": n for n in (5, 10, 20, 50, 100, 250, 350, 500)} | {"_1epoch": 1}
+FIRST = {f"_first{n}": n for n in (100, 250, 350)}
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+@pytest.mark.parametrize("suffix", [*SCALED, *FIRST, "_demo"])
+def test_a_variant_is_a_class_of_its_own(leaf, suffix):
+    name = leaf + suffix
+    variant = getattr(trainers, name)
+    assert (variant.__name__, variant.__qualname__, variant.__module__) == (name, name, lengths.__name__)
+    assert getattr(importlib.import_module(variant.__module__), name) is variant
+    assert pickle.loads(pickle.dumps(variant)) is variant
+    assert issubclass(variant, getattr(trainers, leaf))
+    assert issubclass(variant, nnUNetTrainer)
+    assert variant.__doc__.startswith(leaf)
+    assert variant.__doc__ != getattr(trainers, leaf).__doc__
+
+
+@pytest.mark.parametrize("suffix", SCALED)
+def test_scaled_variants_end_their_schedule(suffix, make_trainer):
+    trainer = make_trainer(tiny(f"nnUNetTrainerSwinUMambaD{suffix}"))
+    trainer.initialize()
+    assert trainer.num_epochs == trainer.lr_scheduler.num_epochs == SCALED[suffix]
+    assert trainer.encoder_frozen_until() == min(10, SCALED[suffix] // 10)
+
+
+@pytest.mark.parametrize("suffix", FIRST)
+def test_first_variants_stop_within_the_full_schedule(suffix, make_trainer):
+    trainer = make_trainer(tiny(f"nnUNetTrainerSwinUMambaD{suffix}"))
+    trainer.initialize()
+    assert trainer.num_epochs == FIRST[suffix]
+    assert trainer.lr_scheduler.num_epochs == 1000
+    assert trainer.encoder_frozen_until() == 10
+
+
+def test_from_scratch_nothing_is_frozen(make_trainer):
+    for name in ("nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaDScratch_first100"):
+        assert make_trainer(tiny(name)).encoder_frozen_until() == 0
+
+
+def test_results_folder_is_named_after_the_variant(nnunet_folders):
+    trainer_class = trainers.nnUNetTrainerSwinUMambaDScratch_5epochs
+    trainer = trainer_class(make_plans(), "2d", 0, DATASET, torch.device("cpu"))
+    assert "/nnUNetTrainerSwinUMambaDScratch_5epochs__nnUNetPlans__2d/" in trainer.output_folder.replace("\\", "/")
+
+
+def test_variants_recommend_the_scratch_trainer_of_their_length():
+    assert trainers.nnUNetTrainerSwinUMamba_50epochs.scratch_trainer == "nnUNetTrainerSwinUMambaScratch_50epochs"
+    for name in trainers.__all__:
+        recommended = getattr(trainers, name).scratch_trainer
+        assert recommended == "" or recommended in trainers.__all__
+
+
+def test_exported_names_are_the_catalogues():
+    assert sorted(trainers.__all__) == sorted(catalogue.trainer_names())
+    assert all(hasattr(trainers, name) for name in trainers.__all__)
+
+
+@pytest.mark.parametrize("record", catalogue.TRAINERS, ids=LEAVES)
+def test_catalogue_describes_the_classes(record):
+    trainer = getattr(trainers, record.name)
+    assert trainer.network_class is getattr(networks, record.network)
+    assert trainer.imagenet_weights == record.weights
+    assert record.pretrained is (trainer.imagenet_weights is not None)
+    assert trainer.enable_deep_supervision is record.deep_supervision
+    assert (trainer.scratch_trainer or trainer.__name__) == record.scratch
+    if record.weights:
+        assert get_record(record.weights).name == record.weights
+    network = trainer.network_class(1, 14)
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(record.parameters_million, abs=5e-4)
+
+
+def test_get_trainer():
+    assert catalogue.get_trainer("nnUNetTrainerSwinUMambaD").network == "SwinUMambaD"
+    assert catalogue.get_trainer("nnUNetTrainerSwinUMambaD_first100").name == "nnUNetTrainerSwinUMambaD"
+    with pytest.raises(ValueError, match="no trainer is called 'nnUNetTrainer'"):
+        catalogue.get_trainer("nnUNetTrainer")
+
+
+def test_catalogue_is_data_only():
+    code = "import swin_umamba_nnunet.catalogue, sys; print({'torch', 'nnunetv2', 'numpy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
