@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from swin_umamba_nnunet.blocks.norm import LayerNorm
+from swin_umamba_nnunet.blocks.norm import LayerNorm, widen
 from swin_umamba_nnunet.ops import selective_scan_2d
 
 DIRECTIONS = 4
@@ -74,13 +74,15 @@ class SS2D(nn.Module):
         nn.init.ones_(self.Ds)
 
     def scan(self, x: Tensor) -> Tensor:
-        """The mixing over positions, (B, H, W, D) -> (B, H, W, D); a control network overrides this."""
+        """The mixing over positions, (B, H, W, D) -> (B, H, W, D) in float32; a control network overrides this."""
         return selective_scan_2d(
-            x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds, backend=self.backend
-        )
+            x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
+            out_dtype=torch.promote_types(x.dtype, torch.float32), backend=self.backend,
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         x, gate = self.in_proj(x).chunk(2, dim=-1)
         x = silu(self.conv2d(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        return self.out_proj(self.out_norm(self.scan(x)) * silu(gate))
+        y = self.out_norm(self.scan(x)).to(widen(gate).dtype)  # back to half only in a network that is half throughout
+        return self.out_proj(y * silu(gate))

@@ -23,8 +23,8 @@ def scan(
     for k in range(A.shape[0]):
         delta = dt[k] + dt_bias[k]
         delta = softplus(delta) if delta_softplus else delta
-        inputs = [_to_sequence(t, k) for t in (x, delta, Bs[..., k, :], Cs[..., k, :])]
-        y = y + _to_image(_scan_sequence(*inputs, A[k]), k, x) + Ds[k] * x
+        u, delta, B, C = (_to_sequence(t, k) for t in (x, delta, Bs[..., k, :], Cs[..., k, :]))
+        y = y + _to_image(_scan_sequence(u, delta, B, C, A[k]), k, x) + Ds[k] * x
     return y
 
 

@@ -95,6 +95,7 @@ def selective_scan_2d(
     A_logs: Tensor,
     Ds: Tensor,
     *,
+    out_dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """SS2D's core: four selective scans over an image, read in place, and their sum in image order.
@@ -110,10 +111,12 @@ def selective_scan_2d(
         dt_projs_bias: (K, D), inside the softplus.
         A_logs: (K*D, N); A = -exp(A_logs).
         Ds: (K*D,) skip term.
+        out_dtype: of the result; None for that of `x`.  The sum over a long sequence can overflow float16, so what
+            normalises it next had better take it in float32.
         backend: one of `BACKENDS`; None chooses.
 
     Returns:
-        (b, H, W, D) in the dtype of `x`.
+        (b, H, W, D).
 
     Raises:
         ValueError: shapes that do not fit together, an image without pixels, an unknown backend.
@@ -128,25 +131,26 @@ def selective_scan_2d(
     dt = torch.bmm(low_rank.flatten(0, 2).transpose(0, 1), dt_projs_weight.transpose(1, 2))
     dt = dt.unflatten(1, x.shape[:3])
     A = -torch.exp(A_logs.to(torch.promote_types(torch.float32, A_logs.dtype))).unflatten(0, (directions, channels))
-    return scan(x, dt, Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias, True, chosen)
+    return scan(x, dt, Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias, True, chosen, out_dtype)
 
 
 def scan(
     x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
-    backend: str,
+    backend: str, out_dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
     """The directional scan all public forms share, on the backend named; shapes in the module's docstring.
 
-    Differentiable in every tensor.  Returns y (b,H,W,D) in the dtype of `x`.
+    Differentiable in every tensor.  Returns y (b,H,W,D) in `out_dtype`, or that of `x`.
     """
+    out_dtype = out_dtype or x.dtype
     if backend == "reference":
-        return _reference.scan(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus).to(x.dtype)
+        return _reference.scan(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus).to(out_dtype)
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
     low = x.dtype if x.dtype in (torch.float16, torch.bfloat16) else torch.float32
     sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs))
     parameters = (t.to(torch.float32).contiguous() for t in (A, Ds, dt_bias))
     y, _ = _forward(*sequences, *parameters, delta_softplus, needs_grad, backend)
-    return y.to(x.dtype)
+    return y.to(out_dtype)
 
 
 def _backend(name: str):

@@ -182,3 +182,11 @@ class TestTorch:
         with torch.autocast("cpu", dtype=dtype):
             actual = selective_scan_2d(*small())
         assert ((actual - expected).norm() / expected.norm()).item() < 2e-2
+
+    def test_sum_that_overflows_float16_can_be_had_in_float32(self):
+        arguments = small(torch.float16)
+        arguments[5] = arguments[5] * 2e4
+        assert not selective_scan_2d(*arguments).isfinite().all()
+        wide = selective_scan_2d(*arguments, out_dtype=torch.float32)
+        assert wide.dtype == torch.float32
+        assert wide.isfinite().all()
