@@ -30,7 +30,10 @@ def tiny_network(network_class):
     def build(input_channels=1, num_classes=3, deep_supervision=False, **settings):
         torch.manual_seed(0)
         return network_class(
-            input_channels, num_classes, deep_supervision, **{"depths": (1, 1, 2, 1), "width": 16, "d_state": 4} | settings
+            input_channels,
+            num_classes,
+            deep_supervision,
+            **{"depths": (1, 1, 2, 1), "width": 16, "d_state": 4} | settings,
         )
 
     return build

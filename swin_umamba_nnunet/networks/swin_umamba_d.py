@@ -118,20 +118,20 @@ class SwinUMambaD(SegmentationNetwork):
             drop_path_rate=drop_path_rate, gradient_checkpointing=gradient_checkpointing, backend=backend,
         )  # fmt: skip
         self.head_strides = (1, *self.encoder.strides[:-1])
-        self.apply(_init_convolution)
-        # Not zero like the authors' here: a patch of zeros (padding, masked background) would meet a row of LayerNorms
-        # without any variance, each of which multiplies the gradient by eps^-1/2 = 316: infinite at initialisation.
-        projection = self.encoder.patch_embed.proj
-        bound = projection.weight[0].numel() ** -0.5
-        nn.init.uniform_(projection.bias, -bound, bound)
+        self._init_convolutions()
 
     @property
     def imagenet_encoder(self) -> VSSMEncoder:
         return self.encoder
 
+    def _init_convolutions(self) -> None:
+        """He's initialisation with zero biases, as the authors; only the patch embedding's bias stays at torch's.
 
-def _init_convolution(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        Were it zero, a patch of zeros (padding, masked background) would meet one LayerNorm after another without any
+        variance, each of which multiplies the gradient by eps^-1/2 = 316: at initialisation it overflows float32.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
+                if module.bias is not None and module is not self.encoder.patch_embed.proj:
+                    nn.init.zeros_(module.bias)

@@ -100,7 +100,7 @@ class VSSMEncoder(nn.Module):
 def drop_path_schedule(first: float, last: float, depths: Sequence[int]) -> list[list[float]]:
     """DropPath rates that change linearly from the first block to the last, grouped by stage."""
     steps = max(sum(depths) - 1, 1)
-    rates = (first + (last - first) * step / steps for step in itertools.count())
+    rates = (first + (last - first) * (step / steps) for step in itertools.count())
     return [list(itertools.islice(rates, depth)) for depth in depths]
 
 

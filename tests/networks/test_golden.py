@@ -24,7 +24,9 @@ def test_outputs_and_gradients(name):
     case = golden.case(name)
     network = name.removesuffix("_rgb")
     settings = case.settings
-    ours = build(network, case.state_dict, settings["in_channels"], settings["num_classes"], settings["deep_supervision"])
+    ours = build(
+        network, case.state_dict, settings["in_channels"], settings["num_classes"], settings["deep_supervision"]
+    )
     with torch.set_grad_enabled(bool(case.gradients)):
         outputs = ours(case.image)
     outputs = outputs if settings["deep_supervision"] else [outputs]

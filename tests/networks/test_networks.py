@@ -124,7 +124,9 @@ def test_other_depths(network_class):
 
 def test_imagenet_keys_are_vmambas(full_size):
     ours = full_size.imagenet_encoder.state_dict()
-    theirs = {key: shape for key, shape in golden.shapes("vmamba_tiny_v0").items() if not key.startswith(("norm", "head"))}
+    theirs = {
+        key: shape for key, shape in golden.shapes("vmamba_tiny_v0").items() if not key.startswith(("norm", "head"))
+    }
     assert ours.keys() == theirs.keys()
     differing = {key for key, shape in theirs.items() if tuple(ours[key].shape) != shape}
     assert differing == {"patch_embed.proj.weight"}

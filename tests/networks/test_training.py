@@ -72,7 +72,7 @@ def test_autocast(tiny_network, dtype, tolerance):
         assert golden.relative_error(found, expected) < tolerance
     assert all(gradient.isfinite().all() for gradient in gradients)
     flat = [torch.cat([g.flatten() for g in each]) for each in (gradients, plain_gradients)]
-    assert golden.relative_error(*flat) < 3 * tolerance
+    assert golden.relative_error(*flat) < 6 * tolerance
 
 
 @pytest.mark.gpu
@@ -116,8 +116,7 @@ def test_compiles_without_a_graph_break(tiny_network):
         found = compiled(x)
         assert_same([found], outputs_and_gradients(network, x)[:1])
     assert len(graphs) == 1
-    targets = {str(node.target) for node in graphs[0].graph.nodes}
-    assert "swin_umamba.scan.default" in targets or any("swin_umamba" in target for target in targets)
+    assert any("swin_umamba" in str(node.target) for node in graphs[0].graph.nodes)
 
 
 def test_compiles_ahead_of_time_with_backward(tiny_network):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -23,7 +24,7 @@ def test_maps_of_the_stages():
 
 
 def test_drop_path_schedule():
-    assert drop_path_schedule(0, 0.4, (1, 2, 2)) == [[0.0], [0.1, 0.2], [0.30000000000000004, 0.4]]
+    assert drop_path_schedule(0, 0.4, (1, 2, 2)) == [[0.0], [0.1, 0.2], [pytest.approx(0.3), 0.4]]
     assert drop_path_schedule(0.4, 0, (3,)) == [[0.4, 0.2, 0.0]]
     assert drop_path_schedule(0, 0.2, (1,)) == [[0.0]]
 
