@@ -14,7 +14,8 @@ A backend is a module with
     (the directions of dt are outermost because that is how the batched matrix product that makes it leaves them)
     A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32
     y (b,H,W,D) float32: sum over directions of the scan's output, at the position it was computed for
-    states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for
+    states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for; only
+        the backend's own backward reads it, so the order of N and D inside is the backend's business
     gradients: float32, shaped as what they belong to
 
 Everything inside is float32, whatever comes in (float64 inputs too: only `reference` keeps float64).

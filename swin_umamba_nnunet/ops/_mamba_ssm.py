@@ -1,0 +1,105 @@
+"""Adapter to `selective_scan_cuda`, the compiled extension of mamba-ssm, where it is installed.
+
+The extension itself is imported, not the package `mamba_ssm`, which brings much more.  It knows one direction and the
+layout (batch, channels, L), so the four directions are written out, as the authors of Swin-UMamba do; that costs most
+of the time, which is why this backend comes after `triton`.  Written against the interface of mamba-ssm 1.2 to 2.2
+(`fwd` with nine arguments, `bwd` with fourteen); the tests replace the extension by a stand-in, nobody has run it here.
+"""
+
+import importlib
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swin_umamba_nnunet.ops._reference import _to_image, _to_sequence
+
+WINDOW = 64
+CHUNK = 2048  # steps between the states that the extension saves
+MAX_STATES = 256
+
+
+def unavailable_reason(device_type: str) -> str | None:
+    """None if tensors on `device_type` can be scanned here, else one clause that says why not."""
+    if device_type != "cuda":
+        return "the extension of mamba-ssm runs on CUDA tensors only"
+    if importlib.util.find_spec("selective_scan_cuda") is None:
+        return "the compiled extension selective_scan_cuda (part of mamba-ssm, built with it) is not installed"
+    try:
+        _extension()
+    except ImportError as error:
+        return f"the extension selective_scan_cuda does not load: {error}"
+    return None
+
+
+def forward(
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    save_states: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y, and a buffer of the contract's shape that begins with what the extension saves for its backward pass."""
+    directions, channels, states = A.shape
+    if states > MAX_STATES:
+        raise ValueError(f"mamba_ssm scans up to {MAX_STATES} states per channel, not {states}")
+    out, saved, *_ = _extension().fwd(*_arguments(x, dt, Bs, Cs, A, Ds, dt_bias), delta_softplus)
+    y = _from_sequences(out, directions, x).sum(1)
+    if not save_states:
+        return y, y.new_empty(0)
+    batch, height, width, _ = x.shape
+    windows = -(-height * width // WINDOW)
+    kept = y.new_empty(batch, directions, windows, states, channels)
+    if height * width > CHUNK:  # one chunk needs nothing; of more, what is saved (2 N per chunk) always fits
+        kept.view(-1)[: saved.numel()].copy_(saved.reshape(-1))
+    return y, kept
+
+
+def backward(
+    dy: Tensor, x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, states: Tensor,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of everything that went into `forward`, float32."""
+    directions, channels, n_states = A.shape
+    batch, height, width, _ = x.shape
+    chunks = -(-height * width // CHUNK)
+    saved = None
+    if chunks > 1:
+        shape = (batch, directions * channels, chunks, 2 * n_states)
+        saved = states.view(-1)[: batch * directions * channels * chunks * 2 * n_states].view(shape)
+    u, delta, A_rows, B, C, D, z, bias = _arguments(x, dt, Bs, Cs, A, Ds, dt_bias)
+    dout = _to_sequences([dy] * directions)
+    du, ddelta, dA, dB, dC, dD, dbias, *_ = _extension().bwd(
+        u, delta, A_rows, B, C, D, z, bias, dout, saved, None, None, delta_softplus, False
+    )
+    return (
+        _from_sequences(du, directions, x).sum(1),
+        _from_sequences(ddelta, directions, x).transpose(0, 1).contiguous(),
+        _from_sequences(dB.flatten(1, 2), directions, x).permute(0, 2, 3, 1, 4).contiguous(),
+        _from_sequences(dC.flatten(1, 2), directions, x).permute(0, 2, 3, 1, 4).contiguous(),
+        dA.float().view_as(A), dD.float().view_as(Ds), dbias.float().view_as(dt_bias),
+    )  # fmt: skip
+
+
+def _extension() -> Any:
+    return importlib.import_module("selective_scan_cuda")
+
+
+def _arguments(x, dt, Bs, Cs, A, Ds, dt_bias) -> tuple:
+    """u, delta, A, B, C, D, z, delta_bias as the extension takes them: float32, rows (batch, K*D, L)."""
+    directions = A.shape[0]
+    u = _to_sequences([x] * directions)
+    delta = _to_sequences(list(dt))
+    B = _to_sequences(list(Bs.unbind(3))).unflatten(1, (directions, -1))
+    C = _to_sequences(list(Cs.unbind(3))).unflatten(1, (directions, -1))
+    return u, delta, A.flatten(0, 1), B, C, Ds.flatten(), None, dt_bias.flatten()
+
+
+def _to_sequences(images: list[Tensor]) -> Tensor:
+    """One (batch, H, W, c) image per direction -> (batch, K*c, L) in scan order, float32."""
+    rows = torch.stack([_to_sequence(image, k) for k, image in enumerate(images)], dim=1)
+    return rows.transpose(2, 3).flatten(1, 2).float().contiguous()
+
+
+def _from_sequences(sequences: Tensor, directions: int, like: Tensor) -> Tensor:
+    """The inverse of `_to_sequences`: (batch, K*c, L) -> (batch, K, H, W, c), float32."""
+    rows = sequences.float().unflatten(1, (directions, -1)).transpose(2, 3)
+    return torch.stack([_to_image(row, k, like) for k, row in enumerate(rows.unbind(1))], dim=1)

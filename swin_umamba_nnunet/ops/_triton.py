@@ -1,0 +1,199 @@
+"""CUDA backend: the directional scan in Triton (kernels in `_triton_kernels.py`), launched with fixed settings.
+
+No autotuning: the same launch always computes the same bits, and nothing is compiled again when the image size, the
+batch size or the number of channels changes (only dtype, K, N, softplus, and whether channels come in full blocks).
+
+Under TRITON_INTERPRET=1 the same kernels run on CPU tensors in numpy, slowly: that is how they are tested without a
+GPU.
+"""
+
+import functools
+import importlib.util
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WINDOW = 64
+LOG2E = 1.4426950408889634
+BLOCK = 32  # channels of one program, one warp: lane = channel where states are walked forwards
+GROUP = 3  # steps between the checkpoints inside a window, which the backward kernel is written out for
+MIN_CAPABILITY = (7, 5)
+MAX_STATES = 256  # 16 warps of 16 states each
+
+# Programs of one warp that keep a multiprocessor busy: two for each of its four schedulers hide the latency of loads,
+# and as many backward programs fit into its registers.  The other figures come from instructions counted in the machine
+# code (main pass 1).  No GPU has judged any of them yet; `make gpu-check` does.
+PROGRAMS = 8
+FORWARD_FIRST_PASS = 0.85  # finding what enters each chunk
+BACKWARD_FIRST_PASS = 0.22
+CARRY = 0.05  # walking over the chunks before (or behind) one's own, in windows per chunk
+
+
+@functools.cache
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def unavailable_reason(device_type: str) -> str | None:
+    """None if tensors on `device_type` can be scanned here, else one clause that says why not."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if device_type == "cpu":
+        return None if _interpreted() else "Triton needs a GPU (TRITON_INTERPRET=1 runs it on the CPU, for tests only)"
+    if device_type != "cuda":
+        return f"Triton has no kernels for {device_type!r} devices here"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    capability = torch.cuda.get_device_capability()
+    if torch.version.hip is None and capability < MIN_CAPABILITY:
+        return f"Triton needs compute capability {MIN_CAPABILITY}, this device has {capability}"
+    try:
+        from swin_umamba_nnunet.ops import _triton_kernels  # noqa: F401
+    except ImportError as error:
+        return f"the package triton does not load: {error}"
+    return None
+
+
+def forward(
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    save_states: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y and the states before each window; shapes in `_scan.py`, except that a window's states lie as (D, N)."""
+    from swin_umamba_nnunet.ops import _triton_kernels as kernels
+
+    batch, height, width, channels = x.shape
+    directions, _, states = A.shape
+    length = height * width
+    windows = _ceil(length, WINDOW)
+    blocks = _ceil(channels, BLOCK)
+    rows = batch * directions
+    chunks, chunk_windows = _chunks(
+        windows, rows * blocks, PROGRAMS * _multiprocessors(x.device), FORWARD_FIRST_PASS, turns=False
+    )
+    Bs, Cs = Bs.float(), Cs.float()
+    A_rows = (A * LOG2E).transpose(1, 2).contiguous()
+    sizes = (height, width, length, channels, chunks, chunk_windows, batch, 0)
+    options = _options(directions, states, channels, delta_softplus)
+
+    ends = sums = A_rows  # placeholders of the right type, not read if there is one chunk
+    with _on(x.device):
+        if chunks > 1:
+            ends = _empty(x, batch, directions, chunks, states, channels)
+            sums = _empty(x, batch, directions, chunks, channels)
+            kernels.state_kernel[(rows * blocks * (chunks - 1),)](
+                x, dt, Bs, A_rows, dt_bias, ends, sums, *sizes, **options
+            )
+        ys = _empty(x, batch, directions, height, width, channels)
+        saved = _empty(x, batch, directions, windows, states, channels) if save_states else _empty(x, 0)
+        kernels.forward_kernel[(rows * blocks * chunks,)](
+            x, dt, Bs, Cs, A_rows, Ds, dt_bias, ends, sums, ys, saved, *sizes, SAVE=save_states, **options
+        )
+    return _sum(ys, 1), saved
+
+
+def backward(
+    dy: Tensor, x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, states: Tensor,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of everything that went into `forward`, float32; `states` as `forward` returned them."""
+    from swin_umamba_nnunet.ops import _triton_kernels as kernels
+
+    batch, height, width, channels = x.shape
+    directions, _, n_states = A.shape
+    length = height * width
+    windows = _ceil(length, WINDOW)
+    blocks = _ceil(channels, BLOCK)
+    rows = batch * directions
+    chunks, chunk_windows = _chunks(
+        windows, rows * blocks, PROGRAMS * _multiprocessors(x.device), BACKWARD_FIRST_PASS, turns=True
+    )
+    Bs, Cs = Bs.float(), Cs.float()
+    A2 = A * LOG2E
+    sizes = (height, width, length, channels, chunks, chunk_windows, batch)
+    options = _options(directions, n_states, channels, delta_softplus)
+
+    heads = sums = A2  # placeholders of the right type, not read if there is one chunk
+    with _on(x.device):
+        if chunks > 1:
+            heads = _empty(x, batch, directions, chunks, channels, n_states)
+            sums = _empty(x, batch, directions, chunks, channels)
+            kernels.adjoint_kernel[(rows * blocks * (chunks - 1),)](
+                dy, dt, Cs, A2.transpose(1, 2).contiguous(), dt_bias, heads, sums, *sizes, 0, **options
+            )
+        items = rows * blocks * chunks
+        programs = min(items, PROGRAMS * _multiprocessors(x.device))
+        scratch = _empty(x, programs, _ceil(WINDOW, GROUP), BLOCK, options["NP"])
+        dx = _empty(x, batch, directions, height, width, channels)
+        ddt = _empty(x, directions, batch, height, width, channels)
+        dBs = _empty(x, blocks, batch, height, width, directions, n_states)
+        dCs = _empty(x, blocks, batch, height, width, directions, n_states)
+        dA = _empty(x, batch * chunks, directions, channels, n_states)
+        dDs = _empty(x, batch * chunks, directions, channels)
+        ddt_bias = _empty(x, batch * chunks, directions, channels)
+        kernels.backward_kernel[(programs,)](
+            dy, x, dt, Bs, Cs, A2, Ds, dt_bias, states, heads, sums, scratch,
+            dx, ddt, dBs, dCs, dA, dDs, ddt_bias, *sizes, items, **options,
+        )  # fmt: skip
+    return _sum(dx, 1), ddt, _sum(dBs, 0), _sum(dCs, 0), _sum(dA, 0), _sum(dDs, 0), _sum(ddt_bias, 0)
+
+
+def _options(directions: int, states: int, channels: int, delta_softplus: bool) -> dict[str, Any]:
+    """Compile-time settings: states padded to a power of two, 16 of them to a warp."""
+    if states > MAX_STATES:
+        raise ValueError(f"the triton backend scans up to {MAX_STATES} states per channel, not {states}; "
+                         "use the backend 'reference'")  # fmt: skip
+    padded = 1 << (states - 1).bit_length()
+    # FP fusion (FFMA) is what Triton does up to 3.9 and what the instruction counts rest on
+    return {
+        "K": directions, "N": states, "NP": padded, "BD": BLOCK, "SOFTPLUS": delta_softplus,
+        "EVEN": channels % BLOCK == 0, "num_warps": max(1, padded // 16), "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
+def _chunks(windows: int, programs: int, slots: int, first_pass: float, turns: bool) -> tuple[int, int]:
+    """How to cut the sequence so that it takes the least time: (chunks, windows in each chunk but the last).
+
+    Args:
+        windows: length of the sequence.
+        programs: how many would run if it were not cut.
+        slots: how many keep the machine busy.
+        first_pass: cost of finding what enters each chunk, relative to the main pass; saved if there is one chunk.
+        turns: more programs than slots take turns (the slots stay the same programs) instead of sharing the machine.
+    """
+    best, best_time = (1, windows), float("inf")
+    for chunk_windows in range(windows, 0, -1):
+        chunks = _ceil(windows, chunk_windows)
+        load = programs * chunks / slots
+        rounds = math.ceil(load) if turns else max(1.0, load)
+        passes = 1.0 if chunks == 1 else 1.0 + first_pass
+        time = rounds * chunk_windows * passes + CARRY * (chunks - 1)
+        if time < best_time:
+            best, best_time = (chunks, chunk_windows), time
+    return best
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _on(device: torch.device) -> Any:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else torch.no_grad()
+
+
+def _empty(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+
+def _sum(parts: Tensor, axis: int) -> Tensor:
+    """Sum of what the programs wrote side by side, in a fixed order."""
+    return parts.squeeze(axis) if parts.shape[axis] == 1 else parts.sum(axis)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)

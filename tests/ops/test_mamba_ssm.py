@@ -1,0 +1,77 @@
+"""The adapter to mamba-ssm's extension: a stand-in for the extension, computed in float64, shows that layouts fit.
+
+What the real extension computes is not tested here; it needs a GPU and a compiler.
+"""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.ops import _mamba_ssm, _scan, selective_scan
+
+NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
+
+
+def run(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    return selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus, backend="reference")
+
+
+class StandIn(SimpleNamespace):
+    """`selective_scan_cuda` as far as the adapter uses it; complains about what the real one would not take."""
+
+    def fwd(self, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+        assert z is None
+        for tensor in (u, delta, A, B, C, D, delta_bias):
+            assert tensor.dtype == torch.float32
+            assert tensor.is_contiguous()
+        assert u.shape == delta.shape == (u.shape[0], A.shape[0], u.shape[2])
+        assert B.shape == C.shape == (u.shape[0], 4, A.shape[1], u.shape[2])
+        chunks = -(-u.shape[2] // _mamba_ssm.CHUNK)
+        self.saved = torch.randn(u.shape[0], u.shape[1], chunks, 2 * A.shape[1])
+        return run(u, delta, A, B, C, D, delta_bias, delta_softplus), self.saved
+
+    def bwd(self, u, delta, A, B, C, D, z, delta_bias, dout, x, out, dz, delta_softplus, recompute):
+        assert (z, out, dz, recompute) == (None, None, None, False)
+        assert dout.is_contiguous()
+        if self.saved.shape[2] > 1:
+            assert torch.equal(x, self.saved), "what the extension saved did not survive"
+        leaves = [t.double().requires_grad_() for t in (u, delta, A, B, C, D, delta_bias)]
+        run(*leaves, delta_softplus).backward(dout.double())
+        return [leaf.grad.float() for leaf in leaves]
+
+
+@pytest.mark.parametrize("size", [(2, 3, 5), (1, 20, 13)])
+def test_directions_and_layouts(size, monkeypatch):
+    monkeypatch.setitem(sys.modules, "selective_scan_cuda", StandIn())
+    monkeypatch.setattr(_mamba_ssm, "CHUNK", 256)  # so that a short sequence has two
+    batch, height, width = size
+    channels, states = 2, 3
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    inputs = [
+        random(batch, height, width, channels), random(4, batch, height, width, channels),
+        random(batch, height, width, 4, states), random(batch, height, width, 4, states),
+        -torch.rand(4, channels, states, generator=generator), random(4, channels), random(4, channels),
+    ]  # fmt: skip
+    exact = [t.double().requires_grad_() for t in inputs]
+    expected = _scan.scan(*exact, True, "reference")
+    y, saved = _mamba_ssm.forward(*inputs, True, True)
+    assert saved.shape == (batch, 4, -(-height * width // 64), states, channels)
+    torch.testing.assert_close(y.double(), expected.detach(), rtol=1e-4, atol=1e-4)
+    dy = random(batch, height, width, channels)
+    gradients = _mamba_ssm.backward(dy, *inputs, saved, True)
+    expected.backward(dy.double())
+    for name, found, leaf in zip(NAMES, gradients, exact, strict=True):
+        assert found.is_contiguous(), name
+        torch.testing.assert_close(found.double(), leaf.grad, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_where_it_cannot_run(monkeypatch):
+    assert "CUDA" in _mamba_ssm.unavailable_reason("cpu")
+    monkeypatch.setattr(_mamba_ssm.importlib.util, "find_spec", lambda name: None)
+    assert "not installed" in _mamba_ssm.unavailable_reason("cuda")

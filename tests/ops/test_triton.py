@@ -1,0 +1,224 @@
+"""The Triton backend against the float64 reference, its compiled code, and its manners at import.
+
+Values run on CUDA where there is a device.  Elsewhere they run in Triton's interpreter, which has to be switched on
+before Triton is imported and therefore gets its own process (`test_in_the_interpreter`).  Needs torch, triton, pytest.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.ops import BackendUnavailableError, _scan, _triton, selective_scan, selective_scan_2d
+
+pytest.importorskip("triton")
+
+INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETER else "cuda"
+HERE = INTERPRETER or torch.cuda.is_available()
+values = pytest.mark.skipif(not HERE, reason="no CUDA device; test_in_the_interpreter runs this one on the CPU")
+large = pytest.mark.skipif(DEVICE == "cpu" or not HERE, reason="needs a CUDA device: too large for the interpreter")
+NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Every buffer a kernel has to fill starts as NaN."""
+    monkeypatch.setattr(_triton, "_empty", lambda like, *shape: torch.full(shape, float("nan"), device=like.device))
+
+
+def make_inputs(batch, height, width, channels, directions, states, dtype=torch.float32, softplus=True):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    sequences = [
+        random(batch, height, width, channels), random(directions, batch, height, width, channels),
+        random(batch, height, width, directions, states), random(batch, height, width, directions, states),
+    ]  # fmt: skip
+    parameters = [
+        -torch.exp(random(directions, channels, states)), random(directions, channels), random(directions, channels) - 1
+    ]  # fmt: skip
+    if not softplus:
+        sequences[1] = 0.3 * sequences[1].abs()
+        parameters[2] = 0.1 * parameters[2].abs()
+    dy = random(batch, height, width, channels)
+    return [*(t.to(DEVICE, dtype) for t in sequences), *(t.to(DEVICE) for t in parameters)], dy.to(DEVICE)
+
+
+def relative_error(found, expected):
+    scale = expected.norm()
+    return ((found.double() - expected).norm() / (scale if scale > 0 else 1)).item()
+
+
+def check(sizes, dtype=torch.float32, softplus=True):
+    """y and all gradients of the backend, called as `_scan.py` calls it, against autograd through the reference."""
+    inputs, dy = make_inputs(*sizes, dtype=dtype, softplus=softplus)
+    exact = [t.double().requires_grad_() for t in inputs]
+    expected = _scan.scan(*exact, softplus, "reference")
+    expected.backward(dy.double())
+    y, states = _triton.forward(*inputs, softplus, True)
+    gradients = _triton.backward(dy, *inputs, states, softplus)
+    assert y.shape == expected.shape
+    assert y.dtype == torch.float32
+    assert relative_error(y, expected.detach()) < 2e-6
+    for name, found, tensor in zip(NAMES, gradients, exact, strict=True):
+        assert found.shape == tensor.shape, name
+        assert found.is_contiguous(), name
+        assert relative_error(found, tensor.grad) < 5e-6, name
+    y_only, nothing = _triton.forward(*inputs, softplus, False)
+    assert torch.equal(y_only, y)
+    assert nothing.numel() == 0
+
+
+# batch, height, width, channels, directions, states
+@values
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 65])
+def test_one_direction_at_the_edges_of_a_window(length, poisoned):
+    check((1, 1, length, 3, 1, 2))
+
+
+@values
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (6, 1), (3, 5), (7, 3)])
+def test_four_directions_at_uneven_sizes(height, width, poisoned):
+    check((1, height, width, 3, 4, 2))
+
+
+@values
+@pytest.mark.parametrize("states", [1, 3, 8, 16, 24])
+def test_numbers_of_states(states, poisoned):
+    check((2, 2, 3, 5, 4, states))
+
+
+@values
+@pytest.mark.parametrize("channels", [1, 31, 32, 33, 70])
+def test_channels_that_fill_no_block(channels, poisoned):
+    check((2, 1, 5, channels, 1, 4))
+
+
+@values
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("softplus", [True, False])
+def test_half_precision_inputs_and_no_softplus(dtype, softplus, poisoned):
+    check((1, 2, 5, 4, 4, 4), dtype, softplus)
+
+
+@values
+@pytest.mark.parametrize("chunk_windows", [1, 2])
+def test_chunks_give_what_one_pass_gives(chunk_windows, poisoned, monkeypatch):
+    monkeypatch.setattr(_triton, "_chunks", lambda windows, *_, **__: (-(-windows // chunk_windows), chunk_windows))
+    check((1, 10, 13, 2, 1, 2) if chunk_windows == 2 else (1, 5, 13, 2, 4, 2))  # three windows; two, every direction
+
+
+@large
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(2, 37, 41, 96, 4, 16), (1, 20, 20, 768, 4, 16), (3, 7, 9, 100, 4, 16)])
+def test_sizes_of_networks(sizes, dtype, poisoned):
+    check(sizes, dtype)
+
+
+@values
+def test_step_sizes_of_all_magnitudes(poisoned):
+    """softplus and its derivative keep their digits from 1e-13 to 60."""
+    inputs, dy = make_inputs(1, 1, 9, 4, 1, 2)
+    inputs[1] = torch.linspace(-30, 60, 36, device=DEVICE).reshape(1, 1, 1, 9, 4)
+    exact = [t.double().requires_grad_() for t in inputs]
+    expected = _scan.scan(*exact, True, "reference")
+    expected.backward(dy.double())
+    y, states = _triton.forward(*inputs, True, True)
+    ddt = _triton.backward(dy, *inputs, states, True)[1]
+    assert relative_error(y, expected.detach()) < 2e-6
+    torch.testing.assert_close(ddt.double(), exact[1].grad, rtol=2e-5, atol=1e-16)
+
+
+@values
+def test_same_bits_every_time():
+    inputs, dy = make_inputs(2, 3, 3, 5, 4, 4) if INTERPRETER else make_inputs(4, 60, 60, 96, 4, 16)
+    runs = []
+    for _ in range(2):
+        y, states = _triton.forward(*inputs, True, True)
+        runs.append([y, *_triton.backward(dy, *inputs, states, True)])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@values
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_public_functions_and_autograd(dtype):
+    torch.manual_seed(0)
+    arguments = [
+        torch.randn(1, 3, 2, 4, dtype=dtype), torch.randn(4, 6, 4, dtype=dtype) / 2, torch.randn(4, 4, 2, dtype=dtype),
+        torch.randn(4, 4), torch.rand(16, 2), torch.randn(16),
+    ]  # fmt: skip
+    found, expected = [], []
+    for results, backend in ((found, "triton"), (expected, "reference")):
+        leaves = [t.to(DEVICE).requires_grad_() for t in arguments]
+        y = selective_scan_2d(*leaves, backend=backend)
+        assert y.dtype == dtype
+        y.float().square().sum().backward()
+        results += [y.detach(), *(t.grad for t in leaves)]
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    assert all(relative_error(f, e.double()) < tolerance for f, e in zip(found, expected, strict=True))
+
+
+@values
+def test_one_dimensional_form_with_groups():
+    torch.manual_seed(0)
+    u, delta, A = torch.randn(2, 6, 7), torch.randn(2, 6, 7), -torch.rand(6, 3)
+    B, C = torch.randn(2, 2, 3, 7), torch.randn(2, 2, 3, 7)
+    arguments = [t.to(DEVICE) for t in (u, delta, A, B, C, torch.randn(6), torch.randn(6))]
+    found, expected = (selective_scan(*arguments, delta_softplus=True, backend=b) for b in ("triton", "reference"))
+    assert relative_error(found, expected.double()) < 2e-6
+
+
+@values
+def test_too_many_states_is_said_plainly():
+    inputs, _ = make_inputs(1, 1, 2, 1, 1, 257)
+    with pytest.raises(ValueError, match="up to 256 states"):
+        _triton.forward(*inputs, True, False)
+
+
+@pytest.mark.skipif(INTERPRETER, reason="this is the interpreter")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the values are checked on the CUDA device itself")
+def test_in_the_interpreter():
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).resolve())],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 25, run.stdout[-2000:]
+
+
+@pytest.mark.skipif(INTERPRETER, reason="not about values")
+def test_import_wakes_neither_kernels_nor_cuda():
+    """Loader workers are forked: importing the operators must not wake a driver.  (Torch may import triton itself.)"""
+    code = (
+        "import sys, torch, swin_umamba_nnunet.ops; from swin_umamba_nnunet.ops import _triton;"
+        "assert 'swin_umamba_nnunet.ops._triton_kernels' not in sys.modules, 'kernels imported';"
+        "assert not torch.cuda.is_initialized(), 'CUDA initialised'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.skipif(INTERPRETER, reason="the interpreter accepts CPU tensors")
+def test_where_it_cannot_run():
+    assert "TRITON_INTERPRET" in _triton.unavailable_reason("cpu")
+    assert "mps" in _triton.unavailable_reason("mps")
+    with pytest.raises(BackendUnavailableError, match="triton"):
+        selective_scan(*(torch.zeros(1, 1, 1),) * 2, torch.zeros(1, 1), *(torch.zeros(1, 1, 1),) * 2, backend="triton")
+
+
+def test_chunks_cover_the_sequence_and_only_come_where_programs_are_few():
+    assert _triton._chunks(100, programs=4000, slots=1056, first_pass=0.85, turns=False) == (1, 100)
+    chunks, _ = _triton._chunks(100, programs=24, slots=1056, first_pass=0.85, turns=False)
+    assert chunks > 20
+    for windows in (1, 2, 7, 25, 100, 401):
+        for programs in (1, 24, 288, 1152):
+            chunks, chunk_windows = _triton._chunks(windows, programs, 1056, 0.22, turns=True)
+            assert (chunks - 1) * chunk_windows < windows <= chunks * chunk_windows

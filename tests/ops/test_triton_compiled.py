@@ -1,0 +1,110 @@
+"""The machine code of the Triton kernels, built without a GPU: a new Triton must not make them slow unnoticed.
+
+What the loops may cost is what Triton 3.6 and 3.9 produce, plus a margin.  Three accidents are caught: a channel's
+states spread over lanes (shuffles in the forward kernels), registers that do not suffice (local memory in a loop), and
+arithmetic that is no longer fused.
+"""
+
+import collections
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("nothing is compiled in the interpreter", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from swin_umamba_nnunet.ops import _triton_kernels  # noqa: E402
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+pytestmark = [
+    pytest.mark.skipif(VERSION < (3, 3), reason="ASTSource takes other arguments before Triton 3.3"),
+    pytest.mark.skipif(not (TOOLS / "cuobjdump").exists(), reason="this Triton brings no cuobjdump"),
+]
+
+# kernel: (steps in a turn of the main loop, instructions per step, exponentials per step, shuffles per step)
+EXPECTED = {
+    "state_kernel": (4, 125, 17, 0),
+    "forward_kernel": (4, 155, 17, 0),
+    "adjoint_kernel": (4, 125, 17, 0),
+    "backward_kernel": (3, 440, 22, 40),
+}
+
+
+def compiled(name, capability):
+    kernel = getattr(_triton_kernels, name)
+    constants = {"K": 4, "N": 16, "NP": 16, "BD": 32, "SOFTPLUS": True, "EVEN": True, "SAVE": True}
+    signature, values, hints = {}, {}, {}
+    for index, argument in enumerate(kernel.arg_names):
+        if argument in constants:
+            signature[argument] = "constexpr"
+            values[(index,)] = constants[argument]
+        elif argument.endswith("_ptr"):
+            signature[argument] = "*fp16" if argument in ("x_ptr", "dt_ptr") else "*fp32"
+            hints[(index,)] = [["tt.divisibility", 16]]
+        else:
+            signature[argument] = "i32"
+            if argument == "D":  # the only size that is specialised
+                hints[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, values, hints)
+    options = {"num_warps": 1, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
+
+
+def machine_code(cubin, folder):
+    """[(address, instruction without its predicate)], and the bytes of stack a thread needs."""
+    file = folder / "kernel.cubin"
+    file.write_bytes(cubin)
+    environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
+
+    def ask(option):
+        command = [TOOLS / "cuobjdump", option, file]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(.*?);", ask("-sass"))
+    return [(int(address, 16), text) for address, text in lines], int(re.search(r"STACK:(\d+)", ask("-res-usage"))[1])
+
+
+def inner_loops(code):
+    """For every loop without a loop inside, how often each opcode occurs in it."""
+    ends = []
+    for address, text in code:
+        target = re.match(r"BRA(?:\.\w+)*\s.*?0x([0-9a-f]+)", text)
+        if target and int(target[1], 16) < address:
+            ends.append((int(target[1], 16), address))
+    inner = [a for a in ends if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in ends)]
+    return [
+        collections.Counter(text.split()[0].split(".")[0] for address, text in code if start <= address <= end)
+        for start, end in inner
+    ]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_machine_code(name, capability, tmp_path):
+    if capability >= 100 and not (TOOLS / "ptxas-blackwell").exists():
+        pytest.skip("this Triton brings no assembler for sm_100")
+    steps, instructions, exponentials, shuffles = EXPECTED[name]
+    code, stack = machine_code(compiled(name, capability), tmp_path)
+    loops = inner_loops(code)
+    assert all(loop["LDL"] + loop["STL"] <= 2 for loop in loops), "registers spill inside a loop"
+    assert stack <= 64, f"{stack} bytes of stack: registers spill"
+    main = max(loops, key=lambda loop: sum(loop.values()))
+    assert main["MUFU"] <= steps * exponentials + steps
+    assert main["SHFL"] == steps * shuffles
+    assert sum(main.values()) <= steps * instructions, dict(main)
+
+
+def test_sizes_of_an_image_are_no_constants_of_the_code():
+    """Another height, width, batch or number of chunks must not compile anything again."""
+    for name in EXPECTED:
+        for parameter in getattr(_triton_kernels, name).params:
+            if not parameter.is_constexpr and not parameter.name.endswith("_ptr") and parameter.name != "D":
+                assert parameter.do_not_specialize, f"{name}: {parameter.name}"
