@@ -1,0 +1,144 @@
+"""The brain dataset: what is written, that nothing is fetched, and that nothing half-written stays."""
+
+import errno
+import json
+import socket
+
+import numpy as np
+import pytest
+
+from swin_umamba_nnunet.datasets import BRAIN_DATASET_ID, BRAIN_DATASET_NAME, brain, write_brain_dataset
+
+nibabel = pytest.importorskip("nibabel", reason="needs the demo extra")
+pytest.importorskip("nilearn", reason="needs the demo extra")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """The dataset, written once, with the network cut off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", _no_network)
+        return write_brain_dataset(tmp_path_factory.mktemp("nnUNet_raw"))
+
+
+def _no_network(*args, **kwargs):
+    raise AssertionError("the brain dataset must not touch the network")
+
+
+def _load(path):
+    image = nibabel.load(path)
+    return np.asarray(image.dataobj), image
+
+
+def test_name_and_identifier_agree():
+    assert BRAIN_DATASET_NAME.startswith(f"Dataset{BRAIN_DATASET_ID:03d}_")
+
+
+def test_slabs_are_apart():
+    slabs = sorted(brain.SLABS, key=lambda slab: slab.start)
+    gaps = [later.start - earlier.stop for earlier, later in zip(slabs, slabs[1:])]
+    assert min(gaps) >= 4
+    assert any(slab.held_out for slab in slabs)
+    assert not all(slab.held_out for slab in slabs)
+
+
+def test_no_slice_is_both_trained_on_and_held_out(dataset):
+    """Read back from the files, by their place in MNI space."""
+    heights = {}
+    for part in ("Tr", "Ts"):
+        heights[part] = set()
+        for path in (dataset / f"images{part}").iterdir():
+            array, image = _load(path)
+            heights[part] |= {round(image.affine[2, 3]) + k for k in range(array.shape[2])}
+    assert min(abs(a - b) for a in heights["Tr"] for b in heights["Ts"]) > 4
+
+
+def test_files_shapes_labels_and_spacing(dataset):
+    for slab in brain.SLABS:
+        part = "Ts" if slab.held_out else "Tr"
+        image, image_file = _load(dataset / f"images{part}" / f"{slab.case}_0000.nii.gz")
+        labels, label_file = _load(dataset / f"labels{part}" / f"{slab.case}.nii.gz")
+        assert image.shape == labels.shape == (197, 233, 6)
+        assert image.dtype == np.float32
+        assert labels.dtype == np.uint8
+        assert set(np.unique(labels)) == {0, 1, 2}
+        assert image_file.header.get_zooms() == label_file.header.get_zooms() == (1, 1, 1)
+        np.testing.assert_array_equal(image_file.affine, label_file.affine)
+        # T1: white matter is brighter than grey matter, grey matter than what is neither
+        means = [image[labels == label].mean() for label in (0, 1, 2)]
+        assert means == sorted(means)
+    assert sum(len(list((dataset / name).iterdir())) for name in ("imagesTr", "imagesTs")) == len(brain.SLABS)
+
+
+def test_dataset_json(dataset):
+    content = json.loads((dataset / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "grey matter": 1, "white matter": 2}
+    assert content["numTraining"] == len(list((dataset / "imagesTr").iterdir()))
+    assert content["file_ending"] == ".nii.gz"
+    assert "not a benchmark" in content["description"]
+
+
+def test_written_twice_it_is_the_same(dataset, tmp_path):
+    again = write_brain_dataset(tmp_path)
+    files = sorted(path.relative_to(dataset) for path in dataset.rglob("*.*"))
+    assert files == sorted(path.relative_to(again) for path in again.rglob("*.*"))
+    for file in files:
+        if file.suffix == ".gz":
+            np.testing.assert_array_equal(_load(dataset / file)[0], _load(again / file)[0])
+
+
+def test_labels_are_the_most_likely_tissue():
+    grey, white = np.array([0.0, 0.6, 0.2, 0.4]), np.array([0.1, 0.3, 0.7, 0.35])
+    np.testing.assert_array_equal(brain.label_most_likely(grey, white), [0, 1, 2, 1])
+
+
+def test_an_existing_dataset_is_left_alone(tmp_path):
+    folder = tmp_path / BRAIN_DATASET_NAME
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="already exists"):
+        write_brain_dataset(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fails_half_way(image, labels, folder):
+        (folder / "imagesTr").mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(brain, "_write_cases", fails_half_way)
+    with pytest.raises(OSError, match="No space left"):
+        write_brain_dataset(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_nilearn_the_install_line_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "nilearn", None)
+    with pytest.raises(ImportError, match=r"pip install \"swin_umamba_nnunet\[demo\]\""):
+        write_brain_dataset(tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_nnunet_accepts_it(dataset, monkeypatch, capsys):
+    """nnU-Net's own integrity check, in this process (its pool of workers takes seconds to start)."""
+    verify = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity")
+
+    class HereAndNow:
+        def __init__(self, processes):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def starmap(self, function, arguments):
+            return [function(*each) for each in arguments]
+
+    class Context:
+        Pool = HereAndNow
+
+    monkeypatch.setattr(verify.multiprocessing, "get_context", lambda method: Context)
+    verify.verify_dataset_integrity(str(dataset))
+    assert "Error" not in capsys.readouterr().out
