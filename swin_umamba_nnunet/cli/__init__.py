@@ -1,0 +1,78 @@
+"""The command `swin-umamba VERB`: parse, call a room, print.
+
+Each verb is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(args) -> exit code`.  Only the module of the
+verb that was asked for is imported, and it imports torch, nnU-Net and the like only inside `run`, so `--help` answers
+at once.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet.cli.errors import CliError
+
+# verb -> (module, one line for `swin-umamba --help`)
+VERBS = {
+    "demo": ("swin_umamba_nnunet.cli.demo", "train, predict and evaluate on a small brain MRI dataset, step by step"),
+    "list": ("swin_umamba_nnunet.cli.list_trainers", "the trainers that nnUNetv2_train -tr understands"),
+    "doctor": ("swin_umamba_nnunet.cli.doctor", "check this installation and say what to do about what is wrong"),
+    "bench": ("swin_umamba_nnunet.cli.bench", "measure how fast this machine runs the parts of the networks"),
+}
+
+_EPILOG = """\
+New here? Run   swin-umamba demo   and watch nnU-Net's own commands at work.
+Details on a verb:   swin-umamba VERB --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `swin-umamba` with `argv` (the process's arguments by default) and return the exit code.
+
+    A `CliError` becomes one sentence on stderr; any other exception is a bug of ours and keeps its traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # nnU-Net's progress bars on a terminal that is not UTF-8
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser, modules = _parser_for(arguments)
+    args = parser.parse_args(arguments)
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    try:
+        return modules[args.verb].run(args)
+    except CliError as error:
+        print(f"swin-umamba {args.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\nswin-umamba {args.verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `swin-umamba list | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser_for(arguments: list[str]):
+    """The parser, complete for the verb in `arguments` and a bare list of the others; and the imported modules."""
+    parser = argparse.ArgumentParser(
+        prog="swin-umamba",
+        description="Swin-UMamba for nnU-Net: Mamba segmentation networks that train with nnU-Net's own commands.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"swin_umamba_nnunet {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    modules = {}
+    for verb, (module_name, summary) in VERBS.items():
+        if verb != asked:
+            verbs.add_parser(verb, help=summary)
+            continue
+        modules[verb] = importlib.import_module(module_name)
+        formatter = argparse.RawDescriptionHelpFormatter
+        own = verbs.add_parser(verb, help=summary, description=modules[verb].DESCRIPTION, formatter_class=formatter)
+        modules[verb].add_arguments(own)
+    return parser, modules
