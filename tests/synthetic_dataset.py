@@ -49,6 +49,7 @@ class ShortPretrained(_Short, nnUNetTrainerSwinUMambaD):
     """The real network, because ImageNet weights fit no other; its encoder is held in the first epoch."""
 
     frozen_epochs = 1
+    num_iterations_per_epoch = 1
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
         rotation, dummy, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -60,7 +61,6 @@ class ShortFineTuned(ShortPretrained):
     """One epoch, undisturbed."""
 
     num_epochs = 1
-    num_iterations_per_epoch = 1
 '''
 
 

@@ -1,5 +1,6 @@
 """Right after installation, wheel or editable, nnU-Net finds the trainers with nothing exported."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -135,6 +136,15 @@ def test_register_obeys_the_switch(value, on, monkeypatch):
     monkeypatch.setenv(_autoregister.SWITCH, value)
     monkeypatch.setenv(_autoregister.VARIABLE, "/a")
     assert _autoregister.register() is on
+
+
+def test_importing_the_trainers_registers_again(monkeypatch):
+    from swin_umamba_nnunet import trainers
+
+    monkeypatch.delenv(_autoregister.SWITCH, raising=False)
+    monkeypatch.setenv(_autoregister.VARIABLE, "/assigned/while/python/runs")
+    importlib.reload(trainers)
+    assert os.environ[_autoregister.VARIABLE].split(os.pathsep)[1:] == [_autoregister.FOLDER]
 
 
 def test_folder_holds_one_module_that_cannot_clash():

@@ -96,6 +96,24 @@ def test_held_gradients_do_not_count_in_the_clip(trainer, batch, monkeypatch):
     assert after - during == len(unwrap(trainer.network).freezable_parameters())
 
 
+def test_with_a_gradient_scaler(trainer, batch):
+    """As on CUDA; gradients that overflow in the held part do not cost the step."""
+    reference = copy.deepcopy(trainer)
+    reference.optimizer, _ = reference.configure_optimizers()
+    reference.train_step(batch(reference))
+    before = snapshot(trainer.network)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    held = unwrap(trainer.network).freezable_parameters()[0]
+    held.register_hook(lambda gradient: gradient * float("inf"))
+    trainer.train_step(batch(trainer))
+    moved = changed(before, trainer.network)
+    assert moved
+    assert not moved & frozen_names(trainer.network)
+    ours, expected = snapshot(trainer.network), snapshot(reference.network)
+    for name in moved:
+        torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=2e-5)  # a fifth of a step
+
+
 def test_stock_step_once_nothing_is_held(trainer, batch, monkeypatch):
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
