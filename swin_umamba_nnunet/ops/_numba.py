@@ -261,8 +261,8 @@ def forward(
     block = _block(images, padded)
     decaying = _decaying(A, delta_softplus)
     windows = -(-height * width // WINDOW)
-    y = torch.empty(images, height, width, padded)
-    states = torch.empty(images, directions, windows, N, padded) if save_states else torch.empty(0)
+    y = _buffer(images, height, width, padded)
+    states = _buffer(images, directions, windows, N, padded) if save_states else _buffer(0)
     arrays = [*inputs, _flat(y), _flat(states)]
 
     def task(image: int, first: int) -> None:
@@ -286,11 +286,11 @@ def backward(
     block = _block(images, padded)
     decaying = _decaying(A, delta_softplus)
     rounded = -(-N // LANES) * LANES
-    dx = torch.empty(images, height, width, padded)
-    ddt = torch.empty(directions, images, height, width, padded)
-    dBs, dCs = (torch.empty(padded // block, images, height, width, directions, rounded) for _ in range(2))
-    dA = torch.empty(images, directions, N, padded)
-    dDs, ddt_bias = (torch.empty(images, directions, padded) for _ in range(2))
+    dx = _buffer(images, height, width, padded)
+    ddt = _buffer(directions, images, height, width, padded)
+    dBs, dCs = (_buffer(padded // block, images, height, width, directions, rounded) for _ in range(2))
+    dA = _buffer(images, directions, N, padded)
+    dDs, ddt_bias = (_buffer(images, directions, padded) for _ in range(2))
     arrays = [_flat(_pad(dy, padded)), *inputs, _flat(_pad(states, padded))]
     arrays += [_flat(t) for t in (dx, ddt, dBs, dCs, dA, dDs, ddt_bias)]
 
@@ -357,9 +357,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="selective-scan")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork; the child makes its own
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork; the child makes its own
 
 
 def _scratch(size: int) -> np.ndarray:
     """Working memory of one task, from torch because it aligns to cache lines: unaligned vectors straddle two."""
-    return _flat(torch.empty(size))
+    return _flat(_buffer(size))
+
+
+def _buffer(*shape: int) -> Tensor:
+    """Memory for the kernels to fill: what they expect, whatever torch's default dtype and device are set to."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")

@@ -4,11 +4,13 @@ Numba has no vector type and LLVM does not vectorise the scan's loops by itself:
 willing to check for overlap.  So this file defines one, lane by lane in LLVM's own terms; LLVM lowers it to AVX-512,
 AVX2, SSE or NEON.  It is the only file that imports numba.
 
-Numba caches a compiled kernel until the kernel's own file changes: after editing this one, touch `_numba.py`.
+Numba keeps a compiled kernel until the kernel's own file changes, so the kernels' names carry this file's digest.
 """
 
+import hashlib
 import math
 import operator
+from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
@@ -19,6 +21,7 @@ from numba.extending import intrinsic, models, overload, register_model
 LANES = 16  # float32 values in one vector
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
+_SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 _FAST = ("contract", "nsz")  # fused multiply-add is allowed; NaN and infinity keep their meaning
 
 
@@ -181,6 +184,7 @@ def compile_kernel(signature: str):
     """Compile now; at run time without the interpreter lock; cached on disk where numba finds a folder it may write."""
 
     def decorate(function):
+        function.__qualname__ += f"_{_SOURCE}"  # part of the cache file's name
         try:
             return njit(signature, nogil=True, cache=True, boundscheck=False)(function)
         except RuntimeError:  # numba found no folder for its cache

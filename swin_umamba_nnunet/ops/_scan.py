@@ -53,7 +53,8 @@ def selective_scan(
         u: (batch, dim, L).
         delta: (batch, dim, L) step sizes, before `delta_bias` and softplus if these are given.
         A: (dim, N), negative for a stable recurrence.
-        B, C: (batch, N, L), or (batch, G, N, L) where `dim / G` consecutive channels share a group.
+        B, C: (batch, N, L), or (batch, G, N, L) where `dim / G` consecutive channels share a group; mamba_ssm's
+            constant form (dim, N) is not supported.
         D: (dim,) skip term, or None.
         delta_bias: (dim,), added to delta; or None.
         delta_softplus: apply softplus to delta (after the bias).
@@ -66,6 +67,11 @@ def selective_scan(
         ValueError: shapes that do not fit together, an empty sequence, complex A, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
     """
+    if B.dim() == 2 or C.dim() == 2:
+        raise ValueError(
+            "B and C of shape (dim, N), the same at every position, are not supported; "
+            "give them as (batch, N, L) or (batch, G, N, L)"
+        )
     B = B[:, None] if B.dim() == 3 else B
     C = C[:, None] if C.dim() == 3 else C
     _check_1d(u, delta, A, B, C, D, delta_bias)
@@ -117,7 +123,8 @@ def selective_scan_2d(
         backend: one of `BACKENDS`; None chooses.
 
     Returns:
-        (b, H, W, D).
+        (b, H, W, D).  The scan is the same bit for bit at any number of CPU threads; torch's matrix products around it
+        are so at a fixed number.
 
     Raises:
         ValueError: shapes that do not fit together, an image without pixels, an unknown backend.

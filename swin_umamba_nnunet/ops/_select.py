@@ -59,6 +59,8 @@ def unavailable_reason(backend: str, device_type: str) -> str | None:
         module = importlib.import_module(f"swin_umamba_nnunet.ops._{backend}")
     except ImportError as error:
         return f"{error} (not part of this installation)"
+    except Exception as error:  # numba compiles while it is imported, and what fails there is a reason like any other
+        return f"it could not be loaded ({type(error).__name__}: {error})"
     reason: str | None = module.unavailable_reason(device_type)
     return reason
 

@@ -52,6 +52,8 @@ class TestShapes:
                 selective_scan(*wrong)
         with pytest.raises(ValueError, match="cannot be shared"):
             selective_scan(u[:, :5], delta[:, :5], A[:5], B, C)
+        with pytest.raises(ValueError, match="the same at every position"):
+            selective_scan(u, delta, A, A, C)
         with pytest.raises(ValueError, match="complex"):
             selective_scan(u, delta, A.to(torch.complex64), B, C)
 
@@ -112,6 +114,13 @@ else:
 """
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
+
+    def test_backend_that_fails_to_load_is_a_reason_and_no_crash(self, monkeypatch):
+        def explode(name):
+            raise OSError("cannot allocate memory")
+
+        monkeypatch.setattr(_select.importlib, "import_module", explode)
+        assert "OSError: cannot allocate memory" in _select.unavailable_reason.__wrapped__("numba", "cpu")
 
     def test_importing_the_room_loads_no_backend(self):
         script = (

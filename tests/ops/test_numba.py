@@ -178,3 +178,31 @@ def _core_arguments(arguments):
     low, Bs, Cs = (t.contiguous() for t in projected.split((rank, states, states), dim=-1))
     dt = torch.einsum("bhwkr,kdr->kbhwd", low, dt_projs).contiguous()
     return x, dt, Bs, Cs, -A_logs.exp().view(4, channels, states), Ds.view(4, channels), dt_bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_default_dtype_and_device_do_not_matter(dtype):
+    arguments = [a.float() for a in inputs_2d(1, 5, 6, 24, 4)]
+    expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        y, states = _numba.forward(*_core_arguments(arguments), True, True)
+        gradients = _numba.backward(y, *_core_arguments(arguments), states, True)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(former)
+    assert torch.equal(y.double(), expected[0])
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients)
+
+
+def test_where_processes_cannot_fork():
+    """Windows has no os.register_at_fork."""
+    script = (
+        "import os, torch; del os.register_at_fork; "
+        "from swin_umamba_nnunet.ops import backend_report; "
+        "raise SystemExit(backend_report('cpu')['numba'] != 'available')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
