@@ -1,12 +1,9 @@
 """Checkpoint files made on the spot, a local server that misbehaves on demand, and no way out to the real network."""
 
 import dataclasses
-import importlib.util
-import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +11,7 @@ import torch
 from swin_umamba_nnunet.pretrained import locate, registry, variants
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
-
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
+from tests import golden
 
 
 @pytest.fixture(autouse=True)
@@ -55,23 +51,19 @@ def mini(monkeypatch):
 
 @pytest.fixture
 def manifest():
-    if not (GOLDEN / "manifest.json").is_file():
-        pytest.skip(f"the golden files are not there: {GOLDEN}")
-    return json.loads((GOLDEN / "manifest.json").read_text())
+    return golden.manifest()
 
 
 @pytest.fixture
 def golden_state_dict(manifest):
     """State dict of a golden case, the recipe's weights."""
-    spec = importlib.util.spec_from_file_location("golden_recipe", GOLDEN / "recipe.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = golden.recipe()
 
     def build(name):
         arrays = recipe.golden_state_dict(manifest[name]["state_dict"], manifest[name]["seed"])
         return {key: torch.from_numpy(array) for key, array in arrays.items()}
 
-    build.recipe, build.folder = recipe, GOLDEN
+    build.recipe, build.folder = recipe, golden.FOLDER
     return build
 
 

@@ -1,8 +1,6 @@
 """Four steps of the authors' training, repeated by the trainer: loss, heads' weights, freezing, clip, AdamW."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,24 +8,19 @@ import torch
 
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.pretrained import remap_authors_state_dict
+from tests import golden
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 CLASSES = 3
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    if not (GOLDEN / "recipe.py").is_file():
-        pytest.skip(f"the golden files are not there: {GOLDEN}")
-    spec = importlib.util.spec_from_file_location("golden_recipe", GOLDEN / "recipe.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return golden.recipe()
 
 
 def golden_weights(recipe, network: str) -> dict[str, torch.Tensor]:
     """The authors' weights at one channel and `CLASSES` classes, under our names."""
-    shapes = json.loads((GOLDEN / "manifest.json").read_text())[network]["state_dict"]
+    shapes = json.loads((golden.FOLDER / "manifest.json").read_text())[network]["state_dict"]
     tensors = {key: torch.empty(shape) for key, shape in shapes.items()}
     heads = [id(tensor) for key, tensor in remap_authors_state_dict(network, tensors).items() if "seg_layers" in key]
     for key, tensor in tensors.items():
@@ -49,7 +42,7 @@ def golden_batch(recipe, step: int, scales) -> dict:
     ("network", "name"), [("swin_umamba", "nnUNetTrainerSwinUMamba"), ("swin_umamba_d", "nnUNetTrainerSwinUMambaD")]
 )
 def test_trajectory(network, name, recipe, make_trainer, monkeypatch):
-    expected = np.load(GOLDEN / f"trajectory_{network}.npz")
+    expected = np.load(golden.FOLDER / f"trajectory_{network}.npz")
     norms = []
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: norms.append(clip(*given)))
