@@ -13,13 +13,18 @@ SWITCH = "SWIN_UMAMBA_NO_AUTOREGISTER"
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nnunet_ext")
 
 
+def switched_off() -> bool:
+    """True if the user has set the switch to anything but "", "0" and "false"."""
+    return os.environ.get(SWITCH, "").strip().lower() not in ("", "0", "false")
+
+
 def register() -> bool:
     """Add the folder to this process's environment, once; True if the variable names it afterwards."""
     current = os.environ.get(VARIABLE, "")
     wanted = os.path.normcase(FOLDER)
     if any(os.path.normcase(entry.strip()) == wanted for entry in current.split(os.pathsep)):
         return True
-    if os.environ.get(SWITCH, "").strip().lower() not in ("", "0", "false") or not os.path.isdir(FOLDER):
+    if switched_off() or not os.path.isdir(FOLDER):
         return False
     os.environ[VARIABLE] = current + os.pathsep + FOLDER if current.strip() else FOLDER
     return True

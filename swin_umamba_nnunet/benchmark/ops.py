@@ -72,9 +72,13 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     """
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA device here; use --device cpu")
+    if args.json and not args.json.absolute().parent.is_dir():
+        raise ValueError(f"--json {args.json}: the folder {args.json.absolute().parent} does not exist; make it first")
     if min(*args.size, args.batch, args.channels, args.states) < 1:
         raise ValueError("--size, --batch, --channels and --states must be at least 1")
     if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError("--threads must be at least 1")
         torch.set_num_threads(args.threads)
     say(f"{_machine(args.device)}; torch {torch.__version__}, {torch.get_num_threads()} threads")
     report = backend_report(args.device)

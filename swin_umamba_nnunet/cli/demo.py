@@ -42,8 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything that can be checked, then go through the steps that are not done yet."""
-    trainer, gigabytes = _resolve_trainer(args.trainer)
+    """Check everything that can be checked, the quick checks first, then go through the steps that are not done yet.
+
+    Returns:
+        0.
+
+    Raises:
+        CliError: a check or a step failed, or the default trainer's score is too low.
+    """
+    record, trainer = _resolve_trainer(args.trainer)
     _check_installed()
     folder = args.work.expanduser().absolute()
     workspace = Workspace(folder, steps.ORDER)
@@ -53,40 +60,44 @@ def run(args: argparse.Namespace) -> int:
     todo = steps.demo_steps(
         workspace, trainer, device, lambda: _draw(workspace, trainer, picture_file, table_file), picture_file
     )
-    workspace.claim(_bytes_needed(workspace, todo, gigabytes, args.fresh), args.fresh)
-    additions = runner.child_environment(_settings(workspace, device))
-    _print_introduction(trainer, device, folder, additions)
+    if args.fresh or not steps.can_continue(workspace, trainer):
+        _ensure_weights(record)
+    workspace.claim(_bytes_needed(workspace, todo, record, args.fresh), args.fresh)
     try:
+        additions = runner.child_environment(_settings(workspace, device))
+        _print_introduction(trainer, device, folder, additions)
         _go_through(todo, workspace, additions)
+        _print_result(workspace, trainer, picture_file, table_file)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise CliError(f"the disk of {folder} is full; make room and run the same command again to go on") from error
-    _print_result(workspace, trainer, picture_file, table_file, device)
+    finally:
+        workspace.release()
     return 0
 
 
-def _resolve_trainer(name: str) -> tuple[str, float]:
-    """Name of the trainer to run, and the gigabytes its training may write.
-
-    A pretrained trainer's weights are fetched and checked here, before anything else starts.
-    """
+def _resolve_trainer(name: str) -> tuple[catalogue.TrainerRecord, str]:
+    """What the catalogue says about the trainer asked for, and the name of the variant to run."""
     try:
         record = catalogue.get_trainer(name)
     except ValueError as error:
         close = difflib.get_close_matches(name, catalogue.trainer_names(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise CliError(f"{error}{hint} (`swin-umamba list` says what they are)") from error
-    if record.weights is not None:
-        from swin_umamba_nnunet import pretrained
+    return record, name + "_demo" if name == record.name else name
 
-        try:
-            pretrained.ensure_weights(record.weights, scratch_trainer=record.scratch)
-        except pretrained.WeightsError as error:
-            raise CliError(str(error)) from error
-    # three checkpoints at most (best, latest, final) of parameters and AdamW's two moments, 4 bytes each
-    gigabytes = 3 * 3 * 4 * record.parameters_million / 1000 + 0.3
-    return name + "_demo" if name == record.name else name, gigabytes
+
+def _ensure_weights(record: catalogue.TrainerRecord) -> None:
+    """Fetch and check the ImageNet weights that a pretrained trainer starts from."""
+    if record.weights is None:
+        return
+    from swin_umamba_nnunet import pretrained
+
+    try:
+        pretrained.ensure_weights(record.weights, scratch_trainer=record.scratch)
+    except pretrained.WeightsError as error:
+        raise CliError(str(error)) from error
 
 
 def _check_installed() -> None:
@@ -121,7 +132,11 @@ def _resolve_device(asked: str) -> str:
     return "cuda"
 
 
-def _bytes_needed(workspace: Workspace, todo: Sequence[steps.Step], gigabytes: float, fresh: bool) -> int:
+def _bytes_needed(
+    workspace: Workspace, todo: Sequence[steps.Step], record: catalogue.TrainerRecord, fresh: bool
+) -> int:
+    # three checkpoints at most (best, latest, final) of parameters and AdamW's two moments, 4 bytes each
+    gigabytes = 3 * 3 * 4 * record.parameters_million / 1000 + 0.3
     trains = any(step.needs_space and (fresh or not workspace.is_done(step.key, step.output)) for step in todo)
     return int((gigabytes if trains else 0.1) * 1e9)
 
@@ -203,13 +218,17 @@ def _print_introduction(trainer: str, device: str, folder: Path, additions: dict
     print("\n".join(f"    {line}" for line in runner.export_lines(additions)), flush=True)
 
 
-def _print_result(workspace: Workspace, trainer: str, picture_file: Path, table_file: Path, device: str) -> None:
+def _print_result(workspace: Workspace, trainer: str, picture_file: Path, table_file: Path) -> None:
     result = scores.read_scores(workspace.predictions(trainer) / "summary.json")
     print(f"\n{scores.format_table(result)}\n")
     print(f"picture      {picture_file}\ntable        {table_file}\npredictions  {workspace.predictions(trainer)}")
     print(f"model        {workspace.model(trainer)}")
     print("\nOne averaged brain is a smoke test, not a benchmark: this shows that training and prediction work here.")
     if trainer == DEFAULT_TRAINER + "_demo" and result.foreground < EXPECTED_DICE:
-        print(f"A mean Dice of {EXPECTED_DICE} or more was expected: `swin-umamba doctor` may find out what is wrong.")
+        raise CliError(
+            f"the mean Dice is {result.foreground:.3f} and {EXPECTED_DICE} or more was expected; "
+            "`swin-umamba doctor` may find out what is wrong",
+            exit_code=1,
+        )
     full_length = catalogue.get_trainer(trainer).name
     print(f"For your own data use the trainer of full length:   nnUNetv2_train DATASET 2d FOLD -tr {full_length}")

@@ -18,11 +18,14 @@ whether nnU-Net finds the trainers.  Ends with what to do about what is wrong; t
 """
 
 _PACKAGES = ("nnunetv2", "torch", "numba", "triton", "mamba-ssm", "nilearn")
-# What nnUNetv2_train does to find a trainer, in an interpreter as fresh as its own.
+# What nnUNetv2_train does to find a trainer, in an interpreter as fresh as its own.  The last line printed is where the
+# class was defined; nnU-Net forgets a module that lies in an external folder itself, whose name must then do.
 _FINDER = """
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
-import sys
-find(sys.argv[1])
+import os, sys
+name = find(sys.argv[1]).__module__
+file = getattr(sys.modules.get(name), "__file__", None)
+print(os.path.dirname(file) if file else "a module named " + name)
 """
 
 
@@ -83,13 +86,13 @@ def _trainers_found() -> Iterator[str]:
         yield f"Python could not be started to ask nnU-Net for the trainers: {error}"
         return
     if done.returncode == 0:
-        print(f"    yes, in {_autoregister.FOLDER}")
+        print(f"    yes, in {done.stdout.strip().splitlines()[-1]}")
         return
     print("    no")
     last_line = (done.stderr.strip() or "no message").splitlines()[-1]
     if "Could not find requested nnunet trainer" not in done.stderr:
         yield f"nnU-Net failed while it looked for the trainers: {last_line}"
-    elif os.environ.get(_autoregister.SWITCH):
+    elif _autoregister.switched_off():
         yield f"{_autoregister.SWITCH} is set, so nnU-Net is not told about the trainers; unset it"
     else:
         former = [folder for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep) if folder]

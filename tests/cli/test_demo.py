@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from filelock import FileLock
 
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.cli import demo
@@ -88,6 +89,10 @@ def write_small_dataset(raw):
                 voxels = rng.integers(0, 3, (4, 12, 10)).astype(np.uint8)
                 sitk.WriteImage(sitk.GetImageFromArray(voxels), str(folder / kind / f"{name}.nii.gz"))
     (folder / "dataset.json").write_text("{}")
+
+
+def interrupted(additions):
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -175,10 +180,6 @@ def test_fresh_starts_anew(nnunet, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def _interrupted(additions):
-    raise KeyboardInterrupt
-
-
 def _interrupt_after(kind, whole=True):
     def stop(additions):
         write_checkpoint(additions, kind, whole=whole)
@@ -199,7 +200,7 @@ def test_interrupted_training_goes_on_from_its_checkpoint(nnunet, tmp_path, caps
 
 
 def test_interrupted_before_the_first_checkpoint_starts_the_training_again(nnunet, tmp_path):
-    nnunet.fails["nnUNetv2_train"] = _interrupted
+    nnunet.fails["nnUNetv2_train"] = interrupted
     run(tmp_path)
     nnunet.fails.clear()
     run(tmp_path)
@@ -235,8 +236,46 @@ def test_a_failing_command_stops_the_demo(nnunet, tmp_path, capsys):
 
 def test_a_low_score_is_remarked_on(nnunet, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "EXPECTED_DICE", 0.86)
+    assert run(tmp_path) == 1
+    message = capsys.readouterr().err
+    assert "0.850 and 0.86 or more was expected" in message
+    assert message.count("\n") == 1
+
+
+def test_a_low_score_of_another_trainer_is_no_failure(nnunet, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "EXPECTED_DICE", 0.86)
+    assert run(tmp_path, "--trainer", "nnUNetTrainerSwinUMambaScratch") == 0
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(nnunet, tmp_path, capsys):
+    second = []
+
+    def start_another(additions):
+        capsys.readouterr()
+        second.append((run(tmp_path / "demo", "--fresh"), capsys.readouterr().err))
+        return 3
+
+    nnunet.fails["nnUNetv2_plan_and_preprocess"] = start_another
+    assert run(tmp_path / "demo") == 1
+    [(exit_code, message)] = second
+    assert exit_code == 2
+    assert f"another demo is running in {tmp_path / 'demo'};" in message
+    assert message.count("\n") == 1
+    assert nnunet.names == COMMANDS[:1]
+    assert (tmp_path / "demo" / "nnUNet_raw").exists()  # --fresh has deleted nothing
+
+
+@pytest.mark.parametrize("fails", [{}, {"nnUNetv2_train": lambda additions: 3}, {"nnUNetv2_train": interrupted}])
+def test_the_folder_is_free_again_at_the_end(nnunet, tmp_path, fails):
+    nnunet.fails = fails
     run(tmp_path)
-    assert "0.86 or more was expected" in capsys.readouterr().out
+    with FileLock(tmp_path / workspace._LOCK, timeout=0):
+        pass
+
+
+def test_a_lock_file_alone_is_not_a_foreign_folder(nnunet, tmp_path):
+    (tmp_path / workspace._LOCK).touch()
+    assert run(tmp_path) == 0
 
 
 def test_a_foreign_folder_is_left_alone(nnunet, tmp_path, capsys):
@@ -312,13 +351,48 @@ def test_a_missing_gpu_is_one_sentence(nnunet, tmp_path, capsys, monkeypatch):
     assert nnunet.calls[1][-1] == "cpu"
 
 
-def test_missing_imagenet_weights_stop_the_demo_first(nnunet, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def without_weights(monkeypatch):
+    """The ImageNet weights are nowhere to be had."""
     from swin_umamba_nnunet import pretrained
 
     def nowhere(name, scratch_trainer):
         raise pretrained.WeightsNotFoundError(f"{name} is nowhere; {scratch_trainer} needs none")
 
-    monkeypatch.setattr(pretrained, "ensure_weights", nowhere, raising=False)
+    monkeypatch.setattr(pretrained, "ensure_weights", nowhere)
+
+
+def test_quick_checks_come_before_the_weights(nnunet, without_weights, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert run(tmp_path, "--trainer", "nnUNetTrainerSwinUMambaD") == 2
+    assert "thesis.tex" in capsys.readouterr().err
+
+
+def _in_training(kind):
+    def stop(additions):
+        write_checkpoint(additions, kind, "nnUNetTrainerSwinUMambaD_demo")
+        raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    ("train", "first", "second"), [(None, 0, 0), (_in_training("latest"), 130, 0), (interrupted, 130, 2)]
+)
+def test_weights_are_needed_only_to_begin_a_training(
+    nnunet, without_weights, tmp_path, monkeypatch, train, first, second
+):
+    command = ("--trainer", "nnUNetTrainerSwinUMambaD")
+    with monkeypatch.context() as context:
+        context.setattr(demo, "_ensure_weights", lambda record: None)
+        nnunet.fails = {"nnUNetv2_train": train} if train else {}
+        assert run(tmp_path, *command) == first
+    nnunet.fails = {}
+    assert run(tmp_path, *command) == second
+    assert run(tmp_path, *command, "--fresh") == 2
+
+
+def test_missing_imagenet_weights_stop_the_demo_first(nnunet, without_weights, tmp_path, capsys):
     assert run(tmp_path / "demo", "--trainer", "nnUNetTrainerSwinUMambaD") == 2
     assert "nnUNetTrainerSwinUMambaDScratch needs none" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()

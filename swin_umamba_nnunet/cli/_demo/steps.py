@@ -84,6 +84,12 @@ def demo_steps(
     )  # fmt: skip
 
 
+def can_continue(workspace: Workspace, trainer: str) -> bool:
+    """True if the training was begun here and left a checkpoint, final or not: it starts from that and nothing else."""
+    fold = workspace.model(trainer) / "fold_0"
+    return workspace.is_started(f"train:{trainer}") and any(fold.glob("checkpoint_*.pth"))
+
+
 def _rewrite_dataset(workspace: Workspace) -> None:
     if workspace.dataset.exists():  # of an earlier demo in this very folder
         shutil.rmtree(workspace.dataset)

@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from swin_umamba_nnunet.cli.errors import CliError
 from swin_umamba_nnunet.datasets import BRAIN_DATASET_NAME
 
 _MARKER = ".swin_umamba_demo.json"  # a folder with this file is a demo folder; the file says which steps are done
+_LOCK = ".swin_umamba_demo.lock"  # locked while a demo runs; the empty file stays, as filelock advises
 _CONTENTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "predictions", "logs")  # what --fresh deletes
 STARTED, DONE = "started", "done"
 
@@ -29,6 +32,7 @@ class Workspace:
         self.logs = folder / "logs"
         self._order = order
         self._records: dict[str, str] = {}
+        self._lock = FileLock(folder / _LOCK)
 
     def predictions(self, trainer: str) -> Path:
         """Where nnUNetv2_predict puts the held-out slabs' segmentations."""
@@ -47,7 +51,11 @@ class Workspace:
         if self.folder.exists() and not self.folder.is_dir():
             raise CliError(f"{self.folder} is a file; give --work a folder, which will be made if it does not exist")
         with _explained(self.folder):
-            present = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+            present = (
+                sorted(path.name for path in self.folder.iterdir() if path.name != _LOCK)
+                if self.folder.exists()
+                else []
+            )
         if present and _MARKER not in present:
             names = ", ".join(present[:3]) + ", ..." * (len(present) > 3)
             raise CliError(
@@ -58,28 +66,44 @@ class Workspace:
             self._records = self._read()
 
     def claim(self, bytes_needed: int, fresh: bool = False) -> None:
-        """Make the folder ready to be written to.  Call `inspect` first.
+        """Make the folder ready to be written to, by this process only.  Call `inspect` first and `release` at the end.
 
         Args:
             bytes_needed: free space that what is still to do may take.
             fresh: forget and delete what an earlier demo left.
 
         Raises:
-            CliError: the folder cannot be written, or its disk is too full.
+            CliError: another demo is running in the folder, it cannot be written, or its disk is too full.
         """
         is_new = not self.folder.exists()
+        with _explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._acquire()
         try:
             with _explained(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self._records = self._read()  # another demo may have ended here since `inspect`
                 if fresh:
                     self._delete_earlier_demo()
                 self._check_space(bytes_needed)
                 self._write()
                 self.logs.mkdir(exist_ok=True)
-        except CliError:
+        except BaseException:
             if is_new and self.folder.is_dir():
                 shutil.rmtree(self.folder, ignore_errors=True)
+            self.release()
             raise
+
+    def release(self) -> None:
+        """Let other demos use the folder."""
+        self._lock.release()
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise CliError(
+                f"another demo is running in {self.folder}; wait for it to end, or choose another with --work DIR"
+            ) from None
 
     def free_bytes(self) -> int:
         """Free space on the folder's disk."""
