@@ -85,6 +85,9 @@ def _isolation() -> tuple[str, ...]:
 
 def _pip(*arguments: str | Path) -> None:
     if importlib.util.find_spec("pip") is None:
-        pytest.skip("pip is not in this environment, so the package cannot be installed into another one")
+        pytest.fail(
+            f"the environment of {sys.executable} has no pip, so the package cannot be installed into another one; "
+            "install the extra `test`, which brings it"
+        )
     result = subprocess.run([*PIP, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr

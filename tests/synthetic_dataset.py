@@ -15,7 +15,11 @@ SLICES, ROWS, COLUMNS = 2, 40, 56  # a grid that 2d and 3d_fullres plans are mad
 TRAINERS = '''
 import os
 
-from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD, nnUNetTrainerSwinUMambaDScratch
+from swin_umamba_nnunet.trainers import (
+    nnUNetTrainerSwinUMambaD,
+    nnUNetTrainerSwinUMambaDScratch,
+    nnUNetTrainerSwinUMambaScratch,
+)
 
 
 class _Short:
@@ -43,6 +47,13 @@ class TinyScratch(_Short, nnUNetTrainerSwinUMambaDScratch):
 
     network_settings = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
     enable_deep_supervision = True
+
+
+class TinyPlain(_Short, nnUNetTrainerSwinUMambaScratch):
+    """A small Swin-UMamba; one epoch, undisturbed."""
+
+    network_settings = {"depths": (1, 1, 1, 1), "width": 16, "d_state": 2}
+    num_epochs = 1
 
 
 class ShortPretrained(_Short, nnUNetTrainerSwinUMambaD):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from swin_umamba_nnunet import _autoregister, catalogue
+from tests import installed
 from tests.installed import ROOT, Environment, build_wheel, make_environment
 
 FOLDER = Path("swin_umamba_nnunet", "nnunet_ext")
@@ -145,6 +146,12 @@ def test_importing_the_trainers_registers_again(monkeypatch):
     monkeypatch.setenv(_autoregister.VARIABLE, "/assigned/while/python/runs")
     importlib.reload(trainers)
     assert os.environ[_autoregister.VARIABLE].split(os.pathsep)[1:] == [_autoregister.FOLDER]
+
+
+def test_a_missing_pip_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(pytest.fail.Exception, match="has no pip.*install the extra `test`"):
+        build_wheel(tmp_path)
 
 
 def test_folder_holds_one_module_that_cannot_clash():

@@ -101,8 +101,12 @@ def _load_tensors(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if _YACS_NODE not in str(error) or not hasattr(torch.serialization, "safe_globals"):
             raise
+        refused = error
+    try:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except AttributeError as unsupported:  # PyTorch 2.5 takes classes only, and asks our pair for its __module__
+        raise refused from unsupported
 
 
 def _state_dict_of(content: Any) -> dict[str, Tensor]:

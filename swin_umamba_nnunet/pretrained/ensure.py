@@ -35,7 +35,7 @@ def ensure_weights(name: str, explicit: str | os.PathLike | None = None, *, scra
     Raises:
         ValueError: no such name, or a checkpoint that no network of this package takes.
         WeightsNotFoundError: neither found nor downloaded.
-        CheckpointError: a file was found that is damaged or of another kind.
+        CheckpointError: a file was found that is damaged, of another kind, or under a published name but not that file.
     """
     return obtain_checkpoint(get_record(name), explicit, scratch_trainer=scratch_trainer).path
 
@@ -46,8 +46,9 @@ def obtain_checkpoint(
     """As `ensure_weights`, for a first-generation record; returns what was read.
 
     A file under one of the published names, found or downloaded, must be the published one: all its keys and shapes,
-    and its hash where the registry's is confirmed.  A file of another name that the user points at may be a re-saved
-    copy: the encoder's keys and shapes decide, norm and head may be missing, and a hash that differs is logged only.
+    its size where the registry knows it, and its hash where the registry's is confirmed.  A file of another name that
+    the user points at may be a re-saved copy: the encoder's keys and shapes decide, norm and head may be missing, and
+    a size or hash that differs does not matter (the hash is logged).
     """
     inventory(record)  # raises for what cannot be checked, before anything is fetched
     try:
@@ -64,7 +65,14 @@ def obtain_checkpoint(
 
 
 def _read(record: WeightsRecord, path: Path) -> Checkpoint:
-    checkpoint = read_checkpoint(path, record, classifier=True)
+    checkpoint = read_checkpoint(path, record, classifier=True)  # first: it can say what the file is instead
+    size = path.stat().st_size
+    if record.size_bytes not in (None, size):
+        raise CheckpointError(
+            f"{path} has {size:,} bytes, but the published file of that name has {record.size_bytes:,}; if it is a "
+            f"copy saved again that you trust, give it another name and set {ENVIRONMENT_VARIABLE} to it, else delete "
+            f"it and fetch {record.url}"
+        )
     if record.sha256_confirmed and checkpoint.sha256 != record.sha256:
         raise CheckpointError(
             f"{path} has sha256 {checkpoint.sha256}, expected {record.sha256}; delete it and fetch {record.url}"

@@ -32,11 +32,16 @@ def check_patch(trainer: str, patch_size: Sequence[int], configuration: str | No
         )
 
 
-def check_device(device: torch.device) -> str:
+def check_device(device: torch.device, backend: str | None = None) -> str:
     """Name of the selective-scan backend that will run on `device`.
+
+    Args:
+        device: of the training.
+        backend: what the trainer's network settings ask for; None for the environment variable or a choice.
 
     Raises:
         RuntimeError: the device is not there.
+        ValueError: no backend is called that.
         BackendUnavailableError: it is, but no backend (or not the one asked for) can run on it.
     """
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -50,4 +55,4 @@ def check_device(device: torch.device) -> str:
             f"-device mps was asked for, but PyTorch {torch.__version__} sees no Apple GPU here; "
             "add -device cpu to the command"
         )
-    return resolve_backend(None, device.type)
+    return resolve_backend(backend, device.type)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import distributed
 
 from swin_umamba_nnunet.pretrained import ensure_weights, load_imagenet_weights
 from swin_umamba_nnunet.pretrained.errors import WeightsError
@@ -27,7 +26,6 @@ class ImageNetStart:
 
     # what nnUNetTrainer provides
     network: Any
-    is_ddp: bool
     local_rank: int
     was_initialized: bool
     disable_checkpointing: bool
@@ -51,7 +49,9 @@ class ImageNetStart:
             self.print_to_log_file(self._why_not_loaded())
             return
         try:
-            path = self._ensure_on_first_rank(self.imagenet_weights)
+            # Every rank searches for itself: of those that download, one does and the others wait for its file lock.
+            # Waiting in a collective instead would end in NCCL's timeout on a slow connection.
+            path = ensure_weights(self.imagenet_weights, scratch_trainer=self.scratch_trainer)
             self.initialize()
             report = load_imagenet_weights(unwrap(self.network), path, scratch_trainer=self.scratch_trainer)
         except WeightsError:
@@ -71,21 +71,6 @@ class ImageNetStart:
             return "Continuing from a checkpoint that does not say which ImageNet weights it started from"
         variant, digest = self.imagenet_record["variant"], self.imagenet_record["sha256"]
         return f"Continuing a training that started from the ImageNet weights {variant} (sha256 {digest})"
-
-    def _ensure_on_first_rank(self, name: str) -> Path:
-        """Path of the file.  Under DDP the first rank searches (and downloads), the others follow its answer."""
-        if not self.is_ddp:
-            return ensure_weights(name, scratch_trainer=self.scratch_trainer)
-        answer: list[Any] = [None]
-        if self.local_rank == 0:
-            try:
-                answer[0] = ensure_weights(name, scratch_trainer=self.scratch_trainer)
-            except WeightsError as error:
-                answer[0] = error
-        distributed.broadcast_object_list(answer, src=0)
-        if isinstance(answer[0], WeightsError):
-            raise answer[0]
-        return answer[0]
 
     def _remove_traces(self) -> None:
         """Remove this run's log file, and its folders as far as they are empty."""

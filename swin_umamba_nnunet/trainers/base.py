@@ -72,12 +72,12 @@ class MambaTrainer(ImageNetStart, nnUNetTrainer):
         """As nnU-Net's; refuses what cannot work before anything is written.
 
         Raises:
-            ValueError: a configuration that is not 2D, or an empty patch.
-            RuntimeError: a device that is not there, or that no scan backend can run on.
+            ValueError: a configuration that is not 2D, an empty patch, or a scan backend that does not exist.
+            RuntimeError: a device that is not there, or that no scan backend (or not the one asked for) can run on.
         """
         patch_size = PlansManager(plans).get_configuration(configuration).patch_size
         check_patch(type(self).__name__, patch_size, configuration)
-        check_device(device)
+        check_device(device, self.network_settings.get("backend"))
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in CLASS_SETTINGS:
             if hasattr(type(self), name):
@@ -166,7 +166,7 @@ class MambaTrainer(ImageNetStart, nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Says which scan backend runs, brings the ImageNet weights in where they belong, then as nnU-Net's."""
-        backend = resolve_backend(None, self.device.type)
+        backend = resolve_backend(self.network_settings.get("backend"), self.device.type)
         self.start_from_imagenet()
         self.print_to_log_file(f"Selective scan backend on {self.device.type}: {backend}")
         if backend == "reference":

@@ -1,4 +1,7 @@
+import contextlib
 import os
+import sys
+import types
 
 import pytest
 import torch
@@ -38,6 +41,24 @@ def test_a_yacs_configuration_beside_the_weights_does_no_harm(save, state_dict):
     allowed = set(torch.serialization.get_safe_globals())
     assert len(read_checkpoint(save({"model": state_dict(), "config": config}), TINY).state_dict) == 212
     assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+def test_a_yacs_configuration_is_refused_clearly_where_pytorch_cannot_allow_another_class_for_it(
+    save, state_dict, monkeypatch
+):
+    @contextlib.contextmanager
+    def safe_globals_of_2_5(allowed):
+        assert [f"{each.__module__}.{each.__name__}" for each in allowed]
+        yield
+
+    module = types.ModuleType("yacs.config")
+    module.CfgNode = type("CfgNode", (dict,), {"__module__": "yacs.config"})
+    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", module)
+    path = save({"model": state_dict(), "config": module.CfgNode(NAME="vssm")})
+    assert len(read_checkpoint(path, TINY).state_dict) == 212
+    monkeypatch.setattr(torch.serialization, "safe_globals", safe_globals_of_2_5)
+    refused(path, r"Python objects besides tensors \(yacs\.config\.CfgNode\).*could run code")
 
 
 class Malice:

@@ -56,9 +56,11 @@ def test_an_unknown_name_is_refused():
         ensure_weights("nonsense")
 
 
-def test_a_file_in_the_cache_is_found_checked_and_logged(save, state_dict, caplog):
+def test_a_file_in_the_cache_is_found_checked_and_logged(save, state_dict, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     path = save({"model": state_dict()}, TINY.file_name, cache_folder())
+    record = dataclasses.replace(TINY, size_bytes=path.stat().st_size)
+    monkeypatch.setattr("swin_umamba_nnunet.pretrained.ensure.get_record", lambda name: record)
     assert ensure_weights("swin_umamba") == path
     assert "different from the registry's, which is not confirmed" in caplog.text
 
@@ -83,8 +85,21 @@ def test_a_file_of_the_published_name_must_hold_the_whole_classifier(save, state
         ensure_weights("swin_umamba", save(encoder, TINY.file_name))
 
 
+@pytest.mark.parametrize("name", TINY.file_names)
+def test_a_found_file_of_another_size_than_the_published_one_stops(save, state_dict, monkeypatch, name):
+    path = save({"model": state_dict()}, name, cache_folder())
+    found = f"{path.stat().st_size:,}"
+    message = rf"{name} has {found} bytes, but .* has 91,649,482; .*another name and set SWIN_UMAMBA_WEIGHTS to it"
+    with pytest.raises(CheckpointError, match=message) as caught:
+        ensure_weights("swin_umamba")
+    assert "\n" not in str(caught.value)
+    renamed = path.rename(path.with_name("saved_again.pth"))
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(renamed))
+    assert ensure_weights("swin_umamba") == renamed
+
+
 def test_a_found_file_with_another_hash_than_a_confirmed_one_stops(save, state_dict):
-    record = dataclasses.replace(TINY, sha256_confirmed=True)
+    record = dataclasses.replace(TINY, sha256_confirmed=True, size_bytes=None)
     save({"model": state_dict()}, TINY.file_name, cache_folder())
     with pytest.raises(CheckpointError, match=f"has sha256 .*expected {TINY.sha256}; delete it"):
         obtain_checkpoint(record)

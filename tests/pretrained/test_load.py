@@ -48,12 +48,12 @@ def weights(mini):
 
 
 def test_d_gives_the_golden_class_scores(golden_state_dict, save, manifest):
-    """Through the real path: file, search by name, remap, encoder; then the file's own norm and head."""
+    """Through the real path: file, checks, remap, encoder; then the file's own norm and head."""
     numpy = pytest.importorskip("numpy")
     case, weights = manifest["vmamba_tiny_v0"], golden_state_dict("vmamba_tiny_v0")
-    path = save({"model": weights}, "vmamba_tiny_e292.pth")
+    path = save({"model": weights})
     network = SwinUMambaD(3, 2).eval()
-    report = load_imagenet_weights(network, path.parent)
+    report = load_imagenet_weights(network, path)
     assert (report.source, report.variant) == (str(path), "vmamba_tiny_v0")
     assert (len(report.loaded), report.adapted, report.left_out_by_design) == (208, (), CLASSIFIER)
     assert "208 of 208" in report.summary()

@@ -10,6 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import trainers
+from swin_umamba_nnunet.blocks.ss2d import SS2D
 from swin_umamba_nnunet.ops import BackendUnavailableError, _select
 from swin_umamba_nnunet.trainers._network import target_scales, unwrap
 from tests.trainers.conftest import DATASET, make_plans, tiny
@@ -184,12 +185,27 @@ def test_refuses_a_backend_that_cannot_run(make_trainer, nnunet_folders, monkeyp
     assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
 
 
+def test_refuses_a_backend_in_the_settings_that_cannot_run(make_trainer, nnunet_folders, monkeypatch):
+    monkeypatch.setattr(_select, "unavailable_reason", lambda name, device: "no GPU" if name == "triton" else None)
+    for backend, error in (("triton", BackendUnavailableError), ("no such thing", ValueError)):
+        with pytest.raises(error, match=backend):
+            make_trainer(tiny(LEAVES[3], network_settings={"backend": backend}))
+    assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
+
+
+@pytest.mark.parametrize("in_settings", [False, True])
 @pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_the_backend_is_in_nnunets_log(backend, make_trainer, monkeypatch):
-    monkeypatch.setenv("SWIN_UMAMBA_BACKEND", backend)
+def test_the_backend_is_in_nnunets_log(backend, in_settings, make_trainer, monkeypatch):
+    other = "reference" if backend == "numba" else "numba"
+    monkeypatch.setenv("SWIN_UMAMBA_BACKEND", other if in_settings else backend)
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
-    trainer = make_trainer(tiny(LEAVES[3]))
+    trainer_class = tiny(LEAVES[3])
+    if in_settings:  # they win over the environment
+        trainer_class.network_settings["backend"] = backend
+    trainer = make_trainer(trainer_class)
     trainer.on_train_start()
+    trainer.initialize()
+    assert {part.backend or backend for part in trainer.network.modules() if isinstance(part, SS2D)} == {backend}
     with open(trainer.log_file) as file:
         log = file.read()
     assert log.count(f"Selective scan backend on cpu: {backend}") == 1

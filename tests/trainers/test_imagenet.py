@@ -173,16 +173,19 @@ def test_what_others_wrote_stays(make_trainer, calls, monkeypatch):
     assert list(Path(trainer.output_folder).iterdir()) == [mine]
 
 
-def test_all_ranks_follow_the_first(make_trainer, calls, monkeypatch):
-    """The other ranks neither search nor download, and fail with the first one's message."""
+def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(make_trainer, calls, monkeypatch):
+    """No rank waits for another in a collective, which a slow download would let time out."""
+
+    def fail(name, *, scratch_trainer):
+        calls.append(("ensure", name, scratch_trainer))
+        raise WeightsNotFoundError("not here")
+
+    monkeypatch.setattr(_imagenet, "ensure_weights", fail)
     trainer = make_trainer(tiny(PRETRAINED))
-    trainer.is_ddp, trainer.local_rank = True, 1
-
-    def broadcast(answer, src):
-        assert (answer, src) == ([None], 0)
-        answer[0] = WeightsNotFoundError("said by rank 0")
-
-    monkeypatch.setattr(_imagenet.distributed, "broadcast_object_list", broadcast)
-    with pytest.raises(WeightsNotFoundError, match="said by rank 0"):
-        trainer.on_train_start()
-    assert calls == []
+    trainer.is_ddp = True  # without a process group: every collective would be an error
+    for rank, log_is_left in ((1, True), (0, False)):
+        trainer.local_rank = rank
+        with pytest.raises(WeightsNotFoundError, match="not here"):
+            trainer.on_train_start()
+        assert Path(trainer.log_file).exists() is log_is_left
+    assert calls == [("ensure", "vmamba_tiny_v0", SCRATCH)] * 2
