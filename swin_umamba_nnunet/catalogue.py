@@ -100,7 +100,7 @@ LENGTHS: tuple[LengthRecord, ...] = (
         "_demo", 10, 10, "a few short epochs, for `swin-umamba demo` on a machine without a GPU",
         # a learning rate above the paper's 1e-4, which 150 steps from random weights would not get far with
         MappingProxyType(
-            {"num_iterations_per_epoch": 15, "num_val_iterations_per_epoch": 5, "save_every": 1, "initial_lr": 5e-4}
+            {"num_iterations_per_epoch": 20, "num_val_iterations_per_epoch": 3, "save_every": 1, "initial_lr": 5e-4}
         ),
     ),
 )  # fmt: skip
