@@ -60,6 +60,26 @@ def _position(k, t, height, width):
     return (step % height) * width + step // height if k % 2 else step
 
 
+@inline
+def _prefetch_inputs(x, dt, Bs, Cs, ahead, k, positions, directions, N, channels, first, block):
+    """Ask for what the step at the place `ahead` will read."""
+    for v in range(0, block, LANES):
+        prefetch(x, ahead * channels + first + v)
+        prefetch(dt, (k * positions + ahead) * channels + first + v)
+    for n in range(0, N, LANES):
+        prefetch(Bs, (ahead * directions + k) * N + n)
+        prefetch(Cs, (ahead * directions + k) * N + n)
+
+
+@inline
+def _decay(delta, rate, decaying):
+    """exp(delta A) from A * log2(e); `decaying` says that no exponent is above zero."""
+    exponent = delta * rate
+    if not decaying:
+        exponent = exponent_range(exponent)
+    return exp2(exponent)
+
+
 _ARRAYS = "float32[::1]"
 
 
@@ -90,18 +110,13 @@ def _forward_block(
             place = image * length + _position(k, t, height, width)
             row = (place * directions + k) * N
             ahead = image * length + _position(k, min(t + _AHEAD, length - 1), height, width)
+            _prefetch_inputs(x, dt, Bs, Cs, ahead, k, positions, directions, N, channels, first, block)
             for v in range(0, block, LANES):
-                prefetch(x, ahead * channels + first + v)
-                prefetch(dt, (k * positions + ahead) * channels + first + v)
                 prefetch(y, ahead * channels + first + v)
-            for n in range(0, N, LANES):
-                prefetch(Bs, (ahead * directions + k) * N + n)
-                prefetch(Cs, (ahead * directions + k) * N + n)
             for v in range(0, block, LANES):
-                delta = load(dt, (k * positions + place) * channels + first + v)
-                delta = delta + load(dt_bias, k * channels + first + v)
-                if delta_softplus:
-                    delta = softplus(delta)
+                z = load(dt, (k * positions + place) * channels + first + v)
+                z = z + load(dt_bias, k * channels + first + v)
+                delta = softplus(z) if delta_softplus else z
                 u = load(x, place * channels + first + v)
                 delta_u = delta * u
                 total = load(Ds, k * channels + first + v) * u
@@ -109,10 +124,8 @@ def _forward_block(
                     total = total + load(y, place * channels + first + v)
                 for n in range(N):
                     state = n * block + v
-                    exponent = delta * load(scratch, decay + state)
-                    if not decaying:
-                        exponent = exponent_range(exponent)
-                    h = exp2(exponent) * load(scratch, state) + delta_u * broadcast(Bs, row + n)
+                    a = _decay(delta, load(scratch, decay + state), decaying)
+                    h = a * load(scratch, state) + delta_u * broadcast(Bs, row + n)
                     store(scratch, state, h)
                     total = total + h * broadcast(Cs, row + n)
                 store(y, place * channels + first + v, total)
@@ -161,26 +174,19 @@ def _backward_block(
                 place = image * length + _position(k, begin + i, height, width)
                 row = (place * directions + k) * N
                 ahead = image * length + _position(k, begin + min(i + _AHEAD, steps - 1), height, width)
+                _prefetch_inputs(x, dt, Bs, Cs, ahead, k, positions, directions, N, channels, first, block)
                 for v in range(0, block, LANES):
-                    prefetch(x, ahead * channels + first + v)
-                    prefetch(dt, (k * positions + ahead) * channels + first + v)
                     prefetch(dy, place * channels + first + v)
                     prefetch(dx, place * channels + first + v)
-                for n in range(0, N, LANES):
-                    prefetch(Bs, (ahead * directions + k) * N + n)
-                    prefetch(Cs, (ahead * directions + k) * N + n)
                 for v in range(0, block, LANES):
-                    delta = load(dt, (k * positions + place) * channels + first + v)
-                    delta = delta + load(dt_bias, k * channels + first + v)
-                    if delta_softplus:
-                        delta = softplus(delta)
+                    z = load(dt, (k * positions + place) * channels + first + v) + load(
+                        dt_bias, k * channels + first + v
+                    )
+                    delta = softplus(z) if delta_softplus else z
                     delta_u = delta * load(x, place * channels + first + v)
                     for n in range(N):
                         state = n * block + v
-                        exponent = delta * load(scratch, decay + state)
-                        if not decaying:
-                            exponent = exponent_range(exponent)
-                        a = exp2(exponent)
+                        a = _decay(delta, load(scratch, decay + state), decaying)
                         store(scratch, decays + i * size + state, a)
                         h = a * load(scratch, history + i * size + state) + delta_u * broadcast(Bs, row + n)
                         store(scratch, history + (i + 1) * size + state, h)
@@ -188,8 +194,9 @@ def _backward_block(
                 place = image * length + _position(k, begin + i, height, width)
                 row = (place * directions + k) * N
                 for v in range(0, block, LANES):
-                    z = load(dt, (k * positions + place) * channels + first + v)
-                    z = z + load(dt_bias, k * channels + first + v)
+                    z = load(dt, (k * positions + place) * channels + first + v) + load(
+                        dt_bias, k * channels + first + v
+                    )
                     delta = softplus(z) if delta_softplus else z
                     u = load(x, place * channels + first + v)
                     g_y = load(dy, place * channels + first + v)

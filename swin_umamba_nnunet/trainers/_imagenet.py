@@ -8,7 +8,6 @@ import torch
 
 from swin_umamba_nnunet.pretrained import ensure_weights, load_imagenet_weights
 from swin_umamba_nnunet.pretrained.errors import WeightsError
-from swin_umamba_nnunet.trainers._network import unwrap
 
 CHECKPOINT_KEY = "imagenet_weights"
 
@@ -53,7 +52,7 @@ class ImageNetStart:
             # Waiting in a collective instead would end in NCCL's timeout on a slow connection.
             path = ensure_weights(self.imagenet_weights, scratch_trainer=self.scratch_trainer)
             self.initialize()
-            report = load_imagenet_weights(unwrap(self.network), path, scratch_trainer=self.scratch_trainer)
+            report = load_imagenet_weights(self.network, path, scratch_trainer=self.scratch_trainer)
         except WeightsError:
             self._remove_traces()
             raise
