@@ -1,13 +1,35 @@
-"""Which trainers there are, as data.  Imports no torch and no nnU-Net: the command line and the README read it too.
+"""Which trainers and networks there are, as data.  Imports no torch and no nnU-Net: the command line and the README
+read it too.
 
-`trainers` generates its length variants from `LENGTHS`, and a test holds `TRAINERS` against the classes.
+`trainers` generates its length variants from `LENGTHS`, and tests hold `TRAINERS` against the classes and README.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-FULL_LENGTH = 1000  # epochs of a training as the papers and nnU-Net define it
+FULL_LENGTH = 1000  # epochs of a training as most of the papers and nnU-Net define it
+
+
+@dataclass(frozen=True)
+class NetworkRecord:
+    """One network.
+
+    Attributes:
+        name: class in `swin_umamba_nnunet.networks`.
+        title: what its authors call it.
+        paper: where it comes from.
+        summary: what it is, in one sentence.
+        from_plans: whether nnU-Net's plans decide about stages, widths and kernels; else it is always the same.
+        deviations: in what it differs from the authors' published code or paper, a sentence each.
+    """
+
+    name: str
+    title: str
+    paper: str
+    summary: str
+    from_plans: bool = False
+    deviations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -16,25 +38,28 @@ class TrainerRecord:
 
     Attributes:
         name: class name, as given to `nnUNetv2_train -tr`.
-        network: class in `swin_umamba_nnunet.networks`.
-        paper: where it comes from.
+        network: name of its `NetworkRecord`.
         weights: name in `pretrained.registry` of the ImageNet weights its encoder starts from, None for random ones.
         deep_supervision: whether the coarser heads are trained too.
         scratch: name of the trainer that does the same without ImageNet weights (its own name if it needs none).
-        parameters_million: of the network at 1 input channel and 14 classes.
+        parameters_million: of the network at 1 input channel and 14 classes; where it is built from plans, at 2D plans
+            of seven stages for patches of 320x320 (the papers' AbdomenMR).
         summary: what it is, in one line.
+        epochs: of a whole training.
         dims: dimensions of the nnU-Net configurations it accepts.
+        control_of: name of the trainer this one is a control of: the same but for one part, None if it is none.
     """
 
     name: str
     network: str
-    paper: str
     weights: str | None
     deep_supervision: bool
     scratch: str
     parameters_million: float
     summary: str
+    epochs: int = FULL_LENGTH
     dims: tuple[int, ...] = (2,)
+    control_of: str | None = None
 
     @property
     def pretrained(self) -> bool:
@@ -44,40 +69,60 @@ class TrainerRecord:
 
 @dataclass(frozen=True)
 class LengthRecord:
-    """One length variant, which exists for every trainer as NAME + `suffix`.
+    """One length variant: a trainer's NAME + `suffix`.
 
     Attributes:
         suffix: what is appended to the trainer's name.
         epochs: how many epochs it trains.
-        schedule_epochs: over how many epochs the learning rate falls; more than `epochs` means stopping early.
-        summary: what it is, in one line.
+        stops_early: whether the learning rate falls over the trainer's whole length nevertheless; such a variant exists
+            only for trainers that are longer.
+        summary: what it is, in one line; `{whole}` stands for the trainer's whole length.
         settings: further class attributes of the variant (see `trainers.base.CLASS_SETTINGS`).
     """
 
     suffix: str
     epochs: int
-    schedule_epochs: int
+    stops_early: bool
     summary: str
     settings: Mapping[str, int | float] = field(default_factory=lambda: MappingProxyType({}))
 
 
-_PAPER = "Swin-UMamba, arXiv:2402.03302"
+_SWIN_UMAMBA_PAPER = "Swin-UMamba, arXiv:2402.03302"
+
+_ANY_SIZE = "Images of any size: padded with zeros at the bottom and right to the stride, the result cropped back."
+
+NETWORKS: tuple[NetworkRecord, ...] = (
+    NetworkRecord(
+        "SwinUMamba", "Swin-UMamba", _SWIN_UMAMBA_PAPER,
+        "VMamba encoder behind a convolution stem, residual convolution blocks in skips and decoder.",
+        deviations=("Version 2 of the paper (March 2024); version 1 had no deepest decoder stage.", _ANY_SIZE),
+    ),
+    NetworkRecord(
+        "SwinUMambaD", "Swin-UMamba-dagger", _SWIN_UMAMBA_PAPER,
+        "VMamba encoder on 4x4 patches of the image, decoder of the same blocks.",
+        deviations=(
+            "The patch embedding's bias starts from PyTorch's default instead of zero.",
+            "ImageNet weights of the patch embedding are adapted to the image's channels instead of left out.",
+            _ANY_SIZE,
+        ),
+    ),
+)  # fmt: skip
 
 TRAINERS: tuple[TrainerRecord, ...] = (
     TrainerRecord(
-        "nnUNetTrainerSwinUMamba", "SwinUMamba", _PAPER, "vmamba_tiny_v0", True, "nnUNetTrainerSwinUMambaScratch",
+        "nnUNetTrainerSwinUMamba", "SwinUMamba", "vmamba_tiny_v0", True, "nnUNetTrainerSwinUMambaScratch",
         59.889, "Swin-UMamba: VMamba-Tiny encoder from ImageNet, convolutional decoder",
     ),
     TrainerRecord(
-        "nnUNetTrainerSwinUMambaD", "SwinUMambaD", _PAPER, "vmamba_tiny_v0", True, "nnUNetTrainerSwinUMambaDScratch",
+        "nnUNetTrainerSwinUMambaD", "SwinUMambaD", "vmamba_tiny_v0", True, "nnUNetTrainerSwinUMambaDScratch",
         27.498, "Swin-UMamba-dagger: VMamba-Tiny encoder from ImageNet, Mamba decoder (the lighter network)",
     ),
     TrainerRecord(
-        "nnUNetTrainerSwinUMambaScratch", "SwinUMamba", _PAPER, None, True, "nnUNetTrainerSwinUMambaScratch",
+        "nnUNetTrainerSwinUMambaScratch", "SwinUMamba", None, True, "nnUNetTrainerSwinUMambaScratch",
         59.889, "Swin-UMamba from random weights",
     ),
     TrainerRecord(
-        "nnUNetTrainerSwinUMambaDScratch", "SwinUMambaD", _PAPER, None, False, "nnUNetTrainerSwinUMambaDScratch",
+        "nnUNetTrainerSwinUMambaDScratch", "SwinUMambaD", None, False, "nnUNetTrainerSwinUMambaDScratch",
         27.498, "Swin-UMamba-dagger from random weights, without deep supervision",
     ),
 )  # fmt: skip
@@ -85,25 +130,31 @@ TRAINERS: tuple[TrainerRecord, ...] = (
 
 def _scaled(epochs: int) -> LengthRecord:
     suffix = f"_{epochs}epoch" + ("" if epochs == 1 else "s")
-    return LengthRecord(suffix, epochs, epochs, f"the whole schedule in {epochs} epoch" + ("" if epochs == 1 else "s"))
+    summary = f"the whole schedule in {epochs} epoch" + ("" if epochs == 1 else "s")
+    return LengthRecord(suffix, epochs, False, summary)
 
 
 def _first(epochs: int) -> LengthRecord:
-    summary = f"the {FULL_LENGTH}-epoch schedule, stopped after {epochs} epochs (the paper's protocol)"
-    return LengthRecord(f"_first{epochs}", epochs, FULL_LENGTH, summary)
+    summary = f"the schedule of {{whole}} epochs, stopped after {epochs} (the Swin-UMamba paper's protocol)"
+    return LengthRecord(f"_first{epochs}", epochs, True, summary)
 
 
 LENGTHS: tuple[LengthRecord, ...] = (
     *(_scaled(epochs) for epochs in (1, 5, 10, 20, 50, 100, 250, 350, 500)),
     *(_first(epochs) for epochs in (100, 250, 350)),
     LengthRecord(
-        "_demo", 10, 10, "a few short epochs, for `swin-umamba demo` on a machine without a GPU",
-        # a learning rate above the paper's 1e-4, which 150 steps from random weights would not get far with
+        "_demo", 10, False, "a few short epochs, for `swin-umamba demo` on a machine without a GPU",
+        # a learning rate above the papers' 1e-4, which 200 steps from random weights would not get far with
         MappingProxyType(
             {"num_iterations_per_epoch": 20, "num_val_iterations_per_epoch": 3, "save_every": 1, "initial_lr": 5e-4}
         ),
     ),
 )  # fmt: skip
+
+
+def lengths_of(trainer: TrainerRecord) -> tuple[LengthRecord, ...]:
+    """The length variants that exist for `trainer`."""
+    return tuple(length for length in LENGTHS if not (length.stops_early and length.epochs >= trainer.epochs))
 
 
 def get_trainer(name: str) -> TrainerRecord:
@@ -113,12 +164,26 @@ def get_trainer(name: str) -> TrainerRecord:
         ValueError: no such trainer.
     """
     for record in TRAINERS:
-        if name == record.name or name in (record.name + length.suffix for length in LENGTHS):
+        if name == record.name or name in (record.name + length.suffix for length in lengths_of(record)):
             return record
     known = ", ".join(record.name for record in TRAINERS)
     raise ValueError(f"no trainer is called {name!r}; choose one of {known}, or one of their length variants")
 
 
+def get_network(name: str) -> NetworkRecord:
+    """The record of the network class called `name`.
+
+    Raises:
+        ValueError: no such network.
+    """
+    for record in NETWORKS:
+        if name == record.name:
+            return record
+    raise ValueError(f"no network is called {name!r}; known: {', '.join(record.name for record in NETWORKS)}")
+
+
 def trainer_names() -> tuple[str, ...]:
     """Every name that `nnUNetv2_train -tr` accepts from this package."""
-    return tuple(record.name + suffix for record in TRAINERS for suffix in ("", *(item.suffix for item in LENGTHS)))
+    return tuple(
+        record.name + suffix for record in TRAINERS for suffix in ("", *(item.suffix for item in lengths_of(record)))
+    )

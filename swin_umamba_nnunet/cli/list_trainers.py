@@ -1,36 +1,63 @@
-"""`swin-umamba list`: the catalogue's trainers and their length variants as a table."""
+"""`swin-umamba list`: the catalogue's networks, trainers and length variants as a table."""
 
 import argparse
+import dataclasses
+import json
 import textwrap
 
-from swin_umamba_nnunet.catalogue import LENGTHS, TRAINERS
+from swin_umamba_nnunet.catalogue import LENGTHS, NETWORKS, TRAINERS, TrainerRecord, lengths_of, trainer_names
 
 DESCRIPTION = "The trainers of this package, as given to nnUNetv2_train -tr, and their variants of other lengths."
+
+_WIDTH = 110  # characters per line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("--names", action="store_true", help="print every name and nothing else, one per line")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--names", action="store_true", help="print every name and nothing else, one per line")
+    form.add_argument("--json", action="store_true", help="print the whole catalogue as JSON, for scripts")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     if args.names:
-        print("\n".join(record.name + suffix for record in TRAINERS for suffix in _suffixes()))
-        return 0
-    width = max(len(record.name) for record in TRAINERS)
-    for record in TRAINERS:
-        start = "ImageNet" if record.pretrained else "random"
-        print(f"{record.name:<{width}}  {record.parameters_million:6.1f} M parameters, {start} weights")
-        print(f"{'':<{width}}  {record.summary}")
-    print("\nAppend one of these for another length of training (the plain name trains 1000 epochs):\n")
-    width = max(len(length.suffix) for length in LENGTHS)
-    for length in LENGTHS:
-        print(f"  {length.suffix:<{width}}  {length.summary}")
-    example = TRAINERS[-1].name + LENGTHS[2].suffix
-    print("\n" + textwrap.fill(f"Example: nnUNetv2_train DATASET 2d 0 -tr {example}", 110))
+        print("\n".join(trainer_names()))
+    elif args.json:
+        print(json.dumps(_as_json(), indent=2))
+    else:
+        _print_table()
     return 0
 
 
-def _suffixes() -> tuple[str, ...]:
-    return ("", *(length.suffix for length in LENGTHS))
+def _print_table() -> None:
+    for network in NETWORKS:
+        print(f"{network.title} ({network.paper})")
+        print(textwrap.fill(network.summary, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+        for record in TRAINERS:
+            if record.network == network.name:
+                print(f"\n    {record.name}\n      {facts(record)}")
+                print(textwrap.fill(record.summary, _WIDTH, initial_indent="      ", subsequent_indent="      "))
+        print()
+    print("Append one of these to a name for another length of training:\n")
+    width = max(len(length.suffix) for length in LENGTHS)
+    for length in LENGTHS:
+        print(f"  {length.suffix:<{width}}  {length.summary.format(whole='all')}")
+    example = next(record.name for record in TRAINERS if not record.pretrained) + "_10epochs"
+    print(f"\nExample: nnUNetv2_train DATASET 2d 0 -tr {example}")
+    print("Parameters are counted at 1 image channel and 14 classes; U-Mamba's at nnU-Net's 2D plans of seven stages.")
+
+
+def facts(record: TrainerRecord) -> str:
+    """Size, weights, dimensions and length of a trainer in one line."""
+    weights = f"ImageNet weights {record.weights}" if record.weights else "random weights"
+    dims = "/".join(f"{axes}D" for axes in record.dims)
+    return f"{record.parameters_million:.2f} M parameters, {weights}, {dims}, {record.epochs} epochs"
+
+
+def _as_json() -> dict:
+    trainers = [
+        {**dataclasses.asdict(record), "variants": [record.name + length.suffix for length in lengths_of(record)]}
+        for record in TRAINERS
+    ]
+    return {"networks": [dataclasses.asdict(record) for record in NETWORKS], "trainers": trainers}

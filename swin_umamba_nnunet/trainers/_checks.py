@@ -7,27 +7,31 @@ import torch
 from swin_umamba_nnunet.ops import resolve_backend
 
 
-def check_patch(trainer: str, patch_size: Sequence[int], configuration: str | None = None) -> None:
-    """Accept a 2D patch of at least one pixel.
+def check_patch(
+    trainer: str, patch_size: Sequence[int], configuration: str | None = None, dims: Sequence[int] = (2,)
+) -> None:
+    """Accept a patch of at least one pixel per axis, of as many axes as the network takes.
 
     Args:
         trainer: name of the trainer, for the message.
         patch_size: in pixels, of the configuration.
         configuration: its name, where it is known.
+        dims: numbers of axes the trainer's network takes.
 
     Raises:
-        ValueError: anything else, as 3D configurations ask for.
+        ValueError: anything else.
     """
     patch = tuple(int(size) for size in patch_size)
     which = "the configuration" if configuration is None else f"the configuration {configuration!r}"
-    if len(patch) != 2:
+    if len(patch) not in dims:
+        kinds = " and ".join(f"{axes}D" for axes in dims)
         raise ValueError(
-            f"{trainer} is for 2D networks, but {which} has {len(patch)}D patches {patch}; "
-            f"choose a 2D configuration, as in: nnUNetv2_train DATASET 2d FOLD -tr {trainer}"
+            f"{trainer} is for {kinds} networks, but {which} has {len(patch)}D patches {patch}; "
+            f"choose a {kinds} configuration, as in: nnUNetv2_train DATASET 2d FOLD -tr {trainer}"
         )
     if min(patch) < 1:
         raise ValueError(
-            f"the patch size of {which} is {patch}, but both sides must be at least one pixel; "
+            f"the patch size of {which} is {patch}, but every side must be at least one pixel; "
             "correct it in the plans file, or plan the dataset again with nnUNetv2_plan_experiment"
         )
 

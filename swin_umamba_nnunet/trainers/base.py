@@ -1,20 +1,20 @@
-"""Behaviour of all trainers.  A trainer is this class with a few class attributes; see `leaves`."""
+"""What all trainers share: a network of this package inside nnU-Net's own training.
 
-from contextlib import nullcontext
+A trainer is one of these classes with a few class attributes.  `NetworkTrainer` keeps nnU-Net's recipe (U-Mamba's),
+`mamba.MambaTrainer` has that of the VMamba networks.
+"""
+
 from typing import Any, ClassVar
 
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from swin_umamba_nnunet.ops import resolve_backend
 from swin_umamba_nnunet.trainers._checks import check_device, check_patch
-from swin_umamba_nnunet.trainers._imagenet import ImageNetStart
-from swin_umamba_nnunet.trainers._network import drop_gradients, target_scales, unwrap
-from swin_umamba_nnunet.trainers._schedule import CosineSchedule, default_frozen_epochs
-
-GRADIENT_CLIP = 12.0  # nnU-Net's, which the papers keep
+from swin_umamba_nnunet.trainers._network import target_scales, unwrap
 
 # nnU-Net sets these on the instance; a class attribute of the same name in a trainer takes precedence.
 CLASS_SETTINGS = (
@@ -30,8 +30,8 @@ CLASS_SETTINGS = (
 )
 
 
-class MambaTrainer(ImageNetStart, nnUNetTrainer):
-    """Trains one of this package's 2D networks the way its paper does, inside stock nnU-Net.
+class NetworkTrainer(nnUNetTrainer):
+    """Trains one of this package's networks inside stock nnU-Net, with nnU-Net's recipe.
 
     Subclasses set class attributes; besides those below, any of `CLASS_SETTINGS`.  nnU-Net's own way of assigning them
     in `__init__` after `super().__init__(...)` works as well.
@@ -39,25 +39,19 @@ class MambaTrainer(ImageNetStart, nnUNetTrainer):
     Attributes:
         network_class: class in `swin_umamba_nnunet.networks`.
         network_settings: its keyword-only arguments.
+        dims: dimensions of the configurations it accepts.
         imagenet_weights: name of the weights its encoder starts from (see `pretrained.registry`), None for random ones.
-        scratch_trainer: name of the trainer that does the same from random weights.
+        scratch_trainer: name of the trainer that does the same from random weights; "" if this one does.
         schedule_epochs: epochs over which the learning rate falls; None for `num_epochs`.
-        betas, eps, final_lr: of AdamW and of the cosine.
-        frozen_epochs: epochs in which a pretrained encoder is held; None for the rule in `_schedule`.
     """
 
     network_class: ClassVar[Any]
     network_settings: ClassVar[dict[str, Any]] = {}
+    dims: ClassVar[tuple[int, ...]] = (2,)
     imagenet_weights: ClassVar[str | None] = None
     scratch_trainer: ClassVar[str] = ""
     schedule_epochs: ClassVar[int | None] = None
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
-    eps: ClassVar[float] = 1e-5
-    final_lr: ClassVar[float] = 1e-6
-    frozen_epochs: ClassVar[int | None] = None
 
-    initial_lr: float = 1e-4
-    weight_decay: float = 0.05
     enable_deep_supervision: bool = True
 
     # nnU-Net reads the names of these arguments to write them into checkpoints, so they are repeated here.
@@ -72,11 +66,11 @@ class MambaTrainer(ImageNetStart, nnUNetTrainer):
         """As nnU-Net's; refuses what cannot work before anything is written.
 
         Raises:
-            ValueError: a configuration that is not 2D, an empty patch, or a scan backend that does not exist.
+            ValueError: a configuration of other dimensions, an empty patch, or a scan backend that does not exist.
             RuntimeError: a device that is not there, or that no scan backend (or not the one asked for) can run on.
         """
         patch_size = PlansManager(plans).get_configuration(configuration).patch_size
-        check_patch(type(self).__name__, patch_size, configuration)
+        check_patch(type(self).__name__, patch_size, configuration, self.dims)
         check_device(device, self.network_settings.get("backend"))
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in CLASS_SETTINGS:
@@ -97,11 +91,16 @@ class MambaTrainer(ImageNetStart, nnUNetTrainer):
         """The network with its random initial values: for training and for prediction, no files touched.
 
         Raises:
-            ValueError: a configuration that is not 2D, or an empty patch.
+            ValueError: a configuration of other dimensions, or an empty patch.
         """
-        check_patch(cls.__name__, configuration_manager.patch_size)
-        settings = cls.network_settings
+        check_patch(cls.__name__, configuration_manager.patch_size, dims=cls.dims)
+        settings = {**cls.settings_from_plans(configuration_manager), **cls.network_settings}
         return cls.network_class(num_input_channels, num_output_channels, enable_deep_supervision, **settings)
+
+    @classmethod
+    def settings_from_plans(cls, configuration_manager: ConfigurationManager) -> dict[str, Any]:
+        """Keyword arguments of `network_class` that follow from the plans; none where the network is always the same."""
+        return {}
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
@@ -113,68 +112,31 @@ class MambaTrainer(ImageNetStart, nnUNetTrainer):
 
     # ------------------------------------------------------------------------------------------------- recipe
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, CosineSchedule]:
-        """AdamW on every parameter alike, and a cosine over `schedule_epochs`."""
-        if not self.enable_deep_supervision:
-            # Heads that no loss reaches: DistributedDataParallel, built after this, would wait for their gradients.
-            unwrap(self.network).decoder.seg_layers[:-1].requires_grad_(False)
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.initial_lr, self.betas, self.eps, self.weight_decay
-        )  # fmt: skip
-        return optimizer, CosineSchedule(optimizer, self.initial_lr, self._schedule_epochs(), self.final_lr)
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """nnU-Net's SGD, and its polynomial decay over the schedule."""
+        self.exclude_idle_heads()
+        optimizer, _ = super().configure_optimizers()
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.schedule_length())
 
-    def _schedule_epochs(self) -> int:
+    def schedule_length(self) -> int:
+        """Epochs over which the learning rate falls."""
         return self.schedule_epochs or self.num_epochs
 
-    def encoder_frozen_until(self) -> int:
-        """Epoch from which on the encoder is trained; 0 without ImageNet weights."""
-        if self.imagenet_weights is None:
-            return 0
-        return default_frozen_epochs(self._schedule_epochs()) if self.frozen_epochs is None else self.frozen_epochs
-
-    def train_step(self, batch: dict) -> dict:
-        """nnU-Net's step; in the first epochs without the gradients of the frozen part of the encoder.
-
-        Follows from `current_epoch` alone, so that a resumed training freezes what an uninterrupted one would.
-        """
-        if self.current_epoch >= self.encoder_frozen_until():
-            return super().train_step(batch)
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        if isinstance(target, list):
-            target = [each.to(self.device, non_blocking=True) for each in target]
-        else:
-            target = target.to(self.device, non_blocking=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
-            loss: torch.Tensor = self.loss(self.network(data), target)
-        scaler = self.grad_scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        # Before unscaling and clipping: neither their overflow nor their norm counts.
-        drop_gradients(unwrap(self.network).freezable_parameters())
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-        if scaler is None:
-            self.optimizer.step()
-        else:
-            scaler.step(self.optimizer)
-            scaler.update()
-        return {"loss": loss.detach().cpu().numpy()}
+    def exclude_idle_heads(self) -> None:
+        """Ask for no gradients of heads that no loss reaches: DistributedDataParallel would wait for them."""
+        if not self.enable_deep_supervision:
+            unwrap(self.network).decoder.seg_layers[:-1].requires_grad_(False)
 
     # ------------------------------------------------------------------------------------------------- log
 
     def on_train_start(self) -> None:
-        """Says which scan backend runs, brings the ImageNet weights in where they belong, then as nnU-Net's."""
+        """Says which scan backend runs, then as nnU-Net's."""
         backend = resolve_backend(self.network_settings.get("backend"), self.device.type)
-        self.start_from_imagenet()
+        self.prepare_weights()
         self.print_to_log_file(f"Selective scan backend on {self.device.type}: {backend}")
         if backend == "reference":
             self.print_to_log_file("WARNING: 'reference' is a plain loop, hundreds of times slower than the others")
         super().on_train_start()
 
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        frozen = self.encoder_frozen_until()
-        if self.current_epoch < frozen:
-            self.print_to_log_file(f"The encoder is held until epoch {frozen} (all but its patch embedding)")
+    def prepare_weights(self) -> None:
+        """What happens to the weights before anything else of a training; nothing here."""

@@ -1,7 +1,7 @@
 """The trainers of full length.  Only class attributes; the recipe's common part is in `base`."""
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
-from swin_umamba_nnunet.trainers.base import MambaTrainer
+from swin_umamba_nnunet.trainers.mamba import MambaTrainer
 
 
 class nnUNetTrainerSwinUMamba(MambaTrainer):

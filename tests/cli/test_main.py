@@ -1,5 +1,6 @@
 """The command as a whole: help, version, errors; quick because nothing heavy is imported."""
 
+import json
 import subprocess
 import sys
 
@@ -97,3 +98,11 @@ def test_list_shows_every_trainer_and_length(capsys):
 def test_list_of_names_is_what_nnunet_accepts(capsys):
     assert cli.main(["list", "--names"]) == 0
     assert tuple(capsys.readouterr().out.split()) == catalogue.trainer_names()
+
+
+def test_list_as_json_holds_the_catalogue(capsys):
+    assert cli.main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in listed["networks"]] == [record.name for record in catalogue.NETWORKS]
+    names = [name for each in listed["trainers"] for name in (each["name"], *each["variants"])]
+    assert tuple(names) == catalogue.trainer_names()
