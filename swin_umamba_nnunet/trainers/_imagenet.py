@@ -1,6 +1,5 @@
 """ImageNet weights in a training: found before it starts, loaded into a fresh one, recorded in its checkpoints."""
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,26 +84,13 @@ class ImageNetStart:
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint, with the LoadReport under the key `imagenet_weights` if there is one."""
-        if self.imagenet_record is None or self.disable_checkpointing or self.local_rank != 0:
-            super().save_checkpoint(filename)  # type: ignore[misc]
-            return
-        # nnU-Net writes to the file at once and offers no place for more; the final name gets the complete file only.
-        partial = f"{filename}.partial"
-        try:
-            super().save_checkpoint(partial)  # type: ignore[misc]
+    def amend_checkpoint(self, partial: str) -> None:
+        """Add the LoadReport under the key `imagenet_weights` if there is one: nnU-Net offers no place for more."""
+        if self.imagenet_record is not None:
             checkpoint = torch.load(partial, map_location="cpu", weights_only=False)
             torch.save({**checkpoint, CHECKPOINT_KEY: self.imagenet_record}, partial)
-            os.replace(partial, filename)
-        finally:
-            Path(partial).unlink(missing_ok=True)
 
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """As nnU-Net's; takes over what the checkpoint says about its ImageNet weights."""
-        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
-        checkpoint = filename_or_checkpoint
-        if not isinstance(checkpoint, dict):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+    def adopt_checkpoint(self, checkpoint: dict) -> None:
+        """Take over what the checkpoint says about its ImageNet weights."""
         self.imagenet_record = checkpoint.get(CHECKPOINT_KEY)
         self._resumed = True

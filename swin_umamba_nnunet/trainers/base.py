@@ -13,8 +13,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from swin_umamba_nnunet.ops import resolve_backend
+from swin_umamba_nnunet.trainers._checkpoints import SafeCheckpoints
 from swin_umamba_nnunet.trainers._checks import check_device, check_patch
 from swin_umamba_nnunet.trainers._network import target_scales, unwrap
+from swin_umamba_nnunet.trainers._step import GuardedStep
 
 # nnU-Net sets these on the instance; a class attribute of the same name in a trainer takes precedence.
 CLASS_SETTINGS = (
@@ -30,11 +32,11 @@ CLASS_SETTINGS = (
 )
 
 
-class NetworkTrainer(nnUNetTrainer):
+class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
     """Trains one of this package's networks inside stock nnU-Net, with nnU-Net's recipe.
 
-    Subclasses set class attributes; besides those below, any of `CLASS_SETTINGS`.  nnU-Net's own way of assigning them
-    in `__init__` after `super().__init__(...)` works as well.
+    Subclasses set class attributes; besides those below and those of `GuardedStep`, any of `CLASS_SETTINGS`.  nnU-Net's
+    own way of assigning them in `__init__` after `super().__init__(...)` works as well.
 
     Attributes:
         network_class: class in `swin_umamba_nnunet.networks`.
@@ -76,6 +78,7 @@ class NetworkTrainer(nnUNetTrainer):
         for name in CLASS_SETTINGS:
             if hasattr(type(self), name):
                 setattr(self, name, getattr(type(self), name))
+        self.apply_precision()
 
     # ------------------------------------------------------------------------------------------------- network
 
@@ -99,7 +102,7 @@ class NetworkTrainer(nnUNetTrainer):
 
     @classmethod
     def settings_from_plans(cls, configuration_manager: ConfigurationManager) -> dict[str, Any]:
-        """Keyword arguments of `network_class` that follow from the plans; none where the network is always the same."""
+        """Keyword arguments of `network_class` that follow from the plans; none where it is always the same."""
         return {}
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:

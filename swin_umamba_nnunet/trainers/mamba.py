@@ -1,17 +1,15 @@
 """The recipe of the VMamba networks: AdamW, a cosine, an encoder that starts from ImageNet and is held at first."""
 
-from contextlib import nullcontext
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
 from torch import nn
 
 from swin_umamba_nnunet.trainers._imagenet import ImageNetStart
-from swin_umamba_nnunet.trainers._network import drop_gradients, unwrap
+from swin_umamba_nnunet.trainers._network import unwrap
 from swin_umamba_nnunet.trainers._schedule import CosineSchedule, default_frozen_epochs
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
-
-GRADIENT_CLIP = 12.0  # nnU-Net's, which the papers keep
 
 
 class MambaTrainer(ImageNetStart, NetworkTrainer):
@@ -54,32 +52,11 @@ class MambaTrainer(ImageNetStart, NetworkTrainer):
         if self.current_epoch < frozen:
             self.print_to_log_file(f"The encoder is held until epoch {frozen} (all but its patch embedding)")
 
-    def train_step(self, batch: dict) -> dict:
-        """nnU-Net's step; in the first epochs without the gradients of the frozen part of the encoder.
+    def held_parameters(self) -> Iterable[nn.Parameter]:
+        """The pretrained encoder without its patch embedding, in the first epochs.
 
-        Follows from `current_epoch` alone, so that a resumed training freezes what an uninterrupted one would.
+        Follows from `current_epoch` alone, so that a resumed training holds what an uninterrupted one would.
         """
         if self.current_epoch >= self.encoder_frozen_until():
-            return super().train_step(batch)
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        if isinstance(target, list):
-            target = [each.to(self.device, non_blocking=True) for each in target]
-        else:
-            target = target.to(self.device, non_blocking=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
-            loss: torch.Tensor = self.loss(self.network(data), target)
-        scaler = self.grad_scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        # Before unscaling and clipping: neither their overflow nor their norm counts.
-        drop_gradients(unwrap(self.network).freezable_parameters())
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-        if scaler is None:
-            self.optimizer.step()
-        else:
-            scaler.step(self.optimizer)
-            scaler.update()
-        return {"loss": loss.detach().cpu().numpy()}
+            return ()
+        return unwrap(self.network).freezable_parameters()

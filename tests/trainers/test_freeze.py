@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -82,10 +83,10 @@ def test_held_gradients_do_not_count_in_the_clip(trainer, batch, monkeypatch):
     seen = []
     clip = torch.nn.utils.clip_grad_norm_
 
-    def spy(parameters, limit):
+    def spy(parameters, limit, **settings):
         parameters = list(parameters)
         seen.append((limit, sum(p.grad is not None for p in parameters)))
-        return clip(parameters, limit)
+        return clip(parameters, limit, **settings)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
     for epoch in (0, 2):
@@ -114,12 +115,15 @@ def test_with_a_gradient_scaler(trainer, batch):
         torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=2e-5)  # a fifth of a step
 
 
-def test_stock_step_once_nothing_is_held(trainer, batch, monkeypatch):
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    monkeypatch.setattr(nnUNetTrainer, "train_step", lambda self, batch: "stock")
-    trainer.current_epoch = 2
-    assert trainer.train_step(None) == "stock"
+def test_equals_nnunets_step_once_nothing_is_held(trainer, batch):
+    stock = copy.deepcopy(trainer)
+    stock.optimizer, _ = stock.configure_optimizers()
+    for step in (2, 3):
+        trainer.current_epoch = stock.current_epoch = step
+        ours, theirs = trainer.train_step(batch(trainer, step)), nnUNetTrainer.train_step(stock, batch(stock, step))
+        assert ours["loss"] == theirs["loss"]
+    ours, theirs = snapshot(trainer.network), snapshot(stock.network)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_continues_as_if_uninterrupted(trainer, batch, make_trainer, tmp_path):

@@ -9,6 +9,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from swin_umamba_nnunet.pretrained import CheckpointError, LoadReport, WeightsNotFoundError
 from swin_umamba_nnunet.trainers import _imagenet
+from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
 from tests.trainers.conftest import tiny
 
 PRETRAINED, SCRATCH = "nnUNetTrainerSwinUMambaD", "nnUNetTrainerSwinUMambaDScratch"
@@ -133,7 +134,7 @@ def test_a_failed_save_leaves_the_last_checkpoint(make_trainer, calls, monkeypat
         raise OSError("No space left on device")
 
     monkeypatch.setattr(_imagenet.torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointFileError, match="No space"):
         trainer.save_checkpoint(str(path))
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*.partial"))

@@ -1,0 +1,129 @@
+"""Checkpoints that survive: complete or not there, and with an older one behind the latest."""
+
+import contextlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LATEST, PREVIOUS, BEST = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth"
+_UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+class CheckpointFileError(RuntimeError):
+    """A checkpoint that cannot be written, or that cannot be read and has no replacement."""
+
+
+class SafeCheckpoints:
+    """The part of a trainer that writes and reads checkpoints, around nnU-Net's own.
+
+    A checkpoint is written beside its name and renamed when it is complete, so a training that is killed, or a disk
+    that is full, leaves the old one as it was.  The one before the latest is kept as `checkpoint_previous.pth` until
+    the training has ended.  A checkpoint that cannot be read any more is replaced by the newest of latest, previous
+    and best that can.
+    """
+
+    # what nnUNetTrainer provides
+    local_rank: int
+    disable_checkpointing: bool
+    output_folder: str
+    print_to_log_file: Any
+
+    def amend_checkpoint(self, partial: str) -> None:
+        """Add to a checkpoint that has been written but is not in place yet; nothing here."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """As nnU-Net's, complete or not at all.
+
+        Raises:
+            CheckpointFileError: it cannot be written; what was there under that name is untouched.
+        """
+        if self.disable_checkpointing or self.local_rank != 0:
+            super().save_checkpoint(filename)  # type: ignore[misc]
+            return
+        partial = f"{filename}.partial"
+        try:
+            super().save_checkpoint(partial)  # type: ignore[misc]
+            self.amend_checkpoint(partial)
+            if os.path.basename(filename) == LATEST:
+                _keep(filename, os.path.join(os.path.dirname(filename), PREVIOUS))
+            os.replace(partial, filename)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointFileError(
+                f"{filename} could not be written ({error}); earlier checkpoints are intact: see whether the disk is "
+                "full or the folder read-only, then continue with --c"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                Path(partial).unlink(missing_ok=True)
+
+    def adopt_checkpoint(self, checkpoint: dict) -> None:
+        """Take over what a checkpoint holds besides nnU-Net's own; nothing here."""
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """As nnU-Net's; where the file is damaged, from the newest checkpoint of its folder that is not.
+
+        Raises:
+            CheckpointFileError: none can be read; training does not start anew by itself.
+        """
+        checkpoint = filename_or_checkpoint
+        if isinstance(checkpoint, str):
+            filename_or_checkpoint, checkpoint = self._read(checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+        self.adopt_checkpoint(checkpoint)
+
+    def _read(self, filename: str) -> tuple[str, dict]:
+        """The file to use instead of `filename` (itself if nothing is wrong with it), and what it holds."""
+        folder = Path(filename).parent
+        others = [path for path in (folder / name for name in (LATEST, PREVIOUS, BEST)) if path.is_file()]
+        newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+        reason = ""
+        for path in dict.fromkeys((filename, *map(str, newest_first))):
+            try:
+                checkpoint = _load(path)
+            except _UNREADABLE as error:
+                reason = reason or f"{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0]}"
+                continue
+            if path != filename:
+                self.print_to_log_file(f"WARNING: {filename} cannot be read ({reason}); {path} is used instead")
+            return path, checkpoint
+        raise CheckpointFileError(
+            f"{filename} cannot be read ({reason}), and {folder} has no other checkpoint that can: restore it from a "
+            "backup, or delete it to start the training anew"
+        )
+
+    def on_train_end(self) -> None:
+        """As nnU-Net's, which deletes the latest checkpoint; so does this the one before it."""
+        super().on_train_end()  # type: ignore[misc]
+        if self.local_rank == 0:
+            Path(self.output_folder, PREVIOUS).unlink(missing_ok=True)
+
+
+def _load(filename: str) -> dict:
+    """A checkpoint, as nnU-Net reads it right after.
+
+    Raises:
+        one of `_UNREADABLE`: it is damaged.
+    """
+    with zipfile.ZipFile(filename) as archive:  # PyTorch itself does not check the sums
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+    checkpoint = torch.load(filename, map_location="cpu", weights_only=False)
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise ValueError("it holds no network_weights")
+    return checkpoint
+
+
+def _keep(latest: str, previous: str) -> None:
+    """A second name for the latest checkpoint; at no moment is there none under its own.
+
+    Where the file system knows no hard links there is no previous checkpoint, only the latest and the best.
+    """
+    spare = f"{previous}.partial"
+    with contextlib.suppress(OSError):
+        Path(spare).unlink(missing_ok=True)
+        os.link(latest, spare)
+        os.replace(spare, previous)

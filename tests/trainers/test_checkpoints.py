@@ -1,0 +1,143 @@
+"""Checkpoints under faults: killed or out of disk while writing, damaged when read."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.trainers import _checkpoints
+from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
+from tests.trainers.conftest import tiny
+
+CLASS = tiny("nnUNetTrainerSwinUMambaScratch")
+
+
+@pytest.fixture
+def trainer(make_trainer):
+    trainer = make_trainer(CLASS)
+    trainer.initialize()
+    return trainer
+
+
+def save(trainer, name: str, epoch: int) -> Path:
+    """A checkpoint that says that `epoch` epochs are done."""
+    path = Path(trainer.output_folder) / name
+    trainer.current_epoch = epoch - 1
+    trainer.save_checkpoint(str(path))
+    return path
+
+
+def resume(make_trainer, path: Path):
+    trainer = make_trainer(CLASS)
+    trainer.load_checkpoint(str(path))
+    return trainer
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "bits flipped":
+        spot = slice(len(content) // 2, len(content) // 2 + 200)
+        flipped = bytes(each ^ 255 for each in content[spot])
+        path.write_bytes(content[: spot.start] + flipped + content[spot.stop :])
+    else:
+        torch.save({"something": "else"}, path)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "bits flipped", "not a checkpoint"])
+def test_a_damaged_latest_gives_way_to_the_one_before(how, trainer, make_trainer):
+    save(trainer, "checkpoint_best.pth", 1)
+    save(trainer, "checkpoint_latest.pth", 2)
+    latest = save(trainer, "checkpoint_latest.pth", 3)
+    assert resume(make_trainer, latest).current_epoch == 3
+    damage(latest, how)
+    resumed = resume(make_trainer, latest)
+    assert resumed.current_epoch == 2
+    with open(resumed.log_file) as file:
+        assert "checkpoint_previous.pth is used instead" in file.read()
+
+
+def test_with_nothing_readable_left_it_is_an_error_and_no_fresh_start(trainer, make_trainer):
+    latest = save(trainer, "checkpoint_latest.pth", 2)
+    damage(latest, "truncated")
+    with pytest.raises(CheckpointFileError, match=r"checkpoint_latest.pth cannot be read .* no other checkpoint"):
+        resume(make_trainer, latest)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(trainer, make_trainer, monkeypatch):
+    latest = save(trainer, "checkpoint_latest.pth", 2)
+    before = sorted(path.name for path in latest.parent.iterdir())
+
+    def write_half(checkpoint, filename):
+        Path(filename).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", write_half)
+    with pytest.raises(CheckpointFileError, match=r"No space left on device.*earlier checkpoints are intact"):
+        save(trainer, "checkpoint_latest.pth", 3)
+    monkeypatch.undo()
+    assert sorted(path.name for path in latest.parent.iterdir()) == before
+    assert torch.load(latest, weights_only=False)["current_epoch"] == 2
+
+
+def test_killed_while_writing(tmp_path):
+    """A process that dies with half a file written: the checkpoint under the real name is the old one."""
+    code = f"""
+import os, signal, sys, torch
+from swin_umamba_nnunet.trainers._checkpoints import SafeCheckpoints
+class Stock:
+    local_rank, disable_checkpointing = 0, False
+    def save_checkpoint(self, filename):
+        torch.save({{"network_weights": {{}}, "current_epoch": self.epoch}}, filename)
+        if self.epoch == 2:
+            with open(filename, "r+b") as file: file.truncate(100)
+            os.kill(os.getpid(), signal.SIGKILL)
+class Trainer(SafeCheckpoints, Stock): pass
+trainer = Trainer()
+for trainer.epoch in (1, 2):
+    trainer.save_checkpoint({str(tmp_path / "checkpoint_latest.pth")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "checkpoint_latest.pth", weights_only=False)["current_epoch"] == 1
+
+
+def test_no_moment_without_a_latest_checkpoint(trainer, monkeypatch):
+    """nnU-Net's --c starts anew where it finds none."""
+    latest = save(trainer, "checkpoint_latest.pth", 1)
+    replace, seen = os.replace, []
+
+    def watch(source, target):
+        seen.append(latest.is_file())
+        replace(source, target)
+        seen.append(latest.is_file())
+
+    monkeypatch.setattr(os, "replace", watch)
+    save(trainer, "checkpoint_latest.pth", 2)
+    assert seen == [True] * 4
+
+
+def test_without_hard_links_there_is_a_latest_and_no_previous(trainer, monkeypatch):
+    def refuse(source, target):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    save(trainer, "checkpoint_latest.pth", 1)
+    latest = save(trainer, "checkpoint_latest.pth", 2)
+    assert torch.load(latest, weights_only=False)["current_epoch"] == 2
+    assert not (latest.parent / _checkpoints.PREVIOUS).exists()
+
+
+def test_the_end_of_a_training_removes_the_previous_one(trainer):
+    save(trainer, "checkpoint_latest.pth", 1)
+    latest = save(trainer, "checkpoint_latest.pth", 2)
+    trainer.current_epoch = 3
+    trainer.on_train_end()
+    assert sorted(path.name for path in latest.parent.glob("*.pth")) == ["checkpoint_final.pth"]

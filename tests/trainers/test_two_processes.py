@@ -1,0 +1,174 @@
+"""The real trainer in two processes over gloo, against one process on the same batches.
+
+nnU-Net ties DDP to CUDA in two places, which are all that is replaced here: the choice of the device, and the device
+list DistributedDataParallel is built with.
+"""
+
+import functools
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+
+from tests.trainers.conftest import DATASET, make_plans, tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = {
+    "pretrained": ("nnUNetTrainerSwinUMambaD", {"num_epochs": 4, "frozen_epochs": 2}),
+    "scratch": ("nnUNetTrainerSwinUMambaDScratch", {"num_epochs": 4}),
+}
+EPOCHS = range(4)
+
+pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="this PyTorch build has no gloo")
+
+
+def batch_of(trainer, epoch: int, part: slice) -> dict:
+    """Four patches per epoch, of which `part` is this process's."""
+    generator = torch.Generator().manual_seed(epoch)
+    data = torch.randn(4, 1, 32, 32, generator=generator)
+    labels = torch.randint(0, 3, (4, 1, 32, 32), generator=generator, dtype=torch.int16)
+    strides = [1, 4, 8, 16] if trainer.enable_deep_supervision else None
+    target = [labels[part, :, ::s, ::s] for s in strides] if strides else labels[part]
+    return {"data": data[part], "target": target}
+
+
+def train(case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None) -> dict:
+    """Four epochs of one step; stopped and continued from its checkpoint before epoch `resume_at`."""
+    from torch.nn.parallel import DistributedDataParallel
+    from torch.optim import AdamW
+
+    name, settings = CASES[case]
+
+    class OnTheCPU(tiny(name)):
+        def __init__(self, plans, configuration, fold, dataset_json, device=None):
+            super().__init__(plans, configuration, fold, dataset_json, device)
+            self.device, self.grad_scaler = torch.device("cpu"), None
+
+        def _do_i_compile(self):
+            return compiled
+
+    OnTheCPU.__name__ = "OnTheCPU"
+    for key, value in settings.items():
+        setattr(OnTheCPU, key, value)
+    module = sys.modules["nnunetv2.training.nnUNetTrainer.nnUNetTrainer"]
+    module.DDP = lambda network, device_ids: DistributedDataParallel(network)
+    module.device_count = lambda: world
+    if compiled:
+        compile_, torch.compile = torch.compile, lambda network: compile_(network, backend="aot_eager")
+
+    def new():
+        torch.manual_seed(0)
+        trainer = OnTheCPU(make_plans(batch_size=4), "2d", 0, DATASET, torch.device("cpu"))
+        trainer.initialize()
+        assert isinstance(trainer.optimizer, AdamW)
+        assert isinstance(trainer.network, DistributedDataParallel) is (world > 1)
+        return trainer
+
+    trainer, losses = new(), []
+    part = slice(4 * rank // world, 4 * (rank + 1) // world)
+    for epoch in EPOCHS:
+        if epoch == resume_at:
+            checkpoint = folder / f"{case}.pth"
+            trainer.current_epoch = epoch - 1
+            trainer.save_checkpoint(str(checkpoint))
+            if world > 1:
+                distributed.barrier()
+            trainer = new()
+            trainer.load_checkpoint(str(checkpoint))
+            assert trainer.current_epoch == epoch
+        trainer.current_epoch = epoch
+        trainer.network.eval()  # no DropPath: two batches of two must be one of four
+        trainer.lr_scheduler.step(epoch)
+        losses.append(float(trainer.train_step(batch_of(trainer, epoch, part))["loss"]))
+    trainer.save_checkpoint(str(folder / f"end_{world}.pth"))
+    return {"losses": losses}
+
+
+def main(case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None) -> None:
+    if world > 1:
+        store = distributed.FileStore(str(folder / "store"), world)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    result = train(case, rank, world, folder, compiled, resume_at)
+    (folder / f"result_{world}_{rank}.pickle").write_bytes(pickle.dumps(result))
+    if world > 1:
+        distributed.destroy_process_group()
+
+
+def run(case: str, world: int, folder: Path, compiled: bool = False, resume_at: int | None = None) -> list[dict]:
+    """What every rank returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        variables[name] = str(folder / name)
+        (folder / name).mkdir(exist_ok=True)
+    data = folder / "nnUNet_preprocessed" / "Dataset902_None" / "nnUNetPlans_2d"
+    data.mkdir(parents=True)
+    (data / "case.b2nd").touch()
+    arguments = [case, str(world), str(folder), str(int(compiled)), str(resume_at)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.trainers.test_two_processes", str(rank), *arguments], cwd=ROOT, env=variables,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)[-4000:]
+    return [pickle.loads((folder / f"result_{world}_{rank}.pickle").read_bytes()) for rank in range(world)]
+
+
+def checkpoint_of(folder: Path, world: int) -> dict:
+    return torch.load(folder / f"end_{world}.pth", weights_only=False)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A function case -> (losses, checkpoint) of one process; run once per case."""
+
+    @functools.cache
+    def get(case: str) -> tuple[list[float], dict]:
+        folder = tmp_path_factory.mktemp(case)
+        (result,) = run(case, 1, folder)
+        return result["losses"], checkpoint_of(folder, 1)
+
+    return get
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "compiled", "resume_at"),
+    [("pretrained", False, None), ("pretrained", True, None), ("pretrained", False, 1), ("pretrained", False, 3),
+     ("scratch", False, None)],
+)  # fmt: skip
+def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_path):
+    (losses_alone, one) = alone(case)
+    both = run(case, 2, tmp_path, compiled, resume_at)
+    # Cross-entropy is a mean over patches; nnU-Net's Dice gathers the sums of all processes itself.
+    mean = [sum(losses) / 2 for losses in zip(*(result["losses"] for result in both))]
+    assert mean == pytest.approx(losses_alone, rel=2e-3)
+    two = checkpoint_of(tmp_path, 2)
+    assert list(one["network_weights"]) == list(two["network_weights"])
+    for key, value in one["network_weights"].items():
+        torch.testing.assert_close(two["network_weights"][key], value, rtol=0, atol=1e-4, msg=key)  # one step of AdamW
+    states_one, states_two = one["optimizer_state"]["state"], two["optimizer_state"]["state"]
+    # nnU-Net's weight of the coarsest head is 0 in one process, so that head has no state there, and 1e-6 in several.
+    names = list(one["network_weights"])
+    extra = {names[index] for index in states_two.keys() - states_one.keys()}
+    assert extra == ({"decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias"} if case == "pretrained" else set())
+    assert not states_one.keys() - states_two.keys()
+    steps = {index: int(state["step"]) for index, state in states_one.items()}
+    assert steps == {index: int(states_two[index]["step"]) for index in steps}
+    assert set(steps.values()) == ({2, 4} if case == "pretrained" else {4})
+    for index, state in states_one.items():
+        ours, theirs = states_two[index]["exp_avg"], state["exp_avg"]
+        assert (ours - theirs).norm() <= 0.02 * theirs.norm() + 1e-6
+
+
+if __name__ == "__main__":
+    _rank, _case, _world, _folder, _compiled, _epoch = sys.argv[1:]
+    main(_case, int(_rank), int(_world), Path(_folder), bool(int(_compiled)), int(_epoch) if _epoch != "None" else None)
