@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+from tests.workspace import Workspace, make_workspace
 
 NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
 
@@ -37,3 +38,9 @@ def tiny_network(network_class):
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Workspace:
+    """The package installed (editable), nnU-Net's folders, and a tiny dataset preprocessed in them."""
+    return make_workspace(tmp_path_factory.mktemp("workspace"))
