@@ -1,0 +1,214 @@
+"""Protocol "cells": the F1 script of Swin-UMamba and U-Mamba (NeurIPS 2022 cell segmentation challenge)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from swin_umamba_nnunet.evaluation import plain
+from swin_umamba_nnunet.evaluation.cases import CasePair
+from swin_umamba_nnunet.evaluation.errors import EvaluationError
+from swin_umamba_nnunet.evaluation.instances import (
+    connected_components,
+    count_objects,
+    match_objects,
+    without_border_objects,
+)
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Convention, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, median_statistic, pooled_object_f1
+
+BORDER = 2  # px
+LARGE_IMAGE = 25_000_000  # px; images of this size and more are scored in tiles
+TILE = 2000  # px
+DECIMALS = 4
+CELL = "cell"
+INTERIOR = 1
+
+_DEFINITION = (
+    "The authors' script: predicted cells are the components (diagonal contact joins) of class 1, the insides; cells "
+    "are matched one to one where IoU >= the threshold; per image precision, recall, F1 and foreground Dice, rounded "
+    "to 4 decimals; mean and median of F1 over images."
+)
+_QUIRKS = (
+    "An image without a match has F1 0 and stays in the mean, even if neither side has a cell.",
+    "Without a predicted cell FN is counted as 0, although every cell is missed; recall is TP / all cells, so F1 does "
+    "not suffer.",
+    "The boundary class is dropped and not grown back, so a perfect network loses the rim of each cell; there is no "
+    "smallest size, a single pixel is a cell.",
+    "A ground-truth id in two pieces is one cell.",
+    "Foreground Dice is that of all cells against class 1, border cells included; both empty gives 1.",
+    "Images of 25,000,000 pixels and more are padded to multiples of 2000 and scored in tiles of 2000 x 2000, counts "
+    "summed.",
+    "Values are rounded per image before mean and median.",
+)
+_BORDER_QUIRKS = {
+    False: (
+        "Cells with a pixel in the outer 2 rows or columns are removed, from ground truth and prediction "
+        "independently: a border cell whose prediction stays clear of the border becomes a false positive.",
+        "In tiled images border cells of every tile are removed, so a cell across a tile's edge is lost on both "
+        "sides; padding keeps cells at the right and bottom border of the image where the size is no multiple of 2000.",
+    ),
+    True: (
+        "Cells at the border count. The authors' script fails on tiled images with this setting and leaves them out; "
+        "they are undefined here.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TileCounts:
+    """Summed counts of an image as the authors print them (`false_negative` is 0 in tiles without a prediction)."""
+
+    n_true: int
+    n_predicted: int
+    tp: int
+    fp: int
+    fn: int
+
+
+@dataclass(frozen=True)
+class Cells(EvaluationProtocol):
+    """The authors' scores with the plain ones beside them.
+
+    Attributes:
+        iou_thresholds: at which pairs match.
+        count_border_cells: the script's flag `count_bd_cells`.
+    """
+
+    name: ClassVar[str] = "cells"
+    ground_truth_suffix: ClassVar[str] = "_label"
+    iou_thresholds: tuple[float, ...] = (0.5,)
+    count_border_cells: bool = False
+
+    @property
+    def conventions(self) -> tuple[Convention, ...]:
+        settings = plain.PlainSettings(iou_thresholds=self.iou_thresholds, distances=False)
+        beside = plain.convention(settings, "gt-ids")
+        quirks = _QUIRKS + _BORDER_QUIRKS[self.count_border_cells]
+        return (Convention(self.name, _DEFINITION, quirks), replace(beside, quirks=()))
+
+    @property
+    def summary_keys(self) -> dict[str, str]:
+        return {CELL: str(INTERIOR)}
+
+    def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
+        if len(facts.shape) != 2:
+            raise EvaluationError(
+                f"case {pair.name}: the cells protocol scores 2D images, and this file holds a volume {facts.shape}"
+            )
+        if max(facts.prediction_values) > 2:
+            raise EvaluationError(
+                f"case {pair.name}: the prediction {pair.prediction} has label {max(facts.prediction_values)}; "
+                "expected the classes 0 background, 1 inside of cells, 2 boundary. For predicted instance ids use "
+                "--protocol plain --instances ids"
+            )
+
+    def score(self, pair: CasePair) -> list[Measurement]:
+        truth, prediction = (segmentation.array for segmentation in self.read(pair))
+        interior = prediction == INTERIOR
+        predicted = connected_components(interior)
+        result = []
+        for threshold in self.iou_thresholds:
+            result += self.authors_measurements(pair.name, truth, predicted, threshold)
+        settings = plain.PlainSettings(distances=False)
+        result += plain.score_masks(pair.name, CELL, truth > 0, interior, (1.0, 1.0), "px", settings)
+        return result + plain.score_objects(pair.name, CELL, truth, predicted, self.iou_thresholds)
+
+    def authors_measurements(
+        self, case: str, truth: np.ndarray, predicted: np.ndarray, threshold: float
+    ) -> list[Measurement]:
+        """What the authors' script prints for one image of ids (H, W), and the counts behind it."""
+        counts = authors_counts(truth, predicted, threshold, self.count_border_cells)
+        dice = _foreground_dice(truth, predicted)
+        at, detail = f"@{threshold:g}", f"IoU >= {threshold:g}"
+        if counts is None:
+            values = dict.fromkeys(("F1", "Precision", "Recall"), math.nan)
+            return [
+                Measurement(case, WHOLE_IMAGE, f"{name}{at}", value, "1", self.name, detail)
+                for name, value in values.items()
+            ]
+        precision = counts.tp / counts.n_predicted if counts.tp else 0.0
+        recall = counts.tp / counts.n_true if counts.tp else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if counts.tp else 0.0
+        scores = {f"F1{at}": f1, f"Precision{at}": precision, f"Recall{at}": recall}
+        if threshold == self.iou_thresholds[0]:
+            scores["Dice"] = dice
+        numbers = {
+            "true_num": counts.n_true, "pred_num": counts.n_predicted, "TP": counts.tp, "FP": counts.fp, "FN": counts.fn
+        }  # fmt: skip
+        return [
+            *(
+                Measurement(case, WHOLE_IMAGE, name, float(np.round(value, DECIMALS)), "1", self.name,
+                            "rounded to 4 decimals" if name == "Dice" else f"{detail}, rounded to 4 decimals")
+                for name, value in scores.items()
+            ),
+            *(
+                Measurement(case, WHOLE_IMAGE, f"{name}{at}", value, "count", self.name, detail, count=True)
+                for name, value in numbers.items()
+            ),
+        ]  # fmt: skip
+
+    def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
+        result = class_statistics(measurements, bootstrap)
+        for threshold in self.iou_thresholds:
+            own = [m for m in measurements if m.convention == self.name and m.metric == f"F1@{threshold:g}"]
+            result.append(median_statistic(own[0], [m.value for m in own], bootstrap))
+        beside = [measurement for measurement in measurements if measurement.convention == plain.NAME]
+        return result + pooled_object_f1(beside, bootstrap)
+
+    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
+        undefined = sorted({m.case for m in measurements if m.convention == self.name and math.isnan(m.value)})
+        if not undefined:
+            return ()
+        return (
+            f"The authors' script fails on images of 25,000,000 pixels and more when border cells count "
+            f"({', '.join(undefined)}); they are undefined here and left out of the means.",
+        )
+
+
+def authors_counts(
+    truth: np.ndarray, predicted: np.ndarray, threshold: float, count_border_cells: bool = False
+) -> TileCounts | None:
+    """Counts as the authors' script makes them; None where it fails.
+
+    Args:
+        truth, predicted: ids (H, W).
+        threshold: IoU at which cells match.
+        count_border_cells: keep cells at the border.
+    """
+    if truth.size < LARGE_IMAGE:
+        if not count_border_cells:
+            truth, predicted = without_border_objects(truth, BORDER), without_border_objects(predicted, BORDER)
+        return _tile_counts(truth, predicted, threshold)
+    if count_border_cells:
+        return None
+    parts = [
+        _tile_counts(without_border_objects(a, BORDER), without_border_objects(b, BORDER), threshold)
+        for a, b in zip(_tiles(truth), _tiles(predicted))
+    ]
+    return TileCounts(*(sum(getattr(part, name) for part in parts) for name in TileCounts.__dataclass_fields__))
+
+
+def _tile_counts(truth: np.ndarray, predicted: np.ndarray, threshold: float) -> TileCounts:
+    n_true, n_predicted = count_objects(truth), count_objects(predicted)
+    if not n_predicted:
+        return TileCounts(n_true, 0, 0, 0, 0)
+    counts = match_objects(truth, predicted, threshold)
+    return TileCounts(n_true, n_predicted, counts.tp, counts.fp, counts.fn)
+
+
+def _tiles(ids: np.ndarray) -> Iterator[np.ndarray]:
+    """Tiles of the image padded with background at the bottom and right; the pieces themselves are made one by one."""
+    for top in range(0, ids.shape[0], TILE):
+        for left in range(0, ids.shape[1], TILE):
+            piece = ids[top : top + TILE, left : left + TILE]
+            yield np.pad(piece, [(0, TILE - size) for size in piece.shape])
+
+
+def _foreground_dice(truth: np.ndarray, predicted: np.ndarray) -> float:
+    true, found = truth > 0, predicted > 0
+    total = int(true.sum()) + int(found.sum())
+    return 2 * int((true & found).sum()) / total if total else 1.0

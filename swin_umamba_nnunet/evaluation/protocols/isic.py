@@ -1,0 +1,133 @@
+"""Protocol "isic": how VM-UNet scores skin lesions, one confusion matrix over the pixels of all images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from swin_umamba_nnunet.evaluation import plain
+from swin_umamba_nnunet.evaluation.cases import CasePair
+from swin_umamba_nnunet.evaluation.errors import EvaluationError
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.records import Convention, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, pooled_statistic
+
+THRESHOLD = 0.5
+SIZE = 256  # px, at which the authors score
+LESION = "lesion"
+MAXIMUM = 255  # of masks stored as 0 and 255
+_POOLED = "pixels of all images together"
+_COUNTS = ("TP", "FP", "FN", "TN")
+
+# metric -> (counts of the numerator, counts of the denominator), each a weight per name in _COUNTS
+_RATIOS = {
+    "mIoU": ((1, 0, 0, 0), (1, 1, 1, 0)),
+    "DSC": ((2, 0, 0, 0), (2, 1, 1, 0)),
+    "Accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
+    "Sensitivity": ((1, 0, 0, 0), (1, 0, 1, 0)),
+    "Specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+}
+
+
+@dataclass(frozen=True)
+class Isic(EvaluationProtocol):
+    """The authors' pooled scores, with the plain ones per image beside them.
+
+    Attributes:
+        size: side in pixels to which ground truth and prediction are resized (bilinear, then threshold 0.5) before
+            anything is counted; None scores the files as they are.
+    """
+
+    name: ClassVar[str] = "isic"
+    size: int | None = SIZE
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise EvaluationError(f"ISIC size {self.size}: expected pixels, 1 or more")
+
+    @property
+    def conventions(self) -> tuple[Convention, ...]:
+        size = "at the files' own size" if self.size is None else f"resized to {self.size} x {self.size} (bilinear)"
+        definition = (
+            f"The authors' way: all pixels of all images, {size}, in one confusion matrix, foreground from 0.5 on; "
+            "mIoU = TP/(TP+FP+FN), DSC = 2TP/(2TP+FP+FN), accuracy, sensitivity and specificity of that matrix."
+        )
+        quirks = (
+            '"mIoU" is the IoU of the lesion alone, no mean over classes or images, and DSC = 2 IoU / (1 + IoU).',
+            "Large lesions dominate; images without a lesion matter only through their false positives.",
+            "A mask value of exactly 0.5 after resizing is foreground.",
+            "Ratios without a denominator are 0; without any foreground the authors' code stops with IndexError.",
+            "The authors resize images before the network, and so predict at 256 x 256; predictions at another size "
+            "are resized here like the masks.",
+        )
+        beside = (
+            f"Dice and IoU per image, {size}, averaged over images; an image without lesion in ground truth and "
+            "prediction is undefined, left out of the mean and counted."
+        )
+        return (Convention(self.name, definition, quirks), Convention(plain.NAME, beside))
+
+    @property
+    def summary_keys(self) -> dict[str, str]:
+        return {LESION: "1"}
+
+    def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
+        if len(facts.shape) != 2:
+            raise EvaluationError(
+                f"case {pair.name}: the isic protocol scores 2D images, and this file holds a volume {facts.shape}"
+            )
+        for path, found in ((pair.ground_truth, facts.truth_values), (pair.prediction, facts.prediction_values)):
+            if max(found) > 1 and not found <= {0, MAXIMUM}:
+                raise EvaluationError(
+                    f"case {pair.name}: {path} has the value {min(found - {0, 1})}; expected masks of 0 and 1, or of "
+                    "0 and 255"
+                )
+
+    def score(self, pair: CasePair) -> list[Measurement]:
+        truth, prediction = (_foreground(segmentation.array, self.size) for segmentation in self.read(pair))
+        settings = plain.PlainSettings(distances=False)
+        beside = plain.score_masks(pair.name, LESION, truth, prediction, (1.0, 1.0), "px", settings)
+        counts = [
+            Measurement(pair.name, LESION, measurement.metric, measurement.value, "px", self.name, count=True)
+            for measurement in beside
+            if measurement.metric in _COUNTS
+        ]
+        return counts + beside
+
+    def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
+        own = [measurement for measurement in measurements if measurement.convention == self.name]
+        counts = np.stack([[m.value for m in own if m.metric == name] for name in _COUNTS], axis=1)
+        result = []
+        for metric, (top, bottom) in _RATIOS.items():
+            head = Measurement("", LESION, metric, 0.0, "1", self.name)
+            result.append(pooled_statistic(head, counts @ top, counts @ bottom, bootstrap, _POOLED, empty=0.0))
+        return result + class_statistics(measurements, bootstrap)
+
+    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
+        foreground = ("TP", "FP", "FN")
+        if any(m.value for m in measurements if m.convention == self.name and m.metric in foreground):
+            return ()
+        return ("No image has foreground in ground truth or prediction: the authors' code stops with IndexError here.",)
+
+
+def confusion(probabilities: np.ndarray, masks: np.ndarray) -> dict[str, int]:
+    """Pooled counts of probabilities against masks in [0, 1], both foreground from 0.5 on; same shapes."""
+    prediction, truth = probabilities >= THRESHOLD, masks >= THRESHOLD
+    return {
+        "TP": int((truth & prediction).sum()),
+        "FP": int((~truth & prediction).sum()),
+        "FN": int((truth & ~prediction).sum()),
+        "TN": int((~truth & ~prediction).sum()),
+    }
+
+
+def _foreground(labels: np.ndarray, size: int | None) -> np.ndarray:
+    """Mask (H, W) or (size, size) of a label image with values 0 and 1, or 0 and 255."""
+    from scipy import ndimage
+
+    mask = (labels > 0).astype(np.float32)
+    if size is None or mask.shape == (size, size):
+        return mask >= THRESHOLD
+    # pixel centres aligned and the edge repeated, as PyTorch's bilinear interpolation without antialiasing does
+    factors = [size / side for side in mask.shape]
+    return ndimage.zoom(mask, factors, order=1, mode="nearest", grid_mode=True) >= THRESHOLD

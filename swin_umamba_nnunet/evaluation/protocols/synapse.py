@@ -1,0 +1,122 @@
+"""Protocol "synapse": how TransUNet, and VM-UNet after it, score the eight organs of the Synapse volumes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from swin_umamba_nnunet.evaluation import plain
+from swin_umamba_nnunet.evaluation.cases import CasePair, Segmentation, read_pair, read_segmentation
+from swin_umamba_nnunet.evaluation.errors import EvaluationError
+from swin_umamba_nnunet.evaluation.labels import LabelSet
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_known
+from swin_umamba_nnunet.evaluation.records import Convention, Measurement
+from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95
+
+LABELS = {
+    "Aorta": 1, "Gallbladder": 2, "Left kidney": 3, "Right kidney": 4, "Liver": 5, "Pancreas": 6, "Spleen": 7,
+    "Stomach": 8,
+}  # fmt: skip
+_PLAIN = plain.PlainSettings(medpy_hd95=True, spacing_free=True)
+
+_AUTHORS = Convention(
+    "synapse",
+    "The authors' way: MedPy's Dice and HD95 per volume and organ, HD95 in voxels, averaged over volumes and then over "
+    "the 8 organs; nothing is rounded.",
+    (
+        "An organ that is missed scores Dice 0 and HD95 0, the best distance: missing small organs lowers the HD95.",
+        "An organ that is predicted but absent scores Dice 1 and HD95 0; absent in both it scores Dice 0 and HD95 0.",
+        "HD95 counts voxels along every axis: a thick slice is as long as a pixel, spacing is not looked at.",
+        "Border voxels touch the outside by a face; the 95th percentile is that of both directed lists joined.",
+        "The authors predict slices at network size and bring the labels back by nearest neighbours with aligned "
+        "corner pixels (scipy.ndimage.zoom, order 0).",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Synapse(EvaluationProtocol):
+    """The authors' scores with the plain ones beside them.
+
+    Attributes:
+        resize_predictions: predictions may have slices of another size, which are brought to that of the ground
+            truth as the authors do; otherwise that is an error.
+    """
+
+    name: ClassVar[str] = "synapse"
+    resize_predictions: bool = False
+
+    @property
+    def conventions(self) -> tuple[Convention, ...]:
+        beside = plain.convention(_PLAIN)
+        text = " Here in voxels along every axis, as the authors count, but infinite where an organ is missed."
+        return (_AUTHORS, replace(beside, definition=beside.definition + text))
+
+    @property
+    def summary_keys(self) -> dict[str, str]:
+        return {organ: str(value) for organ, value in LABELS.items()}
+
+    def read(self, pair: CasePair) -> tuple[Segmentation, Segmentation]:
+        if not self.resize_predictions:
+            return read_pair(pair)
+        truth, prediction = read_segmentation(pair.ground_truth), read_segmentation(pair.prediction)
+        if truth.array.ndim == 3 and prediction.array.ndim == 3 and len(truth.array) == len(prediction.array):
+            slices = to_slice_size(prediction.array, truth.array.shape[1:])
+            return truth, replace(prediction, array=slices, spacing=truth.spacing)
+        return read_pair(pair)  # says what differs
+
+    def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
+        if len(facts.shape) != 3:
+            raise EvaluationError(
+                f"case {pair.name}: the synapse protocol scores volumes, and this file holds a 2D image {facts.shape}"
+            )
+        known = frozenset(range(len(LABELS) + 1))
+        for role, found in (("ground truth", facts.truth_values), ("prediction", facts.prediction_values)):
+            require_known(pair, found, known, role, "the synapse protocol")
+
+    def score(self, pair: CasePair) -> list[Measurement]:
+        truth, prediction = self.read(pair)
+        result = []
+        for organ, value in LABELS.items():
+            dice, hd95 = authors_scores(truth.array == value, prediction.array == value)
+            result += [
+                Measurement(pair.name, organ, "Dice", dice, "1", self.name),
+                Measurement(pair.name, organ, "HD95", hd95, "voxel", self.name, "border voxels"),
+            ]
+        labels = LabelSet({organ: (value,) for organ, value in LABELS.items()})
+        return result + plain.score_labels(
+            pair.name, truth.array, prediction.array, truth.spacing, truth.unit, labels, _PLAIN
+        )
+
+    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
+        missed = [
+            f"{m.case}/{m.label}"
+            for m in measurements
+            if m.convention == plain.NAME and m.metric == "HD95_medpy" and math.isinf(m.value)
+        ]
+        if not missed:
+            return ()
+        return (
+            f"Exactly one of ground truth and prediction has the organ at {', '.join(missed)}: HD95 0 by the authors' "
+            "way, infinite by the plain one.",
+        )
+
+
+def authors_scores(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
+    """Dice and HD95 (voxels) of two masks of one shape, empty cases as the authors have them."""
+    if prediction.any() and truth.any():
+        overlap = int((truth & prediction).sum())
+        return 2 * overlap / (int(truth.sum()) + int(prediction.sum())), border_voxel_hd95(truth, prediction)
+    return (1.0, 0.0) if prediction.any() else (0.0, 0.0)
+
+
+def to_slice_size(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Label slices (D, h, w) at the size (H, W) by nearest neighbours with aligned corner pixels."""
+    from scipy import ndimage
+
+    if labels.shape[1:] == tuple(size):
+        return labels
+    factors = [wanted / found for wanted, found in zip(size, labels.shape[1:])]
+    return np.stack([ndimage.zoom(plane, factors, order=0) for plane in labels])

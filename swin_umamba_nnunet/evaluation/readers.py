@@ -1,0 +1,93 @@
+"""nnU-Net's own readers, each for the files it can read, with damage noticed that they pass over."""
+
+import contextlib
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from swin_umamba_nnunet.evaluation.errors import EvaluationError
+
+# What nnU-Net's readers read, longest first so that ".nii.gz" is not taken for ".gz".
+FILE_ENDINGS = (".nii.gz", ".tiff", ".nrrd", ".gipl", ".nii", ".mha", ".png", ".bmp", ".tif")
+
+
+def read_array(path: Path, reader: str | None) -> tuple[np.ndarray, Sequence[float], tuple[float, ...], bool]:
+    """Read one file.
+
+    Args:
+        path: the file.
+        reader: name of an nnU-Net reader to use instead of the one for the ending.
+
+    Returns:
+        Array (C, D, H, W); spacing (3 values, z, y, x); direction cosines or (); whether the file has a spacing.
+
+    Raises:
+        EvaluationError: the file is not there, has an unknown ending, or cannot be read.
+    """
+    if not path.is_file():
+        raise EvaluationError(f"{path} does not exist; expected a label file")
+    chatter = io.StringIO()  # nnU-Net's readers print what is wrong
+    try:
+        if path.name.lower().endswith(".gz"):
+            require_whole_gzip(path)
+        with contextlib.redirect_stdout(chatter):
+            reader_class = named_reader(reader) if reader else reader_for(path)
+            array, properties = reader_class().read_seg(str(path))
+    except EvaluationError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise EvaluationError(f"{path} cannot be read as a label file ({reason}); is it damaged or empty?") from error
+    no_spacing = reader_class.__name__ == "NaturalImage2DIO" or "no spacing file" in chatter.getvalue()
+    direction = tuple(float(value) for value in properties.get("sitk_stuff", {}).get("direction", ()))
+    return array, properties["spacing"], direction, not no_spacing
+
+
+def require_whole_gzip(path: Path) -> None:
+    """Raise if a gzip file is cut off or damaged: SimpleITK reads what there is and fills up with zeros."""
+    with gzip.open(path) as file:
+        while file.read(1 << 22):
+            pass
+
+
+def reader_for(path: Path):
+    """The class of nnU-Net's reader for a file by its ending; a TIFF is 2D or 3D by what is in it.
+
+    Raises:
+        EvaluationError: nnU-Net has none for this ending.
+    """
+    from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+    from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+
+    name = path.name.lower()
+    if name.endswith((".tif", ".tiff")):
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            axes = file.series[0].axes
+        # nnU-Net's 3D reader would take an RGB image for a volume, its 2D reader a volume of 3 slices for RGB; what
+        # nnU-Net writes of 3 or 4 slices has them as separate colour planes (SYX), where a picture has YXS
+        return Tiff3DIO if len(axes) == 3 and not axes.endswith("S") else NaturalImage2DIO
+    for reader in (NaturalImage2DIO, SimpleITKIO, NibabelIO):
+        if name.endswith(tuple(reader.supported_file_endings)):
+            return reader
+    raise EvaluationError(f"{path}: nnU-Net has no reader for this ending; it reads {', '.join(FILE_ENDINGS)}")
+
+
+def named_reader(name: str):
+    """The class of nnU-Net's reader of that name.
+
+    Raises:
+        EvaluationError: nnU-Net has none.
+    """
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    try:
+        return recursive_find_reader_writer_by_name(name)
+    except RuntimeError as error:
+        raise EvaluationError(f"nnU-Net has no reader {name} (dataset.json, overwrite_image_reader_writer)") from error

@@ -1,0 +1,139 @@
+"""Distances between two surfaces, by the libraries that define them.
+
+`surface_distance` is DeepMind's implementation of Nikolov et al., "Deep learning to achieve clinically applicable
+segmentation of head and neck anatomy for radiotherapy" (2018): surfaces are made of elements between the voxel
+centres, each with its area (2D: length), so that results do not depend on how finely a surface is sampled.  `medpy`
+counts border voxels instead; the Synapse papers use it.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from swin_umamba_nnunet.evaluation.errors import EvaluationError
+
+INSTALL_LINE = 'pip install "swin_umamba_nnunet[evaluate]"'
+
+
+@dataclass(frozen=True)
+class SurfaceScores:
+    """Area-weighted scores of two surfaces.
+
+    Attributes:
+        nsd: normalised surface distance (surface Dice): part of both surfaces within the tolerance of the other.
+        hd95: the larger of the two directed 95th percentiles of distance, in the unit of the spacing.
+        assd: mean distance over both surfaces together, in the unit of the spacing.
+    """
+
+    nsd: float
+    hd95: float
+    assd: float
+
+
+UNDEFINED = SurfaceScores(math.nan, math.nan, math.nan)
+ONE_EMPTY = SurfaceScores(0.0, math.inf, math.inf)
+
+
+def surface_scores(
+    truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], tolerance: float
+) -> SurfaceScores:
+    """Scores of two masks.
+
+    Args:
+        truth, prediction: boolean masks of one shape, 2D or 3D; a 2D mask has a contour, not a surface.
+        spacing: per axis.
+        tolerance: largest distance that counts as agreement, in the unit of `spacing`.
+
+    Returns:
+        Undefined (NaN) where both masks are empty; 0 and infinite distances where exactly one is.
+    """
+    some_truth, some_prediction = bool(truth.any()), bool(prediction.any())
+    if not (some_truth or some_prediction):
+        return UNDEFINED
+    if not (some_truth and some_prediction):
+        return ONE_EMPTY
+    library, distances = _distances(truth, prediction, spacing)
+    nsd = library.compute_surface_dice_at_tolerance(distances, tolerance)
+    hd95 = library.compute_robust_hausdorff(distances, 95)
+    to_prediction, to_truth = distances["distances_gt_to_pred"], distances["distances_pred_to_gt"]
+    truth_areas, prediction_areas = distances["surfel_areas_gt"], distances["surfel_areas_pred"]
+    total = float(np.sum(to_prediction * truth_areas) + np.sum(to_truth * prediction_areas))
+    assd = total / float(np.sum(truth_areas) + np.sum(prediction_areas))
+    return SurfaceScores(float(nsd), float(hd95), assd)
+
+
+def surface_dice(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], tolerance: float) -> float:
+    """The NSD alone; see `surface_scores`."""
+    return surface_scores(truth, prediction, spacing, tolerance).nsd
+
+
+def border_voxel_hd95(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | None = None) -> float:
+    """HD95 as MedPy defines it: 95th percentile of both directed lists of border-voxel distances joined.
+
+    Args:
+        truth, prediction: boolean masks of one shape.
+        spacing: per axis; None counts voxels along every axis.
+
+    Returns:
+        NaN where both masks are empty, infinity where exactly one is.
+    """
+    some_truth, some_prediction = bool(truth.any()), bool(prediction.any())
+    if not (some_truth or some_prediction):
+        return math.nan
+    if not (some_truth and some_prediction):
+        return math.inf
+    hd95 = _medpy_hd95()
+    box = union_box(truth, prediction)  # everything outside is background, so the distances stay the same
+    return float(hd95(prediction[box], truth[box], voxelspacing=spacing))
+
+
+def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
+    """Slices of the smallest box around both masks; full slices where both are empty."""
+    either = truth | prediction
+    box = []
+    for axis in range(either.ndim):
+        (filled,) = np.nonzero(either.any(axis=tuple(other for other in range(either.ndim) if other != axis)))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(None))
+    return tuple(box)
+
+
+def check_installed() -> None:
+    """Raise now rather than after the files were read if surface-distance is missing."""
+    _library()
+
+
+def check_medpy_installed() -> None:
+    """The same for MedPy."""
+    _medpy_hd95()
+
+
+def _medpy_hd95():
+    try:
+        from medpy.metric.binary import hd95
+    except ImportError as error:
+        raise EvaluationError(f"this HD95 is MedPy's, which is not installed; get it with   {INSTALL_LINE}") from error
+    return hd95
+
+
+def _library():
+    try:
+        import surface_distance
+    except ImportError as error:
+        raise EvaluationError(
+            f"surface distances need the surface-distance package, which is not installed; get it with   {INSTALL_LINE}"
+        ) from error
+    return surface_distance
+
+
+def _distances(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float]):
+    library = _library()
+    box = union_box(truth, prediction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it uses SciPy's old module names
+        found = library.compute_surface_distances(
+            np.ascontiguousarray(truth[box]), np.ascontiguousarray(prediction[box]), tuple(spacing)
+        )
+    return library, found

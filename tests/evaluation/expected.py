@@ -1,0 +1,46 @@
+"""What the authors' scripts and the plain convention give on the golden evaluation files."""
+
+import functools
+import json
+import math
+
+from tests.golden import FOLDER
+
+GOLDEN = FOLDER / "evaluation"
+ROUNDED, UNROUNDED = 1e-12, 1e-9  # tolerances that expected.json states
+
+
+@functools.cache
+def expected() -> dict:
+    return _floats(json.loads((GOLDEN / "expected.json").read_text()))
+
+
+def same(found: float, wanted: float | None, tolerance: float) -> bool:
+    """Equal within the tolerance; undefined (None or NaN) equals undefined, infinite equals infinite."""
+    wanted = math.nan if wanted is None else wanted
+    if math.isnan(wanted) or math.isinf(wanted):
+        return math.isnan(found) if math.isnan(wanted) else found == wanted
+    return abs(found - wanted) <= tolerance
+
+
+def assert_cases(result, wanted: dict, metric: str, convention: str, tolerance: float) -> None:
+    """Case -> class -> value, all of them."""
+    for case, classes in wanted.items():
+        for label, value in classes.items():
+            found = result.value(case, label, metric, convention)
+            assert same(found, value, tolerance), (case, label, metric, convention, found, value)
+
+
+def assert_means(result, wanted: dict, metric: str, convention: str, tolerance: float = UNROUNDED) -> None:
+    """Class -> mean, all of them."""
+    for label, value in wanted.items():
+        found = result.statistic(metric, label, convention).mean
+        assert same(found, value, tolerance), (label, metric, convention, found, value)
+
+
+def _floats(entry):
+    if isinstance(entry, dict):
+        return {key: _floats(value) for key, value in entry.items()}
+    if isinstance(entry, list):
+        return [_floats(value) for value in entry]
+    return float(entry) if entry in ("nan", "inf") else entry

@@ -1,0 +1,50 @@
+"""Small label files of every kind."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from skimage import io
+
+SPACING = (3.0, 1.5, 0.5)  # z, y, x in mm
+
+
+def write_volume(path: Path, labels: np.ndarray, spacing=SPACING) -> Path:
+    """A NIfTI, NRRD or MHA file of a label array (D, H, W) or (H, W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(labels)
+    image.SetSpacing([float(value) for value in spacing[::-1][: labels.ndim]])
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_image(path: Path, labels: np.ndarray) -> Path:
+    """A PNG, BMP or TIFF file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".tif", ".tiff"):
+        colours = labels.ndim == 3 and labels.shape[-1] in (3, 4)
+        tifffile.imwrite(path, labels, photometric="rgb" if colours else "minisblack")
+    else:
+        io.imsave(path, labels, check_contrast=False)
+    return path
+
+
+def blobs(seed: int, shape=(20, 24), classes: int = 3) -> np.ndarray:
+    """A label map with boxes of the classes 1 ... `classes`, uint8."""
+    generator = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.uint8)
+    for value in range(1, classes + 1):
+        start = [generator.integers(0, max(1, size // 2)) for size in shape]
+        labels[tuple(slice(s, s + max(2, size // 3)) for s, size in zip(start, shape))] = value
+    return labels
+
+
+def write_folders(root: Path, n_cases: int = 3, shape=(20, 24), ending: str = ".png") -> tuple[Path, Path]:
+    """Ground truth and predictions, slightly different."""
+    write = write_image if ending in (".png", ".bmp", ".tif", ".tiff") else write_volume
+    for case in range(n_cases):
+        truth = blobs(case, shape)
+        write(root / "gt" / f"case_{case}{ending}", truth)
+        write(root / "pred" / f"case_{case}{ending}", np.roll(truth, 1, axis=-1))
+    return root / "gt", root / "pred"

@@ -1,0 +1,188 @@
+"""Pairing and reading of label files, and what is said about bad ones."""
+
+import json
+
+import numpy as np
+import pytest
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+
+from swin_umamba_nnunet.evaluation import EvaluationError, pair_cases, read_pair, read_segmentation
+from swin_umamba_nnunet.evaluation.cases import FILE_ENDINGS, CasePair
+from tests.evaluation.files import SPACING, blobs, write_folders, write_image, write_volume
+
+VOLUME = blobs(0, (4, 6, 8))
+IMAGE = blobs(1)
+
+
+def touch(folder, *names):
+    folder.mkdir(exist_ok=True, parents=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_volume_formats(tmp_path, ending):
+    found = read_segmentation(write_volume(tmp_path / f"a{ending}", VOLUME))
+    np.testing.assert_array_equal(found.array, VOLUME)
+    assert found.spacing == pytest.approx(SPACING)
+    assert found.unit == "mm"
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".tiff"])
+def test_image_formats_have_no_millimetres(tmp_path, ending):
+    found = read_segmentation(write_image(tmp_path / f"a{ending}", IMAGE))
+    np.testing.assert_array_equal(found.array, IMAGE)
+    assert (found.spacing, found.unit) == ((1.0, 1.0), "px")
+
+
+def test_two_dimensional_nifti_keeps_its_millimetres(tmp_path):
+    found = read_segmentation(write_volume(tmp_path / "a.nii.gz", IMAGE, (1.5, 0.5)))
+    assert found.array.shape == IMAGE.shape
+    assert (found.spacing, found.unit) == ((1.5, 0.5), "mm")
+
+
+def test_a_volume_of_one_slice_is_an_image(tmp_path):
+    found = read_segmentation(write_volume(tmp_path / "a.nii.gz", VOLUME[:1]))
+    assert found.array.shape == VOLUME.shape[1:]
+    assert (found.spacing, found.unit) == (SPACING[1:], "mm")
+
+
+@pytest.mark.parametrize("slices", [3, 4, 7])
+def test_tiff_volumes(tmp_path, slices):
+    """Also those of 3 or 4 slices, which look like colours."""
+    volume = blobs(2, (slices, 9, 11))
+    path = write_image(tmp_path / "a.tif", volume)
+    found = read_segmentation(path)
+    np.testing.assert_array_equal(found.array, volume)
+    assert (found.spacing, found.unit) == ((1.0, 1.0, 1.0), "voxel")
+    (tmp_path / "a.json").write_text(json.dumps({"spacing": SPACING}))
+    found = read_segmentation(path)
+    assert (found.spacing, found.unit) == (SPACING, "mm")
+
+
+@pytest.mark.filterwarnings("ignore:.*tifffile.*:DeprecationWarning")
+@pytest.mark.parametrize("slices", [1, 3, 4, 7])
+def test_tiff_volumes_that_nnunet_wrote(tmp_path, slices):
+    volume = blobs(2, (slices, 9, 11))
+    Tiff3DIO().write_seg(volume, str(tmp_path / "a.tif"), {"spacing": list(SPACING)})
+    found = read_segmentation(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found.array, volume[0] if slices == 1 else volume)
+
+
+def test_instance_ids_above_255(tmp_path):
+    ids = np.arange(480, dtype=np.uint16).reshape(20, 24) * 100
+    np.testing.assert_array_equal(read_segmentation(write_image(tmp_path / "a.png", ids)).array, ids)
+
+
+def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
+    found = read_segmentation(write_volume(tmp_path / "a.nii.gz", VOLUME.astype(np.float32)))
+    assert found.array.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (VOLUME * np.float32(0.5), "fractions such as [01].5"),
+        (VOLUME.astype(np.int16) - 1, "negative value -1"),
+        (np.full((2, 3, 4), np.nan, np.float32), "not finite"),
+    ],
+)
+def test_values_that_are_no_labels(tmp_path, values, message):
+    path = write_volume(tmp_path / "odd.mha", values)
+    with pytest.raises(EvaluationError, match=f"odd.mha has .*{message}"):
+        read_segmentation(path)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_are_no_labels(tmp_path, ending, channels):
+    path = write_image(tmp_path / f"colour{ending}", np.repeat(IMAGE[..., None], channels, axis=-1))
+    with pytest.raises(EvaluationError, match=f"colour{ending} has {channels} channels"):
+        read_segmentation(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    # SimpleITK fills up GIPL files that are too short without a word
+    [(e, c) for e in FILE_ENDINGS for c in ("empty", "noise", "cut") if (e, c) != (".gipl", "cut")],
+)
+def test_damaged_files(tmp_path, ending, content):
+    generator = np.random.default_rng(0)
+    path = tmp_path / f"bad{ending}"
+    if content == "cut":
+        volume = generator.integers(0, 9, (8, 16, 16), dtype=np.uint8)
+        pixels = ending in (".png", ".bmp", ".tif", ".tiff")
+        (write_image if pixels else write_volume)(path, volume[0] if pixels else volume)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.write_bytes(b"" if content == "empty" else generator.bytes(2000))
+    with pytest.raises(EvaluationError, match=r"bad\.\S+ cannot be read as a label file"):
+        read_segmentation(path)
+
+
+def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
+    truth = touch(tmp_path / "gt", "b_label.tiff", "a_label.tiff", ".hidden.tiff", "notes.txt", "dataset.json")
+    predicted = touch(tmp_path / "pred", "a.png", "b.png", "plans.json", "a.npz")
+    (predicted / "sub.png").mkdir()
+    pairs = pair_cases(truth, predicted, ground_truth_suffix="_label")
+    assert pairs == [CasePair(name, truth / f"{name}_label.tiff", predicted / f"{name}.png") for name in "ab"]
+
+
+def test_missing_and_extra_cases_are_named(tmp_path):
+    truth = touch(tmp_path / "gt", *(f"c{i:02d}.png" for i in range(15)))
+    predicted = touch(tmp_path / "pred", "c00.png", "other.png")
+    with pytest.raises(EvaluationError, match=r"14 cases without a prediction .*c01, .* and 4 more; 1 case .*: other"):
+        pair_cases(truth, predicted)
+    assert [pair.name for pair in pair_cases(truth, predicted, allow_missing=True)] == ["c00"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        ((), {}, r"no label files \(it is empty\)"),
+        (("a.jpg", "b.jpg"), {}, r"no label files \(it has .jpg files\)"),
+        (("a.png", "b.nii.gz"), {}, "1 .png, 1 .nii.gz; say which with --file-ending"),
+        (("a.png",), {"file_ending": ".nrrd"}, "expected files ending in .nrrd"),
+        (("a.png", "a_label.png"), {"ground_truth_suffix": "_label"}, "both case a"),
+        (("z.png",), {}, "no case of .* has a prediction"),
+    ],
+)
+def test_bad_folders(tmp_path, names, options, message):
+    truth, predicted = touch(tmp_path / "gt", *names), touch(tmp_path / "pred", "a.png", "b.png")
+    with pytest.raises(EvaluationError, match=message):
+        pair_cases(truth, predicted, **options)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(EvaluationError, match="prediction folder .* does not exist"):
+        pair_cases(touch(tmp_path / "gt", "a.png"), tmp_path / "nowhere")
+
+
+def test_file_ending_picks(tmp_path):
+    truth = touch(tmp_path / "gt", "a.png", "a.nii.gz")
+    assert pair_cases(truth, truth, file_ending=".nii.gz")[0].prediction == truth / "a.nii.gz"
+
+
+def test_differing_shape(tmp_path):
+    truth, predicted = write_folders(tmp_path, 1)
+    write_image(predicted / "case_0.png", IMAGE[:-1])
+    with pytest.raises(EvaluationError, match=r"case case_0: .*\(20, 24\) and the prediction .*\(19, 24\)"):
+        read_pair(pair_cases(truth, predicted)[0])
+
+
+def test_differing_spacing(tmp_path):
+    pair = CasePair("a", tmp_path / "gt/a.nii.gz", tmp_path / "pred/a.nii.gz")
+    write_volume(pair.ground_truth, VOLUME)
+    write_volume(pair.prediction, VOLUME, (3.0, 1.5, 0.50001))  # as after rounding in a header
+    read_pair(pair)
+    write_volume(pair.prediction, VOLUME, (3.0, 1.5, 0.6))
+    with pytest.raises(EvaluationError, match="case a: .*3 x 1.5 x 0.5 mm .* 3 x 1.5 x 0.6 mm"):
+        read_pair(pair)
+
+
+def test_a_reader_by_name(tmp_path):
+    path = write_volume(tmp_path / "a.nii.gz", VOLUME)
+    np.testing.assert_array_equal(read_segmentation(path, "NibabelIO").array, VOLUME)
+    with pytest.raises(EvaluationError, match="no reader Nonsense"):
+        read_segmentation(path, "Nonsense")

@@ -1,0 +1,305 @@
+"""Whole evaluations: files written, bad input, options, processes."""
+
+import csv
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics, load_summary_json
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+
+from swin_umamba_nnunet.evaluation import EvaluationError, evaluate_folders
+from swin_umamba_nnunet.evaluation.workers import CaseWorkers
+from tests.evaluation import worker_functions
+from tests.evaluation.files import blobs, write_folders, write_image, write_volume
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = {"processes": 1, "resamples": 20}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return write_folders(tmp_path)
+
+
+def read_metrics(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_csv_has_every_value(folders, tmp_path):
+    result = evaluate_folders(*folders, output=tmp_path / "out", **FAST)
+    found = read_metrics(tmp_path / "out")
+    assert list(found[0]) == ["case", "class", "metric", "value", "unit", "convention"]
+    assert len(found) == len(result.measurements) == 3 * 3 * 9
+    for row, measurement in zip(found, result.measurements):
+        value = float(row["value"])
+        assert value == measurement.value or math.isnan(value) == math.isnan(measurement.value)
+    assert {row["unit"] for row in found} == {"1", "px"}
+    assert {row["convention"] for row in found} == {"plain", "plain: tolerance 2 px"}
+
+
+def test_summary_json_is_nnunets_and_more(folders, tmp_path):
+    result = evaluate_folders(*folders, output=tmp_path / "out", **FAST)
+    found = load_summary_json(str(tmp_path / "out/summary.json"))
+    per_case = [
+        compute_metrics(str(pair.ground_truth), str(pair.prediction), NaturalImage2DIO(), [1, 2, 3])
+        for pair in result.cases
+    ]
+    assert {"foreground_mean", "mean", "metric_per_case"} <= set(found)
+    metrics = per_case[0]["metrics"][1].keys()
+    for key, metric in itertools.product((1, 2, 3), metrics):
+        mean = np.mean([case["metrics"][key][metric] for case in per_case])
+        assert found["mean"][key][metric] == pytest.approx(mean, rel=1e-12)
+    for metric in metrics:
+        mean = np.mean([found["mean"][key][metric] for key in (1, 2, 3)])
+        assert found["foreground_mean"][metric] == pytest.approx(mean, rel=1e-12)
+    for ours, theirs in zip(found["metric_per_case"], per_case):
+        for name in ("reference_file", "prediction_file"):
+            assert ours[name] == theirs[name]
+        for key, metric in itertools.product((1, 2, 3), metrics):
+            assert ours["metrics"][key][metric] == pytest.approx(float(theirs["metrics"][key][metric]), rel=1e-12)
+    ours = found["swin_umamba_evaluation"]
+    assert ours["protocol"] == "plain"
+    assert len(ours["statistics"]) == len(result.statistics)
+    assert ours["conventions"][0]["definition"]
+
+
+def test_the_authors_values_are_named_in_summary_json(tmp_path):
+    truth, predicted = write_folders(tmp_path, 2)
+    evaluate_folders(truth, predicted, protocol="endoscopy", output=tmp_path / "out", **FAST)
+    content = json.loads((tmp_path / "out/summary.json").read_text())
+    assert {"Dice", "NSD", "DSC (endoscopy)", "NSD (endoscopy)"} <= set(content["mean"]["1"])
+    assert len(content["swin_umamba_evaluation"]["image_values"]) == 2 * 5
+
+
+def test_nothing_of_others_is_overwritten(folders, tmp_path):
+    evaluate_folders(*folders, output=tmp_path / "out", **FAST)
+    evaluate_folders(*folders, output=tmp_path / "out", **FAST)  # our own files are
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.csv", "summary.json"]
+    foreign = folders[1] / "summary.json"
+    foreign.write_text('{"foreground_mean": {}}')
+    with pytest.raises(EvaluationError, match="summary.json was written by something else"):
+        evaluate_folders(*folders, output=folders[1], **FAST)
+    assert foreign.read_text() == '{"foreground_mean": {}}'
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "metrics.csv").write_text("epoch,loss\n")
+    with pytest.raises(EvaluationError, match="metrics.csv is not ours"):
+        evaluate_folders(*folders, output=other, **FAST)
+    with pytest.raises(EvaluationError, match="is a file; expected a folder"):
+        evaluate_folders(*folders, output=foreign, **FAST)
+
+
+def test_several_processes_give_the_same(folders):
+    results = [evaluate_folders(*folders, processes=processes, resamples=20) for processes in (1, 2)]
+    assert repr(results[0].measurements) == repr(results[1].measurements)
+    assert repr(results[0].statistics) == repr(results[1].statistics)
+
+
+def test_all_bad_cases_are_told_before_anything_is_scored(folders, tmp_path):
+    truth, predicted = folders
+    write_image(predicted / "case_0.png", np.zeros((3, 3), np.uint8))
+    (predicted / "case_2.png").write_bytes(b"noise")
+    with pytest.raises(EvaluationError, match=r"(?s)2 of 3 cases .*case_0: .*\(3, 3\).*case_2.png cannot be read"):
+        evaluate_folders(truth, predicted, output=tmp_path / "out", **FAST)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_labels_that_dataset_json_does_not_know(folders, tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1, "b": 2}}))
+    with pytest.raises(EvaluationError, match=r"(?s)has label 3, which .*dataset.json does not know; expected 0 to 2"):
+        evaluate_folders(*folders, **FAST)  # found beside the ground truth's folder
+    result = evaluate_folders(*folders, labels=["1", "odd=2,3"], **FAST)
+    assert {m.label for m in result.measurements} == {"1", "odd"}
+
+
+def test_dataset_json_beside_the_predictions_comes_first(folders, tmp_path):
+    for folder, name in ((tmp_path, "wrong"), (folders[1], "right")):
+        labels = {"background": 0, name: 1, "b": 2, "c": 3}
+        (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    result = evaluate_folders(*folders, **FAST)
+    assert {m.label for m in result.measurements} == {"right", "b", "c"}
+    assert any("right = 1" in note and str(folders[1]) in note for note in result.notes)
+
+
+def test_a_class_that_is_nowhere_is_said(folders):
+    result = evaluate_folders(*folders, labels=["1", "9"], **FAST)
+    assert any("In no file" in note and note.endswith("9") for note in result.notes)
+    assert result.statistic("Dice", "9").n_undefined == 3
+
+
+def test_background_only_needs_labels(tmp_path):
+    for side in ("gt", "pred"):
+        write_image(tmp_path / side / "a.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(EvaluationError, match="nothing to score"):
+        evaluate_folders(tmp_path / "gt", tmp_path / "pred", **FAST)
+    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", labels=[1], **FAST)
+    assert math.isnan(result.value("a", "1", "Dice"))
+
+
+def test_cases_left_out_are_named(folders):
+    (folders[1] / "case_1.png").unlink()
+    (folders[0] / "case_2.png").unlink()
+    result = evaluate_folders(*folders, allow_missing=True, **FAST)
+    assert [pair.name for pair in result.cases] == ["case_0"]
+    assert "Left out, no prediction (1): case_1" in result.notes
+    assert "Left out, no ground truth (1): case_2" in result.notes
+
+
+def test_millimetres_and_voxels_do_not_mix(tmp_path):
+    for number, volume in enumerate((blobs(0, (3, 9, 9)), blobs(1, (3, 9, 9)))):
+        for side in ("gt", "pred"):
+            write_image(tmp_path / side / f"{number}.tif", volume)
+            if number:
+                (tmp_path / side / f"{number}.json").write_text(json.dumps({"spacing": [1, 1, 1]}))
+    with pytest.raises(EvaluationError, match="different units"):
+        evaluate_folders(tmp_path / "gt", tmp_path / "pred", **FAST)
+
+
+def test_directions_that_differ_are_said(tmp_path):
+    import SimpleITK as sitk
+
+    truth, predicted = write_folders(tmp_path, 1, (3, 9, 9), ".nii.gz")
+    image = sitk.ReadImage(str(predicted / "case_0.nii.gz"))
+    image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1))
+    sitk.WriteImage(image, str(predicted / "case_0.nii.gz"))
+    result = evaluate_folders(truth, predicted, **FAST)
+    assert any("different directions" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "message"),
+    [
+        ("nonsense", {}, "expected one of plain, abdomen"),
+        ("abdomen", {"labels": [1]}, "takes no --labels.*--protocol plain"),
+        ("synapse", {"tolerance": 2}, "takes no --tolerance"),
+        ("plain", {"isic_size": 64}, "takes no --isic-size.*--protocol isic"),
+        ("plain", {"tolerance": ["x"]}, "--tolerance x"),
+        ("plain", {"tolerance": -1.0}, "--tolerance -1"),
+        ("plain", {"labels": [1], "tolerance": ["liver=2"]}, "names liver, which is no class"),
+        ("plain", {"labels": [1], "dataset_json": "dataset.json"}, "give one of them"),
+        ("plain", {"labels": [1], "instances": "ids"}, "leave the labels out"),
+        ("plain", {"instances": "nonsense"}, "expected one of components, ids"),
+        ("isic", {"isic_size": -1}, "ISIC size -1"),
+        ("plain", {"processes": 0}, "processes 0"),
+        ("plain", {"resamples": 0}, "resamples 0"),
+        ("abdomen", {}, "scores volumes"),
+        ("isic", {}, "expected masks of 0 and 1"),
+        ("cells", {}, "has label 3; expected the classes 0 background"),
+    ],
+)
+def test_bad_options(folders, protocol, options, message):
+    with pytest.raises(EvaluationError, match=message):
+        evaluate_folders(*folders, protocol=protocol, **{**FAST, **options})
+
+
+@pytest.mark.parametrize("protocol", ["endoscopy", "cells", "isic"])
+def test_image_protocols_refuse_volumes(tmp_path, protocol):
+    folders = write_folders(tmp_path, 1, (4, 9, 9), ".nii.gz")
+    with pytest.raises(EvaluationError, match="scores 2D images"):
+        evaluate_folders(*folders, protocol=protocol, **FAST)
+
+
+@pytest.mark.parametrize(("protocol", "known"), [("abdomen", 13), ("synapse", 8)])
+def test_organ_protocols_refuse_unknown_labels(tmp_path, protocol, known):
+    volume = np.zeros((3, 9, 9), np.uint8)
+    volume[1, 2:5, 2:5] = known + 1
+    for side in ("gt", "pred"):
+        write_volume(tmp_path / side / "a.nii.gz", volume)
+    with pytest.raises(EvaluationError, match=rf"has label {known + 1}, which the {protocol} .*expected 0 to {known}"):
+        evaluate_folders(tmp_path / "gt", tmp_path / "pred", protocol=protocol, **FAST)
+
+
+@pytest.mark.parametrize("library", ["surface_distance", "medpy.metric.binary"])
+def test_missing_libraries_are_said_before_reading(folders, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(EvaluationError, match=r"not installed; get it with   pip install .*\[evaluate\]"):
+        evaluate_folders("not", "read", medpy_hd95=True, **FAST)
+    result = evaluate_folders(*folders, distances=False, **FAST)  # needs neither
+    assert "NSD" not in {m.metric for m in result.measurements}
+    assert "NSD" not in result.conventions[0].definition
+
+
+def test_fuzzed_folders(tmp_path):
+    """Whatever bytes are in the files: an `EvaluationError` or finite work, nothing else."""
+    generator = np.random.default_rng(0)
+    good = write_volume(tmp_path / "good.nii.gz", blobs(0, (4, 9, 9))).read_bytes()
+    image = write_image(tmp_path / "good.png", blobs(0)).read_bytes()
+    for trial in range(40):
+        ending, content = ((".nii.gz", good), (".png", image))[trial % 2]
+        folder = tmp_path / f"trial{trial}"
+        for side in ("gt", "pred"):
+            (folder / side).mkdir(parents=True)
+            broken = bytearray(content)
+            for position in generator.integers(0, len(broken), trial % 5):
+                broken[position] = generator.integers(256)
+            (folder / side / f"a{ending}").write_bytes(broken)
+        try:
+            evaluate_folders(folder / "gt", folder / "pred", **FAST)
+        except EvaluationError as error:
+            said = str(error)
+        else:
+            said = "case a"
+        assert any(words in said for words in (f"a{ending}", "case a", "nothing to score"))
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_dead_worker_is_an_error_and_no_hang():
+    with CaseWorkers(2, 6, False) as workers, pytest.raises(EvaluationError, match="worker process died while testing"):
+        workers.map(worker_functions.die_at_three, range(6), "testing")
+
+
+def test_an_error_does_not_wait_for_other_cases(tmp_path):
+    finished = tmp_path / "finished"
+
+    def map_both():
+        with CaseWorkers(2, 2, False) as workers:
+            workers.map(worker_functions.sleep_or_fail, [str(finished), ""], "testing")
+
+    with pytest.raises(ZeroDivisionError):
+        map_both()
+    assert not finished.exists()
+
+
+_INTERRUPTED = """
+import sys
+from swin_umamba_nnunet.evaluation.workers import CaseWorkers
+from tests.evaluation.worker_functions import sleep_then_touch
+if __name__ == "__main__":
+    with CaseWorkers(2, 4, False) as workers:
+        workers.map(abs, range(4), "warming up")
+        print("ready", flush=True)
+        workers.map(sleep_then_touch, [sys.argv[1]] * 4, "sleeping")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to interrupt")
+def test_interrupt_ends_everything(tmp_path):
+    script, finished = tmp_path / "script.py", tmp_path / "finished"
+    script.write_text(_INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(finished)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to the workers too
+        _, errors = process.communicate(
+            timeout=60
+        )  # ends when nobody holds the pipes any more, so with the last worker
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert errors.count("KeyboardInterrupt") == 1
+    assert not finished.exists()

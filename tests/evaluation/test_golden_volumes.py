@@ -1,0 +1,172 @@
+"""The abdomen and Synapse protocols give what the authors' scripts give, and the plain values beside them."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from swin_umamba_nnunet.evaluation import ALL_CLASSES, EvaluationError, evaluate_folders
+from swin_umamba_nnunet.evaluation.cases import pair_cases, read_pair
+from swin_umamba_nnunet.evaluation.protocols import abdomen, synapse
+from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, assert_means, expected, same
+
+
+@pytest.fixture(scope="module")
+def abdomen_result():
+    folder = GOLDEN / "abdomen"
+    return evaluate_folders(
+        folder / "gt", folder / "pred", protocol="abdomen", medpy_hd95=True, processes=1, resamples=10
+    )
+
+
+@pytest.mark.parametrize("metric", ["DSC", "NSD"])
+def test_abdomen_authors(abdomen_result, metric):
+    wanted = expected()["abdomen"]["authors"][metric]
+    wanted = wanted.get("guarded_on_all_cases", wanted)
+    assert_cases(abdomen_result, wanted["per_case"], metric, "abdomen", ROUNDED)
+    assert_means(abdomen_result, wanted["per_organ_mean"], metric, "abdomen")
+    assert abs(abdomen_result.statistic(metric, ALL_CLASSES, "abdomen").mean - wanted["mean"]) <= UNROUNDED
+
+
+def test_abdomen_authors_before_rounding():
+    wanted = expected()["abdomen"]["authors"]
+    dsc, nsd = wanted["DSC"]["per_case_unrounded"], wanted["NSD"]["guarded_on_all_cases"]["per_case_unrounded"]
+    for pair in pair_cases(GOLDEN / "abdomen/gt", GOLDEN / "abdomen/pred"):
+        truth, prediction = read_pair(pair)
+        for organ in abdomen.ORGANS:
+            found = abdomen.authors_scores(organ, truth, prediction)
+            assert same(found[0], dsc[pair.name][organ], UNROUNDED)
+            assert same(found[1], nsd[pair.name][organ], UNROUNDED)
+
+
+def test_abdomen_says_where_the_authors_script_crashes(abdomen_result):
+    (failing,) = expected()["abdomen"]["authors"]["NSD"]["guarded_on_all_cases"]["failing_entries"]
+    assert any(f"{failing['case']}/{failing['organ']}" in note for note in abdomen_result.notes)
+    row = abdomen_result.statistic("NSD", failing["organ"], "abdomen")
+    assert row.n_undefined == 1
+
+
+@pytest.mark.parametrize(
+    ("removed", "dsc", "nsd"),
+    [
+        ("amos_0605", "DSC_without_the_failing_case", "script_without_the_failing_case"),
+        ("amos_0601", "DSC_if_a_prediction_is_missing", None),
+    ],
+)
+def test_abdomen_without_a_prediction(tmp_path, removed, dsc, nsd):
+    shutil.copytree(GOLDEN / "abdomen/pred", tmp_path / "pred")
+    (tmp_path / "pred" / f"{removed}.nii.gz").unlink()
+    folders = GOLDEN / "abdomen/gt", tmp_path / "pred"
+    with pytest.raises(EvaluationError, match=f"1 case without a prediction .*{removed}"):
+        evaluate_folders(*folders, protocol="abdomen", processes=1)
+    result = evaluate_folders(*folders, protocol="abdomen", processes=1, allow_missing=True, resamples=10)
+    assert any(removed in note for note in result.notes)
+    authors = expected()["abdomen"]["authors"]
+    wanted = {"DSC": authors[dsc], "NSD": authors["NSD"][nsd] if nsd else None}
+    for metric, values in wanted.items():
+        if values is not None:
+            assert_means(result, values["per_organ_mean"], metric, "abdomen")
+            assert abs(result.statistic(metric, ALL_CLASSES, "abdomen").mean - values["mean"]) <= UNROUNDED
+
+
+@pytest.mark.parametrize(("metric", "key"), [("Dice", "dice"), ("NSD", "nsd")])
+def test_abdomen_plain_scores(abdomen_result, metric, key):
+    wanted = expected()["abdomen"]["plain"][key]
+    assert_cases(abdomen_result, wanted["per_case"], metric, "plain", UNROUNDED)
+    assert_means(abdomen_result, wanted["per_organ_mean_undefined_ignored"], metric, "plain")
+    overall = abdomen_result.statistic(metric, ALL_CLASSES)
+    assert abs(overall.mean - wanted["mean_undefined_ignored"]) <= UNROUNDED
+    assert abs(overall.mean_undefined_as_1 - wanted["mean_undefined_as_1"]) <= UNROUNDED
+    for organ, value in wanted["per_organ_mean_undefined_as_1"].items():
+        row = abdomen_result.statistic(metric, organ)
+        assert same(row.mean_undefined_as_1 if row.n_undefined else row.mean, value, UNROUNDED)
+
+
+@pytest.mark.parametrize(("metric", "key"), [("HD95", "hd95_mm_surface_distance"), ("HD95_medpy", "hd95_mm_medpy")])
+def test_abdomen_plain_distances(abdomen_result, metric, key):
+    wanted = expected()["abdomen"]["plain"][key]
+    assert_cases(abdomen_result, wanted["per_case"], metric, "plain", UNROUNDED)
+    assert_means(abdomen_result, wanted["per_organ_mean_of_finite"], metric, "plain")
+    assert abs(abdomen_result.statistic(metric, ALL_CLASSES).mean - wanted["mean_of_finite"]) <= UNROUNDED
+    for organ in abdomen.ORGANS:
+        row = abdomen_result.statistic(metric, organ)
+        assert (row.n_infinite, row.n_undefined) == (wanted["n_infinite"][organ], wanted["n_undefined"][organ])
+        assert row.unit == "mm"
+
+
+@pytest.fixture(scope="module")
+def synapse_arrays():
+    with np.load(GOLDEN / "synapse.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def write_volumes(folder, arrays, names, key):
+    folder.mkdir()
+    for name in names:
+        image = sitk.GetImageFromArray(arrays[f"{name}_{key}"])
+        image.SetSpacing((0.7, 0.9, 3.0))  # the authors do not look at it
+        sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
+
+
+@pytest.fixture(scope="module", params=["pred", "pred_net"])
+def synapse_result(request, tmp_path_factory, synapse_arrays):
+    """From predictions at slice size, and from those at network size."""
+    folder = tmp_path_factory.mktemp("synapse")
+    for key in ("label", request.param):
+        write_volumes(folder / key, synapse_arrays, synapse_arrays["case_names"], key)
+    folders = folder / "label", folder / request.param
+    if request.param == "pred_net":
+        with pytest.raises(EvaluationError, match="2 of 2 cases cannot be evaluated"):
+            evaluate_folders(*folders, protocol="synapse", processes=1)
+    resize = request.param == "pred_net" or None
+    return evaluate_folders(*folders, protocol="synapse", processes=1, resamples=10, resize_predictions=resize)
+
+
+def test_synapse_slice_size(synapse_arrays):
+    for name in synapse_arrays["case_names"]:
+        wanted = synapse_arrays[f"{name}_pred"]
+        found = synapse.to_slice_size(synapse_arrays[f"{name}_pred_net"], wanted.shape[1:])
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_synapse_authors(synapse_result):
+    wanted = expected()["synapse"]["authors"]
+    for key, metric in (("dice", "Dice"), ("hd95", "HD95")):
+        per_case = {c: {organ: v[key] for organ, v in organs.items()} for c, organs in wanted["per_case"].items()}
+        assert_cases(synapse_result, per_case, metric, "synapse", UNROUNDED)
+        means = {organ: values[key] for organ, values in wanted["per_organ_mean"].items()}
+        assert_means(synapse_result, means, metric, "synapse")
+        assert abs(synapse_result.statistic(metric, ALL_CLASSES, "synapse").mean - wanted[f"mean_{key}"]) <= UNROUNDED
+        for case, values in wanted["per_case_mean"].items():
+            found = np.mean([synapse_result.value(case, organ, metric, "synapse") for organ in synapse.LABELS])
+            assert abs(found - values[key]) <= UNROUNDED
+
+
+def test_synapse_plain(synapse_result):
+    wanted = expected()["synapse"]["plain"]
+    dice, distance = wanted["dice"], wanted["hd95_voxel"]
+    assert_cases(synapse_result, dice["per_case"], "Dice", "plain", UNROUNDED)
+    assert_means(synapse_result, dice["per_organ_mean_undefined_ignored"], "Dice", "plain")
+    overall = synapse_result.statistic("Dice", ALL_CLASSES)
+    assert abs(overall.mean - dice["mean_undefined_ignored"]) <= UNROUNDED
+    assert abs(overall.mean_undefined_as_1 - dice["mean_undefined_as_1"]) <= UNROUNDED
+    assert_cases(synapse_result, distance["per_case"], "HD95_medpy", "plain", UNROUNDED)
+    assert_means(synapse_result, distance["per_organ_mean_of_finite"], "HD95_medpy", "plain")
+    for organ in synapse.LABELS:
+        row = synapse_result.statistic("HD95_medpy", organ)
+        assert (row.n_infinite, row.n_undefined) == (distance["n_infinite"][organ], distance["n_undefined"][organ])
+        assert row.unit == "voxel"
+    assert abs(synapse_result.statistic("HD95_medpy", ALL_CLASSES).mean - distance["mean_of_finite"]) <= UNROUNDED
+
+
+def test_synapse_names_the_organs_it_flatters(synapse_result):
+    missed = [
+        f"{case}/{organ}"
+        for case, organs in expected()["synapse"]["plain"]["hd95_voxel"]["per_case"].items()
+        for organ, value in organs.items()
+        if value is not None and math.isinf(value)
+    ]
+    assert missed
+    assert all(any(name in note for note in synapse_result.notes) for name in missed)

@@ -1,0 +1,119 @@
+"""Matching of objects, against the Hungarian method and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from swin_umamba_nnunet.evaluation import EvaluationError, evaluate_folders
+from swin_umamba_nnunet.evaluation.instances import (
+    Counts,
+    connected_components,
+    count_objects,
+    match_objects,
+    without_border_objects,
+)
+from tests.evaluation.files import write_image
+
+
+def random_ids(seed, shape=(40, 40), n=25):
+    generator = np.random.default_rng(seed)
+    ids = np.zeros(shape, np.int64)
+    for value in generator.choice(np.arange(1, 500), n, replace=False):
+        row, column = generator.integers(0, 36, 2)
+        ids[row : row + generator.integers(2, 8), column : column + generator.integers(2, 8)] = value
+    return ids
+
+
+def hungarian(truth, prediction, threshold):
+    """Number of pairs, from the dense IoU matrix."""
+    rows, columns = np.unique(truth[truth > 0]), np.unique(prediction[prediction > 0])
+    iou = np.array([
+        [((truth == a) & (prediction == b)).sum() / ((truth == a) | (prediction == b)).sum() for b in columns]
+        for a in rows
+    ])  # fmt: skip
+    good = iou >= threshold
+    picked = linear_sum_assignment(-good.astype(float) - iou / (2 * min(iou.shape)))
+    return int(good[picked].sum()), len(rows), len(columns)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.2, 0.5, 0.75])
+@pytest.mark.parametrize("seed", range(4))
+def test_matching_is_hungarian(seed, threshold):
+    truth = random_ids(seed)
+    prediction = np.roll(truth, (1, 1), (0, 1)) if seed % 2 else random_ids(seed + 100)
+    tp, n_truth, n_prediction = hungarian(truth, prediction, threshold)
+    assert match_objects(truth, prediction, threshold) == Counts(tp, n_prediction - tp, n_truth - tp)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ids_themselves_mean_nothing(seed):
+    truth, prediction = random_ids(seed), np.roll(random_ids(seed), 1, 0)
+    renamed = np.where(truth > 0, truth * 1_000_003 + 7, 0).astype(np.uint32)
+    assert match_objects(renamed, prediction, 0.5) == match_objects(truth, prediction, 0.5)
+    assert count_objects(renamed) == count_objects(truth) == len(np.unique(truth)) - 1
+
+
+def test_no_background():
+    full = np.full((4, 4), 5)
+    assert match_objects(full, full * 10**6, 0.5) == Counts(1, 0, 0)
+
+
+def test_empty_sides():
+    ids, nothing = random_ids(0), np.zeros((40, 40), int)
+    n = count_objects(ids)
+    assert match_objects(ids, nothing, 0.5) == Counts(0, 0, n)
+    assert match_objects(nothing, ids, 0.5) == Counts(0, n, 0)
+    assert math.isnan(match_objects(nothing, nothing, 0.5).f1)
+    assert Counts(0, 1, 0).f1 == 0
+
+
+def test_threshold_is_inclusive():
+    truth, prediction = np.zeros((2, 4), int), np.zeros((2, 4), int)
+    truth[0], prediction[0, :2] = 1, 1  # IoU 0.5
+    assert match_objects(truth, prediction, 0.5).tp == 1
+    assert match_objects(truth, prediction, 0.51).tp == 0
+
+
+def test_diagonal_contact_joins():
+    assert count_objects(connected_components(np.eye(5, dtype=bool))) == 1
+
+
+def test_border_objects_go():
+    ids = np.zeros((9, 9), int)
+    ids[0, 3], ids[1, 6], ids[2, 2], ids[6, 6], ids[4, 8] = 1, 2, 3, 4, 5
+    ids[6, 7] = 4  # reaches the outer two columns
+    assert set(np.unique(without_border_objects(ids, 2))) == {0, 3}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two objects, of which one is found; the other touches a third one that is not there."""
+    truth, prediction = np.zeros((2, 12, 12), np.uint8)
+    truth[1:4, 1:4], truth[6:9, 6:9] = 1, 2
+    prediction[1:4, 1:4], prediction[6:7, 6:9] = 3, 4
+    write_image(tmp_path / "gt/a.png", truth)
+    write_image(tmp_path / "pred/a.png", prediction)
+    return tmp_path / "gt", tmp_path / "pred"
+
+
+def test_objects_by_ids(folders):
+    result = evaluate_folders(*folders, instances="ids", iou_thresholds=(0.3, 0.5), processes=1)
+    assert result.value("a", "object", "F1@0.3") == 1.0
+    assert result.value("a", "object", "F1@0.5") == 0.5
+    assert result.value("a", "object", "Dice") == 2 * 12 / 30
+    assert "one object" in result.conventions[0].definition
+
+
+def test_objects_by_components_of_each_class(folders):
+    truth, _ = folders
+    result = evaluate_folders(truth, truth, iou_thresholds=(0.5,), processes=1)
+    assert [result.value("a", label, "F1@0.5") for label in "12"] == [1.0, 1.0]
+    assert "connected components of each class" in result.conventions[0].definition
+
+
+@pytest.mark.parametrize("threshold", [0, -1, 1.1])
+def test_thresholds_out_of_range(folders, threshold):
+    with pytest.raises(EvaluationError, match="--iou .*above 0 and up to 1"):
+        evaluate_folders(*folders, iou_thresholds=(threshold,))

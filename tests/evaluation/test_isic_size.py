@@ -1,0 +1,44 @@
+"""Resizing of masks before the ISIC protocol counts pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from swin_umamba_nnunet.evaluation import evaluate_folders
+from swin_umamba_nnunet.evaluation.protocols.isic import _foreground
+from tests.evaluation.files import blobs, write_image
+
+
+@pytest.mark.parametrize("shape", [(90, 130), (40, 33), (64, 64)])
+def test_as_pytorch_resizes(shape):
+    mask = (blobs(0, shape) > 0).astype(np.uint8)
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(mask).float()[None, None], size=(64, 64), mode="bilinear", align_corners=False
+    )
+    sure = (resized - 0.5).abs() > 1e-5  # apart from ties, which rounding decides
+    assert sure.float().mean() > 0.95
+    found = torch.from_numpy(_foreground(mask, 64))[None, None]
+    assert torch.equal(found[sure], (resized >= 0.5)[sure])
+
+
+def test_size_decides_how_many_pixels_there_are(tmp_path):
+    mask = (blobs(0, (50, 70)) > 0).astype(np.uint8)
+    for side in ("gt", "pred"):
+        write_image(tmp_path / side / "a.png", mask)
+    for size, pixels in ((None, 256 * 256), (32, 32 * 32), (0, 50 * 70)):
+        result = evaluate_folders(
+            tmp_path / "gt", tmp_path / "pred", protocol="isic", isic_size=size, processes=1, resamples=10
+        )
+        assert sum(result.value("a", "lesion", name) for name in ("TP", "FP", "FN", "TN")) == pixels
+        assert result.statistic("DSC", "lesion", "isic").mean == 1.0
+
+
+def test_no_lesion_anywhere(tmp_path):
+    for side in ("gt", "pred"):
+        write_image(tmp_path / side / "a.png", np.zeros((8, 8), np.uint8))
+    result = evaluate_folders(
+        tmp_path / "gt", tmp_path / "pred", protocol="isic", isic_size=0, processes=1, resamples=10
+    )
+    assert result.statistic("DSC", "lesion", "isic").mean == 0.0
+    assert result.statistic("Dice", "lesion").n_undefined == 1
+    assert any("IndexError" in note for note in result.notes)

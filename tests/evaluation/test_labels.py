@@ -1,0 +1,92 @@
+"""Classes from dataset.json, from the command line, and as found."""
+
+import json
+
+import numpy as np
+import pytest
+
+from swin_umamba_nnunet.evaluation import EvaluationError, LabelSet
+from swin_umamba_nnunet.evaluation.labels import (
+    labels_as_found,
+    mask_of,
+    parse_labels,
+    read_dataset_json,
+    without_ignored,
+)
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_labels_of_dataset_json(tmp_path):
+    content = {"labels": {"background": 0, "liver": 1, "tumour": 2}, "overwrite_image_reader_writer": "NibabelIO"}
+    found = read_dataset_json(write(tmp_path / "dataset.json", content))
+    assert found.classes == {"liver": (1,), "tumour": (2,)}
+    assert found.known == {0, 1, 2}
+    assert found.ignore is None
+    assert found.reader == "NibabelIO"
+    assert [found.key(name) for name in found.classes] == ["1", "2"]
+
+
+def test_regions_and_ignore_label(tmp_path):
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    found = read_dataset_json(write(tmp_path / "dataset.json", {"labels": labels, "regions_class_order": [1, 2, 3]}))
+    assert found.classes == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    assert (found.ignore, found.known) == (4, {0, 1, 2, 3})
+    assert found.key("whole") == "(1, 2, 3)"  # nnU-Net's spelling
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as nnU-Net's dataset.json"),
+        ({}, 'has no "labels"'),
+        ([1], 'has no "labels"'),
+        ({"labels": {"0": "background", "1": "liver"}}, "the other way round"),
+        ({"labels": {"background": 0, "liver": []}}, "whole numbers"),
+        ({"labels": {"background": 0}}, "nothing to score"),
+    ],
+)
+def test_bad_dataset_json(tmp_path, content, message):
+    with pytest.raises(EvaluationError, match=message):
+        read_dataset_json(write(tmp_path / "dataset.json", content))
+
+
+def test_labels_of_the_command_line():
+    assert parse_labels(["1", "liver=2", "tumour=4,3", 5]).classes == {
+        "1": (1,), "liver": (2,), "tumour": (3, 4), "5": (5,)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("texts", [["0"], ["x"], ["=1"], ["a="], ["-1"], ["1", "1"], ["a=1", "a=2"], [], ["1.5"]])
+def test_bad_labels_of_the_command_line(texts):
+    with pytest.raises(EvaluationError, match="--labels"):
+        parse_labels(texts)
+
+
+def test_labels_as_found():
+    assert labels_as_found({0, 3, 1}).classes == {"1": (1,), "3": (3,)}
+
+
+def test_masks():
+    labels = np.array([[0, 1], [2, 3]], np.uint8)
+    np.testing.assert_array_equal(mask_of(labels, (1,)), labels == 1)
+    np.testing.assert_array_equal(mask_of(labels, (1, 3)), (labels == 1) | (labels == 3))
+
+
+def test_ignored_elements_are_background_on_both_sides():
+    truth, prediction = np.array([1, 9, 9, 0]), np.array([1, 1, 0, 1])
+    masked_truth, masked_prediction, left = without_ignored(truth, prediction, 9)
+    assert masked_truth.tolist() == [1, 0, 0, 0]
+    assert masked_prediction.tolist() == [1, 0, 0, 1]
+    assert left == 2
+    assert without_ignored(truth, prediction, None)[0] is truth
+
+
+def test_a_label_set_survives_the_way_to_a_worker():
+    import pickle
+
+    labels = LabelSet({"a": (1, 2)}, 3, frozenset({0, 1, 2}))
+    assert pickle.loads(pickle.dumps(labels)) == labels

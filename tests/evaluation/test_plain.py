@@ -1,0 +1,173 @@
+"""Properties of the plain metrics, values known from geometry, and agreement with nnU-Net's own."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from medpy.metric import binary
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+from swin_umamba_nnunet.evaluation import evaluate_folders
+from swin_umamba_nnunet.evaluation.plain import PlainSettings, score_masks
+from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95, surface_scores
+from tests.evaluation.files import write_image, write_volume
+
+SHAPES = [(18, 21), (9, 14, 12)]
+ONES = (1.0, 1.0, 1.0)
+
+
+def random_masks(seed, shape):
+    """Two masks that overlap, with ragged surfaces."""
+    generator = np.random.default_rng(seed)
+    inside = np.zeros(shape, bool)
+    inside[tuple(slice(2, size - 3) for size in shape)] = True
+    return tuple(inside & (generator.random(shape) < 0.8) for _ in range(2))
+
+
+def scores(truth, prediction, spacing, tolerance=1.0):
+    settings = PlainSettings(default_tolerance=tolerance, medpy_hd95=True)
+    rows = score_masks("case", "label", truth, prediction, spacing, "mm", settings)
+    return {row.metric: row.value for row in rows}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(4))
+def test_symmetry(seed, shape):
+    truth, prediction = random_masks(seed, shape)
+    there = scores(truth, prediction, (2.0, 1.0, 0.7)[: len(shape)])
+    back = scores(prediction, truth, (2.0, 1.0, 0.7)[: len(shape)])
+    there["FP"], there["FN"] = there["FN"], there["FP"]
+    assert there == pytest.approx(back, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(4))
+def test_identity(seed, shape):
+    mask = random_masks(seed, shape)[0]
+    found = scores(mask, mask, ONES[: len(shape)], tolerance=0.0)
+    best = {"Dice": 1, "IoU": 1, "NSD": 1, "HD95": 0, "ASSD": 0, "HD95_medpy": 0, "FP": 0, "FN": 0}
+    assert found | best == found
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(4))
+def test_translation_of_both_changes_nothing(seed, shape):
+    pair = random_masks(seed, shape)
+    spacing = (2.0, 1.0, 0.7)[: len(shape)]
+    moved = [np.roll(mask, (2, -2, 1)[: len(shape)], range(len(shape))) for mask in pair]
+    assert scores(*moved, spacing) == pytest.approx(scores(*pair, spacing), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(4))
+def test_distances_scale_with_the_spacing(seed, shape):
+    pair = random_masks(seed, shape)
+    spacing = np.array((2.0, 1.0, 0.7)[: len(shape)])
+    once, thrice = scores(*pair, spacing, 1.0), scores(*pair, 3 * spacing, 3.0)
+    for name, value in once.items():
+        factor = 3 if name in ("HD95", "ASSD", "HD95_medpy") else 1
+        assert thrice[name] == pytest.approx(factor * value, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_axes_can_be_permuted(seed):
+    pair = random_masks(seed, SHAPES[1])
+    spacing = (2.0, 1.0, 0.7)
+    turned = [mask.transpose(2, 0, 1) for mask in pair]
+    assert scores(*turned, (0.7, 2.0, 1.0)) == pytest.approx(scores(*pair, spacing), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_overlap_agrees_with_medpy(seed):
+    truth, prediction = random_masks(seed, SHAPES[1])
+    found = scores(truth, prediction, (2.0, 1.0, 0.7))
+    assert found["Dice"] == pytest.approx(binary.dc(prediction, truth), rel=1e-12)
+    assert found["IoU"] == pytest.approx(binary.jc(prediction, truth), rel=1e-12)
+    # MedPy on the whole volume, we in a box
+    assert found["HD95_medpy"] == binary.hd95(prediction, truth, voxelspacing=(2.0, 1.0, 0.7))
+    assert found["TN"] == int((~truth & ~prediction).sum())
+
+
+def test_shifted_rectangle():
+    """A rectangle moved along one axis: every contour element of its two ends is that far away, the sides are not."""
+    truth = np.zeros((40, 60), bool)
+    truth[10:20, 10:40] = True
+    prediction = np.roll(truth, 4, axis=0)
+    found = surface_scores(truth, prediction, (0.5, 2.0), tolerance=1.9)
+    assert found.hd95 == 2.0  # 4 rows of 0.5 mm
+    assert 0 < found.assd < 2.0
+    assert found.nsd < 0.5
+    assert surface_scores(truth, prediction, (0.5, 2.0), tolerance=2.0).nsd == 1.0
+
+
+def test_an_image_is_scored_by_its_contour():
+    """Were it taken for a slab one voxel thick, the inside of the square would be surface, and agree."""
+    truth, prediction = np.zeros((2, 100, 100), bool)
+    truth[10:80, 10:80] = True
+    prediction[20:70, 20:70] = True
+    assert surface_scores(truth, prediction, (1, 1), 2).nsd == 0.0
+    assert surface_scores(truth[None], prediction[None], ONES, 2).nsd > 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_empty_masks(shape):
+    empty, full = np.zeros(shape, bool), random_masks(0, shape)[0]
+    spacing = ONES[: len(shape)]
+    both = scores(empty, empty, spacing)
+    ratios, distances = ("Dice", "IoU", "NSD"), ("HD95", "ASSD", "HD95_medpy")
+    assert all(math.isnan(both[name]) for name in (*ratios, *distances))
+    assert both["TN"] == empty.size
+    for pair in ((empty, full), (full, empty)):
+        found = scores(*pair, spacing)
+        assert all(found[name] == 0 for name in ratios)
+        assert all(math.isinf(found[name]) for name in distances)
+
+
+def test_one_voxel():
+    voxel = np.zeros((5, 5, 5), bool)
+    voxel[2, 2, 2] = True
+    found = scores(voxel, np.roll(voxel, 1, 0), (3.0, 1.0, 1.0), tolerance=3.0)
+    assert (found["Dice"], found["NSD"], found["HD95_medpy"]) == (0.0, 1.0, 3.0)
+    assert border_voxel_hd95(voxel, np.roll(voxel, 1, 0)) == 1.0  # voxels
+
+
+def test_unit_and_tolerance_are_said():
+    mask = random_masks(0, SHAPES[0])[0]
+    settings = PlainSettings(tolerances={"liver": 5}, default_tolerance=1.5)
+    details = {}
+    for label in ("liver", "spleen"):
+        for row in score_masks("case", label, mask, mask, (1.0, 1.0), "px", settings):
+            details[label, row.metric] = (row.unit, row.full_convention)
+    assert details["liver", "NSD"] == ("1", "plain: tolerance 5 px")
+    assert details["spleen", "NSD"] == ("1", "plain: tolerance 1.5 px")
+    assert details["liver", "HD95"] == ("px", "plain")
+    assert details["liver", "TP"] == ("px", "plain")
+
+
+def test_agrees_with_nnunet_on_regions_and_ignore_label(tmp_path):
+    generator = np.random.default_rng(3)
+    truth = generator.choice(5, (6, 9, 8), p=(0.4, 0.2, 0.15, 0.15, 0.1)).astype(np.uint8)
+    prediction = generator.integers(0, 4, truth.shape, dtype=np.uint8)
+    files = write_volume(tmp_path / "gt/a.nii.gz", truth), write_volume(tmp_path / "pred/a.nii.gz", prediction)
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "regions_class_order": [1, 2, 3]}))
+    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", processes=1, resamples=10)
+    regions = [(1, 2, 3), (2, 3), 3]
+    wanted = compute_metrics(str(files[0]), str(files[1]), SimpleITKIO(), regions, ignore_label=4)["metrics"]
+    for name, region in zip(("whole", "core", "enhancing"), regions):
+        for metric in ("Dice", "IoU", "TP", "FP", "FN", "TN"):
+            assert result.value("a", name, metric) == pytest.approx(float(wanted[region][metric]), rel=1e-12)
+    assert any("ignore label 4" in note for note in result.notes)
+
+
+def test_pixels_stay_pixels(tmp_path):
+    """nnU-Net's reader gives images the spacing (999, 1, 1); none of it may become a distance."""
+    labels = np.zeros((30, 30), np.uint8)
+    labels[5:10, 5:10] = 1
+    write_image(tmp_path / "gt/a.png", labels)
+    write_image(tmp_path / "pred/a.png", np.roll(labels, 3, axis=1))
+    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", processes=1, resamples=10)
+    assert result.value("a", "1", "HD95") == 3.0
+    assert result.statistic("HD95", "1").unit == "px"

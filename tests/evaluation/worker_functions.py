@@ -1,0 +1,28 @@
+"""What the worker processes of the tests do; a module of its own, so that they import nothing else."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def divide_by_zero(number: int) -> float:
+    return number / 0
+
+
+def sleep_then_touch(path: str) -> None:
+    time.sleep(20)
+    Path(path).touch()
+
+
+def sleep_or_fail(path: str) -> None:
+    """Fail at "", else be busy for long."""
+    if not path:
+        raise ZeroDivisionError
+    sleep_then_touch(path)
