@@ -1,0 +1,227 @@
+"""What a network costs: parameters, FLOPs and the memory of its activations, part by part, without computing anything.
+
+    cost = describe_network(SwinUMambaD(1, 14), (1, 320, 320))
+    cost.flops / 1e9  # 18.91, as in the paper
+
+Everything is measured on torch's fake tensors, which have a shape, a memory format and a device but no contents, so
+that the largest network is described on a laptop in a second.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from swin_umamba_nnunet.benchmark.cost_count import CONVENTION, MultiplyAddCounter
+from swin_umamba_nnunet.benchmark.cost_parts import HEADS, PartTracker, part_of
+
+MEMORY_CONVENTION = (
+    "Activation memory is what autograd keeps for the backward pass, in float32 (tensors that share memory counted "
+    "once, the image included, the parameters not; no loss, no workspace of kernels). Mixed precision keeps less."
+)
+_DEVICE = "cpu"  # whose memory formats are assumed
+_BACKEND = "numba"  # any that runs there and is one opaque operator; nothing of it is run
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """One part of a network.
+
+    Attributes:
+        name: "stem", "encoder stage 1", ..., "skips", "decoder stage 1", ..., "heads".
+        parameters: how many.
+        dense_flops: multiply-adds of everything but the scans, at batch 1.
+        scan_flops: multiply-adds of the selective scans, at batch 1.
+        activation_bytes: kept for backward, at the batch size of the `Cost`.
+        channels: of the map it returns, None if it returns none.
+        size: of that map in pixels; () if it returns none.
+    """
+
+    name: str
+    parameters: int
+    dense_flops: int
+    scan_flops: int
+    activation_bytes: int
+    channels: int | None
+    size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for images of one size; see `CONVENTION` and `MEMORY_CONVENTION` for what is counted.
+
+    Attributes:
+        network: name of its class.
+        input_shape: (C, H, W), or (C, D, H, W) in 3D.
+        classes: channels of the logits.
+        batch_size: at which the activations were measured; FLOPs are always at batch 1.
+        parameter_bytes: memory of the parameters alone, in their dtype.
+        head_sizes: size of each head's map in pixels, as returned with deep supervision.
+        parts: in the order of the forward pass.
+    """
+
+    network: str
+    input_shape: tuple[int, ...]
+    classes: int
+    batch_size: int
+    parameter_bytes: int
+    head_sizes: tuple[tuple[int, ...], ...]
+    parts: tuple[PartCost, ...]
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the network has."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def dense_flops(self) -> int:
+        """Multiply-adds of everything but the scans."""
+        return sum(part.dense_flops for part in self.parts)
+
+    @property
+    def scan_flops(self) -> int:
+        """Multiply-adds of the scans."""
+        return sum(part.scan_flops for part in self.parts)
+
+    @property
+    def flops(self) -> int:
+        """Multiply-adds of everything."""
+        return self.dense_flops + self.scan_flops
+
+    @property
+    def activation_bytes(self) -> int:
+        """Kept for backward at `batch_size`."""
+        return sum(part.activation_bytes for part in self.parts)
+
+    @property
+    def deep_supervision_scales(self) -> tuple[tuple[float, ...], ...]:
+        """Size of each head's map relative to the image, per axis."""
+        return tuple(tuple(h / w for h, w in zip(size, self.input_shape[1:])) for size in self.head_sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, totals and conventions included, as JSON takes it."""
+        totals = ("parameters", "dense_flops", "scan_flops", "flops", "activation_bytes", "deep_supervision_scales")
+        return {
+            **asdict(self),
+            **{name: getattr(self, name) for name in totals},
+            "flops_convention": CONVENTION,
+            "memory_convention": MEMORY_CONVENTION,
+        }
+
+
+def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size: int = 1) -> Cost:
+    """The cost of `network`, which is left as it is and whose weights are not copied.
+
+    Args:
+        network: takes (B, C, ...) and returns logits (B, classes, ...), or a list of them; not compiled, not wrapped.
+            Deep supervision is switched on for the count where the network knows it (`decoder.deep_supervision`).
+        input_shape: (C, H, W), or (C, D, H, W) in 3D.
+        batch_size: for the activation memory.
+
+    Raises:
+        ValueError: a batch size below 1, or a shape that the network refuses.
+    """
+    if batch_size < 1:
+        raise ValueError(f"the batch size is {batch_size}; it must be at least 1")
+    parameters: dict[str, int] = defaultdict(int)
+    for name, parameter in network.named_parameters():
+        parameters[part_of(name)] += parameter.numel()
+    padded = _padded(network, input_shape)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # such as constants that a module holds
+        network = _without_contents(network)
+        flops, tracker, outputs = _count(network.eval(), torch.empty(1, *input_shape, device=_DEVICE))
+        saved = _saved_bytes(network.train(), torch.empty(batch_size, *input_shape, device=_DEVICE))
+    names = dict.fromkeys((*tracker.order, *parameters, *flops, *saved))  # in the order of the forward pass
+    parts = [
+        PartCost(name, parameters[name], *flops[name], saved[name], *_map(tracker.maps.get(name), padded))
+        for name in sorted(names, key=lambda name: name == HEADS)  # which come last
+    ]
+    return Cost(
+        network=type(network).__name__,
+        input_shape=tuple(input_shape),
+        classes=outputs[0].shape[1],
+        batch_size=batch_size,
+        parameter_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
+        head_sizes=tuple(tuple(y.shape[2:]) for y in outputs),
+        parts=tuple(part for part in parts if _costs_something(part)),
+    )
+
+
+def _without_contents(network: nn.Module) -> nn.Module:
+    """A copy of fake tensors (inside a FakeTensorMode), deep supervision on, scans that stay one operator."""
+    replacements: dict[int, Any] = {
+        id(t): torch.empty(t.shape, dtype=t.dtype, device=_DEVICE) for t in (*network.parameters(), *network.buffers())
+    }
+    for p in network.parameters():
+        replacements[id(p)] = nn.Parameter(replacements[id(p)], p.requires_grad)
+    network = copy.deepcopy(network, replacements)  # finds each tensor already copied
+    for module in network.modules():
+        if hasattr(module, "backend"):
+            module.backend = _BACKEND
+    decoder = getattr(network, "decoder", None)
+    if hasattr(decoder, "deep_supervision"):
+        decoder.deep_supervision = True
+    return network
+
+
+def _count(network: nn.Module, image: Tensor) -> tuple[dict[str, tuple[int, int]], PartTracker, list[Tensor]]:
+    """({part: (dense, scan)}, the tracker that followed the pass, the logits of each head)."""
+    flops: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    counter = MultiplyAddCounter()
+    settled = (0, 0)
+
+    def settle(part: str) -> None:
+        nonlocal settled
+        now = counter.so_far()
+        dense, scan = flops[part]
+        flops[part] = (dense + now[0] - settled[0], scan + now[1] - settled[1])
+        settled = now
+
+    with torch.no_grad(), counter, PartTracker(network, left=settle) as tracker:
+        outputs = network(image)
+    return flops, tracker, list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def _saved_bytes(network: nn.Module, image: Tensor) -> dict[str, int]:
+    """{part: bytes that autograd keeps from its forward pass}; memory that two parts keep belongs to the first."""
+    parameters = {p.untyped_storage()._cdata for p in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # the storages are held so that no address is given out twice
+    saved: dict[str, int] = defaultdict(int)
+    with PartTracker(network) as tracker:
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in parameters and storage._cdata not in kept:
+                kept[storage._cdata] = storage
+                saved[tracker.current] += storage.nbytes()
+            return tensor
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            network(image)
+    return saved
+
+
+def _padded(network: nn.Module, input_shape: Sequence[int]) -> tuple[int, ...]:
+    """Size of the image inside the network, in pixels."""
+    stride = getattr(network, "stride", 1)
+    stride = stride if isinstance(stride, int) else 1
+    return tuple(-(-side // stride) * stride for side in input_shape[1:])
+
+
+def _map(shape: tuple[int, ...] | None, image: Sequence[int]) -> tuple[int | None, tuple[int, ...]]:
+    """(channels, size) of an output: (B, ..., C) if all axes of the image are then scaled alike, else (B, C, ...)."""
+    if shape is None or len(shape) != len(image) + 2:
+        return None, ()
+    size = shape[1:-1]
+    if all(side * image[0] == size[0] * whole for side, whole in zip(size, image)):
+        return shape[-1], size
+    return shape[1], shape[2:]
+
+
+def _costs_something(part: PartCost) -> bool:
+    return any((part.parameters, part.dense_flops, part.scan_flops, part.activation_bytes))

@@ -1,0 +1,153 @@
+"""What a network is built for: a dataset's plans, or those that nnU-Net would make for patches of a given size."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    ResEncUNetPlanner,
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+PLANNERS = {
+    "nnUNetPlans": ExperimentPlanner,
+    "nnUNetResEncUNetPlans": ResEncUNetPlanner,
+    "nnUNetResEncUNetMPlans": nnUNetPlannerResEncM,
+    "nnUNetResEncUNetLPlans": nnUNetPlannerResEncL,
+    "nnUNetResEncUNetXLPlans": nnUNetPlannerResEncXL,
+}
+_NAME = "Dataset000_Shape"  # of the dataset made up for a patch size
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is built for.
+
+    Attributes:
+        plans: nnU-Net's plans as a dictionary.
+        configuration: which of its configurations.
+        channels: of the image.
+        classes: channels of the logits, background included where it is one.
+        planned_size: patch for which the stages of these plans are made, if it is not the patch itself.
+    """
+
+    plans: dict[str, Any]
+    configuration: str
+    channels: int
+    classes: int
+    planned_size: tuple[int, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) or (C, D, H, W) of a patch."""
+        return (self.channels, *(int(side) for side in self.settings.patch_size))
+
+    @property
+    def batch_size(self) -> int:
+        """Patches per training step, as planned."""
+        return int(self.settings.batch_size)
+
+    @property
+    def settings(self) -> ConfigurationManager:
+        """The configuration as nnU-Net passes it around."""
+        return PlansManager(self.plans).get_configuration(self.configuration)
+
+
+def task_of_dataset(dataset: str, plans_name: str, configuration: str) -> Task:
+    """What nnU-Net has planned for a dataset (name or number) that has been planned on this machine.
+
+    Raises:
+        ValueError: no such dataset, plans or configuration.
+    """
+    if not nnUNet_preprocessed.is_set():
+        raise ValueError("nnUNet_preprocessed is not set, so there are no plans to read; set it, or give --shape")
+    try:
+        name = maybe_convert_to_dataset_name(dataset)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"no dataset {dataset!r} is known to nnU-Net (looked into nnUNet_raw, nnUNet_preprocessed and "
+            "nnUNet_results); give its number or its whole name"
+        ) from error
+    folder = Path(nnUNet_preprocessed, name)
+    plans_file, dataset_file = folder / f"{plans_name}.json", folder / "dataset.json"
+    for file in (plans_file, dataset_file):
+        if not file.is_file():
+            raise ValueError(
+                f"{file} does not exist; run   nnUNetv2_plan_and_preprocess -d {dataset} -c {configuration}   "
+                "first (with -pl PLANNER for other plans than nnUNetPlans)"
+            )
+    plans, dataset_json = (json.loads(file.read_text(encoding="utf-8")) for file in (plans_file, dataset_file))
+    manager = PlansManager(plans)
+    if configuration not in manager.available_configurations:
+        raise ValueError(
+            f"{plans_file} has no configuration {configuration!r}; it has {', '.join(manager.available_configurations)}"
+        )
+    channels = determine_num_input_channels(manager, configuration, dataset_json)
+    classes = manager.get_label_manager(dataset_json).num_segmentation_heads
+    return Task(plans, configuration, channels, classes)
+
+
+def task_of_shape(shape: Sequence[int], classes: int, plans_name: str = "nnUNetPlans") -> Task:
+    """Plans as nnU-Net's planner makes them for isotropic images of exactly this size, on a GPU that has the memory.
+
+    Args:
+        shape: (C, H, W), or (C, D, H, W) in 3D.
+        classes: channels of the logits, background included.
+        plans_name: whose planner, see `PLANNERS`.
+
+    Raises:
+        ValueError: a shape that is none, or plans of which the planner is not known.
+    """
+    channels, *size = shape
+    if len(size) not in (2, 3) or min(shape) < 1:
+        raise ValueError(f"the shape is {' '.join(map(str, shape))}; expected C H W, or C D H W in 3D, from 1")
+    if classes < 1:
+        raise ValueError(f"the number of classes is {classes}; expected at least 1, the background included")
+    if plans_name not in PLANNERS:
+        raise ValueError(f"no planner of {plans_name!r} is known here; choose one of {', '.join(PLANNERS)}")
+    configuration = "2d" if len(size) == 2 else "3d_fullres"
+    plan = _plan(PLANNERS[plans_name], channels, classes, size)
+    planned_size = tuple(int(side) for side in plan["patch_size"])
+    plans = {
+        "dataset_name": _NAME,
+        "plans_name": plans_name,
+        "label_manager": "LabelManager",
+        "configurations": {configuration: {**plan, "patch_size": size, "batch_dice": True}},
+    }
+    recursive_fix_for_json_export(plans)
+    return Task(plans, configuration, channels, classes, planned_size if list(planned_size) != size else None)
+
+
+def _plan(planner_class: type, channels: int, classes: int, size: Sequence[int]) -> dict[str, Any]:
+    """One configuration, by nnU-Net's own rules for stages, kernels, widths and blocks."""
+    dataset = {
+        "channel_names": {str(i): "noNorm" for i in range(channels)},
+        "labels": {"background": 0} | {str(i): i for i in range(1, classes)},
+        "file_ending": ".png",
+        "dataset": {},
+        "numTraining": 0,
+    }
+    # A planner wants a dataset on disk with its fingerprint.  This one has the size asked for and not a single image.
+    with tempfile.TemporaryDirectory() as folder:
+        (home := Path(folder, _NAME)).mkdir()
+        (home / "dataset.json").write_text(json.dumps(dataset))
+        (home / "dataset_fingerprint.json").write_text(json.dumps({"median_relative_size_after_cropping": 1.0}))
+        with mock.patch.dict(os.environ, nnUNet_raw=folder, nnUNet_preprocessed=folder):
+            planner = planner_class(_NAME)
+    planner.static_estimate_VRAM_usage = lambda *_: 1  # else it reduces patches that need more memory than it aims at
+    spacing = [1.0] * len(size)
+    return planner.get_plans_for_configuration(spacing, size, f"{_NAME}_data", float(prod(size)), {})

@@ -1,0 +1,191 @@
+"""`swin-umamba describe TRAINER`: what its network is and what it costs, for a dataset or for a size of patches."""
+
+import argparse
+import json
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from swin_umamba_nnunet.catalogue import NETWORKS, get_trainer, trainer_names
+from swin_umamba_nnunet.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from swin_umamba_nnunet.benchmark.cost import Cost, PartCost
+
+DESCRIPTION = """\
+What the network of a trainer is and what it costs: shape, parameters, FLOPs with the selective scans counted, memory
+of its activations, heads of deep supervision, differences from its paper.  Nothing is trained and nothing computed: it
+takes seconds, no GPU and hardly any memory.
+
+    swin-umamba describe nnUNetTrainerSwinUMamba --shape 1 320 320 --classes 14
+    swin-umamba describe nnUNetTrainerUMambaEnc -d 702
+    swin-umamba describe nnUNetTrainer -d 702 -p nnUNetResEncUNetLPlans      (nnU-Net's own networks, to compare)
+"""
+
+_WIDTH = 110  # characters per line
+_PLANNED = object()  # --batch without a number
+
+# nnU-Net's own networks, which are nobody's `NetworkRecord`: class -> (what it is, where it comes from)
+_OF_NNUNET = {
+    "PlainConvUNet": (
+        "nnU-Net's U-Net of plain convolutions, built from the plans.",
+        "nnU-Net, Nature Methods 18, 203-211 (2021)",
+    ),
+    "ResidualEncoderUNet": (
+        "nnU-Net's U-Net with a residual encoder, built from the plans.",
+        "nnU-Net Revisited, arXiv:2404.09556",
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add = parser.add_argument
+    add("trainer", metavar="TRAINER",
+        help="as given to nnUNetv2_train -tr: one of `swin-umamba list`, nnUNetTrainer, or your own")  # fmt: skip
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-d", metavar="DATASET", dest="dataset", help="number or name of a dataset planned by nnU-Net")
+    what.add_argument("--shape", type=int, nargs="+", metavar="N",
+                      help="C H W or C D H W, channels and size of the patches; plans by nnU-Net's rules")  # fmt: skip
+    add("--classes", type=int, metavar="N", help="with --shape: classes, background included")
+    add("-c", default="2d", metavar="CONFIGURATION", dest="configuration",
+        help="with -d: nnU-Net configuration (default: 2d)")  # fmt: skip
+    add("-p", default="nnUNetPlans", metavar="PLANS", dest="plans",
+        help="nnU-Net plans (default: nnUNetPlans); nnUNetResEncUNetLPlans for the residual encoder")  # fmt: skip
+    add("--batch", type=int, nargs="?", const=_PLANNED, default=1, metavar="N",
+        help="activation memory at this batch size (default: 1; without a number that of the plans)")  # fmt: skip
+    add("--json", action="store_true", help="print JSON, numbers in full")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the description."""
+    if args.shape and args.classes is None:
+        raise CliError("--shape needs --classes N too, the number of classes with the background")
+    if args.dataset and args.classes is not None:
+        raise CliError("--classes goes with --shape; with -d the dataset says how many classes there are")
+    if args.shape and args.batch is _PLANNED:
+        raise CliError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
+    from swin_umamba_nnunet.benchmark.cost_tasks import task_of_dataset, task_of_shape
+    from swin_umamba_nnunet.benchmark.cost_trainers import describe_trainer, find_trainer
+
+    try:
+        trainer = find_trainer(args.trainer)
+        if args.shape:
+            task = task_of_shape(args.shape, args.classes, args.plans)
+        else:
+            task = task_of_dataset(args.dataset, args.plans, args.configuration)
+        cost = describe_trainer(trainer, task, task.batch_size if args.batch is _PLANNED else args.batch)
+    except ValueError as error:
+        raise CliError(str(error)) from error
+    about = _about(trainer, cost.network)
+    if args.json:
+        print(json.dumps({**about, "plans": args.plans, **cost.to_dict()}, indent=2))
+    else:
+        _print(about, cost)
+    return 0
+
+
+def _about(trainer: type, network: str) -> dict[str, Any]:
+    """What is known about a trainer and its network apart from numbers; None for what is not known."""
+    name = trainer.__name__
+    record = get_trainer(name) if name in trainer_names() else None
+    known = next((each for each in NETWORKS if each.name == (record.network if record else network)), None)
+    what, paper = _OF_NNUNET.get(network, ("A network this package knows nothing about.", None))
+    return {
+        "trainer": name,
+        "summary": record.summary if record else None,
+        "variant": (trainer.__doc__ or "").strip() if record and record.name != name else None,
+        "imagenet_weights": record.weights if record else None,
+        "control_of": record.control_of if record else None,
+        "trained_with_deep_supervision": record.deep_supervision if record else None,
+        "title": known.title if known else network,
+        "paper": known.paper if known else paper,
+        "what": known.summary if known else what,
+        "deviations": known.deviations if known else (),
+    }
+
+
+def _print(about: dict[str, Any], cost: "Cost") -> None:
+    from swin_umamba_nnunet.benchmark.cost import MEMORY_CONVENTION
+    from swin_umamba_nnunet.benchmark.cost_count import CONVENTION
+
+    print(about["trainer"])
+    for line in _facts(about):
+        print(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    "))
+    image = " x ".join(map(str, cost.input_shape))
+    print(f"\nPatches of {image} (channels first), {cost.classes} classes, background included\n")
+    print("\n".join((*_diagram(cost), "", *_table(cost))))
+    scales = ", ".join(_scale(each) for each in cost.deep_supervision_scales)
+    untrained = about["trained_with_deep_supervision"] is False and len(cost.head_sizes) > 1
+    print(f"\nHeads          at {scales} of the patch" + ("; only the first is trained" if untrained else ""))
+    print(f"Parameters     {cost.parameters / 1e6:.3f} M, {_memory(cost.parameter_bytes)}")
+    scan = f"{cost.dense_flops / 1e9:.2f} + {cost.scan_flops / 1e9:.2f} G scan" if cost.scan_flops else "no scan"
+    print(f"FLOPs          {cost.flops / 1e9:.2f} G ({scan})")
+    print(f"Activations    {_memory(cost.activation_bytes)} at batch {cost.batch_size} in float32")
+    for title, lines in (
+        ("Differences from the paper and its published code", about["deviations"]),
+        ("What is counted", (CONVENTION, MEMORY_CONVENTION)),
+    ):
+        if lines:
+            print(f"\n{title}")
+        for line in lines:
+            print(textwrap.fill(line, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
+
+
+def _facts(about: dict[str, Any]) -> list[str]:
+    """Lines about a trainer, those that there is something to say in."""
+    origin = f" ({about['paper']})" if about["paper"] else ""
+    weights, control_of = about["imagenet_weights"], about["control_of"]
+    lines = (
+        about["summary"],
+        about["variant"],
+        f"Network: {about['title']}{origin}. {about['what']}",
+        weights and f"Its encoder starts from the ImageNet weights {weights}.",
+        control_of and f"It is a control of {control_of}.",
+    )
+    return [line for line in lines if line]
+
+
+def _diagram(cost: "Cost") -> list[str]:
+    """The parts by the size of their maps, one line per size: the encoder on the left, the decoder on the right."""
+    sides: dict[tuple[int, ...], tuple[list[str], list[str]]] = {
+        cost.input_shape[1:]: ([f"image ({cost.input_shape[0]})"], [])
+    }
+    for part in cost.parts:
+        if part.size:
+            left, right = sides.setdefault(part.size, ([], []))
+            side = right if part.name.startswith("decoder") else left
+            side.append(f"{part.name.removeprefix('encoder ').removeprefix('decoder ')} ({part.channels})")
+    for size in cost.head_sizes:
+        sides.setdefault(size, ([], []))[1].append(f"head ({cost.classes})")
+    rows = [("map", "encoder, downwards (channels)", "decoder, upwards (channels)")]
+    rows += [
+        (" x ".join(map(str, size)), ", ".join(sides[size][0]), ", ".join(sides[size][1]))
+        for size in sorted(sides, key=math.prod, reverse=True)
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return [f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in rows]
+
+
+def _table(cost: "Cost") -> list[str]:
+    """One line per part, the total below."""
+    rows = [("part", "parameters", "dense", "scan", "FLOPs", "activations")]
+    counts: list[tuple[str, PartCost | Cost]] = [*((part.name, part) for part in cost.parts), ("total", cost)]
+    for name, counted in counts:
+        dense, scan = counted.dense_flops / 1e9, counted.scan_flops / 1e9
+        rows.append((
+            name, f"{counted.parameters / 1e6:.3f} M", f"{dense:.2f} G", f"{scan:.2f} G" if scan else "-",
+            f"{dense + scan:.2f} G", _memory(counted.activation_bytes),
+        ))  # fmt: skip
+    width = max(len(row[0]) for row in rows)
+    return [f"{row[0]:<{width}}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
+
+
+def _memory(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _scale(per_axis: tuple[float, ...]) -> str:
+    """1/4, or 1/1 x 1/4 where the axes differ; a decimal where a size is not divisible."""
+    words = ["1" if s == 1 else f"1/{1 / s:.0f}" if (1 / s).is_integer() else f"{s:.4f}" for s in per_axis]
+    return words[0] if len(set(words)) == 1 else " x ".join(words)

@@ -1,0 +1,266 @@
+"""What networks cost: every cell of the published table, fvcore's own count, memory that really is kept."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from swin_umamba_nnunet.benchmark.cost import describe_network
+from swin_umamba_nnunet.benchmark.cost_count import scan_multiply_adds
+from swin_umamba_nnunet.benchmark.cost_parts import part_of
+from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
+from swin_umamba_nnunet.benchmark.cost_trainers import build_network, describe_trainer, find_trainer
+from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it decorates with torch.jit.script, which is deprecated
+    from fvcore.nn import FlopCountAnalysis
+
+# FACTS.md section 5: the papers' datasets as (C, H, W) and classes
+DATASETS = {"AbdomenMR": ((1, 320, 320), 14), "Endoscopy": ((3, 384, 640), 8), "Microscopy": ((3, 512, 512), 3)}
+
+# (trainer, plans): (parameters in M, FLOPs in G, of which scans where the table says) for each dataset.  U-Mamba's and
+# nnU-Net's FLOPs are given without scans, the others' with them.
+RESENC = "nnUNetResEncUNetLPlans"
+TABLE = {
+    ("nnUNetTrainerSwinUMamba", "nnUNetPlans"): (
+        ("59.889", "68.00", "3.92"), ("59.891", "163.59", None), ("59.887", "174.37", None),
+    ),
+    ("nnUNetTrainerSwinUMambaD", "nnUNetPlans"): (
+        ("27.498", "18.91", "6.41"), ("27.496", "45.28", None), ("27.492", "48.16", None),
+    ),
+    ("nnUNetTrainer", "nnUNetPlans"): (
+        ("33.49", "23.28", "0"), ("33.48", "55.91", "0"), ("46.33", "60.10", "0"),
+    ),
+    ("nnUNetTrainer", RESENC): (
+        ("105.9", "50.8", "0"), ("105.9", "122.0", "0"), ("140.0", "130.9", "0"),
+    ),
+    ("nnUNetTrainerUMambaBot", "nnUNetPlans"): (
+        ("47.53", "41.33", None), ("47.52", "99.27", None), ("64.80", "101.76", None),
+    ),
+    ("nnUNetTrainerUMambaEnc", "nnUNetPlans"): (
+        ("47.02", "43.45", "1.25"), ("47.68", "104.70", "3.00"), ("64.01", "105.71", "1.56"),
+    ),
+    ("nnUNetTrainerUMambaBotPaper", "nnUNetPlans"): (
+        ("63.34", "45.70", None), ("63.34", "109.73", None), ("86.15", "117.84", None),
+    ),
+    ("nnUNetTrainerUMambaEncPaper", "nnUNetPlans"): (
+        ("67.33", "49.63", "1.86"), ("67.32", "119.17", "4.46"), ("91.84", "128.02", "4.76"),
+    ),
+}  # fmt: skip
+CELLS = [(row, dataset, cell) for row, cells in TABLE.items() for dataset, cell in zip(DATASETS, cells, strict=True)]
+
+
+def printed(count: int, unit: float, like: str) -> str:
+    """`count` with as many decimals as the table prints."""
+    return f"{count / unit:.{len(like.partition('.')[2])}f}"
+
+
+@pytest.mark.parametrize(("row", "dataset", "cell"), CELLS, ids=[f"{row[0]}-{row[1]}-{data}" for row, data, _ in CELLS])
+def test_published_table(row, dataset, cell):
+    (trainer, plans), (parameters, flops, scan) = row, cell
+    cost = describe_trainer(find_trainer(trainer), task_of_shape(*DATASETS[dataset], plans))
+    counted = cost.flops if "SwinUMamba" in trainer else cost.dense_flops
+    assert printed(cost.parameters, 1e6, parameters) == parameters
+    assert printed(counted, 1e9, flops) == flops
+    assert scan is None or printed(cost.scan_flops, 1e9, scan) == scan
+
+
+@pytest.mark.parametrize(
+    ("trainer", "dense", "scan"),
+    [("nnUNetTrainerSwinUMamba", "64.08", "3.92"), ("nnUNetTrainerSwinUMambaD", "12.50", "6.41")],
+)
+def test_dense_part_and_scans_of_the_table(trainer, dense, scan):
+    cost = describe_trainer(find_trainer(trainer), task_of_shape(*DATASETS["AbdomenMR"]))
+    assert (printed(cost.dense_flops, 1e9, dense), printed(cost.scan_flops, 1e9, scan)) == (dense, scan)
+
+
+def test_vm_unet_of_the_table():
+    cost = describe_trainer(find_trainer("nnUNetTrainerVMUNet"), task_of_shape((3, 256, 256), 1))
+    counts = [(cost.parameters, 1e6), (cost.dense_flops, 1e9), (cost.scan_flops, 1e9), (cost.flops, 1e9)]
+    assert [printed(*count, ".00") for count in counts] == ["27.43", "5.34", "2.96", "8.31"]
+
+
+@pytest.mark.parametrize("row", TABLE, ids="-".join)
+def test_dense_flops_are_fvcores(row):
+    network = build_network(find_trainer(row[0]), task_of_shape((2, 64, 64), 3, row[1])).to_empty(device="cpu").eval()
+    cost = describe_network(network, (2, 64, 64))
+    analysis = FlopCountAnalysis(network, torch.zeros(1, 2, 64, 64)).unsupported_ops_warnings(False)
+    analysis.uncalled_modules_warnings(False)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        assert cost.dense_flops == analysis.total()
+    assert cost.flops == cost.dense_flops + cost.scan_flops
+    assert (cost.scan_flops > 0) == ("Mamba" in row[0])
+
+
+def test_a_scan_costs_what_the_formula_says():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = SS2D(8, d_state=5)
+
+        def forward(self, x):
+            return self.block(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    positions, inner, states, directions = 6 * 7, 16, 5, 4
+    channels = inner * directions
+    cost = describe_network(Block(), (8, 6, 7))
+    assert cost.scan_flops == 9 * positions * channels * states + positions * channels
+    assert cost.scan_flops == scan_multiply_adds(positions, channels, states)
+    rank = 1
+    linear = 8 * 2 * inner + inner * directions * (rank + 2 * states) + channels * rank + inner * 8
+    assert cost.dense_flops == positions * (linear + 9 * inner + 5 * inner)  # 3x3 depthwise convolution, LayerNorm
+
+
+def kept_for_backward(network: nn.Module, image: torch.Tensor) -> int:
+    """Bytes of what a real forward pass keeps, by address."""
+    parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    storages = {}
+
+    def keep(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(image)
+    assert output is not None
+    return sum(storage.nbytes() for address, storage in storages.items() if address not in parameters)
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row[1] != RESENC], ids="-".join)
+def test_activation_memory_is_what_is_really_kept(row):
+    network = build_network(find_trainer(row[0]), task_of_shape((2, 64, 64), 3, row[1])).to_empty(device="cpu").train()
+    cost = describe_network(network, (2, 64, 64), batch_size=2)
+    assert cost.activation_bytes == pytest.approx(kept_for_backward(network, torch.zeros(2, 2, 64, 64)), rel=1e-4)
+
+
+def test_activation_memory_grows_with_the_batch_and_falls_with_recomputation(tiny_network):
+    shape = (1, 64, 64)
+    one, four = (describe_network(tiny_network(), shape, batch_size).activation_bytes for batch_size in (1, 4))
+    recomputed = describe_network(tiny_network(gradient_checkpointing=True), shape, 4)
+    assert 3.8 * one < four <= 4 * one  # the step sizes' A = -exp(A_logs) are kept once
+    assert 0 < recomputed.activation_bytes < four / 2
+    assert recomputed.flops == describe_network(tiny_network(), shape).flops
+
+
+def test_the_network_is_left_as_it_was(tiny_network):
+    network = tiny_network().eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    describe_network(network, (1, 64, 64))
+    assert not network.decoder.deep_supervision
+    assert not network.training
+    assert all(module.backend is None for module in network.modules() if hasattr(module, "backend"))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_backend_set_by_the_user_does_not_change_the_count(tiny_network, monkeypatch):
+    expected = describe_network(tiny_network(), (1, 32, 32))
+    monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "reference")  # a loop of small operations
+    assert describe_network(tiny_network(), (1, 32, 32)) == expected
+    assert describe_network(tiny_network(backend="reference"), (1, 32, 32)) == expected
+
+
+def test_parts_of_swin_umamba():
+    cost = describe_network(SwinUMamba(1, 14), (1, 320, 320))
+    parts = {part.name: part for part in cost.parts}
+    assert list(parts) == [
+        "stem", "patch embedding", *(f"encoder stage {i}" for i in (1, 2, 3, 4)), "skips",
+        *(f"decoder stage {i}" for i in (1, 2, 3, 4, 5)), "decoder final step", "heads",
+    ]  # fmt: skip
+    heads = [(48, 320), (96, 160), (192, 80), (384, 40)]  # channels and size of the maps they are on
+    assert parts["heads"].parameters == sum(14 * width + 14 for width, _ in heads)
+    assert parts["heads"].dense_flops == sum(14 * width * size**2 for width, size in heads)
+    assert parts["stem"].parameters == 48 * 49 + 48 + 2 * 48
+    assert parts["stem"].dense_flops == 160**2 * 48 * (49 + 5)  # 7x7 convolution, InstanceNorm
+    assert {name for name, part in parts.items() if part.scan_flops} == {f"encoder stage {i}" for i in (1, 2, 3, 4)}
+    assert all(part.activation_bytes > 0 for part in cost.parts)
+    maps = [(part.channels, part.size) for part in cost.parts if part.name.startswith("encoder")]
+    assert maps == [(96, (80, 80)), (192, (40, 40)), (384, (20, 20)), (768, (10, 10))]
+    assert (parts["decoder stage 1"].channels, parts["decoder stage 1"].size) == (768, (20, 20))
+
+
+@pytest.mark.parametrize("shape", [(1, 320, 320), (1, 300, 310)], ids=["fits", "padded"])
+def test_maps_and_heads_of_dagger(shape):
+    cost = describe_network(SwinUMambaD(1, 3), shape)
+    maps = {part.name: (part.channels, part.size) for part in cost.parts}
+    assert maps["encoder stage 1"] == maps["decoder stage 3"] == (96, (80, 80))
+    assert maps["encoder stage 4"] == (768, (10, 10))
+    assert maps["decoder final step"] == (96, (320, 320))
+    height, width = shape[1:]
+    assert cost.head_sizes == tuple((-(-height // s), -(-width // s)) for s in (1, 4, 8, 16))
+    assert cost.deep_supervision_scales[0] == (1, 1)
+    assert cost.deep_supervision_scales[1] == (-(-height // 4) / height, -(-width // 4) / width)
+
+
+def test_parts_belong_to_stages():
+    expected = {
+        "encoder.vssm.layers.2.blocks.1.ln_1.weight": "encoder stage 3",
+        "encoder.stages.2.0.convs.0.conv": "encoder stage 3",
+        "encoder.mamba_layers.2.norm": "encoder stage 3",
+        "encoder.stem.0.weight": "stem",
+        "encoder.vssm.patch_embed.proj": "patch embedding",
+        "encoder.skip_blocks.0.conv1": "skips",
+        "encoder.norm": "encoder rest",
+        "decoder.stages.0.up": "decoder stage 1",
+        "decoder.transpconvs.0.weight": "decoder stage 1",
+        "decoder.final_expand.norm": "decoder final step",
+        "decoder.seg_layers.0.bias": "heads",
+        "backbone.0.conv": "backbone",
+        "": "network",
+    }
+    assert {name: part_of(name) for name in expected} == expected
+
+
+def test_a_network_of_other_make():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    cost = describe_network(network, (1, 8, 8))
+    assert [part.name for part in cost.parts] == ["0", "1", "2"]
+    assert [part.dense_flops for part in cost.parts] == [64 * 4 * 9, 64 * 4 * 2, 64 * 4 * 2]
+    assert (cost.parameters, cost.classes, cost.head_sizes) == (36 + 8 + 10, 2, ((8, 8),))
+
+
+def test_to_dict_is_json(tiny_network):
+    cost = describe_network(tiny_network(), (1, 32, 32))
+    content = json.loads(json.dumps(cost.to_dict()))
+    assert content["flops"] == sum(part["dense_flops"] + part["scan_flops"] for part in content["parts"]) == cost.flops
+    assert "fvcore" in content["flops_convention"]
+    assert content["activation_bytes"] == cost.activation_bytes
+
+
+def test_a_batch_of_none():
+    with pytest.raises(ValueError, match="batch size is 0"):
+        describe_network(nn.Conv2d(1, 1, 1), (1, 8, 8), batch_size=0)
+
+
+@pytest.mark.parametrize(("dataset", "stages"), [("AbdomenMR", 7), ("Endoscopy", 7), ("Microscopy", 8)])
+def test_stages_are_those_of_the_papers_plans(dataset, stages):
+    task = task_of_shape(*DATASETS[dataset])
+    architecture = task.settings.network_arch_init_kwargs
+    assert architecture["n_stages"] == stages
+    assert list(architecture["features_per_stage"]) == [min(32 * 2**i, 512) for i in range(stages)]
+    assert task.input_shape == DATASETS[dataset][0]
+    assert json.loads(json.dumps(task.plans))["configurations"]["2d"]["patch_size"] == list(task.input_shape[1:])
+
+
+def test_a_large_patch_keeps_its_size():
+    """Larger than nnU-Net's planner would take for its memory target."""
+    assert task_of_shape((1, 1024, 1024), 2).input_shape == (1, 1024, 1024)
+    assert task_of_shape((1, 128, 128, 128), 2).configuration == "3d_fullres"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # nnU-Net imports all of its trainers on the way
+def test_trainers_of_the_user_are_found(tmp_path, monkeypatch):
+    (tmp_path / "my_describe_trainer.py").write_text(
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
+        "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
+        "    network_settings = {'width': 48}\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    cost = describe_trainer(find_trainer("nnUNetTrainerMine"), task_of_shape((1, 64, 64), 2))
+    assert cost.parameters == sum(p.numel() for p in SwinUMambaD(1, 2, width=48).parameters())

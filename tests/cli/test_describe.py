@@ -1,0 +1,190 @@
+"""`swin-umamba describe TRAINER`: what is printed, as text and as JSON, and what is refused."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from swin_umamba_nnunet import cli
+from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
+from swin_umamba_nnunet.catalogue import get_network
+
+SMALL = ("--shape", "2", "64", "64", "--classes", "3")
+
+
+def describe(*arguments) -> int:
+    return cli.main(["describe", *map(str, arguments)])
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """A dataset of 2 channels and 3 classes as nnU-Net leaves it after planning: 64x96 patches in batches of 5."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    folder = tmp_path / "nnUNet_preprocessed" / "Dataset907_Planned"
+    folder.mkdir(parents=True)
+    plans = task_of_shape((2, 64, 96), 3).plans
+    plans["configurations"]["2d"]["batch_size"] = 5
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    dataset = {
+        "channel_names": {"0": "a", "1": "b"},
+        "labels": {"background": 0, "x": 1, "y": 2},
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    return folder
+
+
+def test_swin_umamba_as_in_the_paper(capsys):
+    assert describe("nnUNetTrainerSwinUMamba", "--shape", 1, 320, 320, "--classes", 14) == 0
+    text = capsys.readouterr().out
+    record = get_network("SwinUMamba")
+    assert all(words in text for words in ("arXiv:2402.03302", record.title, "vmamba_tiny_v0", "1 x 320 x 320"))
+    assert "59.889 M, 228.5 MiB" in text
+    assert "68.00 G (64.08 + 3.92 G scan)" in text
+    assert "at 1, 1/2, 1/4, 1/8 of the patch\n" in text
+    assert "fvcore" in text
+    assert "9*B*L*D*N + B*L*D" in text
+    words = text.split()
+    assert all(word in words for deviation in record.deviations for word in deviation.split())
+
+
+def test_the_table_adds_up(capsys):
+    assert describe("nnUNetTrainerSwinUMambaD", *SMALL) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("part"))
+    last = next(i for i, line in enumerate(lines) if line.startswith("total"))
+    parts, total = (
+        [float(line[23:].split(" M")[0]) for line in chosen] for chosen in (lines[first + 1 : last], lines[last:][:1])
+    )
+    assert len(parts) > 5
+    assert sum(parts) == pytest.approx(total[0], abs=0.001 * len(parts))
+
+
+def test_diagram_has_encoder_and_decoder_side_by_side(capsys):
+    assert describe("nnUNetTrainerSwinUMambaD", *SMALL) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "64 x 64 image (2) final step (96), head (3)" in lines
+    assert "16 x 16 patch embedding (96), stage 1 (96) stage 3 (96), head (3)" in lines
+    assert "2 x 2 stage 4 (768)" in lines
+
+
+def test_json_has_the_numbers_in_full(capsys):
+    assert describe("nnUNetTrainerSwinUMambaDScratch_10epochs", *SMALL, "--batch", 4, "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["trainer"] == "nnUNetTrainerSwinUMambaDScratch_10epochs"
+    assert "10 epochs" in content["variant"]
+    assert content["imagenet_weights"] is None
+    assert content["trained_with_deep_supervision"] is False
+    assert (content["input_shape"], content["classes"], content["batch_size"]) == ([2, 64, 64], 3, 4)
+    assert content["parameters"] == sum(part["parameters"] for part in content["parts"]) > 27_000_000
+    assert content["flops"] == content["dense_flops"] + content["scan_flops"]
+    assert content["deep_supervision_scales"] == [[1, 1], [0.25, 0.25], [0.125, 0.125], [0.0625, 0.0625]]
+
+
+def test_what_is_not_trained_is_said(capsys):
+    assert describe("nnUNetTrainerSwinUMambaDScratch", *SMALL) == 0
+    assert "1/16 of the patch; only the first is trained\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("plans", "network"), [((), "PlainConvUNet"), (("-p", "nnUNetResEncUNetLPlans"), "ResidualEncoderUNet")]
+)
+def test_networks_of_nnunet(plans, network, capsys):
+    assert describe("nnUNetTrainer", *SMALL, *plans) == 0
+    text = capsys.readouterr().out
+    assert network in text
+    assert "(no scan)" in text
+
+
+def test_a_planned_dataset(planned, capsys):
+    assert describe("nnUNetTrainer", "-d", 907, "--batch", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["input_shape"], content["classes"], content["batch_size"]) == ([2, 64, 96], 3, 5)
+    assert describe("nnUNetTrainer", "-d", "Dataset907_Planned", "--json") == 0
+    by_name = json.loads(capsys.readouterr().out)
+    assert by_name["batch_size"] == 1
+    assert by_name["flops"] == content["flops"]
+    assert by_name["activation_bytes"] * 4 < content["activation_bytes"] <= by_name["activation_bytes"] * 5
+
+
+def test_heads_of_a_size_that_does_not_divide(capsys):
+    assert describe("nnUNetTrainerSwinUMambaD", "--shape", 1, 30, 64, "--classes", 2) == 0
+    assert "at 1, 0.2667 x 1/4, 0.1333 x 1/8, 1/15 x 1/16 of the patch" in capsys.readouterr().out
+
+
+REFUSED = {
+    "trainer": (("nnUNetTrainerSwinUMumba", *SMALL), "no trainer called 'nnUNetTrainerSwinUMumba'"),
+    "classes missing": (("nnUNetTrainer", "--shape", 1, 64, 64), "--shape needs --classes"),
+    "classes twice": (("nnUNetTrainer", "-d", 907, "--classes", 3), "--classes goes with --shape"),
+    "no classes": (("nnUNetTrainer", "--shape", 1, 64, 64, "--classes", 0), "the number of classes is 0"),
+    "shape": (("nnUNetTrainer", "--shape", 64, 64, "--classes", 3), "expected C H W"),
+    "empty shape": (("nnUNetTrainer", "--shape", 1, 0, 64, "--classes", 3), "expected C H W"),
+    "batch": (("nnUNetTrainer", *SMALL, "--batch"), "--batch needs a number with --shape"),
+    "empty batch": (("nnUNetTrainer", *SMALL, "--batch", 0), "the batch size is 0"),
+    "not planned so": (("nnUNetTrainer", "--shape", 1, 60, 64, "--classes", 3), "64x64; give that size instead"),
+    "too small": (("nnUNetTrainer", "--shape", 1, 4, 4, "--classes", 3), "too small"),
+    "3D": (("nnUNetTrainerSwinUMamba", "--shape", 1, 32, 64, 64, "--classes", 3), "2D"),
+    "planner": (("nnUNetTrainer", *SMALL, "-p", "nnUNetMyPlans"), "no planner of 'nnUNetMyPlans'"),
+    "dataset": (("nnUNetTrainer", "-d", 999), "no dataset '999'"),
+    "plans": (("nnUNetTrainer", "-d", 907, "-p", "nnUNetMyPlans"), "nnUNetMyPlans.json does not exist"),
+    "configuration": (("nnUNetTrainer", "-d", 907, "-c", "3d_fullres"), "no configuration '3d_fullres'; it has 2d"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # nnU-Net imports all of its trainers to look for one
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=list(REFUSED))
+def test_refused_in_one_sentence(arguments, message, planned, capsys):
+    assert describe(*arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_nnunets_folders_are_not_needed_for_a_shape(monkeypatch, capsys):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name, raising=False)
+    assert describe("nnUNetTrainer", *SMALL, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["network"] == "PlainConvUNet"
+    assert describe("nnUNetTrainer", "-d", 907) == 2
+    assert "nnUNet_preprocessed is not set" in capsys.readouterr().err
+
+
+def test_every_size_of_this_packages_networks(capsys):
+    """Sizes that nnU-Net would not plan: the networks pad by themselves."""
+    assert describe("nnUNetTrainerSwinUMamba", "--shape", 1, 33, 70, "--classes", 2, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["head_sizes"] == [[33, 70], [17, 35], [9, 18], [5, 9]]
+
+
+def test_a_description_needs_no_record_of_the_network(capsys, monkeypatch):
+    from swin_umamba_nnunet.cli import describe as verb
+
+    monkeypatch.setattr(verb, "NETWORKS", ())
+    assert describe("nnUNetTrainerSwinUMambaD", *SMALL) == 0
+    assert "Network: SwinUMambaD. A network this package knows nothing about." in capsys.readouterr().out
+
+
+def test_a_control_names_what_it_is_a_control_of(capsys, monkeypatch):
+    from swin_umamba_nnunet.cli import describe as verb
+
+    monkeypatch.setattr(
+        verb,
+        "get_trainer",
+        lambda name, get=verb.get_trainer: dataclasses.replace(get(name), control_of="nnUNetTrainerX"),
+    )
+    assert describe("nnUNetTrainerSwinUMambaD", *SMALL) == 0
+    assert "control of nnUNetTrainerX." in capsys.readouterr().out
+
+
+def test_help_answers_without_importing_torch():
+    code = (
+        "import sys\nfrom swin_umamba_nnunet import cli\n"
+        "try: cli.main(['describe', '--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(' '.join({'torch', 'nnunetv2', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+    assert "--shape" in done.stdout
