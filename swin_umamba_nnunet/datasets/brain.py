@@ -11,14 +11,13 @@ Template: Fonov et al., "Unbiased average age-appropriate atlases for pediatric 
 """
 
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from swin_umamba_nnunet.datasets._writer import new_dataset
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -74,14 +73,9 @@ def write_brain_dataset(raw_folder: Path) -> Path:
     if target.exists():
         raise FileExistsError(f"{target} already exists; delete it to have the brain dataset written anew")
     image, labels = load_brain()
-    raw_folder.mkdir(parents=True, exist_ok=True)
-    unfinished = raw_folder / f".{BRAIN_DATASET_NAME}.{uuid.uuid4().hex[:8]}"
-    try:
-        _write_cases(image, labels, unfinished)
-        (unfinished / "dataset.json").write_text(json.dumps(_dataset_json(), indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with new_dataset(raw_folder, BRAIN_DATASET_NAME) as folder:
+        _write_cases(image, labels, folder)
+        (folder / "dataset.json").write_text(json.dumps(_dataset_json(), indent=2) + "\n", encoding="utf-8")
     return target
 
 

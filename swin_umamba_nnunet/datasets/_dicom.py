@@ -1,0 +1,127 @@
+"""DICOM series folders through SimpleITK (GDCM), and whether their slices make a volume."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from swin_umamba_nnunet.datasets._model import CaseError, Finding
+
+_POSITION, _ORIENTATION, _DESCRIPTION = "0020|0032", "0020|0037", "0008|103e"
+_LOOKED_AT = 20  # files of a folder, in search of a DICOM one
+SPACING_TOLERANCE = 0.01  # relative difference between slice distances that scanners' rounding explains
+TILT_TOLERANCE_MM = 0.01  # in-plane shift from one slice to the next
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether DICOM files lie directly in the folder (the letters DICM at byte 128 of one of the first files)."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    return any(_is_dicom(path) for path in files[:_LOOKED_AT])
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
+    """The one series in a folder as a volume, and what is odd about its slices.
+
+    Raises:
+        CaseError: several series, none, a damaged file, or two slices at one place.
+    """
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not series:
+        raise CaseError("folder holds no readable DICOM series", str(folder))
+    files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series}
+    if len(series) > 1:
+        shown = "; ".join(f"{_describe(files[uid][0])} {len(files[uid])} files, {uid}" for uid in series[:5])
+        raise CaseError("folder holds several DICOM series; put each into a folder of its own", f"{folder}: {shown}")
+    names = files[series[0]]
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(names)
+    try:
+        findings = _judge_slices(names, folder)
+        image = reader.Execute()
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CaseError("DICOM series cannot be read", f"{folder} ({lines[-1][:200]})") from error
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[..., 0]
+    return image, findings
+
+
+def _header(name: str) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    reader.ReadImageInformation()
+    return reader
+
+
+def _describe(name: str) -> str:
+    try:
+        reader = _header(name)
+    except RuntimeError:
+        return "(unreadable)"
+    return (
+        f'"{reader.GetMetaData(_DESCRIPTION).strip()}"' if reader.HasMetaDataKey(_DESCRIPTION) else "(no description)"
+    )
+
+
+def _numbers(reader: sitk.ImageFileReader, key: str, count: int) -> list[float] | None:
+    if not reader.HasMetaDataKey(key):
+        return None
+    try:
+        numbers = [float(part) for part in reader.GetMetaData(key).split("\\")]
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count else None
+
+
+def _judge_slices(names: Sequence[str], folder: Path) -> list[Finding]:
+    """Slice distances and shifts from the positions in the headers (ITK assumes equal distances and no tilt)."""
+    if len(names) < 2:
+        return []
+    positions, orientations = [], []
+    for name in names:
+        reader = _header(name)
+        position, orientation = _numbers(reader, _POSITION, 3), _numbers(reader, _ORIENTATION, 6)
+        if position is None or orientation is None:
+            return [Finding("warning", "DICOM slices have no position: order and distance are guessed", folder.name)]
+        positions.append(position)
+        orientations.append(orientation)
+    if np.ptp(np.array(orientations), axis=0).max() > 1e-3:
+        raise CaseError("DICOM slices are not parallel (a localizer, or several stacks?)", str(folder))
+    return judge_positions(np.array(positions), np.array(orientations[0]), folder.name)
+
+
+def judge_positions(positions: np.ndarray, orientation: np.ndarray, name: str) -> list[Finding]:
+    """What is odd about slices at `positions` (N, 3) in mm with row and column direction `orientation` (6,).
+
+    Raises:
+        CaseError: two slices lie at one place.
+    """
+    normal = np.cross(orientation[:3], orientation[3:])
+    order = np.argsort(positions @ normal)
+    steps = np.diff(positions[order], axis=0)
+    distances = steps @ normal
+    findings = []
+    if distances.min() < 1e-3:
+        raise CaseError("DICOM series has several slices at one place (time points? contrast phases?)", name)
+    usual = float(np.median(distances))
+    if np.abs(distances - usual).max() > SPACING_TOLERANCE * usual:
+        text = f"{name}: {distances.min():.4g} to {distances.max():.4g} mm, usually {usual:.4g} mm"
+        findings.append(
+            Finding("warning", "DICOM slices have unequal distances (slices missing?); the volume is distorted", text)
+        )
+    shift = float(np.linalg.norm(steps - distances[:, None] * normal, axis=1).max())
+    if shift > TILT_TOLERANCE_MM:
+        text = f"{name}: {shift:.3g} mm per slice"
+        findings.append(
+            Finding("warning", "DICOM slices are shifted sideways (gantry tilt); the volume is sheared", text)
+        )
+    return findings

@@ -1,0 +1,207 @@
+"""From the values of a mask, whatever they are, to nnU-Net's labels 0, 1, 2, ...
+
+A mask arrives as an integer array of raw values: grey values, palette indices, or colours packed as 0xRRGGBB.  A rule
+says how the user wants them understood; `resolve` looks at all values of the whole dataset and makes a map of it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_AUTOMATIC = 255  # more labels than that are no semantic classes
+LOSSY_MARGIN = 40  # JPEG moves a 0/255 mask's values by about that much around edges
+
+
+class LabelError(ValueError):
+    """The values found cannot be understood as labels without being told; the message says what to tell."""
+
+
+@dataclass(frozen=True)
+class LabelEntry:
+    """`name` stands for raw value `value`; `colour` says that the value is 0xRRGGBB."""
+
+    name: str
+    value: int
+    colour: bool = False
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How raw values are to be understood.
+
+    Attributes:
+        entries: what the user listed; empty: work it out from the values.  The entry named "background" becomes 0
+            (without one, raw value 0 does), the others 1, 2, ... in their order, "ignore" the highest.
+        threshold: raw values above it are foreground and the others background, whatever they are; None: exact.
+        foreground: the foreground's name where it is not listed.
+        merge_into_background: values not listed become background instead of being an error.
+    """
+
+    entries: tuple[LabelEntry, ...] = ()
+    threshold: int | None = None
+    foreground: str = "foreground"
+    merge_into_background: bool = False
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Raw values -> labels.
+
+    Attributes:
+        names: label name -> nnU-Net label, as dataset.json has it.
+        lookup: raw value -> label.
+        threshold: see `LabelRule`.
+        colour: raw values are colours.
+        rest: label of every value that is not in `lookup`; None: such values are errors.
+    """
+
+    names: Mapping[str, int]
+    lookup: Mapping[int, int]
+    threshold: int | None = None
+    colour: bool = False
+    rest: int | None = None
+
+    def unknown(self, values: Mapping[int, int]) -> list[int]:
+        """The raw values that the map has no label for."""
+        if self.threshold is not None or self.rest is not None:
+            return []
+        return sorted(set(values) - set(self.lookup))
+
+    def count(self, values: Mapping[int, int]) -> dict[int, int]:
+        """Pixels per raw value of one mask -> pixels per label."""
+        counts: dict[int, int] = {}
+        for value, pixels in values.items():
+            if self.threshold is not None:
+                label = int(value > self.threshold)
+            else:
+                label = self.lookup.get(value, 0 if self.rest is None else self.rest)
+            counts[label] = counts.get(label, 0) + pixels
+        return counts
+
+    def encode(self, raw: np.ndarray) -> np.ndarray:
+        """Labels of a raw mask, same shape, uint8 (uint16 beyond 254 labels).
+
+        Raises:
+            LabelError: a value has no label.
+        """
+        dtype = np.uint8 if max(self.names.values()) < 255 else np.uint16
+        if self.threshold is not None:
+            return (raw > self.threshold).astype(dtype)
+        keys = np.array(sorted(self.lookup), dtype=np.int64)
+        labels = np.array([self.lookup[key] for key in keys.tolist()], dtype=dtype)
+        place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
+        known = keys[place] == raw
+        if self.rest is not None:
+            return np.where(known, labels[place], np.array(self.rest, dtype))
+        if not known.all():
+            raise LabelError(f"mask value {show_value(int(raw[~known].flat[0]), self.colour)} is not in the label map")
+        return labels[place]
+
+
+def parse_label(text: str) -> LabelEntry:
+    """ "tumour=255", "tumour=#ff0000" or "tumour=255,0,0" -> LabelEntry.
+
+    Raises:
+        LabelError: the text is none of these.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if name and equals:
+        if re.fullmatch(r"\d{1,6}", value):
+            return LabelEntry(name, int(value))
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+            return LabelEntry(name, int(value[1:], 16), colour=True)
+        channels = [int(part) for part in value.split(",")] if re.fullmatch(r"\d+,\d+,\d+", value) else []
+        if channels and max(channels) <= 255:
+            return LabelEntry(name, channels[0] << 16 | channels[1] << 8 | channels[2], colour=True)
+    raise LabelError(f'label "{text}" is not understood; write NAME=VALUE, for example tumour=255 or tumour=#ff0000')
+
+
+def check_entries(entries: tuple[LabelEntry, ...]) -> None:
+    """Raises LabelError for names or values given twice, for grey values beside colours and for a lone background."""
+    if not entries:
+        return
+    if len({entry.colour for entry in entries}) > 1:
+        raise LabelError("labels are given partly as grey values and partly as colours; use one of the two")
+    names, values = Counter(entry.name for entry in entries), Counter(entry.value for entry in entries)
+    for what, twice in (
+        ("name", [name for name, count in names.items() if count > 1]),
+        ("value", [show_value(value, entries[0].colour) for value, count in values.items() if count > 1]),
+    ):
+        if twice:
+            raise LabelError(f"label {what} {twice[0]} is given twice; every label needs its own")
+    if not [entry for entry in entries if entry.name not in ("background", "ignore")]:
+        raise LabelError("only background is listed; list at least one label to segment")
+
+
+def show_value(value: int, colour: bool) -> str:
+    """A raw value as the user writes it: 255, or #ff0000."""
+    return f"#{value:06x}" if colour else str(value)
+
+
+def resolve(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMap:
+    """The rule applied to all raw values of a dataset (value -> pixels).
+
+    Raises:
+        LabelError: the rule and the values do not go together, or there is more than one way to understand them.
+    """
+    if rule.threshold is not None:
+        if colour:
+            raise LabelError("a threshold needs grey masks, and these are coloured; name the colours as labels instead")
+        names = [entry.name for entry in rule.entries if entry.name != "background"] or [rule.foreground]
+        # a dataset of masks of 0 and 1 has nothing above 127 and yet a foreground
+        threshold = 0 if max(values, default=0) == 1 else rule.threshold
+        return LabelMap({"background": 0, names[0]: 1}, {0: 0}, threshold=threshold)
+    if rule.entries:
+        return _listed(rule, colour)
+    found = sorted(values)
+    if not found or found == [0]:
+        return LabelMap({"background": 0, rule.foreground: 1}, {0: 0, 1: 1}, colour=colour)
+    if not colour and set(found) <= {0, 255}:
+        return LabelMap({"background": 0, rule.foreground: 1}, {0: 0, 255: 1})
+    if not colour and set(found) <= {0, 1}:
+        return LabelMap({"background": 0, rule.foreground: 1}, {0: 0, 1: 1})
+    if not colour and found[-1] <= MAX_AUTOMATIC and set(found) | {0} == set(range(found[-1] + 1)) and len(found) < 200:
+        labels = {value: value for value in range(found[-1] + 1)}
+        return LabelMap({"background": 0} | {f"class_{value}": value for value in labels if value}, labels)
+    raise LabelError(_explain(values, colour))
+
+
+def _listed(rule: LabelRule, colour: bool) -> LabelMap:
+    check_entries(rule.entries)
+    if rule.entries[0].colour != colour:
+        given, masks = ("grey values", "coloured") if colour else ("colours", "grey")
+        example = "tumour=#ff0000" if colour else "tumour=255"
+        raise LabelError(f"labels are given as {given}, but the masks are {masks}; write for example {example}")
+    background = [entry for entry in rule.entries if entry.name == "background"]
+    ignore = [entry for entry in rule.entries if entry.name == "ignore"]
+    others = [entry for entry in rule.entries if entry.name not in ("background", "ignore")]
+    names, lookup = {"background": 0}, {entry.value: 0 for entry in background}
+    if not background and 0 not in {entry.value for entry in rule.entries}:
+        lookup[0] = 0
+    for label, entry in enumerate([*others, *ignore], 1):
+        names[entry.name] = label
+        lookup[entry.value] = label
+    return LabelMap(names, lookup, colour=colour, rest=0 if rule.merge_into_background else None)
+
+
+def _explain(values: Mapping[int, int], colour: bool) -> str:
+    """What is in the masks, and the options that would settle it."""
+    total = sum(values.values())
+    common = sorted(values, key=lambda value: -values[value])
+    shown = ", ".join(f"{show_value(v, colour)} ({100 * values[v] / total:.2g} % of pixels)" for v in common[:8])
+    kind = "colours" if colour else "values"
+    text = f"the masks hold {len(values)} {kind}: {shown}{', ...' if len(values) > 8 else ''}"
+    if not colour and all(min(abs(v), abs(255 - v)) <= LOSSY_MARGIN for v in values):
+        return (
+            text + "; near 0 and 255 they look like a 0/255 mask saved as JPEG: --threshold 127 makes two labels of it"
+        )
+    if len(values) > 24:
+        advice = "are these really masks, and not images or lossy (JPEG) files? " if len(values) > 64 else ""
+        return text + f"; {advice}Say which stand for what with --label NAME=VALUE, once per label"
+    options = [f"--label background={show_value(common[0], colour)}"]
+    options += [f"--label NAME{i}={show_value(value, colour)}" for i, value in enumerate(sorted(common[1:8]), 1)]
+    quoted = " ".join(option.replace("=#", "='#") + "'" if "=#" in option else option for option in options)
+    return text + f"; say what they stand for, for example   {quoted}"

@@ -1,0 +1,257 @@
+"""`swin-umamba convert`: arguments, report, errors in one sentence, and the five layouts from end to end."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from swin_umamba_nnunet import cli
+from swin_umamba_nnunet.datasets import _write, conversion, umamba
+from tests.datasets.trees import (
+    blob,
+    integrity_here_and_now,
+    photo,
+    save,
+    snapshot,
+    write_images,
+    write_isic,
+    write_synapse,
+    write_umamba_703,
+    write_volumes,
+)
+
+LAYOUTS = ("isic", "synapse", "umamba", "images", "volumes")
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path, monkeypatch):
+    """nnU-Net's folders are ours, and its check runs in this process."""
+    for variable in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
+    write = _write.write_dataset
+    monkeypatch.setattr(
+        conversion, "write_dataset", lambda *args, **settings: write(*args, check=integrity_here_and_now, **settings)
+    )
+
+
+def _refused(capsys, *argv):
+    assert cli.main(["convert", *map(str, argv)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("swin-umamba convert: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_help_of_a_layout(layout, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["convert", layout, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: swin-umamba convert {layout}" in text
+    assert "--dry-run" in text
+    assert "SOURCE" in text
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+def test_help_names_every_layout(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["convert", "--help"])
+    text = capsys.readouterr().out
+    assert all(layout in text for layout in LAYOUTS)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom swin_umamba_nnunet import cli\n"
+        "try: cli.main(['convert', 'images', '--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(' '.join(n for n in ('torch', 'nnunetv2', 'SimpleITK', 'PIL', 'numpy', 'h5py') if n in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("argv", [[], ["dicom", "x"], ["images"], ["images", "x"], ["images", "x", "-d", "one"]])
+def test_incomplete_commands_show_the_usage(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["convert", *argv])
+    assert stopped.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys):
+    source = write_images(tmp_path / "my polyps")
+    before = snapshot(tmp_path)
+    assert cli.main(["convert", "images", str(source), "-d", "7", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "4 training, 0 test" in text
+    assert "Dataset007_my_polyps was not written" in text
+    assert snapshot(tmp_path) == before
+    assert not (tmp_path / "raw").exists()
+
+
+def _make(layout, folder):
+    make = {"isic": write_isic, "synapse": write_synapse, "umamba": write_umamba_703, "images": write_images,
+            "volumes": write_volumes}[layout]  # fmt: skip
+    return make(folder)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_from_end_to_end(layout, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("h5py", reason="needs the synapse extra")
+    small = umamba.replace(umamba.PUBLISHED[703], training=(3,), test=2)
+    monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
+    source = _make(layout, tmp_path / "source")
+    number = ["-d", "42"] if layout != "umamba" else []
+    assert cli.main(["convert", layout, str(source), *number]) == 0
+    text = capsys.readouterr().out
+    assert "integrity check: passed" in text
+    (dataset,) = (tmp_path / "raw").iterdir()
+    assert dataset.name == ("Dataset042_source" if layout != "umamba" else "Dataset703_NeurIPSCell")
+    assert f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} -c 2d" in text
+    assert ("cp " in text) == (layout == "isic")
+    assert ("--protocol cells" in text) == (layout == "umamba")
+    assert "already exists" in _refused(capsys, layout, source, *number)
+    assert cli.main(["convert", layout, str(source), *number, "--overwrite"]) == 0
+
+
+def test_all_options_of_images(tmp_path, capsys):
+    for index in range(12):
+        save(tmp_path / f"s/photos/P{index // 2}-{index}.png", photo(index))
+        save(tmp_path / f"s/marks/{index}_x.png", blob(7))
+    argv = ["images", tmp_path / "s", "-d", 3, "-n", "Dataset003_Marks", "--images", "photos", "--masks", "marks/*.png"]
+    argv += ["--image-key", r"P\d+-(\d+)", "--mask-key", r"(\d+)_x", "--group-pattern", r"(P\d+)-", "--folds", 2]
+    argv += [
+        "--label",
+        "mark=7",
+        "--test-fraction",
+        0.34,
+        "--seed",
+        5,
+        "--channels",
+        "grey",
+        "--install-splits",
+        "-np",
+        1,
+    ]
+    assert cli.main(["convert", *map(str, argv)]) == 0
+    text = capsys.readouterr().out
+    dataset = tmp_path / "raw/Dataset003_Marks"
+    content = json.loads((dataset / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "mark": 1}
+    assert content["channel_names"] == {"0": "grey"}
+    assert content["numTraining"] == 8
+    installed = tmp_path / "preprocessed/Dataset003_Marks/splits_final.json"
+    assert installed.read_bytes() == (dataset / "splits_final.json").read_bytes()
+    assert len(json.loads(installed.read_text())) == 2
+    assert str(installed) in text
+    assert "cp " not in text
+    assert "already exists" in _refused(capsys, *argv[:4], "-n", "Marks", "--install-splits")
+
+
+def test_all_options_of_volumes(tmp_path, capsys):
+    source = write_volumes(tmp_path / "s")
+    argv = ["volumes", source, "-d", "4", "--images", "T1=images/*", "--images", "T2=images/*", "--masks", "labels"]
+    assert cli.main(["convert", *map(str, argv), "--label", "spot=1", "--trust-image-geometry"]) == 0
+    content = json.loads((tmp_path / "raw/Dataset004_s/dataset.json").read_text())
+    assert content["channel_names"] == {"0": "T1", "1": "T2"}
+
+
+def test_errors_are_listed_and_nothing_is_written(tmp_path, capsys):
+    source = write_images(tmp_path / "s")
+    (source / "masks/img1.png").unlink()
+    save(source / "masks/img2.png", blob(255, 3, 3))
+    assert cli.main(["convert", "images", str(source), "-d", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "img1" in captured.out
+    assert "img2" in captured.out
+    assert captured.err == (
+        "swin-umamba convert: 2 errors, listed above: put them right (or leave the cases out with --skip-bad, where a "
+        "case is named). Nothing was written\n"
+    )
+    assert not (tmp_path / "raw").exists()
+    assert cli.main(["convert", "images", str(source), "-d", "1", "--skip-bad"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["images", "{s}", "-d", "0"], "1 to 999"),
+        (["images", "{s}", "-d", "1000"], "1 to 999"),
+        (["images", "{s}", "-d", "1", "-n", "a b"], "letters"),
+        (["images", "{s}/nowhere", "-d", "1"], "does not exist"),
+        (["images", "{s}", "-d", "1", "-np", "0"], "--workers"),
+        (["images", "{s}", "-d", "1", "--label", "a"], "NAME=VALUE"),
+        (["images", "{s}", "-d", "1", "--others-are-background"], "--label"),
+        (["images", "{s}", "-d", "1", "--threshold", "-1"], "--threshold"),
+        (["images", "{s}", "-d", "1", "--threshold", "9", "--label", "a=1", "--label", "b=2"], "two labels"),
+        (["images", "{s}", "-d", "1", "--images", "a", "--images", "b"], "2D images have their channels in one file"),
+        (["volumes", "{s}", "-d", "1", "--images", "a", "--images", "T1=b"], "name every channel"),
+        (["volumes", "{s}", "-d", "1", "--images", "T1=a", "--masks", "m", "--test-images", "T2=b"], "--test-images"),
+        (["images", "{s}", "-d", "1", "--install-splits"], "no folds to install"),
+        (["images", "{s}", "-d", "1", "--folds", "9"], "--folds"),
+        (["umamba", "{s}"], "--published"),
+        (["isic", "{s}", "-d", "1", "-o", "{s}/images/img0.png"], "img0.png"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path, capsys, argv, message):
+    source = write_images(tmp_path / "s")
+    before = snapshot(tmp_path)
+    assert cli.main(["convert", *(part.format(s=source) for part in argv)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert snapshot(tmp_path) == before
+
+
+def test_without_nnunet_raw(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw")
+    assert "nnUNet_raw" in _refused(capsys, "images", tmp_path, "-d", "1")
+    monkeypatch.delenv("nnUNet_preprocessed")
+    argv = ["images", write_images(tmp_path / "s"), "-d", "1", "-o", tmp_path / "out"]
+    assert "nnUNet_preprocessed" in _refused(capsys, *argv, "--install-splits")
+    assert cli.main(["convert", *map(str, argv)]) == 0
+    assert f"export nnUNet_raw={tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_interrupted_leaves_nothing_and_can_be_repeated(tmp_path, capsys, monkeypatch):
+    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
+
+    source = write_images(tmp_path / "s")
+    with monkeypatch.context() as patch:
+
+        def interrupt(*args):
+            raise KeyboardInterrupt
+
+        patch.setattr(PictureCases, "write", interrupt)
+        assert cli.main(["convert", "images", str(source), "-d", "1"]) == 130
+    assert list((tmp_path / "raw").iterdir()) == []
+    assert cli.main(["convert", "images", str(source), "-d", "1"]) == 0
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, capsys, monkeypatch):
+    import errno
+
+    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PictureCases, "write", full)
+    assert "the disk is full" in _refused(capsys, "images", write_images(tmp_path / "s"), "-d", "1")
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_without_h5py(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("h5py", reason="needs the synapse extra")
+    source = write_synapse(tmp_path / "s")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert 'pip install "swin_umamba_nnunet[synapse]"' in _refused(capsys, "synapse", source, "-d", "1")
+
+
+def test_an_older_preprocessing_is_mentioned(tmp_path, capsys):
+    save(tmp_path / "preprocessed/Dataset001_s/x.png", blob())
+    (tmp_path / "preprocessed/Dataset001_s/dataset.json").write_text("{}")
+    assert cli.main(["convert", "images", str(write_images(tmp_path / "s")), "-d", "1"]) == 0
+    assert "an older preprocessing" in capsys.readouterr().out

@@ -1,0 +1,150 @@
+"""Finding, matching and naming files."""
+
+import numpy as np
+import pytest
+
+from swin_umamba_nnunet.datasets import _files
+from swin_umamba_nnunet.datasets._model import ConversionError
+
+ENDINGS = (".png", ".nii", ".nii.gz")
+
+
+def _touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def test_hidden_files_and_other_endings_do_not_count(tmp_path):
+    _touch(
+        tmp_path,
+        "a.png",
+        "B.PNG",
+        ".c.png",
+        "._a.png",
+        "__MACOSX/a.png",
+        ".hidden/d.png",
+        "Thumbs.db",
+        "x/e f.png",
+        "notes.txt",
+    )
+    (tmp_path / "folder.png").mkdir()
+    found = [path.relative_to(tmp_path).as_posix() for path in _files.list_files(tmp_path, ENDINGS)]
+    assert found == ["B.PNG", "a.png", "x/e f.png"]
+
+
+def test_the_longest_ending_counts(tmp_path):
+    assert _files.stem_of(tmp_path / "scan.v2.NII.GZ", ENDINGS) == "scan.v2"
+
+
+@pytest.mark.parametrize(
+    ("tree", "parts"),
+    [
+        (("images/a.png", "masks/a.png"), {"train": ("images", "masks")}),
+        (("Images/a.png", "Labels/a.png"), {"train": ("Images", "Labels")}),
+        (("train/images/a.png", "train/masks/a.png", "valid/imgs/b.png"),
+         {"train": ("train/images", "train/masks"), "val": ("valid/imgs", None)}),
+        (("images/train/a.png", "masks/train/a.png", "images/test/b.png"),
+         {"train": ("images/train", "masks/train"), "test": ("images/test", None)}),
+        (("photos/a.png",), {}),
+    ],
+)  # fmt: skip
+def test_usual_folders(tmp_path, tree, parts):
+    _touch(tmp_path, *tree)
+    found = {
+        part: (folders.images.relative_to(tmp_path).as_posix(),
+               folders.masks.relative_to(tmp_path).as_posix() if folders.masks else None)
+        for part, folders in _files.find_parts(tmp_path).items()
+    }  # fmt: skip
+    assert found == parts
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "matched"),
+    [
+        (["a", "b"], ["b", "a"], {"a": "a", "b": "b"}),
+        (["a", "b"], ["a_mask", "b-seg"], {"a": "a_mask", "b": "b-seg"}),
+        (["a", "a_mask"], ["a_mask"], {"a_mask": "a_mask"}),
+        (["x/a", "y/b"], ["a", "b_label"], {"x/a": "a", "y/b": "b_label"}),
+        (["x/a", "y/a"], ["a"], {}),
+        (["a"], ["a_mask", "a_seg"], {}),
+        (["x/a", "y/a"], ["x/a", "y/a"], {"x/a": "x/a", "y/a": "y/a"}),
+        (["A"], ["a"], {}),
+    ],
+)
+def test_masks_find_their_images(images, masks, matched):
+    found, spare = _files.match_masks(dict.fromkeys(images, None), {mask: mask for mask in masks})
+    assert found == matched
+    assert sorted(spare) == sorted(set(masks) - set(matched.values()))
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("a", "a"),
+        ("x/a b", "x_a_b"),
+        ("Münze ü", "Münze_ü"),
+        ("cafe\u0301", "café"),
+        ("a.v2", "a_v2"),
+        ("图像1", "图像1"),
+        ("..", "case"),
+    ],
+)
+def test_case_names(key, name):
+    assert _files.case_name(key) == name
+
+
+def test_names_that_would_collide():
+    names, findings = _files.name_cases([("train", "a b"), ("train", "a_b"), ("train", "c")])
+    assert [finding.severity for finding in findings if finding.severity == "error"] == ["error"]
+    _, findings = _files.name_cases([("train", "A1"), ("train", "a1")])
+    assert findings[0].severity == "error"
+    names, findings = _files.name_cases([("train", "1"), ("test", "1"), ("test", "2")])
+    assert names == {("train", "1"): "train_1", ("test", "1"): "test_1", ("test", "2"): "2"}
+    assert {finding.severity for finding in findings} == {"note"}
+
+
+def test_selection_by_folder_and_by_pattern(tmp_path):
+    _touch(tmp_path, "p1/img.png", "p1/seg.png", "p2/img.png", "deep/er/x.png")
+    chosen = _files.select(tmp_path, "*/img.png", ENDINGS, "--images")
+    keys, findings = _files.keys_of(chosen, ENDINGS, None, tmp_path, "image")
+    assert sorted(keys) == ["p1", "p2"]
+    assert not findings
+    assert _files.select(tmp_path, "deep", ENDINGS, "--images").base == tmp_path / "deep"
+    pattern = _files.compile_pattern(r"(p\d)/img", "--image-key")
+    keys, _ = _files.keys_of(chosen, ENDINGS, pattern, tmp_path, "image")
+    assert sorted(keys) == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("nowhere", "does not exist"), ("*/none.png", "no files"), ("../*.png", "stay inside"), ("**x/[", None)],
+)
+def test_selections_that_find_nothing(tmp_path, what, message):
+    _touch(tmp_path, "p1/img.png")
+    with pytest.raises(ConversionError, match=message or "--images|pattern"):
+        _files.select(tmp_path, what, ENDINGS, "--images")
+
+
+def test_one_case_twice_is_named(tmp_path):
+    _touch(tmp_path, "a.png", "a.nii")
+    chosen = _files.select(tmp_path, ".", ENDINGS, "--images")
+    _, findings = _files.keys_of(chosen, ENDINGS, None, tmp_path, "image")
+    assert "a.nii and a.png" in findings[0].detail
+
+
+def test_a_bad_regular_expression_is_named():
+    with pytest.raises(ConversionError, match="--mask-key"):
+        _files.compile_pattern("(", "--mask-key")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_matching_never_uses_a_mask_twice(seed):
+    random = np.random.default_rng(seed)
+    words = ["a", "b", "a_mask", "b_mask", "x/a", "y/a", "x/a_seg", "b_gt", "a_mask_mask", "_mask"]
+    images = dict.fromkeys(random.choice(words, 5, replace=False))
+    masks = {key: key for key in random.choice(words, 5, replace=False)}
+    found, spare = _files.match_masks(images, masks)
+    assert len(set(found.values())) == len(found)
+    assert set(found.values()) | set(spare) == set(masks)
+    assert set(found) <= set(images)

@@ -1,0 +1,140 @@
+"""Mask values to labels: what is understood, what is refused and with which advice."""
+
+import numpy as np
+import pytest
+
+from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelError, LabelRule, check_entries, parse_label, resolve
+
+RED, GREEN = 0xFF0000, 0x00FF00
+
+
+def _rule(*texts, **settings):
+    return LabelRule(tuple(parse_label(text) for text in texts), **settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("tumour=255", LabelEntry("tumour", 255)),
+        (" left kidney = 3", LabelEntry("left kidney", 3)),
+        ("cat=#FF8000", LabelEntry("cat", 0xFF8000, colour=True)),
+        ("cat=255,128,0", LabelEntry("cat", 0xFF8000, colour=True)),
+    ],
+)
+def test_parse(text, entry):
+    assert parse_label(text) == entry
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tumour", "=3", "tumour=", "a=-1", "a=1.5", "a=#ff00", "a=256,0,0", "a=1,2", "a=red"]
+)
+def test_parse_refuses(text):
+    with pytest.raises(LabelError, match="NAME=VALUE"):
+        parse_label(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("a=1", "a=2"), "name a is given twice"),
+        (("a=1", "b=1"), "value 1 is given twice"),
+        (("a=1", "b=#ff0000"), "partly"),
+        (("background=0",), "at least one"),
+        (("background=0", "ignore=255"), "at least one"),
+    ],
+)
+def test_inconsistent_entries(texts, message):
+    with pytest.raises(LabelError, match=message):
+        check_entries(_rule(*texts).entries)
+
+
+@pytest.mark.parametrize("values", [{0: 5, 255: 2}, {0: 5, 1: 2}, {255: 3}, {0: 7}, {}])
+def test_two_labels_work_by_themselves(values):
+    labels = resolve(LabelRule(), values, colour=False)
+    assert labels.names == {"background": 0, "foreground": 1}
+    assert not labels.unknown(values)
+    raw = np.array(sorted(values), dtype=np.int32)
+    np.testing.assert_array_equal(labels.encode(raw), raw > 0)
+
+
+def test_consecutive_labels_work_by_themselves():
+    labels = resolve(LabelRule(), {0: 1, 1: 1, 3: 1, 2: 9}, colour=False)
+    assert labels.names == {"background": 0, "class_1": 1, "class_2": 2, "class_3": 3}
+
+
+@pytest.mark.parametrize(
+    ("values", "colour", "advice"),
+    [
+        ({0: 9, 128: 5, 255: 1}, False, "--label background=0 --label NAME1=128 --label NAME2=255"),
+        ({0: 9, RED: 5}, True, "--label background='#000000' --label NAME1='#ff0000'"),
+        ({0: 9, 3: 1, 250: 4, 255: 6}, False, "--threshold 127"),
+        (dict.fromkeys(range(0, 255, 2), 1), False, "really masks"),
+    ],
+)
+def test_what_cannot_be_guessed_is_explained(values, colour, advice):
+    with pytest.raises(LabelError) as error:
+        resolve(LabelRule(), values, colour)
+    assert advice in str(error.value)
+
+
+def test_listed_values_keep_their_order_and_ignore_is_last():
+    labels = resolve(_rule("ignore=255", "stroma=7", "tumour=3"), {0: 1, 3: 1, 7: 1, 255: 1}, colour=False)
+    assert labels.names == {"background": 0, "stroma": 1, "tumour": 2, "ignore": 3}
+    np.testing.assert_array_equal(labels.encode(np.array([[0, 3], [7, 255]])), [[0, 2], [1, 3]])
+    assert labels.encode(np.array([0])).dtype == np.uint8
+
+
+def test_listed_colours():
+    labels = resolve(_rule("background=#ffffff", "a=#ff0000", "b=#00ff00"), {RED: 1, 0xFFFFFF: 3, 5: 1}, colour=True)
+    assert labels.unknown({RED: 1, 0xFFFFFF: 3, 5: 1}) == [5]
+    np.testing.assert_array_equal(labels.encode(np.array([RED, 0xFFFFFF, GREEN])), [1, 0, 2])
+    with pytest.raises(LabelError, match="#000005"):
+        labels.encode(np.array([RED, 5]))
+
+
+@pytest.mark.parametrize(("texts", "colour"), [(("a=#ff0000",), False), (("a=255",), True)])
+def test_grey_rules_for_coloured_masks_and_the_other_way_round(texts, colour):
+    with pytest.raises(LabelError, match="write for example"):
+        resolve(_rule(*texts), {0: 1}, colour)
+
+
+def test_others_become_background_only_where_asked():
+    values = {0: 3, 5: 1, 9: 4}
+    strict = resolve(_rule("a=5"), values, colour=False)
+    assert strict.unknown(values) == [9]
+    lenient = resolve(_rule("a=5", merge_into_background=True), values, colour=False)
+    assert lenient.unknown(values) == []
+    assert lenient.count(values) == {0: 7, 1: 1}
+    np.testing.assert_array_equal(lenient.encode(np.array([0, 5, 9, 200])), [0, 1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("of_dataset", "raw", "expected"),
+    [
+        ({0, 3, 127, 128, 255}, [0, 3, 127, 128, 255], [0, 0, 0, 1, 1]),
+        ({0, 1}, [0, 1, 1], [0, 1, 1]),
+        ({0, 1, 255}, [0, 1, 1], [0, 0, 0]),  # JPEG noise of an empty mask, not labels
+        ({0}, [0, 0], [0, 0]),
+    ],
+)
+def test_threshold_cuts_and_understands_datasets_of_0_and_1(of_dataset, raw, expected):
+    labels = resolve(LabelRule(threshold=127, foreground="lesion"), dict.fromkeys(of_dataset, 1), colour=False)
+    np.testing.assert_array_equal(labels.encode(np.array(raw)), expected)
+    values = {value: raw.count(value) for value in raw}
+    assert labels.count(values).get(1, 0) == sum(expected)
+    assert labels.names == {"background": 0, "lesion": 1}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_encoding_and_counting_agree(seed):
+    """For random maps and masks: every pixel gets the label of its value, and counts are what bincount says."""
+    random = np.random.default_rng(seed)
+    keys = random.choice(1 << 24 if seed % 2 else 256, size=random.integers(2, 30), replace=False)
+    entries = tuple(LabelEntry(f"label{key}", int(key), colour=bool(seed % 2)) for key in keys)
+    raw = random.choice(keys, size=(9, 11)).astype(np.int32)
+    values = {int(value): int(count) for value, count in zip(*np.unique(raw, return_counts=True))}
+    labels = resolve(LabelRule(entries), values, colour=bool(seed % 2))
+    encoded = labels.encode(raw)
+    place = {int(key): index + 1 for index, key in enumerate(keys)}
+    np.testing.assert_array_equal(encoded, np.vectorize(place.get)(raw))
+    assert labels.count(values) == {int(v): int(c) for v, c in zip(*np.unique(encoded, return_counts=True))}

@@ -1,0 +1,174 @@
+"""Decoding: every kind of file gives the numbers that were stored in it."""
+
+import io
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+from PIL import Image, ImageOps
+
+from swin_umamba_nnunet.datasets._model import CaseError
+from swin_umamba_nnunet.datasets._pictures import image_array, mask_array, oriented, read_picture, write_picture
+from tests.datasets.trees import blob, photo, save
+
+DEEP = (photo(5).astype(np.uint16) * 257 + np.arange(3)).astype(np.uint16)
+
+
+def _reference(array, path):
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=array.ndim == 3), str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "A.PNG"])
+@pytest.mark.parametrize("array", [photo(1), photo(1)[..., 0]], ids=["colour", "grey"])
+def test_eight_bit(tmp_path, name, array):
+    np.testing.assert_array_equal(image_array(read_picture(save(tmp_path / name, array))), array)
+
+
+@pytest.mark.parametrize("array", [DEEP, DEEP[..., 0]], ids=["colour", "grey"])
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_sixteen_bit_loses_nothing(tmp_path, array, ending):
+    pixels = image_array(read_picture(_reference(array, tmp_path / f"a{ending}")))
+    assert pixels.dtype == np.uint16
+    np.testing.assert_array_equal(pixels, array)
+
+
+def test_alpha_is_split_off(tmp_path):
+    rgba = np.dstack([photo(1), blob()])
+    picture = read_picture(save(tmp_path / "a.png", rgba))
+    np.testing.assert_array_equal(image_array(picture), rgba[..., :3])
+    np.testing.assert_array_equal(picture.alpha, blob())
+    grey = Image.fromarray(rgba[..., 0]).convert("LA")
+    grey.save(tmp_path / "b.png")
+    assert read_picture(tmp_path / "b.png").pixels.ndim == 2
+
+
+def test_palettes_keep_indices_in_masks_and_colours_in_images(tmp_path):
+    image = Image.fromarray(blob(2))
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette([0, 0, 0, 9, 9, 9, 255, 128, 0])
+    image.save(tmp_path / "p.png")
+    picture = read_picture(tmp_path / "p.png")
+    mask = mask_array(picture, tmp_path / "p.png")
+    np.testing.assert_array_equal(mask.values, blob(2))
+    assert not mask.colour
+    np.testing.assert_array_equal(np.unique(mask.colours), [0, 0xFF8000])
+    np.testing.assert_array_equal(image_array(picture)[3, 4], [255, 128, 0])
+
+
+def test_tiff_palette_and_planes(tmp_path):
+    colormap = np.zeros((3, 256), np.uint16)
+    colormap[:, 2] = 65535, 32896, 0
+    tifffile.imwrite(tmp_path / "p.tif", blob(2), photometric="palette", colormap=colormap)
+    np.testing.assert_array_equal(image_array(read_picture(tmp_path / "p.tif"))[3, 4], [255, 128, 0])
+    planes = np.moveaxis(photo(1), -1, 0)
+    tifffile.imwrite(tmp_path / "s.tif", planes, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(image_array(read_picture(tmp_path / "s.tif")), photo(1))
+    tifffile.imwrite(tmp_path / "w.tif", 255 - photo(1)[..., 0], photometric="miniswhite")
+    np.testing.assert_array_equal(image_array(read_picture(tmp_path / "w.tif")), photo(1)[..., 0])
+
+
+def test_one_bit_and_lossy(tmp_path):
+    Image.fromarray(blob()).convert("1").save(tmp_path / "one.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "one.png").pixels, blob())
+    assert not read_picture(tmp_path / "one.png").lossy
+    save(tmp_path / "really_a_jpeg.png", blob(), format="JPEG")
+    assert read_picture(tmp_path / "really_a_jpeg.png").lossy
+
+
+def test_cmyk_becomes_colour(tmp_path):
+    Image.fromarray(photo(1)).convert("CMYK").save(tmp_path / "a.jpg")
+    assert read_picture(tmp_path / "a.jpg").pixels.shape == photo(1).shape
+
+
+def test_channels_alike():
+    from swin_umamba_nnunet.datasets._pictures import Picture
+
+    assert image_array(Picture(blob()), colour=True).shape == (*blob().shape, 3)
+    grey = image_array(Picture(np.dstack([blob(200)] * 3)), colour=False)
+    np.testing.assert_array_equal(grey, blob(200))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_pillows(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = io.BytesIO()
+    Image.fromarray(photo(3)).save(stored, "PNG", exif=exif)
+    stored.seek(0)
+    with Image.open(stored) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(oriented(photo(3), orientation), expected)
+
+
+def test_colour_masks_and_grey_masks_saved_as_colour(tmp_path):
+    colour = np.zeros((4, 5, 3), np.uint8)
+    colour[1, 1] = 255, 0, 16
+    mask = mask_array(read_picture(save(tmp_path / "c.png", colour)), tmp_path)
+    assert mask.colour
+    assert mask.values[1, 1] == 0xFF0010
+    mask = mask_array(read_picture(save(tmp_path / "g.png", np.dstack([blob()] * 3))), tmp_path)
+    assert not mask.colour
+    np.testing.assert_array_equal(mask.values, blob())
+
+
+def test_a_mask_in_the_alpha_channel_is_refused(tmp_path):
+    path = save(tmp_path / "a.png", np.dstack([np.zeros((*blob().shape, 3), np.uint8), blob()]))
+    with pytest.raises(CaseError, match="alpha"):
+        mask_array(read_picture(path), path)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, -1.0, 2.0**25])
+def test_odd_mask_numbers_are_refused(tmp_path, value):
+    tifffile.imwrite(tmp_path / "m.tif", np.full((4, 5), value, np.float32))
+    with pytest.raises(CaseError, match="mask values"):
+        mask_array(read_picture(tmp_path / "m.tif"), tmp_path / "m.tif")
+
+
+def test_stacks_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 20, 30), np.uint8))
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
+        writer.write(np.zeros((20, 30), np.uint8))
+        writer.write(np.zeros((9, 9), np.uint8))
+    for name in ("stack.tif", "pages.tif"):
+        with pytest.raises(CaseError, match="more than one 2D image"):
+            read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+@pytest.mark.parametrize("array", [photo(2), blob(), DEEP[..., 0]], ids=["colour", "grey", "deep"])
+def test_written_and_read_back_the_same(tmp_path, array, ending):
+    write_picture(tmp_path / f"a{ending}", array)
+    pixels = read_picture(tmp_path / f"a{ending}").pixels
+    assert pixels.dtype == array.dtype
+    np.testing.assert_array_equal(pixels, array)
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.filterwarnings("ignore")  # decoders complain about damaged files in many ways
+def test_garbage_is_one_clear_error(tmp_path, seed):
+    """Random bytes, and real files cut short or with bytes changed, under every ending."""
+    random = np.random.default_rng(seed)
+    ending = [".png", ".jpg", ".bmp", ".tif"][seed % 4]
+    path = save(tmp_path / f"good{ending}", photo(seed, 40, 50))
+    content = bytearray(path.read_bytes())
+    kind = seed % 3
+    if kind == 0:
+        content = bytearray(random.bytes(int(random.integers(0, 300))))
+    elif kind == 1:
+        content = content[: int(random.integers(0, len(content) - 1))]
+    else:
+        for place in random.integers(0, len(content), 40):
+            content[place] = int(random.integers(256))
+    broken = tmp_path / f"broken{ending}"
+    broken.write_bytes(bytes(content))
+    if kind == 0:
+        with pytest.raises(CaseError, match="broken"):
+            read_picture(broken)
+        return
+    try:
+        picture = read_picture(broken)
+    except CaseError:
+        return
+    assert picture.pixels.ndim in (2, 3)  # some damage only changes pixels

@@ -1,0 +1,148 @@
+"""`convert synapse`: slices become volumes, and what is not known is said."""
+
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from swin_umamba_nnunet.datasets import synapse
+from swin_umamba_nnunet.datasets.conversion import ConversionError, format_report, plan_synapse
+from tests.datasets.trees import synapse_volume, write_synapse
+
+h5py = pytest.importorskip("h5py", reason="needs the synapse extra")
+
+
+def _array(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def test_volumes_are_the_slices_in_order(tmp_path, convert):
+    converted = convert(plan_synapse(write_synapse(tmp_path / "s")))
+    for part, case in (("Tr", 5), ("Tr", 6), ("Ts", 1)):
+        image, label = synapse_volume(case)
+        written = _array(converted.folder / f"images{part}/case{case:04d}_0000.nii.gz")
+        assert written.dtype == np.float32
+        np.testing.assert_array_equal(written, image)
+        written = _array(converted.folder / f"labels{part}/case{case:04d}.nii.gz")
+        assert written.dtype == np.uint8
+        np.testing.assert_array_equal(written, label)
+    assert list(converted.json["labels"]) == ["background", *synapse.ORGANS]
+    assert converted.json["labels"]["stomach"] == 8
+    assert converted.json["channel_names"] == {"0": "CT"}
+
+
+def test_the_unknown_spacing_is_said_and_not_invented(tmp_path, convert):
+    converted = convert(plan_synapse(write_synapse(tmp_path / "s")))
+    for text in (converted.report, converted.json["description"], str(converted.record["findings"])):
+        assert "unknown: 1 x 1 x 1 mm is written" in text
+    assert "spacing      " not in converted.report
+
+
+def test_slices_are_sorted_by_number_not_by_name(tmp_path, convert):
+    (tmp_path / "s/train_npz").mkdir(parents=True)
+    for index in range(12):
+        image = np.full((4, 4), index / 12, np.float32)
+        np.savez(tmp_path / f"s/train_npz/case0005_slice{index}.npz", image=image, label=np.full((4, 4), index % 9))
+    converted = convert(plan_synapse(tmp_path / "s"))
+    written = _array(converted.folder / "imagesTr/case0005_0000.nii.gz")
+    np.testing.assert_allclose(written[:, 0, 0], np.arange(12, dtype=np.float32) / 12)
+
+
+def test_the_published_split():
+    assert len(synapse.PUBLISHED_TRAIN) == 18
+    assert len(synapse.PUBLISHED_TEST) == 12
+    assert {*range(1, 11), *range(21, 41)} == synapse.PUBLISHED_TRAIN | synapse.PUBLISHED_TEST
+
+
+def test_the_published_split_is_recognised(tmp_path, monkeypatch):
+    write_synapse(tmp_path, train=(5, 6), test=(1, 2))
+    monkeypatch.setattr(synapse, "PUBLISHED_TRAIN", {5, 6})
+    monkeypatch.setattr(synapse, "PUBLISHED_TEST", {1, 2})
+    assert "the published split" in plan_synapse(tmp_path).findings[-1].topic
+    monkeypatch.setattr(synapse, "PUBLISHED_TEST", {1, 3})
+    assert plan_synapse(tmp_path).findings[-1].detail == "without case0003; with case0002"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_missing_slices_are_named(tmp_path, inspected, number):
+    write_synapse(tmp_path)
+    (tmp_path / f"train_npz/case0006_slice{number:03d}.npz").unlink()
+    (error,) = inspected(plan_synapse(tmp_path)).errors
+    assert (error.case, error.detail) == ("case0006", f"case0006_slice{number:03d}.npz")
+
+
+def test_a_missing_last_slice_is_known_from_the_list(tmp_path, inspected):
+    write_synapse(tmp_path)
+    (tmp_path / "train_npz/case0006_slice002.npz").unlink()
+    assert not inspected(plan_synapse(tmp_path)).errors  # nothing says that there was one
+    (tmp_path / "lists/lists_Synapse").mkdir(parents=True)
+    listed = [f"case{case:04d}_slice{index:03d}" for case in (5, 6) for index in range(3)]
+    (tmp_path / "lists/lists_Synapse/train.txt").write_text("\n".join(listed) + "\n")
+    (error,) = inspected(plan_synapse(tmp_path)).errors
+    assert error.detail == "case0006_slice002.npz"
+
+
+def test_a_case_in_training_and_test(tmp_path):
+    with pytest.raises(ConversionError, match="case0005 is in train_npz and in test_vol_h5"):
+        plan_synapse(write_synapse(tmp_path, train=(5, 6), test=(5,)))
+
+
+def _replace_slice(folder, **arrays):
+    image, label = synapse_volume(5)
+    np.savez(folder / "train_npz/case0005_slice001.npz", **({"image": image[1], "label": label[1]} | arrays))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"image": np.zeros((3, 3))}, "differ in shape"),
+        ({"image": np.full((10, 8), np.nan)}, "not finite"),
+        ({"label": np.full((10, 8), 0.5)}, "no whole numbers"),
+        ({"label": np.full((10, 8), -1)}, "negative"),
+        ({"label": np.full((10, 8), 9)}, "not in the label map"),
+    ],
+)
+def test_broken_slices(tmp_path, inspected, arrays, message):
+    _replace_slice(write_synapse(tmp_path), **arrays)
+    (error,) = inspected(plan_synapse(tmp_path)).errors
+    assert error.case == "case0005"
+    assert message in error.topic
+
+
+def test_slices_with_other_keys_and_garbage(tmp_path, inspected):
+    write_synapse(tmp_path)
+    np.savez(tmp_path / "train_npz/case0005_slice001.npz", picture=np.zeros((10, 8)))
+    (tmp_path / "train_npz/case0006_slice001.npz").write_bytes(b"garbage")
+    (tmp_path / "test_vol_h5/case0001.npy.h5").write_bytes(b"garbage")
+    errors = inspected(plan_synapse(tmp_path)).errors
+    assert {error.case for error in errors} == {"case0001", "case0005", "case0006"}
+
+
+def test_pickles_are_not_opened(tmp_path, inspected):
+    write_synapse(tmp_path)
+    _replace_slice(tmp_path, image=np.array([{"a": 1}], dtype=object))
+    assert [error.case for error in inspected(plan_synapse(tmp_path)).errors] == ["case0005"]
+
+
+def test_without_test_volumes_h5py_is_not_needed(tmp_path, monkeypatch, inspected):
+    write_synapse(tmp_path, test=())
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    inspection = inspected(plan_synapse(tmp_path))
+    assert not inspection.errors
+    assert "no test volumes" in format_report(inspection)
+
+
+def test_without_h5py_the_install_line_is_named(tmp_path, monkeypatch):
+    write_synapse(tmp_path)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"pip install \"swin_umamba_nnunet\[synapse\]\""):
+        plan_synapse(tmp_path)
+
+
+def test_other_folders(tmp_path):
+    with pytest.raises(ConversionError, match="train_npz"):
+        plan_synapse(tmp_path)
+    (tmp_path / "train_npz").mkdir()
+    with pytest.raises(ConversionError, match="no files such as"):
+        plan_synapse(tmp_path)

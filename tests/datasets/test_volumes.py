@@ -1,0 +1,269 @@
+"""`convert volumes`: NIfTI, NRRD, MetaImage and DICOM, and whether image and mask lie at one place."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from swin_umamba_nnunet.datasets import _dicom
+from swin_umamba_nnunet.datasets._model import CaseError
+from swin_umamba_nnunet.datasets.conversion import (
+    ConversionError,
+    LabelRule,
+    Match,
+    VolumeSettings,
+    format_report,
+    parse_label,
+    plan_volumes,
+)
+from tests.datasets.trees import write_dicom, write_volume, write_volumes
+
+
+def _read(path):
+    image = sitk.ReadImage(str(path))
+    return sitk.GetArrayFromImage(image), image
+
+
+def _one(tmp_path, image=None, mask=None, **mask_settings):
+    """A source of one case; arrays (3, 4, 5)."""
+    image = np.random.default_rng(0).normal(size=(3, 4, 5)) if image is None else image
+    mask = np.eye(4, 5, dtype=np.uint8)[None].repeat(3, 0) if mask is None else mask
+    write_volume(tmp_path / "s/images/a.nii.gz", image)
+    write_volume(tmp_path / "s/masks/a.nii.gz", mask, **mask_settings)
+    return tmp_path / "s"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".NII.GZ"])
+def test_every_format(tmp_path, convert, ending):
+    source = write_volumes(tmp_path / "s", ending=ending.lower())
+    for path in sorted(source.rglob(f"*{ending.lower()}")):
+        path.rename(path.with_name(path.name.replace(ending.lower(), ending)))
+    converted = convert(plan_volumes(source))
+    assert converted.names("imagesTr") == [f"pat{i}_0000.nii.gz" for i in range(3)]
+    array, image = _read(converted.folder / "imagesTr/pat1_0000.nii.gz")
+    np.testing.assert_array_equal(array, np.random.default_rng(1).normal(size=(3, 6, 5)).astype(np.float32))
+    np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.7, 1.5), rtol=1e-6)
+    np.testing.assert_allclose(image.GetOrigin(), (10, -20, 5), rtol=1e-6)
+    assert "1.5 x 0.7 x 0.8 (3 cases)" in converted.report
+
+
+def test_channels_and_one_folder_per_patient(tmp_path, convert):
+    for patient in ("A 1", "B"):
+        for index, name in enumerate(("t1", "t2", "seg")):
+            array = np.full((2, 3, 4), index, np.float32 if name != "seg" else np.uint8)
+            write_volume(tmp_path / "s" / patient / f"{name}.nrrd", array)
+    match = Match(("*/t1.nrrd", "*/t2.nrrd"), channels=("T1", "T2"), masks="*/seg.nrrd")
+    labels = LabelRule((parse_label("lesion=2"),))
+    converted = convert(plan_volumes(tmp_path / "s", VolumeSettings(match, labels)))
+    assert converted.names("imagesTr") == ["A_1_0000.nii.gz", "A_1_0001.nii.gz", "B_0000.nii.gz", "B_0001.nii.gz"]
+    assert converted.json["channel_names"] == {"0": "T1", "1": "T2"}
+    assert _read(converted.folder / "imagesTr/B_0001.nii.gz")[0].max() == 1
+
+
+def test_a_missing_channel_is_named(tmp_path, inspected):
+    for patient, names in (("A", ("t1", "t2", "seg")), ("B", ("t1", "seg"))):
+        for name in names:
+            write_volume(tmp_path / patient / f"{name}.nrrd", np.ones((2, 3, 4), np.uint8))
+    match = Match(("*/t1.nrrd", "*/t2.nrrd"), channels=("T1", "T2"), masks="*/seg.nrrd")
+    errors = inspected(plan_volumes(tmp_path, VolumeSettings(match))).errors
+    assert ("a channel is missing: T2", "B") in [(error.topic, error.case) for error in errors]
+
+
+def test_channels_at_different_places(tmp_path, inspected):
+    write_volume(tmp_path / "A/t1.nrrd", np.ones((2, 3, 4), np.uint8))
+    write_volume(tmp_path / "A/t2.nrrd", np.ones((2, 3, 4), np.uint8), origin=(0, 0, 0))
+    write_volume(tmp_path / "A/seg.nrrd", np.ones((2, 3, 4), np.uint8))
+    match = Match(("*/t1.nrrd", "*/t2.nrrd"), channels=("T1", "T2"), masks="*/seg.nrrd")
+    assert "register" in inspected(plan_volumes(tmp_path, VolumeSettings(match))).errors[0].topic
+
+
+def test_labels_of_any_number(tmp_path, convert):
+    mask = np.zeros((3, 4, 5), np.float32)
+    mask[0, 0, :3], mask[1, 0, :2] = 205, 420
+    source = _one(tmp_path, mask=mask)
+    labels = LabelRule((parse_label("ventricle=420"), parse_label("myocardium=205")))
+    converted = convert(plan_volumes(source, VolumeSettings(labels=labels)))
+    array, _ = _read(converted.folder / "labelsTr/a.nii.gz")
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array, np.select([mask == 420, mask == 205], [1, 2], 0))
+
+
+@pytest.mark.parametrize(
+    ("origin", "spacing", "accepted"),
+    [
+        ((10.0, -20.0, 5.0), (1.5, 0.7, 0.8), True),
+        ((10.00001, -20.0, 5.0), (1.5, 0.70001, 0.8), True),  # float32 headers
+        ((10.0, -20.0, 5.5), (1.5, 0.7, 0.8), False),
+        ((10.0, -20.0, 5.0), (1.5, 0.7, 0.9), False),
+        ((10.0, -20.0, 5.0), (1.6, 0.7, 0.8), False),
+    ],
+)
+def test_image_and_mask_must_lie_at_one_place(tmp_path, inspected, convert, origin, spacing, accepted):
+    source = _one(tmp_path, origin=origin, spacing=spacing)
+    errors = inspected(plan_volumes(source)).errors
+    assert (not errors) == accepted
+    if not accepted:
+        assert "mm apart" in errors[0].detail
+        assert "origin" in errors[0].detail or "spacing" in errors[0].detail
+    converted = convert(plan_volumes(source, VolumeSettings(trust_image=not accepted)))
+    image, mask = (_read(converted.folder / name)[1] for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
+    assert image.GetOrigin() == mask.GetOrigin()
+    assert image.GetSpacing() == mask.GetSpacing()
+    assert ("moved to the image's place" in converted.report) == (not accepted)
+
+
+def test_a_mirrored_mask_is_found(tmp_path, inspected):
+    """The same voxels in space, stored the other way round, are another grid."""
+    source = _one(tmp_path)
+    image = sitk.ReadImage(str(source / "masks/a.nii.gz"))
+    image.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(source / "masks/a.nii.gz"))
+    assert "direction" in inspected(plan_volumes(source)).errors[0].detail
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (None, np.full((3, 4, 5), 0.5, np.float32), "no whole numbers"),
+        (None, np.full((3, 4, 5), -1, np.int16), "negative"),
+        (None, np.ones((3, 4, 6), np.uint8), "differ in size"),
+        (np.zeros((2, 3, 4, 5), np.float32), None, "more than three axes"),
+    ],
+)
+def test_broken_volumes(tmp_path, inspected, image, mask, message):
+    if image is not None and image.ndim == 4:
+        source = _one(tmp_path)
+        four = sitk.JoinSeries([sitk.GetImageFromArray(each) for each in image])
+        sitk.WriteImage(four, str(source / "images/a.nii.gz"))
+    else:
+        source = _one(tmp_path, image, mask)
+    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
+    assert message in error.topic
+
+
+def test_values_that_are_not_finite(tmp_path, inspected):
+    """In a format that keeps them: ITK reads NaN in NIfTI files as 0, and so does nnU-Net through it."""
+    write_volume(tmp_path / "images/a.mha", np.full((3, 4, 5), np.nan))
+    write_volume(tmp_path / "masks/a.mha", np.ones((3, 4, 5), np.uint8))
+    (error,) = [error for error in inspected(plan_volumes(tmp_path)).errors if error.case]
+    assert "not finite" in error.topic
+
+
+def test_colour_volumes_are_refused(tmp_path, inspected):
+    source = _one(tmp_path)
+    colour = sitk.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
+    sitk.WriteImage(colour, str(source / "images/a.nii.gz"))
+    assert "several values per voxel" in inspected(plan_volumes(source)).errors[0].topic
+
+
+def test_sixty_four_bit_numbers(tmp_path, convert):
+    source = _one(tmp_path, mask=np.ones((3, 4, 5), np.int64))
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(3, 4, 5)))
+    image.CopyInformation(sitk.ReadImage(str(source / "masks/a.nii.gz")))
+    sitk.WriteImage(image, str(source / "images/a.nii.gz"))
+    converted = convert(plan_volumes(source))
+    assert _read(converted.folder / "imagesTr/a_0000.nii.gz")[0].dtype == np.float32
+
+
+def test_ct_is_suggested_by_its_values(tmp_path, inspected):
+    source = _one(tmp_path, image=np.full((3, 4, 5), -1000.0))
+    assert "--modality CT" in format_report(inspected(plan_volumes(source)))
+    named = inspected(plan_volumes(source, VolumeSettings(modality="CT")))
+    assert named.channel_names == ("CT",)
+    assert "--modality" not in format_report(named)
+
+
+def test_a_spacing_of_one_is_asked_about(tmp_path, inspected):
+    write_volume(tmp_path / "images/a.mha", np.ones((3, 4, 5)), spacing=(1, 1, 1))
+    write_volume(tmp_path / "masks/a.mha", np.ones((3, 4, 5), np.uint8), spacing=(1, 1, 1))
+    assert "true, or never stored?" in format_report(inspected(plan_volumes(tmp_path)))
+
+
+def test_settings_that_do_not_fit(tmp_path):
+    write_volumes(tmp_path)
+    with pytest.raises(ConversionError, match="--modality"):
+        plan_volumes(tmp_path, VolumeSettings(Match(("images",), channels=("T1",), masks="labels"), modality="CT"))
+    with pytest.raises(ConversionError, match="same name"):
+        plan_volumes(tmp_path, VolumeSettings(Match(("images", "images"), channels=("T1", "T1"), masks="labels")))
+
+
+def _dicom_case(folder, name="P1", **settings):
+    write_dicom(folder / "dicom" / name, **settings)
+    image, _ = _dicom.read_series(folder / "dicom" / name)
+    mask = sitk.GetImageFromArray((sitk.GetArrayFromImage(image) > 0).astype(np.uint8))
+    mask.CopyInformation(image)
+    (folder / "masks").mkdir(exist_ok=True)
+    sitk.WriteImage(mask, str(folder / "masks" / f"{name}.nii.gz"))
+    return VolumeSettings(Match(("dicom",), masks="masks"), modality="CT")
+
+
+def test_dicom_series(tmp_path, convert):
+    source = tmp_path / "s"
+    _dicom_case(source, "P1", seed=1)
+    settings = _dicom_case(source, "P2", seed=2, uid="1.2.4")
+    (source / "dicom/P1/.DS_Store").write_bytes(b"x")
+    (source / "dicom/P2/README.txt").write_text("not an image")
+    converted = convert(plan_volumes(source, settings))
+    array, image = _read(converted.folder / "imagesTr/P2_0000.nii.gz")
+    random = np.random.default_rng(2)
+    np.testing.assert_array_equal(array, np.concatenate([random.integers(-1000, 500, (1, 6, 5)) for _ in range(4)]))
+    assert image.GetSpacing() == pytest.approx((0.7, 0.8, 2.0))
+    assert b"DOE" not in (converted.folder / "imagesTr/P2_0000.nii.gz").read_bytes()
+
+
+def test_dicom_slices_are_ordered_by_position(tmp_path):
+    write_dicom(tmp_path / "up", seed=3)
+    write_dicom(tmp_path / "shuffled", seed=3, positions=(4.0, 0.0, 6.0, 2.0))
+    up, shuffled = (sitk.GetArrayFromImage(_dicom.read_series(tmp_path / name)[0]) for name in ("up", "shuffled"))
+    np.testing.assert_array_equal(shuffled[[2, 0, 3, 1]], up)
+
+
+def test_several_series_in_one_folder_are_named(tmp_path, inspected):
+    settings = _dicom_case(tmp_path)
+    write_dicom(tmp_path / "dicom/P1", uid="1.2.77", positions=(0.0, 3.0))
+    (error,) = [error for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case]
+    assert "several DICOM series" in error.topic
+    for text in ('"series 1.2.3" 4 files', '"series 1.2.77" 2 files'):
+        assert text in error.detail
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_missing_slices_and_gantry_tilt_are_warned_of(tmp_path, inspected):
+    settings = _dicom_case(tmp_path, positions=(0.0, 2.0, 6.0, 8.0))
+    report = format_report(inspected(plan_volumes(tmp_path, settings)))
+    assert "unequal distances" in report
+    assert "P1: 2 to 4 mm, usually 2 mm" in report
+    settings = _dicom_case(tmp_path, "P2", uid="1.2.4", shift=0.3)
+    assert "gantry tilt" in format_report(inspected(plan_volumes(tmp_path, settings)))
+
+
+def test_positions():
+    axial = np.array([1.0, 0, 0, 0, 1, 0])
+    straight = np.array([[0, 0, z] for z in (4.0, 0, 2)])
+    assert _dicom.judge_positions(straight, axial, "x") == []
+    with pytest.raises(CaseError, match="at one place"):
+        _dicom.judge_positions(np.repeat(straight, 2, axis=0), axial, "x")
+    tilted = straight + np.array([[0, 0.2 * z, 0] for z in straight[:, 2]])
+    assert "0.4 mm per slice" in _dicom.judge_positions(tilted, axial, "x")[0].detail
+
+
+def test_damaged_dicom_and_none(tmp_path, inspected):
+    settings = _dicom_case(tmp_path)
+    path = sorted((tmp_path / "dicom/P1").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:200])
+    assert [error.case for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case] == ["P1"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConversionError, match="no files"):
+        plan_volumes(tmp_path, VolumeSettings(Match(("empty",), masks="masks")))
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.filterwarnings("ignore")
+def test_garbage_is_an_error_that_names_the_case(tmp_path, inspected, seed):
+    source = write_volumes(tmp_path, ending=(".nii.gz", ".nii", ".nrrd", ".mha")[seed % 4])
+    random = np.random.default_rng(seed)
+    path = sorted((source / ("images" if seed % 2 else "labels")).iterdir())[0]
+    content = path.read_bytes()
+    path.write_bytes(random.bytes(50) if seed % 3 else content[: int(random.integers(0, len(content) // 2))])
+    inspection = inspected(plan_volumes(source))
+    assert [error.case for error in inspection.errors] == ["pat0"]
+    assert path.name in inspection.errors[0].detail

@@ -1,0 +1,224 @@
+"""Made-up folders in every layout that `swin-umamba convert` takes, a few tiny cases each."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+from swin_umamba_nnunet.datasets._integrity import Verdict, judge
+
+ROWS, COLUMNS = 12, 17
+SYNAPSE_SHAPE = (3, 10, 8)
+
+
+def integrity_here_and_now(folder: Path, processes: int) -> Verdict:
+    """nnU-Net's integrity check in this process: its pools of workers take seconds to start."""
+    import contextlib
+    import io
+
+    from nnunetv2.experiment_planning import verify_dataset_integrity as verify
+    from nnunetv2.utilities import utils
+
+    class Pool:
+        def __init__(self, processes=None):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def starmap(self, function, arguments):
+            return [function(*each) for each in arguments]
+
+    class Multiprocessing:
+        @staticmethod
+        def get_context(method):
+            return type("Context", (), {"Pool": Pool})
+
+    said = io.StringIO()
+    before = verify.multiprocessing, utils.Pool
+    verify.multiprocessing, utils.Pool = Multiprocessing, Pool
+    try:
+        with contextlib.redirect_stdout(said):
+            verify.verify_dataset_integrity(str(folder), processes)
+    except (AssertionError, RuntimeError) as error:
+        return judge(1, said.getvalue(), f"{type(error).__name__}: {error}")
+    finally:
+        verify.multiprocessing, utils.Pool = before
+    return judge(0, said.getvalue(), "")
+
+
+def save(path: Path, pixels: np.ndarray, **settings) -> Path:
+    """Write a picture, folders included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **settings)
+    return path
+
+
+def photo(seed: int, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+    """Noise in colour, (rows, columns, 3) uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (rows, columns, 3)).astype(np.uint8)
+
+
+def blob(value: int = 255, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+    """A mask (rows, columns) uint8 with a rectangle of `value` on 0."""
+    mask = np.zeros((rows, columns), np.uint8)
+    mask[2:7, 3:9] = value
+    return mask
+
+
+def write_images(folder: Path, cases: int = 4, prefix: str = "img") -> Path:
+    """`images/` and `masks/` of 0/255."""
+    for index in range(cases):
+        save(folder / "images" / f"{prefix}{index}.png", photo(index))
+        save(folder / "masks" / f"{prefix}{index}.png", blob())
+    return folder
+
+
+def write_isic(folder: Path, train: int = 3, val: int = 2) -> Path:
+    """VM-UNet's tree."""
+    for part, numbers in (("train", range(train)), ("val", range(train, train + val))):
+        for index in numbers:
+            save(folder / part / "images" / f"ISIC_{index:07d}.png", photo(index))
+            save(folder / part / "masks" / f"ISIC_{index:07d}_segmentation.png", blob())
+    return folder
+
+
+def write_archive(folder: Path, tests: int = 1) -> Path:
+    """What ISIC 2017 hands out, superpixels and other tasks' ground truth included."""
+    for word, numbers in (("Training", range(3)), ("Validation", range(3, 5)), ("Test_v2", range(5, 5 + tests))):
+        for index in numbers:
+            name = f"ISIC_{index:07d}"
+            save(folder / f"ISIC-2017_{word}_Data" / f"{name}.jpg", photo(index))
+            save(folder / f"ISIC-2017_{word}_Data" / f"{name}_superpixels.png", photo(99))
+            save(folder / f"ISIC-2017_{word}_Part1_GroundTruth" / f"{name}_segmentation.png", blob())
+            (folder / f"ISIC-2017_{word}_Part2_GroundTruth").mkdir(exist_ok=True)
+    return folder
+
+
+def synapse_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image in [0, 1] and labels 0 to 8, (D, H, W)."""
+    random = np.random.default_rng(seed)
+    return random.random(SYNAPSE_SHAPE, np.float32), random.integers(0, 9, SYNAPSE_SHAPE).astype(np.float32)
+
+
+def write_synapse(folder: Path, train=(5, 6), test=(1,)) -> Path:
+    """TransUNet's tree."""
+    import h5py
+
+    (folder / "train_npz").mkdir(parents=True)
+    (folder / "test_vol_h5").mkdir()
+    for case in train:
+        image, label = synapse_volume(case)
+        for index in range(len(image)):
+            np.savez(
+                folder / "train_npz" / f"case{case:04d}_slice{index:03d}.npz", image=image[index], label=label[index]
+            )
+    for case in test:
+        image, label = synapse_volume(case)
+        with h5py.File(folder / "test_vol_h5" / f"case{case:04d}.npy.h5", "w") as file:
+            file["image"], file["label"] = image, label
+    return folder
+
+
+def write_umamba_703(folder: Path, train: int = 3, test: int = 2, stated: int | None = None) -> Path:
+    """Dataset703_NeurIPSCell as U-Mamba's authors lay it out."""
+    folder = folder / "Dataset703_NeurIPSCell"
+    for part, labels, numbers in (
+        ("imagesTr", "labelsTr", range(train)),
+        ("imagesVal", "labelsVal", range(train, train + test)),
+    ):
+        for index in numbers:
+            save(folder / part / f"cell_{index:05d}_0000.png", photo(index))
+            save(folder / labels / f"cell_{index:05d}.png", blob(1) + blob(1) * (photo(index)[..., 0] > 128))
+    for index in range(train, train + test):
+        instances = np.zeros((ROWS, COLUMNS), np.uint16)
+        instances[1:3, 1:3], instances[5:9, 5:9] = 1, 300
+        save(folder / "labelsVal-instance-mask" / f"cell_{index:05d}_label.tiff", instances)
+    content = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "interior": 1, "boundary": 2},
+        "numTraining": train if stated is None else stated,
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_umamba_702(folder: Path, train: int = 50, test: int = 50, stated: int = 60) -> Path:
+    """Dataset702_AbdomenMR, volumes of a few voxels."""
+    folder = folder / "Dataset702_AbdomenMR"
+    for images, labels, numbers in (
+        ("imagesTr", "labelsTr", range(train)),
+        ("imagesTs", "labelsTs", range(train, train + test)),
+    ):
+        for index in numbers:
+            random = np.random.default_rng(index)
+            write_volume(folder / images / f"amos_{index:04d}_0000.nii.gz", random.normal(size=(2, 4, 5)))
+            write_volume(
+                folder / labels / f"amos_{index:04d}.nii.gz", random.integers(0, 14, (2, 4, 5)).astype(np.uint8)
+            )
+    (folder / "dataset.json").write_text(
+        json.dumps({"modality": {"0": "MR"}, "labels": {"0": "background"}, "numTraining": stated})
+    )
+    return folder
+
+
+def write_volume(path: Path, array: np.ndarray, spacing=(1.5, 0.7, 0.8), origin=(10.0, -20.0, 5.0)) -> Path:
+    """A volume file (D, H, W) with `spacing` in mm along (D, H, W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array.astype(np.float32) if array.dtype == np.float64 else array)
+    image.SetSpacing(tuple(reversed(spacing)))
+    image.SetOrigin(origin)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_volumes(folder: Path, cases: int = 3, ending: str = ".nii.gz") -> Path:
+    """`images/` and `labels/` of volumes."""
+    for index in range(cases):
+        write_volume(folder / "images" / f"pat{index}{ending}", np.random.default_rng(index).normal(size=(3, 6, 5)))
+        label = np.zeros((3, 6, 5), np.uint8)
+        label[1, 2:4, 1:4] = 1
+        write_volume(folder / "labels" / f"pat{index}{ending}", label)
+    return folder
+
+
+def write_dicom(
+    folder: Path, seed: int = 0, positions=(0.0, 2.0, 4.0, 6.0), uid: str = "1.2.3", shift: float = 0.0
+) -> Path:
+    """One DICOM series: a slice of 6 x 5 pixels at each of `positions` mm, shifted sideways by `shift` mm per mm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for index, position in enumerate(positions):
+        image = sitk.GetImageFromArray(random.integers(-1000, 500, (1, 6, 5)).astype(np.int16))
+        image.SetSpacing((0.7, 0.8, 2.0))
+        image.SetOrigin((0.0, shift * position, position))
+        for key, value in {
+            "0008|0060": "CT",
+            "0008|103e": f"series {uid}",
+            "0008|0018": f"{uid}.{index + 1}",
+            "0020|000e": uid,
+            "0020|000d": "1.2.9",
+            "0020|0013": str(index + 1),
+            "0020|0032": f"0\\{shift * position}\\{position}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0010|0010": "DOE^JANE",
+        }.items():
+            image.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{uid}_IM{index:03d}.dcm"))
+        writer.Execute(image)
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder and what is in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
