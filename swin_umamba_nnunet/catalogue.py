@@ -89,6 +89,16 @@ class LengthRecord:
 
 _SWIN_UMAMBA_PAPER = "Swin-UMamba, arXiv:2402.03302"
 
+_VM_UNET_PAPER = "VM-UNet, arXiv:2402.02491"
+
+_U_MAMBA_PAPER = "U-Mamba, arXiv:2401.04722"
+
+_VMAMBA_PAPER = "VMamba, arXiv:2401.10166, and Swin-UMamba, arXiv:2402.03302"
+
+_TWO_RELEASES = "Two forms: the authors' code since March 2024, and (Paper) that of January 2024, as in the tables."
+
+_UNPUBLISHED = "Not published by anyone else that we know of: Swin-UMamba's topology on VMamba's later blocks."
+
 _ANY_SIZE = "Images of any size: padded with zeros at the bottom and right to the stride, the result cropped back."
 
 NETWORKS: tuple[NetworkRecord, ...] = (
@@ -106,7 +116,74 @@ NETWORKS: tuple[NetworkRecord, ...] = (
             _ANY_SIZE,
         ),
     ),
+    NetworkRecord(
+        "VMUNet", "VM-UNet", _VM_UNET_PAPER,
+        "VMamba encoder on 4x4 patches of the image, decoder of the same blocks, skips added; a single head.",
+        deviations=(
+            "The published settings (27.43 M parameters), not the defaults of the authors' class (44.27 M).",
+            "ImageNet weights of the patch embedding are adapted to images of neither one nor three channels.",
+            "Trained with nnU-Net's loss, gradient clipping and augmentation instead of the authors'.",
+            _ANY_SIZE,
+        ),
+    ),
+    NetworkRecord(
+        "SwinUMambaV2", "Swin-UMamba on VMamba's second generation", _VMAMBA_PAPER,
+        "Second-generation VMamba encoder on the image, residual convolution blocks in skips and decoder.",
+        deviations=(
+            _UNPUBLISHED,
+            "No 7x7 stem of its own: VMamba's stem gives the map at stride 2, so all 272 ImageNet tensors are used.",
+            _ANY_SIZE,
+        ),
+    ),
+    NetworkRecord(
+        "SwinUMambaDV2", "Swin-UMamba-dagger on VMamba's second generation", _VMAMBA_PAPER,
+        "Second-generation VMamba encoder (one state, no gate, an MLP) on the image, decoder of the same blocks.",
+        deviations=(
+            _UNPUBLISHED,
+            "The first convolution's bias starts from PyTorch's default instead of zero.",
+            "ImageNet weights of the first convolution are adapted to the image's channels.",
+            _ANY_SIZE,
+        ),
+    ),
+    NetworkRecord(
+        "UMambaBot", "U-Mamba_Bot", _U_MAMBA_PAPER,
+        "nnU-Net's U-Net with residual blocks, and a Mamba layer at the bottleneck.", from_plans=True,
+        deviations=(_TWO_RELEASES, _ANY_SIZE),
+    ),
+    NetworkRecord(
+        "UMambaEnc", "U-Mamba_Enc", _U_MAMBA_PAPER,
+        "nnU-Net's U-Net with residual blocks, and Mamba layers through the encoder.", from_plans=True,
+        deviations=(_TWO_RELEASES, "Images larger than the training patch are refused where channels are the tokens.",
+                    _ANY_SIZE),
+    ),
 )  # fmt: skip
+
+
+def _u_mamba(form: str, parameters_million: float, summary: str, control_of: str | None = None) -> TrainerRecord:
+    name, network = f"nnUNetTrainerUMamba{form}", f"UMamba{form[:3]}"
+    return TrainerRecord(
+        name, network, None, True, name, parameters_million, summary, dims=(2, 3), control_of=control_of
+    )
+
+
+def _swin_umamba(
+    network: str, variant: str, weights: str, parameters_million: float, summary: str, control_of: str | None = None
+) -> tuple[TrainerRecord, TrainerRecord]:
+    """The pretrained trainer of a variant, and the one from random weights."""
+    name = f"nnUNetTrainer{network}{variant}"
+    scratch, size = f"{name}Scratch", parameters_million
+    supervised = not network.startswith("SwinUMambaD")  # the authors' dagger from scratch is not, nor are its relatives
+    how = "from random weights" + ("" if supervised else ", without deep supervision")
+    return (
+        TrainerRecord(
+            name, network, weights, True, scratch, size, f"{summary}, from ImageNet", control_of=control_of
+        ),
+        TrainerRecord(
+            scratch, network, None, supervised, scratch, size, f"{summary}, {how}",
+            control_of=control_of and f"{control_of}Scratch",
+        ),
+    )  # fmt: skip
+
 
 TRAINERS: tuple[TrainerRecord, ...] = (
     TrainerRecord(
@@ -125,6 +202,31 @@ TRAINERS: tuple[TrainerRecord, ...] = (
         "nnUNetTrainerSwinUMambaDScratch", "SwinUMambaD", None, False, "nnUNetTrainerSwinUMambaDScratch",
         27.498, "Swin-UMamba-dagger from random weights, without deep supervision",
     ),
+    TrainerRecord(
+        "nnUNetTrainerVMUNet", "VMUNet", "vmamba_small_v0", False, "nnUNetTrainerVMUNetScratch",
+        27.428, "VM-UNet: encoder and decoder from VMamba-Small's ImageNet weights", epochs=300,
+    ),
+    TrainerRecord(
+        "nnUNetTrainerVMUNetScratch", "VMUNet", None, False, "nnUNetTrainerVMUNetScratch",
+        27.428, "VM-UNet from random weights", epochs=300,
+    ),
+    _u_mamba("Bot", 47.533, "U-Mamba_Bot as its authors' code is today: one Mamba layer, at the bottleneck"),
+    _u_mamba("Enc", 47.016, "U-Mamba_Enc as its authors' code is today: Mamba on every second encoder stage (3D: all)"),
+    _u_mamba("BotPaper", 63.344, "U-Mamba_Bot as in January 2024: the network of the published tables"),
+    _u_mamba("EncPaper", 67.333, "U-Mamba_Enc as in January 2024: the network of the published tables"),
+    _u_mamba("BotNoMamba", 45.837, "control: U-Mamba_Bot without its Mamba layer", "nnUNetTrainerUMambaBot"),
+    _u_mamba("EncNoMamba", 45.837, "control: U-Mamba_Enc without its Mamba layers", "nnUNetTrainerUMambaEnc"),
+    *_swin_umamba("SwinUMamba", "Small", "vmamba_small_v0", 81.413, "Swin-UMamba with a VMamba-Small encoder"),
+    *_swin_umamba("SwinUMambaD", "Small", "vmamba_small_v0", 49.022, "Swin-UMamba-dagger with a VMamba-Small encoder"),
+    *_swin_umamba("SwinUMamba", "Base", "vmamba_base_v0", 142.364, "Swin-UMamba with a VMamba-Base encoder"),
+    *_swin_umamba("SwinUMambaD", "Base", "vmamba_base_v0", 84.523, "Swin-UMamba-dagger with a VMamba-Base encoder"),
+    *_swin_umamba("SwinUMambaV2", "", "vmamba_tiny_v2", 67.228, "Swin-UMamba with VMamba's second generation (Tiny)"),
+    *_swin_umamba("SwinUMambaDV2", "", "vmamba_tiny_v2", 35.692,
+                  "Swin-UMamba-dagger with second-generation blocks in encoder (Tiny) and decoder"),
+    *_swin_umamba("SwinUMamba", "NoScan", "vmamba_tiny_v0", 55.108,
+                  "control: Swin-UMamba with every scan replaced by its skip term", "nnUNetTrainerSwinUMamba"),
+    *_swin_umamba("SwinUMambaD", "NoScan", "vmamba_tiny_v0", 21.802,
+                  "control: dagger with every scan replaced by its skip term", "nnUNetTrainerSwinUMambaD"),
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ FLOORS = (
     ("blocks",),
     ("networks", "pretrained"),
     ("trainers", "evaluation", "datasets"),
+    ("models",),
     ("nnunet_ext", "benchmark"),
     ("cli",),
 )

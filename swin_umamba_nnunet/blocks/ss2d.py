@@ -1,11 +1,12 @@
 """SS2D, the four-direction selective scan over an image with its projections, convolution and gate.
 
-Source: Liu et al., "VMamba", arXiv 2401.10166, in the form of the first VMamba release, which Swin-UMamba
-(arXiv 2402.03302) and VM-UNet (arXiv 2402.02491) use.  Parameter names are that release's, so that its checkpoints
-load by prefix.
+Source: Liu et al., "VMamba", arXiv 2401.10166.  The defaults are those of the first VMamba release, which Swin-UMamba
+(arXiv 2402.03302) and VM-UNet (arXiv 2402.02491) use; the second generation has no gate, no bias in the convolution and
+one state.  Parameter names are VMamba's, so that its checkpoints load by prefix.
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,18 @@ from swin_umamba_nnunet.ops import selective_scan_2d
 
 DIRECTIONS = 4
 
+Mixing = Literal["scan", "skip"]
+
 
 class SS2D(nn.Module):
-    """Gated two-dimensional selective scan, (B, H, W, C) -> (B, H, W, C).
+    """Two-dimensional selective scan with a gate, (B, H, W, C) -> (B, H, W, C).
 
     Symbols: C block width, D = expand * C inner width, N states, R rank of the step size, K = 4 directions.
+
+    With `mixing="skip"` it is the control of itself: of the scan only the skip term is left, Ds * x summed over the
+    directions.  The rest is the same, names and initial values (at the same seed) included, so the same checkpoints
+    load.  What only the scan reads stays in the state dict, as buffers: neither counted nor trained, and
+    DistributedDataParallel does not wait for its gradients.
 
     Args:
         d_model: C.
@@ -28,11 +36,19 @@ class SS2D(nn.Module):
         expand: D / C.
         dt_rank: R; None stands for ceil(C / 16).
         d_conv: side of the depthwise convolution, odd.
+        conv_bias: whether that convolution has a bias.
+        gate: whether the output is multiplied by SiLU of a second projection of the input.
+        mixing: what carries information between positions beyond the convolution: "scan", or nothing ("skip").
         backend: backend of the scan (`swin_umamba_nnunet.ops.BACKENDS`); None chooses.
 
     Raises:
-        ValueError: an even `d_conv`.
+        ValueError: an even `d_conv`, or an unknown `mixing`.
     """
+
+    x_proj_weight: Tensor
+    dt_projs_weight: Tensor
+    dt_projs_bias: Tensor
+    A_logs: Tensor
 
     def __init__(
         self,
@@ -42,24 +58,37 @@ class SS2D(nn.Module):
         expand: int = 2,
         dt_rank: int | None = None,
         d_conv: int = 3,
+        conv_bias: bool = True,
+        gate: bool = True,
+        mixing: Mixing = "scan",
         backend: str | None = None,
     ) -> None:
         super().__init__()
         if d_conv % 2 == 0:
             raise ValueError(f"d_conv is {d_conv}; the depthwise convolution keeps the image size only if it is odd")
+        if mixing not in get_args(Mixing):
+            raise ValueError(f"mixing is {mixing!r}; choose one of {', '.join(get_args(Mixing))}")
         inner = expand * d_model
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        self.mixing = mixing
         self.backend = backend
-        self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
-        self.conv2d = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
-        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, rank + 2 * d_state, inner))
-        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank))
-        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
-        self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
+        self.has_gate = gate
+        self.in_proj = nn.Linear(d_model, 2 * inner if gate else inner, bias=False)
+        self.conv2d = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner, bias=conv_bias)
+        self._add_scan_tensor("x_proj_weight", DIRECTIONS, rank + 2 * d_state, inner)
+        self._add_scan_tensor("dt_projs_weight", DIRECTIONS, inner, rank)
+        self._add_scan_tensor("dt_projs_bias", DIRECTIONS, inner)
+        self._add_scan_tensor("A_logs", DIRECTIONS * inner, d_state)
         self.Ds = nn.Parameter(torch.empty(DIRECTIONS * inner))
         self.out_norm = LayerNorm(inner)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
         self.reset_scan_parameters()
+
+    def _add_scan_tensor(self, name: str, *shape: int) -> None:
+        if self.mixing == "scan":
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        else:
+            self.register_buffer(name, torch.empty(shape))
 
     @torch.no_grad()
     def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1) -> None:
@@ -74,15 +103,18 @@ class SS2D(nn.Module):
         nn.init.ones_(self.Ds)
 
     def scan(self, x: Tensor) -> Tensor:
-        """The mixing over positions, (B, H, W, D) -> (B, H, W, D) in float32; a control network overrides this."""
+        """The mixing over positions, (B, H, W, D) -> (B, H, W, D) in float32 at least."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        if self.mixing == "skip":
+            return x.to(wide) * self.Ds.to(wide).unflatten(0, (DIRECTIONS, -1)).sum(0)
         return selective_scan_2d(
             x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-            out_dtype=torch.promote_types(x.dtype, torch.float32), backend=self.backend,
+            out_dtype=wide, backend=self.backend,
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        x, gate = self.in_proj(x).chunk(2, dim=-1)
+        x, gate = self.in_proj(x).chunk(2, dim=-1) if self.has_gate else (self.in_proj(x), None)
         x = silu(self.conv2d(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        y = self.out_norm(self.scan(x)).to(widen(gate).dtype)  # back to half only in a network that is half throughout
-        return self.out_proj(y * silu(gate))
+        y = self.out_norm(self.scan(x)).to(widen(x).dtype)  # back to half only in a network that is half throughout
+        return self.out_proj(y if gate is None else y * silu(gate))

@@ -8,6 +8,20 @@
 
 from swin_umamba_nnunet.networks.swin_umamba import SwinUMamba
 from swin_umamba_nnunet.networks.swin_umamba_d import SwinUMambaD
+from swin_umamba_nnunet.networks.swin_umamba_v2 import SwinUMambaDV2, SwinUMambaV2
+from swin_umamba_nnunet.networks.umamba import UMambaBot, UMambaEnc
+from swin_umamba_nnunet.networks.vm_unet import VMUNet
 from swin_umamba_nnunet.networks.vssm import VSSMEncoder
+from swin_umamba_nnunet.networks.vssm_v2 import VSSMEncoderV2
 
-__all__ = ["SwinUMamba", "SwinUMambaD", "VSSMEncoder"]
+__all__ = [
+    "SwinUMamba",
+    "SwinUMambaD",
+    "SwinUMambaDV2",
+    "SwinUMambaV2",
+    "UMambaBot",
+    "UMambaEnc",
+    "VMUNet",
+    "VSSMEncoder",
+    "VSSMEncoderV2",
+]

@@ -7,17 +7,39 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from swin_umamba_nnunet.blocks import ResidualBlock, ResidualUpBlock
+from swin_umamba_nnunet.blocks import Mixing, ResidualBlock, ResidualUpBlock
 from swin_umamba_nnunet.networks._base import Recomputing, SegmentationNetwork, segment
-from swin_umamba_nnunet.networks.vssm import VSSMEncoder
+from swin_umamba_nnunet.networks.vssm import HierarchicalEncoder, VSSMEncoder
 
 
-class SwinUMambaEncoder(Recomputing):
+class SkipEncoder(Recomputing):
     """Image -> skips at strides 1, 2, 4, 8, 16 and the bottleneck at 32 (for four stages).
 
     Attributes:
+        vssm: what the ImageNet weights belong to.
         widths: channels of what `forward` returns.
     """
+
+    vssm: HierarchicalEncoder
+
+    def add_skips(self, input_channels: int, stem_width: int) -> None:
+        """A residual block on the image and on each map of `pyramid` but the coarsest, as wide as the map below."""
+        widths = (input_channels, stem_width, *self.vssm.widths)
+        self.skip_blocks = nn.ModuleList(ResidualBlock(here, below) for here, below in zip(widths, widths[1:]))
+        self.widths = (*widths[1:], widths[-1])
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the maps at stride 2 (the stem's), 4, 8, ..."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W), multiples of the stride -> skips, finest first, the bottleneck last."""
+        maps = [x, *self.pyramid(x)]
+        return [*(self.run(block, y) for block, y in zip(self.skip_blocks, maps)), maps[-1]]
+
+
+class SwinUMambaEncoder(SkipEncoder):
+    """A 7x7 convolution of stride 2, and a VSSM encoder of 2x2 patches on its map."""
 
     vssm: VSSMEncoder
 
@@ -28,15 +50,11 @@ class SwinUMambaEncoder(Recomputing):
             nn.Conv2d(input_channels, stem_width, 7, stride=2, padding=3), nn.InstanceNorm2d(stem_width, affine=True)
         )
         self.vssm = vssm
-        widths = (input_channels, stem_width, *vssm.widths)
-        self.skip_blocks = nn.ModuleList(ResidualBlock(here, below) for here, below in zip(widths, widths[1:]))
-        self.widths = (stem_width, *vssm.widths, vssm.widths[-1])
+        self.add_skips(input_channels, stem_width)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, C, H, W), multiples of the stride -> skips, finest first, the bottleneck last."""
+    def pyramid(self, x: Tensor) -> list[Tensor]:
         stem = self.stem(x)
-        maps = [x, stem, *self.vssm(stem)]
-        return [*(self.run(block, y) for block, y in zip(self.skip_blocks, maps)), maps[-1]]
+        return [stem, *self.vssm(stem)]
 
 
 class ResidualDecoder(Recomputing):
@@ -74,6 +92,7 @@ class SwinUMamba(SegmentationNetwork):
         d_state: states of the scans.
         drop_path_rate: DropPath of the encoder's last block.
         gradient_checkpointing: recompute blocks in backward: less memory, the same gradients, more time.
+        mixing: "scan", or "skip" for the control without scans (see `SS2D`).
         backend: backend of the scans (`swin_umamba_nnunet.ops.BACKENDS`); None chooses.
     """
 
@@ -90,12 +109,13 @@ class SwinUMamba(SegmentationNetwork):
         d_state: int = 16,
         drop_path_rate: float = 0.2,
         gradient_checkpointing: bool = False,
+        mixing: Mixing = "scan",
         backend: str | None = None,
     ) -> None:
         super().__init__(input_channels, num_classes, stride=2 ** (len(depths) + 1))
         vssm = VSSMEncoder(
             width // 2, patch_size=2, depths=depths, width=width, d_state=d_state, drop_path_rate=drop_path_rate,
-            gradient_checkpointing=gradient_checkpointing, backend=backend,
+            gradient_checkpointing=gradient_checkpointing, mixing=mixing, backend=backend,
         )  # fmt: skip
         self.encoder = SwinUMambaEncoder(input_channels, vssm, gradient_checkpointing)
         self.decoder = ResidualDecoder(self.encoder.widths, num_classes, deep_supervision, gradient_checkpointing)

@@ -1,31 +1,32 @@
 """The VSSM encoder (VMamba's backbone), shared by all VMamba-based segmentation networks.
 
-Source: Liu et al., "VMamba", arXiv 2401.10166, first release.  Parameter names are that release's.
+Source: Liu et al., "VMamba", arXiv 2401.10166, first release.  Parameter names are that release's.  What it shares with
+the second generation (`vssm_v2`) is `HierarchicalEncoder`.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from swin_umamba_nnunet.blocks import PatchEmbed, PatchMerging, VSSBlock
+from swin_umamba_nnunet.blocks import Mixing, PatchEmbed, PatchMerging, VSSBlock
 from swin_umamba_nnunet.networks._base import Recomputing
+
+BlockFactory = Callable[..., nn.Module]  # (channels, drop_path=rate) -> a block, (B, H, W, C) -> (B, H, W, C)
 
 
 class VSSMStage(Recomputing):
-    """VSSBlocks at one resolution and what leads to the next one (`downsample`, None after the last stage)."""
+    """Blocks at one resolution and what leads to the next one (`downsample`, None after the last stage)."""
 
-    downsample: PatchMerging | None
+    downsample: nn.Module | None
 
     def __init__(
-        self, channels: int, drop_paths: Sequence[float], last: bool, d_state: int, gradient_checkpointing: bool,
-        backend: str | None,
-    ) -> None:  # fmt: skip
+        self, blocks: Iterable[nn.Module], downsample: nn.Module | None, gradient_checkpointing: bool = False
+    ) -> None:
         super().__init__(gradient_checkpointing)
-        self.blocks = nn.ModuleList(
-            VSSBlock(channels, d_state=d_state, drop_path=rate, backend=backend) for rate in drop_paths
-        )
-        self.downsample = None if last else PatchMerging(channels)
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W, C) -> this stage's map (B, H, W, C) and the next one's input (B, H/2, W/2, 2C)."""
@@ -34,18 +35,18 @@ class VSSMStage(Recomputing):
         return x, x if self.downsample is None else self.downsample(x)
 
 
-class VSSMEncoder(nn.Module):
-    """Patch embedding and stages of VSSBlocks, an image -> one map per stage.
+class HierarchicalEncoder(nn.Module):
+    """Patch embedding and stages of blocks, an image -> one map per stage.
 
     Args:
-        in_channels: channels of the image (or of the stem before it).
-        patch_size: stride of the first stage.
-        depths: blocks per stage; each further stage halves the resolution and doubles the width.
+        patch_embed: (B, H, W, in_channels) -> (B, H/stride, W/stride, width).
+        stride: of `patch_embed`.
+        block: makes a block.
+        downsample: makes what halves the resolution and doubles the width, given the width.
+        depths: blocks per stage.
         width: channels of the first stage.
-        d_state: states of the scans.
         drop_path_rate: DropPath of the last block; it rises linearly from 0 at the first one.
         gradient_checkpointing: recompute each block in backward instead of storing its activations.
-        backend: backend of the scans; None chooses.
 
     Attributes:
         widths: channels of each stage's map.
@@ -53,26 +54,19 @@ class VSSMEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        *,
-        patch_size: int = 4,
-        depths: Sequence[int] = (2, 2, 9, 2),
-        width: int = 96,
-        d_state: int = 16,
-        drop_path_rate: float = 0.2,
-        gradient_checkpointing: bool = False,
-        backend: str | None = None,
-    ) -> None:
+        self, patch_embed: nn.Module, stride: int, *, block: BlockFactory, downsample: Callable[[int], nn.Module],
+        depths: Sequence[int], width: int, drop_path_rate: float, gradient_checkpointing: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         stages = range(len(depths))
         self.widths = tuple(width * 2**stage for stage in stages)
-        self.strides = tuple(patch_size * 2**stage for stage in stages)
-        self.patch_embed = PatchEmbed(in_channels, width, patch_size)
-        self.layers = nn.ModuleList(
-            VSSMStage(channels, rates, channels == self.widths[-1], d_state, gradient_checkpointing, backend)
-            for channels, rates in zip(self.widths, drop_path_schedule(0, drop_path_rate, depths))
-        )
+        self.strides = tuple(stride * 2**stage for stage in stages)
+        self.patch_embed = patch_embed
+        self.layers = nn.ModuleList()
+        for channels, rates in zip(self.widths, drop_path_schedule(0, drop_path_rate, depths)):
+            blocks = [block(channels, drop_path=rate) for rate in rates]
+            below = None if channels == self.widths[-1] else downsample(channels)
+            self.layers.append(VSSMStage(blocks, below, gradient_checkpointing))
         self.apply(init_linear)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -88,13 +82,57 @@ class VSSMEncoder(nn.Module):
 
     def stage_maps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(input, output) of every stage, (B, H, W, C) each: Swin-UMamba's skips are outputs, VM-UNet's inputs."""
+        return self.run_stages(self.patch_embed(x))
+
+    def run_stages(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """As `stage_maps`, of what is embedded already."""
         maps = []
-        x = self.patch_embed(x)
         for stage in self.layers:
             y, below = stage(x)
             maps.append((x, y))
             x = below
         return maps
+
+
+class VSSMEncoder(HierarchicalEncoder):
+    """VMamba of the first release: p x p patches, stages of VSSBlocks, 2x2 cells merged between them.
+
+    Args:
+        in_channels: channels of the image (or of the stem before it).
+        patch_size: stride of the first stage.
+        depths: blocks per stage; each further stage halves the resolution and doubles the width.
+        width: channels of the first stage.
+        d_state: states of the scans.
+        drop_path_rate: DropPath of the last block; it rises linearly from 0 at the first one.
+        gradient_checkpointing: recompute each block in backward instead of storing its activations.
+        mixing: "scan", or "skip" for the control without scans (see `SS2D`).
+        backend: backend of the scans; None chooses.
+
+    Attributes:
+        widths: channels of each stage's map.
+        strides: pixels per step of each stage's map, relative to the encoder's input.
+    """
+
+    patch_embed: PatchEmbed
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        patch_size: int = 4,
+        depths: Sequence[int] = (2, 2, 9, 2),
+        width: int = 96,
+        d_state: int = 16,
+        drop_path_rate: float = 0.2,
+        gradient_checkpointing: bool = False,
+        mixing: Mixing = "scan",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            PatchEmbed(in_channels, width, patch_size), patch_size,
+            block=partial(VSSBlock, d_state=d_state, mixing=mixing, backend=backend), downsample=PatchMerging,
+            depths=depths, width=width, drop_path_rate=drop_path_rate, gradient_checkpointing=gradient_checkpointing,
+        )  # fmt: skip
 
 
 def drop_path_schedule(first: float, last: float, depths: Sequence[int]) -> list[list[float]]:

@@ -1,10 +1,11 @@
 """Pure tensor functions: the selective scan, in one dimension and in SS2D's four-direction form."""
 
 from swin_umamba_nnunet.ops._scan import selective_scan, selective_scan_2d
-from swin_umamba_nnunet.ops._select import BACKENDS, BackendUnavailableError, backend_report, resolve_backend
+from swin_umamba_nnunet.ops._select import BACKENDS, PLAIN, BackendUnavailableError, backend_report, resolve_backend
 
 __all__ = [
     "BACKENDS",
+    "PLAIN",
     "BackendUnavailableError",
     "backend_report",
     "resolve_backend",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_umamba_nnunet.ops._reference import _to_image, _to_sequence
+from swin_umamba_nnunet.ops._reference import to_image, to_sequence
 
 WINDOW = 64
 CHUNK = 2048  # steps between the states that the extension saves
@@ -95,11 +95,11 @@ def _arguments(x, dt, Bs, Cs, A, Ds, dt_bias) -> tuple:
 
 def _to_sequences(images: list[Tensor]) -> Tensor:
     """One (batch, H, W, c) image per direction -> (batch, K*c, L) in scan order, float32."""
-    rows = torch.stack([_to_sequence(image, k) for k, image in enumerate(images)], dim=1)
+    rows = torch.stack([to_sequence(image, k) for k, image in enumerate(images)], dim=1)
     return rows.transpose(2, 3).flatten(1, 2).float().contiguous()
 
 
 def _from_sequences(sequences: Tensor, directions: int, like: Tensor) -> Tensor:
     """The inverse of `_to_sequences`: (batch, K*c, L) -> (batch, K, H, W, c), float32."""
     rows = sequences.float().unflatten(1, (directions, -1)).transpose(2, 3)
-    return torch.stack([_to_image(row, k, like) for k, row in enumerate(rows.unbind(1))], dim=1)
+    return torch.stack([to_image(row, k, like) for k, row in enumerate(rows.unbind(1))], dim=1)

@@ -23,8 +23,8 @@ def scan(
     for k in range(A.shape[0]):
         delta = dt[k] + dt_bias[k]
         delta = softplus(delta) if delta_softplus else delta
-        u, delta, B, C = (_to_sequence(t, k) for t in (x, delta, Bs[..., k, :], Cs[..., k, :]))
-        y = y + _to_image(_scan_sequence(u, delta, B, C, A[k]), k, x) + Ds[k] * x
+        u, delta, B, C = (to_sequence(t, k) for t in (x, delta, Bs[..., k, :], Cs[..., k, :]))
+        y = y + to_image(_scan_sequence(u, delta, B, C, A[k]), k, x) + Ds[k] * x
     return y
 
 
@@ -39,14 +39,14 @@ def _scan_sequence(u: Tensor, delta: Tensor, B: Tensor, C: Tensor, A: Tensor) ->
     return torch.stack(outputs, dim=1)
 
 
-def _to_sequence(image: Tensor, k: int) -> Tensor:
+def to_sequence(image: Tensor, k: int) -> Tensor:
     """(batch, H, W, c) -> (batch, L, c) in the order of direction `k`."""
     sequence = (image.transpose(1, 2) if k % 2 else image).flatten(1, 2)
     return sequence.flip(1) if k >= 2 else sequence
 
 
-def _to_image(sequence: Tensor, k: int, like: Tensor) -> Tensor:
-    """The inverse of `_to_sequence` for an image of the shape of `like`."""
+def to_image(sequence: Tensor, k: int, like: Tensor) -> Tensor:
+    """The inverse of `to_sequence` for an image of the shape of `like`."""
     sequence = sequence.flip(1) if k >= 2 else sequence
     height, width = like.shape[1:3]
     return sequence.unflatten(1, (width, height)).transpose(1, 2) if k % 2 else sequence.unflatten(1, (height, width))

@@ -4,7 +4,7 @@ Symbols (used in every backend): b batch, H x W image, L = H*W positions, D chan
 size, K scan directions.  K = 4 is SS2D: 0 row-major (w fastest), 1 column-major (h fastest), 2 and 3 the same two
 backwards.  K = 1 is the plain left-to-right scan over the row-major order.
 
-A backend is a module with
+A backend that brings its own backward is a module with
 
     unavailable_reason(device_type) -> str | None
     forward(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states) -> (y, states)
@@ -18,7 +18,7 @@ A backend is a module with
         the backend's own backward reads it, so the order of N and D inside is the backend's business
     gradients: float32, shaped as what they belong to
 
-Everything inside is float32, whatever comes in (float64 inputs too: only `reference` keeps float64).
+Everything inside is float32, whatever comes in (float64 inputs too: only the plain backends keep float64).
 """
 
 import importlib
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from swin_umamba_nnunet.ops import _reference
-from swin_umamba_nnunet.ops._select import resolve_backend
+from swin_umamba_nnunet.ops import _portable, _reference
+from swin_umamba_nnunet.ops._select import PLAIN, resolve_backend
 
 WINDOW = 64  # steps between saved states; the backward pass recomputes the states in between
 
@@ -151,8 +151,9 @@ def scan(
     Differentiable in every tensor.  Returns y (b,H,W,D) in `out_dtype`, or that of `x`.
     """
     out_dtype = out_dtype or x.dtype
-    if backend == "reference":
-        return _reference.scan(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus).to(out_dtype)
+    if backend in PLAIN:
+        plain = _reference if backend == "reference" else _portable
+        return plain.scan(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus).to(out_dtype)
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
     low = x.dtype if x.dtype in (torch.float16, torch.bfloat16) else torch.float32
     sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs))

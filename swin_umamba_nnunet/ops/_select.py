@@ -9,10 +9,11 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("triton", "mamba_ssm", "numba", "reference")
+BACKENDS = ("triton", "mamba_ssm", "numba", "portable", "reference")
+PLAIN = ("portable", "reference")  # ordinary tensor operations: any device, float64, autograd; slow
 ENVIRONMENT_VARIABLE = "SWIN_UMAMBA_BACKEND"
 
-# The reference loop is absent on purpose: it is hundreds of times slower and has to be asked for by name.
+# The plain ones are absent on purpose: many times slower, they have to be asked for by name.
 _AUTOMATIC = {"cuda": ("triton", "mamba_ssm"), "cpu": ("numba",), "mps": ("numba",), "meta": ("numba",)}
 
 
@@ -53,7 +54,7 @@ def resolve_backend(requested: str | None, device_type: str) -> str:
 @functools.cache
 def unavailable_reason(backend: str, device_type: str) -> str | None:
     """None if `backend` can run on `device_type`, else one clause that says why it cannot."""
-    if backend == "reference":
+    if backend in PLAIN:
         return None
     try:
         module = importlib.import_module(f"swin_umamba_nnunet.ops._{backend}")

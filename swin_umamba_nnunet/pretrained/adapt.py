@@ -30,11 +30,11 @@ def adapt_input_convolution(weight: Tensor, image_channels: int) -> Tensor:
     """Weights of the same convolution for images of `image_channels` channels.
 
     Args:
-        weight: (out, M, kh, kw).
+        weight: (out, M, kh, kw), or with three kernel axes.
         image_channels: N >= 1.
 
     Returns:
-        (out, N, kh, kw), dtype and device of `weight`; `weight` itself where N = M.
+        (out, N, ...), dtype and device of `weight`; `weight` itself where N = M.
 
     Raises:
         ValueError: N < 1.
@@ -44,4 +44,4 @@ def adapt_input_convolution(weight: Tensor, image_channels: int) -> Tensor:
     if image_channels == weight.shape[1]:
         return weight
     mixing = channel_mixing(image_channels, weight.shape[1]).to(weight.device)
-    return torch.einsum("ojhw,jc->ochw", weight.double(), mixing).to(weight.dtype)
+    return torch.einsum("oj...,jc->oc...", weight.double(), mixing).to(weight.dtype)

@@ -28,8 +28,8 @@ class WeightsRecord:
         width: channels of the first stage; each further stage has twice as many.
         expand: width inside SS2D over width outside.
         d_state: states per channel of the selective scan.
-        generation: 1 for the release all Swin-UMamba and VM-UNet weights start from, 2 for the later block (no gate,
-            an MLP, 3x3 stem and downsampling).
+        generation: 1 for the release that the papers' networks start from, 2 for the later block (no gate, an MLP, 3x3
+            stem and downsampling) of the V2 networks.
         other_file_names: names under which the same weights circulate.
         mirrors: further addresses, tried when `url` answers with an error.
         image_channels, classes: of the classifier.
@@ -124,7 +124,10 @@ RECORDS: tuple[WeightsRecord, ...] = (
 )  # fmt: skip
 
 # Which checkpoint a network starts from; network names as in remap_authors_state_dict.
-WEIGHTS_OF_NETWORK = {"swin_umamba": "vmamba_tiny_v0", "swin_umamba_d": "vmamba_tiny_v0"}
+WEIGHTS_OF_NETWORK = {"swin_umamba": "vmamba_tiny_v0", "swin_umamba_d": "vmamba_tiny_v0", "vm_unet": "vmamba_small_v0"}
+
+# What it takes as well, but only where the user points at that very file: never because it happens to lie in a folder.
+ALTERNATIVES_OF_NETWORK = {"vm_unet": ("vmamba_tiny_v0",)}
 
 
 def get_record(name: str) -> WeightsRecord:
@@ -139,3 +142,8 @@ def get_record(name: str) -> WeightsRecord:
             return record
     known = ", ".join([record.name for record in RECORDS] + list(WEIGHTS_OF_NETWORK))
     raise ValueError(f"no ImageNet weights are called {name!r}; known: {known}")
+
+
+def get_alternatives(name: str) -> tuple[WeightsRecord, ...]:
+    """What else the network called `name` can start from; nothing for a checkpoint's name."""
+    return tuple(map(get_record, ALTERNATIVES_OF_NETWORK.get(name, ())))

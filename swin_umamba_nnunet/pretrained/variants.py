@@ -1,4 +1,4 @@
-"""Which VMamba a set of keys and shapes belongs to, and the full inventory of the ones our encoders are.  Pure.
+"""Which VMamba a set of keys and shapes belongs to, and whether it is complete.  Pure.
 
 Shapes are read with `shape_of`: a mapping of keys to tensors or to tuples of sizes serves alike.
 """
@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from swin_umamba_nnunet.pretrained._inventory import inventory
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
 from swin_umamba_nnunet.pretrained.registry import RECORDS, WeightsRecord
-from swin_umamba_nnunet.pretrained.remap import CLASSIFIER_KEYS
+from swin_umamba_nnunet.pretrained.remap import as_linear, classifier_keys, generation_of
 
 _A_LOGS = re.compile(r"^(.*?)layers\.(\d+)\.blocks\.(\d+)\.(self_attention|op)\.A_logs$")
-_PATCH = 4  # pixels per side; all published checkpoints
 _LISTED = 4  # keys named in a message
 
 
@@ -68,55 +68,16 @@ def identify(state_dict: Mapping) -> Variant:
         blocks[int(match.group(2))] = blocks.get(int(match.group(2)), 0) + 1
     first = f"layers.0.blocks.0.{scans[0].group(4)}"
     try:
-        width, inner = shape_of(state_dict[f"{first}.out_proj.weight"])
+        width, inner = shape_of(as_linear(state_dict[f"{first}.out_proj.weight"]))
         _, d_state = shape_of(state_dict[f"{first}.A_logs"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"has a first VMamba block that is incomplete or of odd shape ({error})") from error
-    second = any(".mlp." in key or key.startswith("patch_embed.5.") for key in state_dict)
-    return Variant(tuple(blocks[stage] for stage in sorted(blocks)), width, inner // width, d_state, 2 if second else 1)
-
-
-def inventory(record: WeightsRecord) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of a first-generation checkpoint, in the first release's spelling, in its order.
-
-    Raises:
-        ValueError: `record` is of the second generation, which no network here uses.
-    """
-    if record.generation != 1:
-        raise ValueError(f"the inventory of {record.name} is not known here: no network of this package uses it")
-    channels, states = record.width, record.d_state
-    shapes: dict[str, tuple[int, ...]] = {
-        "patch_embed.proj.weight": (channels, record.image_channels, _PATCH, _PATCH),
-        "patch_embed.proj.bias": (channels,),
-        **_norm("patch_embed.norm", channels),
-    }
-    for stage, depth in enumerate(record.depths):
-        inner, rank = record.expand * channels, -(-channels // 16)
-        for block in range(depth):
-            prefix = f"layers.{stage}.blocks.{block}"
-            scan = f"{prefix}.self_attention"
-            shapes |= _norm(f"{prefix}.ln_1", channels) | {
-                f"{scan}.x_proj_weight": (4, rank + 2 * states, inner),
-                f"{scan}.dt_projs_weight": (4, inner, rank),
-                f"{scan}.dt_projs_bias": (4, inner),
-                f"{scan}.A_logs": (4 * inner, states),
-                f"{scan}.Ds": (4 * inner,),
-                f"{scan}.in_proj.weight": (2 * inner, channels),
-                f"{scan}.conv2d.weight": (inner, 1, 3, 3),
-                f"{scan}.conv2d.bias": (inner,),
-                **_norm(f"{scan}.out_norm", inner),
-                f"{scan}.out_proj.weight": (channels, inner),
-            }
-        if stage < len(record.depths) - 1:
-            shapes[f"layers.{stage}.downsample.reduction.weight"] = (2 * channels, 4 * channels)
-            shapes |= _norm(f"layers.{stage}.downsample.norm", 4 * channels)
-            channels *= 2
-    classifier = (channels,), (channels,), (record.classes, channels), (record.classes,)
-    return shapes | dict(zip(CLASSIFIER_KEYS, classifier))
+    depths = tuple(blocks[stage] for stage in sorted(blocks))
+    return Variant(depths, width, inner // width, d_state, generation_of(state_dict))
 
 
 def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: bool = True) -> None:
-    """Compare the keys (first release's spelling) and shapes of a checkpoint with those of `record`.
+    """Compare the keys (as `remap` spells them) and shapes of a checkpoint with those of `record`.
 
     Args:
         state_dict: keys to tensors or shapes.
@@ -129,7 +90,7 @@ def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: b
     found = {key: shape_of(value) for key, value in state_dict.items()}
     expected = inventory(record)
     if not classifier:
-        for key in CLASSIFIER_KEYS:
+        for key in classifier_keys(record.generation):
             found.pop(key, None)
             expected.pop(key)
     missing = [key for key in expected if key not in found]
@@ -141,10 +102,6 @@ def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: b
     if any(faults.values()):
         told = "; ".join(f"{len(keys)} {fault}: {_listed(keys)}" for fault, keys in faults.items() if keys)
         raise CheckpointError(f"does not hold the {len(expected)} tensors of {record.title} ({told})")
-
-
-def _norm(prefix: str, channels: int) -> dict[str, tuple[int, ...]]:
-    return {f"{prefix}.weight": (channels,), f"{prefix}.bias": (channels,)}
 
 
 def _listed(keys: list[str]) -> str:

@@ -11,21 +11,12 @@ Write your own variant by subclassing one in a file of your own `nnUNet_extTrain
 """
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.trainers import lengths as _lengths
-from swin_umamba_nnunet.trainers.leaves import (
-    nnUNetTrainerSwinUMamba,
-    nnUNetTrainerSwinUMambaD,
-    nnUNetTrainerSwinUMambaDScratch,
-    nnUNetTrainerSwinUMambaScratch,
-)
+from swin_umamba_nnunet.catalogue import TRAINERS, trainer_names
 from swin_umamba_nnunet.trainers.lengths import *  # noqa: F403
+from swin_umamba_nnunet.trainers.lengths import get_leaf
 
-__all__ = [
-    "nnUNetTrainerSwinUMamba",
-    "nnUNetTrainerSwinUMambaD",
-    "nnUNetTrainerSwinUMambaDScratch",
-    "nnUNetTrainerSwinUMambaScratch",
-    *_lengths.__all__,
-]
+globals().update({record.name: get_leaf(record.name) for record in TRAINERS})
+
+__all__ = list(trainer_names())  # noqa: PLE0605
 
 _autoregister.register()  # for code that has assigned nnUNet_extTrainer since Python started

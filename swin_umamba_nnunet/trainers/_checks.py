@@ -36,12 +36,13 @@ def check_patch(
         )
 
 
-def check_device(device: torch.device, backend: str | None = None) -> str:
-    """Name of the selective-scan backend that will run on `device`.
+def check_device(device: torch.device, backend: str | None = None, scans: bool = True) -> None:
+    """Make sure that the training can run on `device`.
 
     Args:
         device: of the training.
         backend: what the trainer's network settings ask for; None for the environment variable or a choice.
+        scans: whether a selective-scan backend is needed at all.
 
     Raises:
         RuntimeError: the device is not there.
@@ -59,4 +60,5 @@ def check_device(device: torch.device, backend: str | None = None) -> str:
             f"-device mps was asked for, but PyTorch {torch.__version__} sees no Apple GPU here; "
             "add -device cpu to the command"
         )
-    return resolve_backend(backend, device.type)
+    if scans:
+        resolve_backend(backend, device.type)

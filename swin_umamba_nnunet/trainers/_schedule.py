@@ -12,22 +12,30 @@ class CosineSchedule:
     is what `torch.optim.lr_scheduler.CosineAnnealingLR` gives in closed form.  A function of the epoch alone, so a
     resumed training needs nothing stored; nnU-Net calls `step(epoch)` when an epoch starts.
 
+    With a half period T the rate goes down and up again all the time, lr(e) as above with T instead of E: what torch's
+    scheduler does with T_max = T when it is stepped on and on.
+
     Args:
         optimizer: whose groups are all set to the same rate.
         initial_lr: rate of epoch 0.
         num_epochs: E, the epoch at which the rate would reach `final_lr`.
-        final_lr: lowest rate; it holds from epoch E on.
+        final_lr: lowest rate; without a half period it holds from epoch E on.
+        half_period: T, epochs from the highest rate to the lowest; None falls once, over the E epochs.
     """
 
-    def __init__(self, optimizer: Optimizer, initial_lr: float, num_epochs: int, final_lr: float) -> None:
+    def __init__(
+        self, optimizer: Optimizer, initial_lr: float, num_epochs: int, final_lr: float,
+        half_period: float | None = None,
+    ) -> None:  # fmt: skip
         self.optimizer = optimizer
         self.initial_lr = initial_lr
         self.num_epochs = num_epochs
         self.final_lr = final_lr
+        self.half_period = half_period
 
     def lr(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
-        share = min(epoch / self.num_epochs, 1.0)
+        share = epoch / self.half_period if self.half_period else min(epoch / self.num_epochs, 1.0)
         return self.final_lr + (self.initial_lr - self.final_lr) * (1 + math.cos(math.pi * share)) / 2
 
     def step(self, epoch: int) -> None:

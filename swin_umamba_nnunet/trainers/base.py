@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from swin_umamba_nnunet.ops import resolve_backend
+from swin_umamba_nnunet.ops import PLAIN, resolve_backend
 from swin_umamba_nnunet.trainers._checkpoints import SafeCheckpoints
 from swin_umamba_nnunet.trainers._checks import check_device, check_patch
 from swin_umamba_nnunet.trainers._network import target_scales, unwrap
@@ -73,7 +73,7 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
         """
         patch_size = PlansManager(plans).get_configuration(configuration).patch_size
         check_patch(type(self).__name__, patch_size, configuration, self.dims)
-        check_device(device, self.network_settings.get("backend"))
+        check_device(device, self.network_settings.get("backend"), self.scans())
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in CLASS_SETTINGS:
             if hasattr(type(self), name):
@@ -99,6 +99,11 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
         check_patch(cls.__name__, configuration_manager.patch_size, dims=cls.dims)
         settings = {**cls.settings_from_plans(configuration_manager), **cls.network_settings}
         return cls.network_class(num_input_channels, num_output_channels, enable_deep_supervision, **settings)
+
+    @classmethod
+    def scans(cls) -> bool:
+        """Whether there is a selective scan in the network; the controls without one need no backend."""
+        return cls.network_settings.get("mamba", True) and cls.network_settings.get("mixing", "scan") == "scan"
 
     @classmethod
     def settings_from_plans(cls, configuration_manager: ConfigurationManager) -> dict[str, Any]:
@@ -134,11 +139,14 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Says which scan backend runs, then as nnU-Net's."""
-        backend = resolve_backend(self.network_settings.get("backend"), self.device.type)
         self.prepare_weights()
-        self.print_to_log_file(f"Selective scan backend on {self.device.type}: {backend}")
-        if backend == "reference":
-            self.print_to_log_file("WARNING: 'reference' is a plain loop, hundreds of times slower than the others")
+        if self.scans():
+            backend = resolve_backend(self.network_settings.get("backend"), self.device.type)
+            self.print_to_log_file(f"Selective scan backend on {self.device.type}: {backend}")
+            if backend in PLAIN:
+                self.print_to_log_file(f"WARNING: {backend!r} is up to hundreds of times slower than the others")
+        else:
+            self.print_to_log_file("No selective scan in this network: it is a control")
         super().on_train_start()
 
     def prepare_weights(self) -> None:

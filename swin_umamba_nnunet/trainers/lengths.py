@@ -5,10 +5,10 @@ is a class of its own and an attribute of this module.
 """
 
 from swin_umamba_nnunet.catalogue import TRAINERS, LengthRecord, TrainerRecord, lengths_of
-from swin_umamba_nnunet.trainers import leaves
+from swin_umamba_nnunet.trainers import backbones, controls, leaves, umamba, vm_unet
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
-MODULES = (leaves,)  # where the trainers of whole length are
+MODULES = (leaves, backbones, controls, vm_unet, umamba)  # where the trainers of whole length are
 
 
 def get_leaf(name: str) -> type[NetworkTrainer]:

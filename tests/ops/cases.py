@@ -57,7 +57,9 @@ def values_and_gradients(function, arguments, **settings) -> list[Tensor]:
     output = function(*leaves, **settings)
     cotangent = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     output.backward(cotangent.to(output))
-    return [output.detach().double().cpu(), *(leaf.grad.double().cpu() for leaf in leaves)]
+    # None is autograd's zero: nothing depends on A in a sequence of one step
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    return [output.detach().double().cpu(), *(gradient.double().cpu() for gradient in gradients)]
 
 
 def relative_error(value: Tensor, reference: Tensor) -> float:

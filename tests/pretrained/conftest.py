@@ -2,13 +2,14 @@
 
 import dataclasses
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
-from swin_umamba_nnunet.pretrained import locate, registry, variants
+from swin_umamba_nnunet.pretrained import addresses, locate, registry, variants
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import golden
@@ -20,6 +21,7 @@ def secluded(tmp_path, monkeypatch):
     monkeypatch.delenv(locate.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(locate, "checkout_folder", lambda: tmp_path / "checkout" / "pretrained_weights")
+    monkeypatch.setattr(addresses, "HTTP_HOSTS", frozenset({"127.0.0.1", "nowhere.invalid"}))
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -33,7 +35,7 @@ def _constants(shapes):
 
 @pytest.fixture
 def state_dict():
-    """State dict of a named first-generation checkpoint, constant tensors."""
+    """State dict of a named checkpoint, constant tensors."""
     return lambda name="vmamba_tiny_v0": _constants(inventory(get_record(name)))
 
 
@@ -85,7 +87,8 @@ class Server:
     """What the next answers are.  `script` holds one entry per request to come; then everything goes well.
 
     An entry is an HTTP status, or a number of bytes after which the connection breaks off ("break 100"), or "hang" (say
-    nothing), "stall 100" (say nothing after 100 bytes), "wait" (answer once `released` is set).
+    nothing), "stall 100" (say nothing after 100 bytes), "wait" (answer once `released` is set), "redirect URL", "wrong"
+    (other bytes of the same length), "slow" (in four parts with pauses).
     """
 
     content: bytes = b"PK\x03\x04" + bytes(range(256)) * 1000
@@ -108,6 +111,11 @@ class _Handler(BaseHTTPRequestHandler):
         action, _, amount = (server.script.pop(0) if server.script else "").partition(" ")
         if action.isdigit():
             return self.send_error(int(action))
+        if action == "redirect":
+            self.send_response(302)
+            self.send_header("Location", amount)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if action in ("hang", "wait"):
             server.released.wait(60)
         asked = self.headers.get("Range", "") if server.resumable else ""
@@ -126,8 +134,14 @@ class _Handler(BaseHTTPRequestHandler):
         if server.etag:
             self.send_header("ETag", server.etag)
         self.end_headers()
-        self.wfile.write(server.content[start : start + int(amount)] if amount else server.content[start:])
-        self.wfile.flush()
+        body = server.content[start : start + int(amount)] if amount else server.content[start:]
+        if action == "wrong":
+            body = body[:4] + b"?" * (len(body) - 4)
+        parts = 4 if action == "slow" else 1
+        for i in range(parts):
+            self.wfile.write(body[len(body) * i // parts : len(body) * (i + 1) // parts])
+            self.wfile.flush()
+            time.sleep(0.1 if parts > 1 else 0)
         if action == "stall":
             server.released.wait(60)
         self.close_connection = True

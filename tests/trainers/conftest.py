@@ -13,7 +13,7 @@ TINY = {"depths": (1, 1, 1, 1), "width": 16, "d_state": 2}
 def tiny(name: str, **attributes) -> type:
     """A subclass of the trainer called `name` with a small network."""
     base = getattr(trainers, name)
-    settings = dict(TINY, decoder_depth=1) if "SwinUMambaD" in name else TINY
+    settings = {**base.network_settings, **TINY, **({"decoder_depth": 1} if "SwinUMambaD" in name else {})}
     return type(f"Tiny{name}", (base,), {"network_settings": settings, **attributes})
 
 

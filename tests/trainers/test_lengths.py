@@ -8,10 +8,12 @@ import sys
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import catalogue, networks, trainers
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.trainers import lengths
+from swin_umamba_nnunet.trainers.base import NetworkTrainer
 from tests.trainers.conftest import DATASET, make_plans, tiny
 
 LEAVES = [record.name for record in catalogue.TRAINERS]
@@ -19,8 +21,15 @@ SCALED = {f"_{n}epochs": n for n in (5, 10, 20, 50, 100, 250, 350, 500)} | {"_1e
 FIRST = {f"_first{n}": n for n in (100, 250, 350)}
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-@pytest.mark.parametrize("suffix", [*SCALED, *FIRST, "_demo"])
+VARIANTS = [
+    (record.name, suffix)
+    for record in catalogue.TRAINERS
+    for suffix in (*SCALED, *FIRST, "_demo")
+    if FIRST.get(suffix, 0) < record.epochs
+]
+
+
+@pytest.mark.parametrize(("leaf", "suffix"), VARIANTS)
 def test_a_variant_is_a_class_of_its_own(leaf, suffix):
     name = leaf + suffix
     variant = getattr(trainers, name)
@@ -77,14 +86,52 @@ def test_exported_names_are_the_catalogues():
 def test_catalogue_describes_the_classes(record):
     trainer = getattr(trainers, record.name)
     assert trainer.network_class is getattr(networks, record.network)
-    assert trainer.imagenet_weights == record.weights
+    weights = trainer.imagenet_weights  # of a checkpoint, or of a network that has its own
+    assert (weights and get_record(weights).name) == record.weights
     assert record.pretrained is (trainer.imagenet_weights is not None)
     assert trainer.enable_deep_supervision is record.deep_supervision
     assert (trainer.scratch_trainer or trainer.__name__) == record.scratch
     if record.weights:
         assert get_record(record.weights).name == record.weights
-    network = trainer.network_class(1, 14)
+    assert trainer.dims == record.dims
+    plans = PlansManager(unet_plans())
+    with torch.device("meta"):
+        network = trainer.build_network_architecture(plans, plans.get_configuration("2d"), 1, 14)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(record.parameters_million, abs=5e-4)
+
+
+def test_nothing_is_missing_from_the_catalogue():
+    def leaves_below(cls):
+        for sub in cls.__subclasses__():
+            if sub.__module__.startswith("swin_umamba_nnunet.trainers.") and sub.__module__ != lengths.__name__:
+                yield from [sub.__name__] if sub.__name__.startswith("nnUNetTrainer") else []
+                yield from leaves_below(sub)
+
+    assert set(leaves_below(NetworkTrainer)) == set(LEAVES)
+
+
+def test_controls_differ_from_what_they_control_in_one_place():
+    for record in catalogue.TRAINERS:
+        if record.control_of is None:
+            continue
+        of = catalogue.get_trainer(record.control_of)
+        for attribute in ("network", "weights", "deep_supervision", "epochs"):
+            assert getattr(record, attribute) == getattr(of, attribute)
+        ours, theirs = (getattr(trainers, name).network_settings for name in (record.name, of.name))
+        assert len({*ours.items()} ^ {*theirs.items()}) == 1
+
+
+def unet_plans() -> dict:
+    """The 2D U-Net nnU-Net plans for patches of 320x320."""
+    stages = 7
+    settings = {
+        "n_stages": stages, "features_per_stage": [min(32 * 2**i, 512) for i in range(stages)],
+        "kernel_sizes": [[3, 3]] * stages, "strides": [[1, 1], *[[2, 2]] * (stages - 1)],
+        "n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1),
+    }  # fmt: skip
+    plans = make_plans((320, 320))
+    plans["configurations"]["2d"]["architecture"] = {"network_class_name": "PlainConvUNet", "arch_kwargs": settings}
+    return plans
 
 
 def test_get_trainer():

@@ -1,0 +1,140 @@
+"""The control without scans: what is gone, what is kept, and that it trains as the original does."""
+
+import functools
+
+import pytest
+import torch
+
+from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, SwinUMambaV2
+
+# what training needs of a network, run here on the controls (the fixture below takes the place of conftest's)
+from tests import golden
+from tests.networks.test_training import (  # noqa: F401
+    outputs_and_gradients,
+    test_copies_and_pickles,
+    test_exports,
+    test_same_seed_same_gradients,
+    test_whole_network_in_another_dtype,
+)
+
+NETWORKS = [SwinUMamba, SwinUMambaD, SwinUMambaV2, SwinUMambaDV2]
+ONLY_THE_SCAN_READS = {"x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs"}
+
+
+@pytest.fixture(params=[SwinUMamba, SwinUMambaD], ids=lambda cls: cls.__name__)
+def network_class(request):
+    return functools.partial(request.param, mixing="skip")
+
+
+def small(cls, mixing, **settings):
+    torch.manual_seed(0)
+    return cls(1, 3, True, depths=(1, 1, 1, 1), width=16, d_state=2, mixing=mixing, **settings)
+
+
+def pair(**settings):
+    """A block, and its control with the same weights."""
+    torch.manual_seed(0)
+    block, control = SS2D(8, d_state=4, **settings), SS2D(8, d_state=4, mixing="skip", **settings)
+    with torch.no_grad():
+        block.Ds.copy_(torch.randn_like(block.Ds))
+    control.load_state_dict(block.state_dict())
+    return block, control
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_it_is_the_block_whose_states_stay_empty(gate):
+    """With step sizes of zero nothing enters a state, and the real scan is its skip term alone."""
+    block, control = pair(gate=gate)
+    with torch.no_grad():
+        block.dt_projs_weight.zero_()
+        block.dt_projs_bias.fill_(-1e4)
+    x, cotangent = torch.randn(2, 2, 5, 7, 8).unbind()
+    torch.testing.assert_close(control(x), block(x))
+    for each in (block, control):
+        (each(x) * cotangent).sum().backward()
+    of_block = dict(block.named_parameters())
+    for name, parameter in control.named_parameters():
+        torch.testing.assert_close(parameter.grad, of_block[name].grad, msg=name)
+
+
+def test_the_skip_term_is_summed_over_the_directions():
+    _, control = pair()
+    x = torch.randn(1, 2, 3, 16)
+    torch.testing.assert_close(control.scan(x), x * control.Ds.view(4, 16).sum(0))
+    assert control.scan(x.half()).dtype == torch.float32
+    assert control.scan(x.double()).dtype == torch.float64
+
+
+def test_nothing_travels_beyond_the_convolution():
+    reach = []
+    for block in pair():
+        x = torch.randn(1, 9, 9, 8)
+        other = x.clone()
+        other[0, 4, 4] = torch.randn(8)
+        with torch.no_grad():
+            changed = (block(other) != block(x)).any(-1)[0]
+        reach.append(changed)
+    assert reach[0].sum() > 40
+    expected = torch.zeros(9, 9, dtype=torch.bool)
+    expected[3:6, 3:6] = True
+    assert torch.equal(reach[1], expected)
+
+
+@pytest.mark.parametrize("cls", NETWORKS)
+def test_same_seed_same_initial_state(cls):
+    scans, control = small(cls, "scan").state_dict(), small(cls, "skip").state_dict()
+    assert set(scans) == set(control)
+    assert all(torch.equal(value, control[key]) for key, value in scans.items())
+
+
+@pytest.mark.parametrize("cls", NETWORKS)
+def test_only_what_the_scan_alone_reads_is_no_parameter(cls):
+    scans, control = small(cls, "scan"), small(cls, "skip")
+    gone = {name for name, _ in scans.named_parameters()} - {name for name, _ in control.named_parameters()}
+    assert gone == {name for name, _ in control.named_buffers()}
+    blocks = [name for name, module in control.named_modules() if isinstance(module, SS2D)]
+    assert gone == {f"{block}.{leaf}" for block in blocks for leaf in ONLY_THE_SCAN_READS}
+    assert {module.mixing for module in control.modules() if isinstance(module, SS2D)} == {"skip"}
+
+
+@pytest.mark.parametrize("cls", NETWORKS)
+def test_every_parameter_gets_a_gradient(cls):
+    """DistributedDataParallel waits for all of them."""
+    control = small(cls, "skip", drop_path_rate=0.0)
+    sum(y.square().mean() for y in control(torch.randn(2, 1, 40, 33))).backward()
+    assert [name for name, p in control.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("cls", "millions"), [(SwinUMamba, 55.108), (SwinUMambaD, 21.802)])
+def test_parameter_counts(cls, millions):
+    """Those of the network less what only its scans read."""
+    with torch.device("meta"):
+        network, control = cls(1, 14), cls(1, 14, mixing="skip")
+    counts = [sum(p.numel() for p in each.parameters()) for each in (network, control)]
+    only_scans = [p for name, p in network.named_parameters() if name.rsplit(".", 1)[-1] in ONLY_THE_SCAN_READS]
+    assert counts[0] - counts[1] == sum(p.numel() for p in only_scans)
+    assert round(counts[1] / 1e6, 3) == millions
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
+def test_autocast(tiny_network, dtype, tolerance):
+    network = tiny_network(deep_supervision=True).eval()
+    x = torch.randn(2, 1, 33, 50)
+    plain, plain_gradients = outputs_and_gradients(network, x)
+    with torch.autocast("cpu", dtype):
+        outputs, gradients = outputs_and_gradients(network, x)
+    assert all(golden.relative_error(found, expected) < tolerance for found, expected in zip(outputs, plain))
+    flat = [torch.cat([g.flatten() for g in each]) for each in (gradients, plain_gradients)]
+    assert golden.relative_error(*flat) < 10 * tolerance
+
+
+def test_no_backend_is_asked_for(tiny_network):
+    network = tiny_network(backend="no_such_backend").eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_another_mixing_is_refused():
+    with pytest.raises(ValueError, match="mixing is 'none'; choose one of scan, skip"):
+        SS2D(8, mixing="none")

@@ -1,0 +1,444 @@
+"""U-Mamba: agreement with the authors, counts, forms, sizes, the control without Mamba, 2D and 3D."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import ResidualUNet
+from dynamic_network_architectures.building_blocks.residual import BasicBlockD
+from torch import nn
+
+from swin_umamba_nnunet.blocks import Mamba, MambaLayer
+from swin_umamba_nnunet.networks import UMambaBot, UMambaEnc, _umamba_parts
+from swin_umamba_nnunet.networks._umamba_parts import convolution_settings
+from swin_umamba_nnunet.pretrained import remap_authors_state_dict
+from tests import golden
+
+RELEASES = ("2024-03", "2024-01")
+PLANNED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder")
+ANISOTROPIC = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
+
+
+def planned(patch, widths, strides=None, kernels=None) -> dict:
+    """Settings as nnU-Net plans them: two convolutions everywhere, 3 and 2 on every axis if nothing else is said."""
+    stages, axes = len(widths), len(patch)
+    return {
+        "patch_size": list(patch),
+        "n_stages": stages,
+        "features_per_stage": list(widths),
+        "kernel_sizes": kernels or [[3] * axes] * stages,
+        "strides": strides or [[1] * axes] + [[2] * axes] * (stages - 1),
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+    }
+
+
+def papers(patch, stages: int) -> dict:
+    return planned(patch, [min(32 * 2**stage, 512) for stage in range(stages)])
+
+
+TINY = planned((16, 24), (8, 12, 16))
+TINY_3D = planned((8, 16, 16), (8, 12, 16), ANISOTROPIC, [[1, 3, 3], [3, 3, 3], [3, 3, 3]])
+FORMS = [(cls, release) for cls in (UMambaBot, UMambaEnc) for release in RELEASES]
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: f"{form[0].__name__}-{form[1]}")
+def form(request):
+    """Each network in each release: a function (input_channels, num_classes, deep_supervision, **settings)."""
+    cls, release = request.param
+
+    def build(input_channels=1, num_classes=3, deep_supervision=False, **settings):
+        torch.manual_seed(0)
+        return cls(input_channels, num_classes, deep_supervision, **TINY | {"release": release} | settings)
+
+    return build
+
+
+def mamba_layers(network) -> dict[int, MambaLayer]:
+    return {s: layer for s, layer in enumerate(network.encoder.mamba_layers) if isinstance(layer, MambaLayer)}
+
+
+# ------------------------------------------------------------------------------------------------- the authors' results
+
+
+def authors_network(name: str) -> tuple[nn.Module, golden.GoldenCase]:
+    case = golden.case(name)
+    settings = case.settings
+    for alias, first in settings["aliases"].items():
+        case.state_dict[alias] = case.state_dict[first]
+    network = name.removesuffix("_7_stages")
+    ours = {"umamba_bot": UMambaBot, "umamba_enc": UMambaEnc}[network.removesuffix("_2024_01")](
+        settings["in_channels"], settings["num_classes"], settings["deep_supervision"],
+        patch_size=settings["input_shape"][2:], release="2024-01" if name.endswith("2024_01") else "2024-03",
+        **{key: settings[key] for key in PLANNED},
+    ).eval()  # fmt: skip
+    ours.load_state_dict(remap_authors_state_dict(network, case.state_dict))
+    return ours, case
+
+
+# Two networks amplify float32's rounding: the 7-stage one, whose last LayerNorm has two values, a relative change of
+# its input by 2000, so that the stored float32 outputs are themselves 1.2e-4 to 4.9e-4 from those of float64.
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("umamba_bot", golden.OUTPUT),
+        ("umamba_enc", golden.OUTPUT),
+        ("umamba_bot_2024_01", golden.OUTPUT),
+        ("umamba_enc_7_stages", 1e-3),
+        ("umamba_enc_2024_01", 1e-3),
+    ],
+)
+def test_agrees_with_the_authors(name, tolerance):
+    network, case = authors_network(name)
+    with torch.no_grad():
+        outputs = network(case.image)
+    assert len(outputs) == len(case.outputs) == case.settings["n_stages"] - 1
+    for found, expected in zip(outputs, case.outputs):
+        assert golden.relative_error(found, expected) < tolerance
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("umamba_enc_7_stages", 6e-4), ("umamba_enc_2024_01", 2.5e-4)])
+def test_agrees_with_the_authors_within_their_rounding(name, theirs):
+    """Ours without rounding of its own (float64): what remains is that of the stored outputs."""
+    network, case = authors_network(name)
+    for part in network.double().modules():
+        if isinstance(part, Mamba):
+            part.backend = "reference"
+    with torch.no_grad():
+        outputs = network(case.image.double())
+    for found, expected in zip(outputs, case.outputs):
+        assert golden.relative_error(found, expected) < theirs
+
+
+# FACTS.md, section 5: millions of parameters to two places
+@pytest.mark.parametrize(
+    ("channels", "classes", "patch", "stages", "head", "january"),
+    [
+        (1, 14, (320, 320), 7, (47.53, 47.02), (63.34, 67.33)),
+        (3, 8, (384, 640), 7, (47.52, 47.68), (63.34, 67.32)),
+        (3, 3, (512, 512), 8, (64.80, 64.01), (86.15, 91.84)),
+    ],
+)
+def test_parameter_counts(channels, classes, patch, stages, head, january):
+    for release, expected in zip(RELEASES, (head, january)):
+        for cls, millions in zip((UMambaBot, UMambaEnc), expected):
+            with torch.device("meta"):
+                network = cls(channels, classes, release=release, **papers(patch, stages))
+            assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.0051)
+
+
+def test_without_mamba_january_is_nnunets_residual_unet():
+    settings = convolution_settings(2)
+    theirs = ResidualUNet(
+        1, 3, TINY["features_per_stage"], settings.pop("conv_op"), TINY["kernel_sizes"], TINY["strides"],
+        TINY["n_conv_per_stage"], 3, TINY["n_conv_per_stage_decoder"], deep_supervision=True, **settings,
+    )  # fmt: skip
+    ours = UMambaEnc(1, 3, True, release="2024-01", mamba=False, **TINY)
+    own = theirs.state_dict()
+    ours.load_state_dict(
+        {k.replace("transpconvs", "upsample_layers"): v for k, v in own.items() if not k.startswith("decoder.encoder.")}
+    )
+    x = torch.randn(2, 1, 16, 24)
+    for found, expected in zip(ours(x), theirs(x)):
+        torch.testing.assert_close(found, expected)
+
+
+# ------------------------------------------------------------------------------------------------------ where Mamba is
+
+
+@pytest.mark.parametrize("stages", [2, 3, 6, 7])
+def test_where_mamba_layers_are(stages):
+    widths = [8] * stages
+    for release in RELEASES:
+        for axes in (2, 3):
+            settings = planned([2**stages] * axes, widths) | {"release": release}
+            with torch.device("meta"):
+                bot, enc = UMambaBot(1, 2, **settings), UMambaEnc(1, 2, **settings)
+            assert list(mamba_layers(bot)) == [stages - 1]
+            every_second = release == "2024-03" and axes == 2
+            expected = [s for s in range(stages) if not every_second or (stages - 1 - s) % 2 == 0]
+            assert list(mamba_layers(enc)) == expected
+
+
+def test_channels_are_tokens_where_they_are_no_fewer_than_positions():
+    """Maps of 16x24, 8x12 and 4x6 positions; 6 * 4 = 24."""
+    for width, expected in ((23, (23, False)), (24, (24, True)), (25, (24, True))):
+        layer = mamba_layers(UMambaEnc(1, 2, **planned((16, 24), (8, 8, width))))[2]
+        assert (layer.mamba.in_proj.in_features, layer.channel_tokens) == expected
+    for network in (UMambaBot(1, 2, **planned((16, 24), (8, 8, 64))),
+                    UMambaEnc(1, 2, release="2024-01", **planned((16, 24), (8, 8, 64)))):  # fmt: skip
+        assert not any(layer.channel_tokens for layer in mamba_layers(network).values())
+
+
+def test_the_control_is_the_same_network_without_mamba(form):
+    full, control = form(), form(mamba=False)
+    assert not any(isinstance(part, Mamba) for part in control.modules())
+    rest = {key: value.shape for key, value in full.state_dict().items() if ".mamba_layers." not in key}
+    assert {key: value.shape for key, value in control.state_dict().items()} == rest
+    control.load_state_dict({key: value for key, value in full.state_dict().items() if key in rest})
+    full.encoder.mamba_layers = nn.ModuleList(nn.Identity() for _ in range(3))
+    x = torch.randn(1, 1, 16, 24)
+    assert torch.equal(control(x), full(x))
+
+
+@pytest.mark.parametrize("settings", [TINY, TINY_3D], ids=["2D", "3D"])
+def test_the_controls_of_bot_and_enc_are_one_network(settings):
+    bot, enc = UMambaBot(1, 3, mamba=False, **settings), UMambaEnc(1, 3, mamba=False, **settings)
+    enc.load_state_dict(bot.state_dict())
+    x = torch.randn(1, 1, *settings["patch_size"])
+    assert torch.equal(bot(x), enc(x))
+
+
+# ------------------------------------------------------------------------------------------------------------ plans
+
+
+def test_plans_are_read_only(form):
+    before = copy.deepcopy(TINY)
+    form(patch_size=np.array([16, 24]))  # nnU-Net's may be arrays
+    assert before == TINY
+
+
+def test_blocks_per_stage():
+    """March 2024 counts for itself in the coarser half of the encoder and the finer half of the decoder."""
+    settings = planned((64, 64), (4, 4, 4, 4, 4))
+    settings |= {"n_conv_per_stage": [1, 3, 4, 6, 6], "n_conv_per_stage_decoder": [3, 2, 3, 2]}
+    with torch.device("meta"):
+        march, january = UMambaBot(1, 2, **settings), UMambaBot(1, 2, release="2024-01", **settings)
+    assert [len(stage) for stage in march.encoder.stages] == [1, 3, 4, 1, 1]
+    assert [len(stage) for stage in march.decoder.stages] == [3, 2, 3, 1]
+    assert len(march.encoder.stem) == 1
+    assert [len(stage.blocks) for stage in january.encoder.stages] == [1, 3, 4, 6, 6]
+    assert [len(stage.blocks) for stage in january.decoder.stages] == [3, 2, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"release": "2023"}, "no U-Mamba release '2023'; choose one of 2024-03, 2024-01"),
+        ({"patch_size": (16,)}, r"patch_size is \(16,\); .*two or three axes"),
+        ({"n_stages": 1}, "n_stages is 1; .*at least 2"),
+        ({"features_per_stage": (8, 8)}, r"features_per_stage is \(8, 8\); expected 3 entries"),
+        ({"n_conv_per_stage": 2}, "n_conv_per_stage is 2; expected 3 entries"),
+        ({"n_conv_per_stage_decoder": (2, 2, 2)}, "n_conv_per_stage_decoder .*expected 2 entries"),
+        ({"n_conv_per_stage": (2, 0, 2)}, r"a stage without blocks: n_conv_per_stage \(2, 0, 2\)"),
+        ({"strides": ((1, 1), 2, 2)}, "strides .*expected 2 numbers per stage"),
+        ({"patch_size": (8, 16, 24)}, "kernel_sizes .*expected 3 numbers per stage"),
+        ({"kernel_sizes": ((3, 3), (4, 3), (3, 3))}, "only odd kernels"),
+    ],
+)
+def test_settings_that_do_not_fit(form, settings, message):
+    with pytest.raises(ValueError, match=message):
+        form(**settings)
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 33), (7, 5), (16, 24), (33, 70)])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_any_size_and_any_channels(form, size, channels):
+    network = form(channels, 4, True, features_per_stage=(4, 4, 4)).eval()
+    assert not network.tied_to_patch
+    x = torch.randn(2, channels, *size)
+    with torch.no_grad():
+        outputs = network(x)
+        network.decoder.deep_supervision = False
+        single = network(x)
+    expected = [(2, 4, math.ceil(size[0] / s), math.ceil(size[1] / s)) for s in (1, 2)]
+    assert [tuple(y.shape) for y in outputs] == expected
+    assert torch.equal(single, outputs[0])
+    assert single.isfinite().all()
+
+
+def test_padding_is_zeros_at_the_end_of_each_axis(form):
+    network = form(features_per_stage=(4, 4, 4)).eval()
+    x = torch.randn(1, 1, 13, 22)
+    padded = torch.zeros(1, 1, 16, 24)
+    padded[:, :, :13, :22] = x
+    with torch.no_grad():
+        assert torch.equal(network(x), network(padded)[:, :, :13, :22])
+
+
+def test_trains_on_the_smallest_image(form):
+    """InstanceNorm needs two positions; the padding gives them."""
+    sum(y.sum() for y in form(deep_supervision=True)(torch.randn(1, 1, 1, 1))).backward()
+
+
+def test_enc_of_march_is_tied_to_its_patch():
+    network = UMambaEnc(1, 3, **planned((13, 24), (8, 12, 30))).eval()  # 16x24 when padded: 24 positions at the bottom
+    assert network.tied_to_patch
+    x = torch.randn(1, 1, 5, 7)
+    padded = torch.zeros(1, 1, 16, 24)
+    padded[:, :, :5, :7] = x
+    with torch.no_grad():
+        assert torch.equal(network(x), network(padded)[:, :, :5, :7])
+        assert network(torch.zeros(1, 1, 16, 24)).shape == (1, 3, 16, 24)
+    with pytest.raises(ValueError, match=r"\(17, 24\) pixels, more than the patch of \(13, 24\) to which.*UMambaBot"):
+        network(torch.zeros(1, 1, 17, 24))
+
+
+def test_a_patch_below_the_stride():
+    network = UMambaEnc(1, 3, True, **planned((2, 2), (4, 4, 4)))
+    assert [tuple(y.shape[2:]) for y in network(torch.zeros(1, 1, 2, 2))] == [(2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("cls", [UMambaBot, UMambaEnc])
+def test_three_dimensions_and_anisotropic_strides(cls, release):
+    torch.manual_seed(0)
+    network = cls(2, 3, True, release=release, **TINY_3D)
+    assert network.stride == (2, 4, 4)
+    assert network.head_strides == ((1, 1, 1), (1, 2, 2))
+    # nnU-Net's own rule
+    scales = (1 / np.cumprod(np.vstack(ANISOTROPIC), axis=0))[:-1]
+    np.testing.assert_array_equal(network.deep_supervision_scales, scales)
+    outputs = network(torch.randn(1, 2, 7, 14, 15))
+    assert [tuple(y.shape) for y in outputs] == [(1, 3, 7, 14, 15), (1, 3, 7, 7, 8)]
+    sum(y.square().sum() for y in outputs).backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+    kernels = [stage[0].conv1.kernel_size for stage in network.encoder.stages] if release == "2024-03" else None
+    assert kernels in (None, [(1, 3, 3), (3, 3, 3), (3, 3, 3)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 0, 32), r"empty axis, shape \(1, 1, 0, 32\)"),
+        ((1, 3, 32, 32), r"3 channels, .*expected \(B, 1, H, W\)"),
+        ((1, 32, 32), r"3 axes, .*expected \(B, 1, H, W\)"),
+        ((1, 1, 8, 32, 32), r"5 axes, .*2D network"),
+    ],
+)
+def test_bad_images(form, shape, message):
+    with pytest.raises(ValueError, match=message):
+        form()(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"4 axes, .*expected \(B, 1, D, H, W\).*3D network"):
+        UMambaBot(1, 2, **TINY_3D)(torch.zeros(1, 1, 32, 32))
+
+
+# --------------------------------------------------------------------------------- names, values, backends, dtypes
+
+
+def test_names_that_nnunet_understands(form):
+    with_heads, without = form(deep_supervision=True), form()
+    assert with_heads.state_dict().keys() == without.state_dict().keys()
+    assert all(key.startswith(("encoder.", "decoder.")) for key in without.state_dict())
+    widths = [head.in_channels for head in without.decoder.seg_layers]
+    assert widths == [12, 8]  # coarsest first, as in nnU-Net's decoders
+    assert [head.out_channels for head in without.decoder.seg_layers] == [3, 3]
+
+
+def test_initial_values(form):
+    network = form(features_per_stage=(32, 64, 128)).requires_grad_(False)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            fan_in = module.weight[0].numel()
+            expected = math.sqrt(2 / (1 + 0.01**2) / fan_in)
+            assert float(module.weight.std()) == pytest.approx(expected, rel=0.2), name
+            assert module.bias is None or module.bias.eq(0).all()
+        elif isinstance(module, Mamba):
+            assert module.D.eq(1).all()
+            assert not module.conv1d.bias.eq(0).any()  # a one-dimensional convolution: torch's values stay
+        elif isinstance(module, BasicBlockD):
+            zero = isinstance(network, UMambaEnc) and "blocks" in name.split(".")  # release 2024-01 of Enc
+            assert module.conv2.norm.weight.eq(0 if zero else 1).all()
+
+
+def test_backend_is_passed_down(form):
+    network = form(backend="no_such_backend")
+    assert {part.backend for part in network.modules() if isinstance(part, Mamba)} == {"no_such_backend"}
+    with pytest.raises(ValueError, match="no_such_backend"):
+        network(torch.zeros(1, 1, 16, 24))
+
+
+def gradients(network, x) -> dict[str, torch.Tensor]:
+    network.zero_grad()
+    generator = torch.Generator().manual_seed(1)
+    sum((y * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in network(x)).backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters()}
+
+
+def well_conditioned(network):
+    """Norms away from their initial 1 and 0, none of them zero."""
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, BasicBlockD):
+                part.conv2.norm.weight.uniform_(0.5, 1.5)
+    return network
+
+
+@pytest.mark.parametrize("settings", [TINY, TINY_3D], ids=["2D", "3D"])
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("cls", [UMambaBot, UMambaEnc])
+def test_gradients_are_those_of_float64(cls, release, settings, monkeypatch):
+    """Every parameter's, against the same network in float64 on the plain loop.
+
+    Without LeakyReLU's kinks: one of 400,000 values that rounding takes over to the other side is a relative error of
+    1e-2 in these small maps.
+    """
+    monkeypatch.setattr(_umamba_parts, "NEGATIVE_SLOPE", 1.0)
+    torch.manual_seed(0)
+    network = well_conditioned(cls(1, 3, True, release=release, **settings))
+    exact = cls(1, 3, True, release=release, backend="reference", **settings).double()
+    exact.load_state_dict(network.state_dict())
+    x = torch.randn(2, 1, *settings["patch_size"])
+    found, expected = gradients(network, x), gradients(exact, x.double())
+    scale = max(float(value.norm()) for value in expected.values())
+    for name, value in expected.items():
+        if float(value.norm()) > 1e-6 * scale:  # a convolution's bias before a norm has no gradient
+            assert golden.relative_error(found[name], value) < golden.GRADIENT, name
+    assert sum(float(value.norm()) > 1e-6 * scale for value in expected.values()) > len(expected) / 2
+
+
+def test_gradient_checkpointing_changes_nothing(form):
+    network = well_conditioned(form(deep_supervision=True))
+    x = torch.randn(2, 1, 16, 24)
+    plain = gradients(network, x)
+    network.encoder.gradient_checkpointing = network.decoder.gradient_checkpointing = True
+    again = gradients(network, x)
+    assert all(torch.equal(again[name], value) for name, value in plain.items())
+    assert form(gradient_checkpointing=True).decoder.gradient_checkpointing
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_trains_under_autocast(form, dtype):
+    network = form(deep_supervision=True)
+    x = torch.randn(2, 1, 16, 24)
+    expected = network(x)
+    with torch.autocast("cpu", dtype):
+        outputs = network(x)
+    sum(y.float().square().sum() for y in outputs).backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+    for found, plain in zip(outputs, expected):
+        assert golden.relative_error(found, plain) < (0.1 if dtype == torch.bfloat16 else 0.02)
+
+
+def test_compiles_without_a_graph_break(form):
+    network = form(deep_supervision=True)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    compiled = torch.compile(network, backend=backend, fullgraph=True)
+    for _ in range(2):
+        x = torch.randn(2, 1, 13, 24)
+        for found, expected in zip(compiled(x), network(x)):
+            torch.testing.assert_close(found, expected)
+    assert len(graphs) == 1
+
+
+def test_copies_pickles_and_exports(form, tmp_path):
+    network = form().eval()
+    x = torch.randn(1, 1, 16, 24)
+    torch.save(network, tmp_path / "network.pt")
+    loaded = torch.load(tmp_path / "network.pt", weights_only=False)
+    program = torch.export.export(network, (x,))
+    with torch.no_grad():
+        for other in (copy.deepcopy(network), loaded):
+            assert torch.equal(other(x), network(x))
+        torch.testing.assert_close(program.module()(x), network(x))
