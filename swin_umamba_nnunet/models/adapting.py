@@ -1,0 +1,78 @@
+"""A trained segmentation checkpoint for images with another number of channels, to fine-tune from."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
+from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
+from swin_umamba_nnunet.pretrained import adapt_input_convolution
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What was done to a checkpoint.
+
+    Attributes:
+        output: file that was written.
+        trainer: of the checkpoint.
+        channels: of the images before and after.
+        adapted: convolutions that were changed.
+        heads: channels of its logits; nnU-Net starts the heads anew whatever their number.
+    """
+
+    output: Path
+    trainer: str
+    channels: tuple[int, int]
+    adapted: tuple[str, ...]
+    heads: int
+
+
+def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str | os.PathLike) -> Adaptation:
+    """Write the checkpoint for images of `channels` channels, for nnUNetv2_train's -pretrained_weights.
+
+    nnU-Net accepts such a file only if every tensor outside the heads has the shape of the new network's.  Convolutions
+    that see the image are changed as ImageNet weights are (`pretrained.adapt`): a grey image in any number of channels
+    gives what it gave before.
+
+    Args:
+        checkpoint: checkpoint_*.pth of one of this package's trainers.
+        channels: of the new images, at least 1.
+        output: file to write, which must not exist.
+
+    Raises:
+        ModelError: an unusable checkpoint, another package's trainer, no change to make, or no place to write.
+    """
+    source, target = Path(checkpoint), Path(output)
+    if channels < 1:
+        raise ModelError(f"an image has at least one channel, got {channels}")
+    content = read_segmentation_checkpoint(source)
+    try:
+        trainer, arguments = content["trainer_name"], content["init_args"]
+        plans, configuration, dataset_json = (arguments[key] for key in ("plans", "configuration", "dataset_json"))
+    except KeyError as error:
+        raise ModelError(
+            f"{source} does not say how its network was built (no {error}): it is not from an nnU-Net training; "
+            "make a model of released weights first: swin-umamba import-checkpoint"
+        ) from error
+    plans = modern_plans(plans, str(source))
+    old = shapes_of(build_on_meta(trainer, plans, configuration, dataset_json))
+    new = shapes_of(build_on_meta(trainer, plans, configuration, dataset_json, channels))
+    weights = content["network_weights"]
+    wrong = [key for key, shape in old.items() if key not in weights or tuple(weights[key].shape) != shape]
+    if wrong or set(weights) - set(old):
+        raise ModelError(f"{source} does not fit the network of {trainer} that its plans describe (first: {wrong[:1]})")
+    before = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
+    changed = tuple(key for key, shape in new.items() if shape != old[key])
+    if channels == before:
+        raise ModelError(f"{source} is for images of {channels} channels already; use it as it is")
+    adapted = {key: adapt_input_convolution(weights[key], new[key][1]) for key in changed}
+    misshapen = [key for key, value in adapted.items() if tuple(value.shape) != new[key]]
+    if misshapen:
+        raise ModelError(
+            f"the network of {trainer} has another form at {channels} channels ({misshapen[0]}), which weights for "
+            f"{before} cannot be adapted to"
+        )
+    write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
+    heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)
+    return Adaptation(target, trainer, (before, channels), changed, heads)

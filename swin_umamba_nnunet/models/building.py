@@ -1,0 +1,82 @@
+"""The network that a trainer, plans and a dataset.json describe, without memory for its weights."""
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+
+from swin_umamba_nnunet import trainers
+from swin_umamba_nnunet.models.checkpoints import ModelError
+
+
+def trainer_called(name: str) -> Any:
+    """The trainer class of this package called `name`.
+
+    Raises:
+        ModelError: it has no such trainer.
+    """
+    if name not in trainers.__all__:
+        raise ModelError(f"this package has no trainer called {name!r}; swin-umamba list --names prints them all")
+    return getattr(trainers, name)
+
+
+def modern_plans(plans: dict, source: str) -> dict:
+    """Plans of any nnU-Net v2 in the present format: every configuration complete and with its architecture.
+
+    Args:
+        plans: content of plans.json; not changed.
+        source: where they are from, for the message.
+
+    Raises:
+        ModelError: no plans of nnU-Net v2, or of a form nnU-Net itself cannot bring up to date.
+    """
+    plans = copy.deepcopy(plans)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nnU-Net's "Detected old nnU-Net plans format", which is being mended
+            manager = PlansManager(plans)
+            modern = {name: manager.get_configuration(name).configuration for name in plans["configurations"]}
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise ModelError(f"{source} holds no plans that nnU-Net understands ({error!r})") from error
+    return {**plans, "configurations": {name: {**settings} for name, settings in modern.items()}}
+
+
+def build_on_meta(
+    trainer: str, plans: dict, configuration: str, dataset_json: dict, channels: int | None = None
+) -> nn.Module:
+    """The network of a trainer, its parameters on the meta device.
+
+    Args:
+        trainer: name of one of this package's trainers, length variants included.
+        plans: in the present format.
+        configuration: a name in them.
+        dataset_json: its channels and labels decide about the network's.
+        channels: of the image, instead of the dataset's.
+
+    Raises:
+        ModelError: no such trainer or configuration, or one that the trainer cannot serve.
+    """
+    if configuration not in plans["configurations"]:
+        known = ", ".join(plans["configurations"])
+        raise ModelError(f"the plans have no configuration {configuration!r}, only {known}")
+    manager = PlansManager(plans)
+    settings = manager.get_configuration(configuration)
+    if channels is None:
+        channels = determine_num_input_channels(manager, settings, dataset_json)
+    heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+    try:
+        with torch.device("meta"):
+            return trainer_called(trainer).build_network_architecture(manager, settings, channels, heads, False)
+    except ModelError:
+        raise
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of its state dict."""
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}

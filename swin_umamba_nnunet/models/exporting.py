@@ -1,0 +1,161 @@
+"""A trained network as a file that needs neither this package nor nnU-Net: torch.export, and ONNX.
+
+What is exported maps one preprocessed patch to logits.  Everything nnU-Net does around it (resampling, normalisation,
+sliding window, mirroring, the way back) is not in the file; the JSON beside it says what that is.  The scan is exported
+in its portable form, ordinary tensor operations, so both formats know every operation; it is much slower than ours.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.predicting import load_predictor
+from swin_umamba_nnunet.pretrained.files import sha256_of
+
+FORMATS = {"torch": "network.pt2", "onnx": "network.onnx"}
+DESCRIPTION = "network.json"
+INSTALL_LINE = 'pip install "swin_umamba_nnunet[export]"'
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        folder: of the files.
+        files: by format.
+        input_shape: (batch, channels, ...) in pixels; the batch is 1.
+        largest_difference: between the exported network's logits and the original's on a random patch, relative to the
+            largest logit, by format.
+    """
+
+    folder: Path
+    files: dict[str, Path]
+    input_shape: tuple[int, ...]
+    largest_difference: dict[str, float]
+
+
+def export_model(
+    model: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    fold: int | str = 0,
+    checkpoint: str = "checkpoint_final.pth",
+    formats: tuple[str, ...] = ("torch",),
+) -> Export:
+    """Write one fold's network into the folder `output`, run what was written, and compare.
+
+    Args:
+        model: model folder of one of this package's trainers.
+        output: folder to make; must not exist.
+        fold, checkpoint: which weights.
+        formats: out of `FORMATS`.
+
+    Raises:
+        ModelError: no such model, an unknown format, a library that is not installed, or a file whose logits differ.
+    """
+    target = Path(output)
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ModelError(f"there is no format {unknown[0]!r}; choose out of {', '.join(FORMATS)}")
+    if target.exists():
+        raise ModelError(f"{target} already exists; name another folder, or delete it first")
+    predictor = load_predictor(model, folds=(fold,), checkpoint=checkpoint, device="cpu")
+    network = predictor.network.eval()
+    torch.manual_seed(0)
+    patch = torch.randn(1, _channels(predictor), *predictor.configuration_manager.patch_size)
+    with torch.no_grad():
+        expected = network(patch)
+    make_portable(network)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        program = torch.export.export(network, (patch,), strict=False)
+        differences = {}
+        for name in formats:
+            path = unfinished / FORMATS[name]
+            found = _write_torch(program, path, patch) if name == "torch" else _write_onnx(program, path, patch)
+            differences[name] = float((found - expected).abs().max() / expected.abs().max())
+            if not differences[name] < 1e-3:
+                raise ModelError(f"the {name} file gives other logits (relative difference {differences[name]:.2g})")
+        description = describe_model(predictor, Path(model), fold, checkpoint)
+        (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    files = {name: target / FORMATS[name] for name in formats}
+    return Export(target, files, tuple(patch.shape), differences)
+
+
+def make_portable(network: nn.Module) -> None:
+    """Switch every scan of a network to ordinary tensor operations, in place; the numbers stay the same."""
+    for module in network.modules():
+        if hasattr(module, "backend"):
+            module.backend = "portable"
+
+
+def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str) -> dict[str, Any]:
+    """What someone needs to know to run the network on images of their own."""
+    plans, settings, dataset = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    labels = predictor.label_manager
+    regions = None
+    if labels.has_regions:
+        regions = [list(each) if isinstance(each, tuple) else each for each in labels.foreground_regions]
+    return {
+        "what": "maps a preprocessed patch (1, channels, *patch_size) float32 to logits (1, heads, *patch_size)",
+        "network": {"trainer": predictor.trainer_name, "fold": fold, "checkpoint": checkpoint,
+                    "checkpoint_sha256": sha256_of(model / f"fold_{fold}" / checkpoint),
+                    "made_with": {"swin_umamba_nnunet": __version__, "torch": torch.__version__}},
+        "input": {"channel_names": dataset.get("channel_names", dataset.get("modality")),
+                  "patch_size_px": list(settings.patch_size)},
+        "preprocessing": {
+            "order": "transpose, crop to non-zero, normalise, resample",
+            "transpose_forward": list(plans.transpose_forward),
+            "spacing_mm": [float(each) for each in settings.spacing],
+            "normalization_schemes": list(settings.normalization_schemes),
+            "use_mask_for_norm": list(settings.use_mask_for_norm),
+            "foreground_intensity_properties_per_channel": plans.foreground_intensity_properties_per_channel,
+            "resampling_order_image": settings.configuration.get("resampling_fn_data_kwargs", {}).get("order"),
+        },
+        "sliding_window": {"step": 0.5, "weight": "Gaussian of sigma 1/8 of the patch",
+                           "mirroring_axes": list(predictor.allowed_mirroring_axes or ())},
+        "output": {"labels": dataset["labels"], "regions": regions,
+                   "activation": "sigmoid per region, 0.5" if labels.has_regions else "softmax, the largest",
+                   "transpose_backward": list(plans.transpose_backward)},
+        "file_ending": dataset["file_ending"],
+    }  # fmt: skip
+
+
+def _channels(predictor: Any) -> int:
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    return determine_num_input_channels(
+        predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    )
+
+
+def _write_torch(program: Any, path: Path, patch: Tensor) -> Tensor:
+    torch.export.save(program, path)
+    with torch.no_grad():
+        return torch.export.load(path).module()(patch)
+
+
+def _write_onnx(program: Any, path: Path, patch: Tensor) -> Tensor:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 (what torch.onnx works with)
+    except ImportError as error:
+        raise ModelError(f"ONNX needs libraries that are not installed ({error}): {INSTALL_LINE}") from error
+    torch.onnx.export(
+        program, (), str(path), input_names=["image"], output_names=["logits"], external_data=False, verbose=False
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"image": patch.numpy()})[0])

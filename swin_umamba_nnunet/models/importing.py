@@ -1,0 +1,238 @@
+"""The authors' released segmentation models as model folders that stock nnU-Net predicts with.
+
+Their networks are recognised by the names of their tensors, never by file names.  What is written is a folder with
+plans.json in the present format, dataset.json and one checkpoint per fold under this package's names; nothing in it
+needs the authors' code.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
+from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
+from swin_umamba_nnunet.pretrained import remap_authors_state_dict
+
+TRAINER_OF_NETWORK = {
+    "swin_umamba": "nnUNetTrainerSwinUMamba",
+    "swin_umamba_d": "nnUNetTrainerSwinUMambaD",
+    "vm_unet": "nnUNetTrainerVMUNet",
+    "umamba_bot": "nnUNetTrainerUMambaBot",
+    "umamba_enc": "nnUNetTrainerUMambaEnc",
+    "umamba_bot_2024_01": "nnUNetTrainerUMambaBotPaper",
+    "umamba_enc_2024_01": "nnUNetTrainerUMambaEncPaper",
+}
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import found and decided.
+
+    Attributes:
+        output: the model folder.
+        network: as recognised by its tensors.
+        trainer: this package's, which the model is predicted with.
+        their_trainer: name in the files, None in bare weights.
+        configuration: of the plans.
+        folds: file read and file written, per fold.
+        tensors: how many were taken over, per fold.
+        dropped: how many of the file were not: further names of the same tensor, and counters.
+        remarks: what the user has to know.
+    """
+
+    output: Path
+    network: str
+    trainer: str
+    their_trainer: str | None
+    configuration: str
+    folds: tuple[tuple[Path, Path], ...]
+    tensors: int
+    dropped: int
+    remarks: tuple[str, ...]
+
+
+def recognise(weights: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Tensor]]:
+    """Which of the authors' networks these weights are of, and the weights under our names.
+
+    Raises:
+        ModelError: none of them, or already one of this package's.
+    """
+    found: list[tuple[str, dict[str, Tensor]]] = []
+    for network in TRAINER_OF_NETWORK:
+        try:
+            found.append((network, remap_authors_state_dict(network, weights)))
+        except ValueError:
+            continue
+    if len(found) == 1:
+        return found[0]
+    first = ", ".join(list(weights)[:3])
+    if found:
+        raise ModelError(f"{source} fits several networks: {', '.join(network for network, _ in found)}")
+    raise ModelError(
+        f"{source} holds the weights of none of the networks this can import ({', '.join(TRAINER_OF_NETWORK)}); its "
+        f"tensors start with {first}, ... A model trained with this package needs no import"
+    )
+
+
+def import_model(
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    plans: str | os.PathLike | None = None,
+    dataset_json: str | os.PathLike | None = None,
+    configuration: str | None = None,
+) -> ImportReport:
+    """Make a model folder of a released one.
+
+    Args:
+        source: the authors' model folder (plans.json, dataset.json, fold_*/checkpoint_*.pth), one checkpoint in it, or
+            bare weights (VM-UNet).
+        output: folder to write, which must not exist.
+        plans, dataset_json: files to use instead of those beside the weights; bare weights need them.
+        configuration: name in the plans; by default what the checkpoint says, or "2d" for bare weights.
+
+    Raises:
+        ModelError: something is missing, of another network, or does not fit the plans; nothing is left behind.
+    """
+    source, target = Path(source), Path(output)
+    if target.exists():
+        raise ModelError(f"{target} already exists; name another folder, or delete it first")
+    folder, files = _find(source)
+    plans_file = _companion(plans, folder / "plans.json", "plans", source)
+    dataset_file = _companion(dataset_json, folder / "dataset.json", "dataset_json", source)
+    new_plans, dataset = modern_plans(_json(plans_file), str(plans_file)), _json(dataset_file)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        reports = [
+            _import_fold(file, unfinished / fold / "checkpoint_final.pth", new_plans, dataset, configuration)
+            for fold, file in files.items()
+        ]
+        if len({report[:3] for report in reports}) > 1:
+            raise ModelError(f"the folds of {source} are of different networks: {sorted({r[0] for r in reports})}")
+        for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
+            (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if (fingerprint := folder / "dataset_fingerprint.json").is_file():
+            shutil.copyfile(fingerprint, unfinished / fingerprint.name)
+        os.replace(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    network, their_trainer, used, tensors, dropped = reports[0]
+    return ImportReport(
+        target, network, TRAINER_OF_NETWORK[network], their_trainer, used,
+        tuple((file, target / fold / "checkpoint_final.pth") for fold, file in files.items()),
+        tensors, dropped, _remarks(network, files),
+    )  # fmt: skip
+
+
+def _find(source: Path) -> tuple[Path, dict[str, Path]]:
+    """The folder plans are looked for in, and the checkpoint of each fold by the name of the fold's folder."""
+    if source.is_file():
+        in_fold = source.parent.name.startswith("fold_")
+        folder = source.parent.parent if in_fold else source.parent
+        return folder, {source.parent.name if in_fold else "fold_0": source}
+    if not source.is_dir():
+        raise ModelError(f"{source} does not exist")
+    files = {}
+    for fold in sorted(source.glob("fold_*")):
+        there = [fold / name for name in CHECKPOINTS if (fold / name).is_file()]
+        if there:
+            files[fold.name] = there[0]
+    if not files:
+        raise ModelError(
+            f"{source} is no model folder: expected fold_0/checkpoint_final.pth (or fold_1, ..., fold_all) in it, "
+            "beside plans.json and dataset.json"
+        )
+    return source, files
+
+
+def _companion(given: str | os.PathLike | None, beside: Path, option: str, source: Path) -> Path:
+    path = beside if given is None else Path(given)
+    if not path.is_file():
+        where = "is no file" if given is not None else f"is not there, and {source} alone does not describe a model"
+        raise ModelError(f"{path} {where}; name the file with --{option.replace('_', '-')} FILE")
+    return path
+
+
+def _json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _import_fold(
+    file: Path, target: Path, plans: dict, dataset: dict, configuration: str | None
+) -> tuple[str, str | None, str, int, int]:
+    content = read_segmentation_checkpoint(file)
+    network, weights = recognise(content["network_weights"], str(file))
+    arguments = content.get("init_args", {})
+    configuration = configuration or arguments.get("configuration", "2d")
+    trainer = TRAINER_OF_NETWORK[network]
+    expected = shapes_of(build_on_meta(trainer, plans, configuration, dataset))
+    _compare(weights, expected, file, trainer, dataset)
+    checkpoint = {
+        "network_weights": {key: weights[key] for key in expected},
+        "trainer_name": trainer,
+        "init_args": {"plans": plans, "configuration": configuration, "fold": arguments.get("fold", 0),
+                      "dataset_json": dataset},
+        "inference_allowed_mirroring_axes": content.get("inference_allowed_mirroring_axes"),
+        "current_epoch": content.get("current_epoch", 0),
+        "imported_from": {"file": str(file.absolute()), "network": network, "trainer": content.get("trainer_name")},
+    }  # fmt: skip
+    write_checkpoint(checkpoint, target)
+    dropped = len(content["network_weights"]) - len(weights)
+    return network, content.get("trainer_name"), configuration, len(weights), dropped
+
+
+def _compare(
+    weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], file: Path, trainer: str, dataset: dict
+) -> None:
+    missing = [key for key in expected if key not in weights]
+    unexpected = [key for key in weights if key not in expected]
+    shapes = {key: (tuple(weights[key].shape), shape) for key, shape in expected.items() if key in weights}
+    misshapen = [key for key, (found, wanted) in shapes.items() if found != wanted]
+    heads = [key for key in misshapen if ".seg_layers." in key]
+    if heads and not (missing or unexpected or len(misshapen) > len(heads)):
+        found, wanted = (shape[0] for shape in shapes[heads[0]])
+        one = (
+            "; one channel of logits and a sigmoid, as VM-UNet's binary models have, is a region in nnU-Net, which "
+            'takes two labels: "labels": {"background": 0, "lesion": [1, 2]}, "regions_class_order": [1]'
+        )
+        raise ModelError(
+            f"{file} gives {found} channels of logits, but dataset.json describes {wanted} ({dataset.get('labels')})"
+            + (one if found == 1 else "; take the dataset.json the model was trained with")
+        )
+    if missing or unexpected or misshapen:
+        faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+        told = [f"{len(keys)} {what}, first {keys[0]}" for what, keys in faults.items() if keys]
+        if misshapen:
+            told[-1] += " {} instead of {}".format(*shapes[misshapen[0]])
+        raise ModelError(
+            f"{file} does not fit the network of {trainer} for these plans and dataset.json ({'; '.join(told)}): are "
+            "they those the model was trained with?"
+        )
+
+
+def _remarks(network: str, files: Mapping[str, Path]) -> tuple[str, ...]:
+    remarks = []
+    chosen = sorted({file.name for file in files.values()} - {CHECKPOINTS[0]})
+    if chosen:
+        remarks.append(f"Taken from {', '.join(chosen)} and written as {CHECKPOINTS[0]}, the name nnU-Net looks for.")
+    if network == "vm_unet":
+        remarks.append(
+            "Images are prepared as the plans say. VM-UNet's authors resized them to 256x256 (ISIC) or 224x224 "
+            "(Synapse) and normalised them their own way; results differ unless the plans do the same."
+        )
+    else:
+        remarks.append("The papers' numbers were predicted without mirroring: add --disable_tta to the prediction.")
+    return tuple(remarks)

@@ -1,0 +1,94 @@
+"""Released models as the authors' copies of nnU-Net 2.1 wrote them, with golden weights in them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import golden
+
+DATASET = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "file_ending": ".nii.gz"}
+
+
+def old_plans(patch=(64, 96), stages: int = 6) -> dict:
+    """plans.json as nnU-Net 2.1 wrote it: the architecture is spread over the configuration."""
+    configuration = {
+        "data_identifier": "nnUNetPlans_2d",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": list(patch),
+        "median_image_size_in_voxels": [float(size) for size in patch],
+        "spacing": [1.0, 1.0],
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": 32,
+        "unet_max_num_features": 512,
+        "n_conv_per_stage_encoder": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "num_pool_per_axis": [stages - 1] * 2,
+        "pool_op_kernel_sizes": [[1, 1], *[[2, 2]] * (stages - 1)],
+        "conv_kernel_sizes": [[3, 3]] * stages,
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+        "batch_dice": True,
+    }
+    return {
+        "dataset_name": "Dataset702_AbdomenMR",
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [3.0, 1.0, 1.0],
+        "original_median_shape_after_transp": [20, *patch],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {"2d": configuration},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": {"mean": 0.0, "std": 1.0}},
+    }
+
+
+def their_checkpoint(name: str) -> dict:
+    """What their nnU-Net saved, with the golden weights of a case under every name the authors' state dict has."""
+    aliases = golden.manifest()[name].get("aliases", {})
+    shapes = golden.shapes(name)
+    weights = golden.weights({key: shape for key, shape in shapes.items() if key not in aliases})
+    weights = {key: weights[aliases.get(key, key)] for key in shapes}
+    return {
+        "network_weights": weights,
+        "optimizer_state": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4}]},
+        "grad_scaler_state": None,
+        "logging": {"mean_fg_dice": [np.float64(0.5), np.float32(0.25)], "train_losses": [np.float64(-0.1)]},
+        "_best_ema": np.float64(0.5),
+        "current_epoch": 100,
+        "init_args": {
+            "plans": old_plans(), "configuration": "2d", "fold": 0, "dataset_json": DATASET, "unpack_dataset": True,
+            "device": torch.device("cuda", 0),
+        },
+        "trainer_name": "nnUNetTrainerSwinUMamba" if name.startswith("swin") else "nnUNetTrainerUMambaEnc",
+        "inference_allowed_mirroring_axes": (0, 1),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A function (golden case, folds=, **changes to the checkpoint) -> the authors' model folder."""
+
+    def write(name: str, folds=("fold_all",), **changes) -> Path:
+        folder = tmp_path / "released" / "nnUNetTrainer__nnUNetPlans__2d"
+        folder.mkdir(parents=True)
+        (folder / "plans.json").write_text(json.dumps(old_plans()))
+        (folder / "dataset.json").write_text(json.dumps(DATASET))
+        checkpoint = their_checkpoint(name) | changes
+        for fold in folds:
+            (folder / fold).mkdir()
+            torch.save(checkpoint, folder / fold / "checkpoint_final.pth")
+        return folder
+
+    return write

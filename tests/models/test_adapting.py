@@ -1,0 +1,88 @@
+"""Checkpoints for another number of channels, as nnU-Net's own loader of pretrained weights takes them."""
+
+import pytest
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+from swin_umamba_nnunet import cli, trainers
+from swin_umamba_nnunet.models import adapt_checkpoint
+from swin_umamba_nnunet.models.checkpoints import ModelError
+from tests.models.conftest import DATASET, old_plans
+
+NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
+
+
+def network_of(name: str, channels: int, heads: int = 4) -> torch.nn.Module:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from swin_umamba_nnunet.models.building import modern_plans
+
+    manager = PlansManager(modern_plans(old_plans((32, 32), 4), "here"))
+    torch.manual_seed(0)
+    build = getattr(trainers, name).build_network_architecture
+    return build(manager, manager.get_configuration("2d"), channels, heads, False).eval()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A function (trainer, channels) -> (network, file) of a training."""
+
+    def write(name: str, channels: int = 1, **changes):
+        network = network_of(name, channels)
+        dataset = {**DATASET, "channel_names": {str(i): "MR" for i in range(channels)}}
+        content = {
+            "network_weights": network.state_dict(), "trainer_name": name,
+            "init_args": {"plans": old_plans((32, 32), 4), "configuration": "2d", "dataset_json": dataset},
+        }  # fmt: skip
+        torch.save(content | changes, tmp_path / "old.pth")
+        return network, tmp_path / "old.pth"
+
+    return write
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 1)])
+def test_the_same_picture_in_every_channel_gives_the_same_output(name, before, after, checkpoint, tmp_path):
+    network, file = checkpoint(name, before)
+    done = adapt_checkpoint(file, after, tmp_path / "new.pth")
+    assert (done.channels, done.heads, done.trainer) == ((before, after), 4, name)
+    assert len(done.adapted) == sum(
+        a.shape != b.shape
+        for a, b in zip(network.state_dict().values(), network_of(name, after).state_dict().values(), strict=True)
+    )
+    new = network_of(name, after, heads=7)
+    load_pretrained_weights(new, str(tmp_path / "new.pth"))  # nnU-Net's; another number of classes does not matter
+    new.decoder.seg_layers = network.decoder.seg_layers
+    new.num_classes = 4
+    image = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        ours, theirs = (net(image.expand(-1, n, -1, -1)) for net, n in ((new, after), (network, before)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_refusals(checkpoint, tmp_path):
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD")
+    for channels, match in ((1, "for images of 1 channels already"), (0, "at least one channel")):
+        with pytest.raises(ModelError, match=match):
+            adapt_checkpoint(file, channels, tmp_path / "new.pth")
+    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainer")
+    with pytest.raises(ModelError, match="no trainer called 'nnUNetTrainer'"):
+        adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    checkpoint("nnUNetTrainerSwinUMambaD", network_weights={"a": torch.zeros(1)})
+    with pytest.raises(ModelError, match="does not fit the network"):
+        adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
+    with pytest.raises(ModelError, match="not from an nnU-Net training"):
+        adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    assert not (tmp_path / "new.pth").exists()
+
+
+def test_the_verb_never_overwrites(checkpoint, tmp_path, capsys):
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD")
+    command = ["adapt-checkpoint", str(file), "--channels", "3", "-o", str(tmp_path / "new.pth")]
+    assert cli.main(command) == 0
+    assert "-pretrained_weights" in capsys.readouterr().out
+    before = (tmp_path / "new.pth").read_bytes()
+    assert cli.main(command) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert (tmp_path / "new.pth").read_bytes() == before

@@ -1,0 +1,117 @@
+"""Exported networks: loaded where neither this package nor nnU-Net is, and compared."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+import swin_umamba_nnunet
+from swin_umamba_nnunet import cli, trainers
+from swin_umamba_nnunet.models import export_model
+from swin_umamba_nnunet.models.building import modern_plans
+from swin_umamba_nnunet.models.checkpoints import ModelError
+from tests.models.conftest import DATASET, old_plans
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.interface` is deprecated:FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore:.*isinstance.treespec",
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A function (trainer) -> (network, model folder) as after a training in patches of 32x40."""
+
+    def write(name: str) -> tuple[torch.nn.Module, Path]:
+        plans = modern_plans(old_plans((32, 40), 4), "here")
+        manager = PlansManager(plans)
+        torch.manual_seed(0)
+        build = getattr(trainers, name).build_network_architecture
+        network = build(manager, manager.get_configuration("2d"), 1, 4, False).eval()
+        folder = tmp_path / "model"
+        (folder / "fold_0").mkdir(parents=True)
+        (folder / "plans.json").write_text(json.dumps(plans))
+        (folder / "dataset.json").write_text(json.dumps(DATASET))
+        content = {"network_weights": network.state_dict(), "trainer_name": name, "init_args": {"configuration": "2d"},
+                   "inference_allowed_mirroring_axes": (0, 1)}  # fmt: skip
+        torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+        return network, folder
+
+    return write
+
+
+ELSEWHERE = """
+import sys
+for name in ("swin_umamba_nnunet", "nnunetv2", "numba"):
+    sys.modules[name] = None  # as if not installed
+import numpy, torch
+image = torch.from_numpy(numpy.load("image.npy"))
+numpy.save("logits.npy", torch.export.load("exported/network.pt2").module()(image).detach().numpy())
+"""
+
+
+def test_runs_where_this_package_is_not(model, tmp_path):
+    name = "nnUNetTrainerUMambaBot"
+    network, folder = model(name)
+    done = export_model(folder, tmp_path / "exported")
+    assert done.input_shape == (1, 1, 32, 40)
+    assert done.largest_difference["torch"] < 1e-4
+    image = torch.randn(1, 1, 32, 40)
+    np.save(tmp_path / "image.npy", image.numpy())
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, check=True, env=environment)
+    with torch.no_grad():
+        expected = network(image)
+    found = torch.from_numpy(np.load(tmp_path / "logits.npy"))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    description = json.loads((tmp_path / "exported" / "network.json").read_text())
+    assert description["input"]["patch_size_px"] == [32, 40]
+    assert description["preprocessing"]["normalization_schemes"] == ["ZScoreNormalization"]
+    assert description["network"]["trainer"] == name
+
+
+def test_onnx_runs_in_onnxruntime(model, tmp_path):
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    network, folder = model("nnUNetTrainerUMambaBot")
+    assert cli.main(["export", "-m", str(folder), "-o", str(tmp_path / "exported"), "--onnx"]) == 0
+    image = torch.randn(1, 1, 32, 40)
+    session = onnxruntime.InferenceSession(str(tmp_path / "exported" / "network.onnx"))
+    (logits,) = session.run(None, {"image": image.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), network(image), rtol=1e-3, atol=1e-4)
+
+
+def test_refusals_leave_nothing_behind(model, tmp_path, capsys):
+    _, folder = model("nnUNetTrainerSwinUMambaD")
+    with pytest.raises(ModelError, match="no format 'tflite'"):
+        export_model(folder, tmp_path / "exported", formats=("tflite",))
+    with pytest.raises(ModelError, match="it lacks fold_3/checkpoint_final.pth"):
+        export_model(folder, tmp_path / "exported", fold=3)
+    with pytest.raises(ModelError, match="lacks plans.json, dataset.json"):
+        export_model(tmp_path / "nowhere", tmp_path / "exported")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    assert cli.main(["export", "-m", str(folder), "-o", str(folder)]) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_predict_in_one_line(model, tmp_path):
+    import SimpleITK as sitk
+
+    _, folder = model("nnUNetTrainerSwinUMambaD")
+    (tmp_path / "images").mkdir()
+    volume = np.random.default_rng(0).normal(size=(2, 30, 50)).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / "images" / "case_a_0000.nii.gz"))
+    files = swin_umamba_nnunet.predict(folder, tmp_path / "images", tmp_path / "out", device="cpu", mirroring=False)
+    assert files == [tmp_path / "out" / "case_a.nii.gz"]
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(files[0]))).shape == volume.shape
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ModelError, match="no images named CASE_0000.nii.gz"):
+        swin_umamba_nnunet.predict(folder, tmp_path / "none", tmp_path / "out", device="cpu")

@@ -1,0 +1,173 @@
+"""Released models become folders that nnU-Net's own predictor loads, with the authors' outputs."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from swin_umamba_nnunet import cli
+from swin_umamba_nnunet.models import import_model
+from swin_umamba_nnunet.models.checkpoints import ModelError
+from tests import golden
+from tests.models.conftest import DATASET, old_plans, their_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # torchvision's
+
+NETWORKS = {
+    "swin_umamba": "nnUNetTrainerSwinUMamba",
+    "swin_umamba_d": "nnUNetTrainerSwinUMambaD",
+    "umamba_bot": "nnUNetTrainerUMambaBot",
+    "umamba_enc": "nnUNetTrainerUMambaEnc",
+    "umamba_bot_2024_01": "nnUNetTrainerUMambaBotPaper",
+    "umamba_enc_2024_01": "nnUNetTrainerUMambaEncPaper",
+}
+
+
+def load_as_nnunet_does(folder: Path, fold: str) -> torch.nn.Module:
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(folder), (fold,), "checkpoint_final.pth")
+    return predictor.network.eval()
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_the_authors_output_comes_out_of_nnunets_predictor(name, released, tmp_path):
+    report = import_model(released(name), tmp_path / "model")
+    assert (report.network, report.trainer) == (name, NETWORKS[name])
+    assert report.tensors + report.dropped == len(golden.shapes(name))
+    case = golden.case(name)
+    with torch.no_grad():
+        output = load_as_nnunet_does(tmp_path / "model", "all")(case.image)
+    # This one amplifies float32's rounding (tests/networks/test_umamba.py).
+    tolerance = 1e-3 if name == "umamba_enc_2024_01" else golden.OUTPUT
+    assert golden.relative_error(output, case.outputs[0]) < tolerance
+
+
+def vm_unet_files(folder: Path, heads: int = 2, wrapped: bool = False) -> tuple[Path, Path, Path]:
+    """Bare weights as VM-UNet's authors release them, and plans and a dataset.json that go with them."""
+    folder.mkdir()
+    shapes = golden.shapes("vm_unet")
+    shapes |= {key: (heads, *shape[1:]) for key, shape in shapes.items() if key.startswith("final_conv")}
+    weights = {f"vmunet.{key}": value for key, value in golden.weights(shapes).items()}
+    torch.save({"model_state_dict": weights, "epoch": 3} if wrapped else weights, folder / "best.pth")
+    (folder / "plans.json").write_text(json.dumps(old_plans()))
+    dataset = {**DATASET, "channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "lesion": 1}}
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    return folder / "best.pth", folder / "plans.json", folder / "dataset.json"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_vm_unets_bare_weights(wrapped, tmp_path):
+    weights, plans, dataset = vm_unet_files(tmp_path / "theirs", wrapped=wrapped)
+    report = import_model(weights, tmp_path / "model", plans=plans, dataset_json=dataset)
+    assert (report.network, report.trainer, report.configuration) == ("vm_unet", "nnUNetTrainerVMUNet", "2d")
+    assert "256x256" in " ".join(report.remarks)
+    case = golden.case("vm_unet")
+    with torch.no_grad():
+        output = load_as_nnunet_does(tmp_path / "model", "0")(case.image)
+    assert golden.relative_error(output, case.outputs[0]) < golden.OUTPUT
+
+
+def test_one_channel_of_logits_is_a_region(tmp_path):
+    weights, plans, dataset = vm_unet_files(tmp_path / "theirs", heads=1)
+    with pytest.raises(ModelError, match=r"1 channels of logits, but dataset.json describes 2 .*regions_class_order"):
+        import_model(weights, tmp_path / "model", plans=plans, dataset_json=dataset)
+    content = json.loads(dataset.read_text())
+    dataset.write_text(
+        json.dumps(content | {"labels": {"background": 0, "lesion": [1, 2]}, "regions_class_order": [1]})
+    )
+    import_model(weights, tmp_path / "model", plans=plans, dataset_json=dataset)
+
+
+def test_the_present_format_is_written_and_the_old_files_are_untouched(released, tmp_path):
+    source = released("umamba_bot", folds=("fold_0", "fold_1"))
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    report = import_model(source, tmp_path / "model")
+    assert {path: path.read_bytes() for path in before} == before
+    written = json.loads((tmp_path / "model" / "plans.json").read_text())
+    settings = written["configurations"]["2d"]
+    assert settings["architecture"]["arch_kwargs"]["features_per_stage"] == [32, 64, 128, 256, 512, 512]
+    assert "UNet_class_name" not in settings
+    assert [target.parent.name for _, target in report.folds] == ["fold_0", "fold_1"]
+    assert report.their_trainer == "nnUNetTrainerUMambaEnc"  # the file says so, its tensors say otherwise
+    checkpoint = torch.load(tmp_path / "model" / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert checkpoint["inference_allowed_mirroring_axes"] == (0, 1)
+    assert checkpoint["imported_from"]["network"] == "umamba_bot"
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(released, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "it ran",))
+
+    source = released("umamba_bot", extra=Evil())
+    with pytest.raises(ModelError, match="holds Python objects besides weights"):
+        import_model(source, tmp_path / "model")
+    assert not (tmp_path / "it ran").exists()
+    assert not (tmp_path / "model").exists()
+
+
+def test_refusals_leave_nothing_behind(released, tmp_path):
+    source, target = released("umamba_enc"), tmp_path / "model"
+    checkpoint = source / "fold_all" / "checkpoint_final.pth"
+    good = checkpoint.read_bytes()
+
+    def refused(match: str, path: Path = source, **settings) -> None:
+        with pytest.raises(ModelError, match=match):
+            import_model(path, target, **settings)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["released"]
+
+    refused("does not exist", tmp_path / "nowhere")
+    refused("is no model folder", source / "fold_all")
+    refused("no configuration '3d_fullres', only 2d", configuration="3d_fullres")
+    refused("plans.json is no file; name the file with --plans", plans=source / "not" / "plans.json")
+    checkpoint.write_bytes(good[: len(good) // 2])
+    refused("truncated or damaged|damaged or no PyTorch")
+    torch.save({"network_weights": {"conv.weight": torch.zeros(1)}}, checkpoint)
+    refused("none of the networks this can import .* start with conv.weight")
+    weights = their_checkpoint("umamba_enc")["network_weights"]
+    torch.save({"network_weights": {key: value for key, value in weights.items() if "stages.2" not in key}}, checkpoint)
+    refused("none of the networks")
+    checkpoint.write_bytes(good)
+    (source / "plans.json").write_text(json.dumps(old_plans((128, 192))))
+    refused("does not fit the network of nnUNetTrainerUMambaEnc .* instead of")  # its weights depend on the patch
+    (source / "plans.json").write_text("{}")
+    refused("no plans that nnU-Net understands")
+    (source / "plans.json").write_text("{")
+    refused("cannot be read as JSON")
+    target.mkdir()
+    with pytest.raises(ModelError, match="already exists"):
+        import_model(source, target)
+
+
+def test_garbage_is_refused_in_one_sentence(tmp_path):
+    """Random bytes, pickles of anything, and zip files of nothing."""
+    torch.manual_seed(0)
+    folder = tmp_path / "model" / "fold_0"
+    folder.mkdir(parents=True)
+    file = folder / "checkpoint_final.pth"
+    (tmp_path / "model" / "plans.json").write_text(json.dumps(old_plans()))
+    (tmp_path / "model" / "dataset.json").write_text(json.dumps(DATASET))
+    contents = [b"", b"PK\x03\x04", pickle.dumps([1, 2]), pickle.dumps({"network_weights": {}}), b"<html></html>"]
+    contents += [bytes(torch.randint(0, 256, (size,)).tolist()) for size in (1, 10, 1000)]
+    for content in contents:
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match="checkpoint_final.pth"):
+            import_model(tmp_path / "model", tmp_path / "out")
+    for content in ([1], {"network_weights": 3}, {"network_weights": {"a": 1}}, {"model": {}}):
+        torch.save(content, file)
+        with pytest.raises(ModelError, match="checkpoint_final.pth"):
+            import_model(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_verb(released, tmp_path, capsys):
+    source = released("umamba_bot_2024_01")
+    assert cli.main(["import-checkpoint", str(source), "-o", str(tmp_path / "model")]) == 0
+    text = capsys.readouterr().out
+    for part in ("umamba_bot_2024_01", "nnUNetTrainerUMambaBotPaper", "--disable_tta", "modelfolder -m", "-f all"):
+        assert part in text
+    assert cli.main(["import-checkpoint", str(source), "-o", str(tmp_path / "model")]) == 2
+    assert "already exists" in capsys.readouterr().err
