@@ -17,9 +17,18 @@ from swin_umamba_nnunet.cli.errors import CliError
 # verb -> (module, one line for `swin-umamba --help`)
 VERBS = {
     "demo": ("swin_umamba_nnunet.cli.demo", "train, predict and evaluate on a small brain MRI dataset, step by step"),
+    "convert": ("swin_umamba_nnunet.cli.convert", "make an nnU-Net dataset of images, volumes, ISIC, Synapse, ..."),
     "list": ("swin_umamba_nnunet.cli.list_trainers", "the trainers that nnUNetv2_train -tr understands"),
+    "describe": ("swin_umamba_nnunet.cli.describe", "what a trainer's network is and what it costs"),
     "doctor": ("swin_umamba_nnunet.cli.doctor", "check this installation and say what to do about what is wrong"),
+    "import-checkpoint": ("swin_umamba_nnunet.cli.import_checkpoint", "the authors' released models for stock nnU-Net"),
+    "adapt-checkpoint": ("swin_umamba_nnunet.cli.adapt_checkpoint", "a trained model for other image channels"),
+    "export": ("swin_umamba_nnunet.cli.export", "a trained network as a torch.export archive or ONNX file"),
     "bench": ("swin_umamba_nnunet.cli.bench", "measure how fast this machine runs the parts of the networks"),
+    "evaluate": ("swin_umamba_nnunet.cli.evaluate", "scores of a prediction folder, with the convention of each"),
+    "weights": ("swin_umamba_nnunet.cli.weights", "list, fetch and verify the ImageNet weights trainers start from"),
+    "overlay": ("swin_umamba_nnunet.cli.overlay", "pictures of images with ground truth and prediction, with scores"),
+    "benchmark": ("swin_umamba_nnunet.cli.benchmark", "compare trainers fairly: same plans, split, cases and scores"),
 }
 
 _EPILOG = """\

@@ -4,7 +4,7 @@ import collections
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from swin_umamba_nnunet.pretrained.errors import CheckpointError
 from swin_umamba_nnunet.pretrained.files import sha256_of, why_not_a_checkpoint
 from swin_umamba_nnunet.pretrained.registry import WeightsRecord
 from swin_umamba_nnunet.pretrained.remap import remap_vmamba_state_dict
-from swin_umamba_nnunet.pretrained.variants import check_inventory, identify, variant_of
+from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, identify, variant_of
 
 # Older copies store their yacs configuration beside the weights.  torch's restricted unpickler then fills an
 # OrderedDict in its place: a plain container, so nothing is imported or run.
@@ -31,20 +31,22 @@ class Checkpoint:
     Attributes:
         path: absolute.
         sha256: of the whole file.
-        state_dict: keys in the first release's spelling where it is of the first generation, else as in the file.
+        state_dict: keys spelled as in the published files of its generation.
+        record: the published checkpoint that it is.
     """
 
     path: Path
     sha256: str
     state_dict: dict[str, Tensor]
+    record: WeightsRecord
 
 
-def read_checkpoint(path: str | os.PathLike, expected: WeightsRecord, *, classifier: bool = False) -> Checkpoint:
-    """Read the checkpoint of `expected` from `path` and make sure that it is one.
+def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, classifier: bool = False) -> Checkpoint:
+    """Read the checkpoint of one of the `expected` records from `path` and make sure that it is one.
 
     Args:
         path: the file; `{"model": state_dict}` or a bare state dict, VMamba's first or later spelling of the keys.
-        expected: a first-generation record.
+        expected: records, one at least.
         classifier: whether norm and head must be there as published (see `check_inventory`).
 
     Raises:
@@ -52,21 +54,35 @@ def read_checkpoint(path: str | os.PathLike, expected: WeightsRecord, *, classif
             values that are not finite.
     """
     path = Path(path).absolute()
-    what = f"expected {expected.title}, {expected.file_name} from {expected.url}"
+    what = "expected " + " or ".join(f"{record.title}, {record.file_name} from {record.url}" for record in expected)
     try:
-        content = _load(path)
-        state_dict = _state_dict_of(content)
+        state_dict = load_state_dict(path)
         found = identify(state_dict)
-        if found != variant_of(expected):
-            raise CheckpointError(f"is {found}")
+        record = next((record for record in expected if variant_of(record) == found), None)
+        if record is None:
+            raise CheckpointError(f"is {found}{_too_wide(found, expected)}")
         state_dict = remap_vmamba_state_dict(state_dict)
-        check_inventory(state_dict, expected, classifier=classifier)
+        check_inventory(state_dict, record, classifier=classifier)
         broken = [key for key, value in state_dict.items() if not torch.isfinite(value).all()]
         if broken:
             raise CheckpointError(f"holds values that are not finite, the first in {broken[0]}")
-        return Checkpoint(path, sha256_of(path), state_dict)
+        return Checkpoint(path, sha256_of(path), state_dict, record)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}; {what}") from error
+
+
+def _too_wide(found: Variant, expected: Sequence[WeightsRecord]) -> str:
+    width = max(record.width for record in expected)
+    return f", too wide for a network of width {width}" if found.width > width else ""
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, whatever it is of: `{"model": state_dict}` or a bare one.
+
+    Raises:
+        CheckpointError: the file cannot be read or holds none; the message continues "PATH ...".
+    """
+    return _state_dict_of(_load(path))
 
 
 def _load(path: Path) -> Any:

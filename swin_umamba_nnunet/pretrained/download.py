@@ -14,13 +14,15 @@ import http.client
 import logging
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from swin_umamba_nnunet.pretrained.addresses import RefusedError, opener, require_safe
 from swin_umamba_nnunet.pretrained.errors import CheckpointError, DownloadError
 from swin_umamba_nnunet.pretrained.files import sha256_of, why_not_a_checkpoint
 from swin_umamba_nnunet.pretrained.registry import WeightsRecord
@@ -33,8 +35,8 @@ _LOCK_TIMEOUT_S = 3600.0
 _RESUMPTIONS = 5  # within one call, and only after an attempt that brought bytes
 
 
-class _Refused(DownloadError):
-    """The server answered, but not with the file: another address may have it."""
+class _Unreachable(DownloadError):
+    """Nobody answered: an address on another machine may."""
 
 
 class _BrokenOff(DownloadError):
@@ -45,6 +47,7 @@ def download_weights(
     record: WeightsRecord,
     folder: Path,
     *,
+    sources: Sequence[str] = (),
     check: Callable[[Path], object] | None = None,
     timeout_s: float = _TIMEOUT_S,
 ) -> Path:
@@ -53,6 +56,7 @@ def download_weights(
     Args:
         record: what to fetch, and its size and hash as far as known.
         folder: made if missing.
+        sources: addresses to try instead of the record's, see `addresses.mirror_urls`.
         check: called with the complete file before it gets its name; raises CheckpointError to refuse it.
         timeout_s: how long a server that sends nothing is waited for.
 
@@ -69,7 +73,7 @@ def download_weights(
         with _lock(target):
             if target.is_file():
                 return target
-            return _download(record, target, check, timeout_s)
+            return _download(record, target, sources or record.urls, check, timeout_s)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error}") from error
 
@@ -94,22 +98,25 @@ def _lock(target: Path):
         lock.release()
 
 
-def _download(record: WeightsRecord, target: Path, check, timeout_s: float) -> Path:
+def _download(record: WeightsRecord, target: Path, urls: Sequence[str], check, timeout_s: float) -> Path:
     partial = target.with_name(target.name + ".partial")
-    causes = []
-    for url in record.urls:
+    causes: list[str] = []
+    unreachable: set[str] = set()
+    for url in urls:
+        host = urllib.parse.urlsplit(url).netloc
+        if host and host in unreachable:
+            continue
         try:
             _fetch(url, partial, record.size_bytes, timeout_s)
+            _check(record, partial, url, check)
             break
-        except _Refused as error:
+        except RefusedError as error:
             causes.append(str(error))
+        except _Unreachable as error:
+            causes.append(str(error))
+            unreachable.add(host)
     else:
         raise DownloadError("; ".join(causes))
-    try:
-        _check(record, partial, check)
-    except DownloadError:
-        _discard(partial)  # resuming wrong bytes would only repeat the error
-        raise
     os.replace(partial, target)
     _etag_file(partial).unlink(missing_ok=True)
     logger.info("Saved %s.", target)
@@ -134,9 +141,9 @@ def _fetch_once(url: str, partial: Path, size_bytes: int | None, timeout_s: floa
         start = _start_of(response, partial)
         total = _total_of(response, start)
         if response.headers.get_content_type() == "text/html":
-            raise _Refused(f"{url} answered with a web page instead of the file (a proxy's or a login page?)")
+            raise RefusedError(f"{url} answered with a web page instead of the file (a proxy's or a login page?)")
         if None not in (size_bytes, total) and size_bytes != total:
-            raise _Refused(f"{url} offers {total:,} bytes, expected {size_bytes:,}")
+            raise RefusedError(f"{url} offers {total:,} bytes, expected {size_bytes:,}")
         if start == 0:
             _discard(partial)
             etag = response.headers.get("ETag", "")
@@ -158,22 +165,22 @@ def _fetch_once(url: str, partial: Path, size_bytes: int | None, timeout_s: floa
 
 def _open(url: str, partial: Path, timeout_s: float):
     headers = {"User-Agent": "swin_umamba_nnunet", "Accept-Encoding": "identity"}
+    require_safe(url)
     start, etag_file = _size(partial), _etag_file(partial)
     if start and etag_file.is_file():
         headers |= {"Range": f"bytes={start}-", "If-Range": etag_file.read_text()}
     try:
-        # A fresh opener reads the proxy variables as they are now; urlopen keeps those of its first call.
-        return urllib.request.build_opener().open(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+        return opener().open(urllib.request.Request(url, headers=headers), timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and "Range" in headers:  # nothing beyond `start`: not the file we began
             _discard(partial)
             return _open(url, partial, timeout_s)
-        raise _Refused(f"{url} answered with HTTP status {error.code} ({error.reason})") from error
+        raise RefusedError(f"{url} answered with HTTP status {error.code} ({error.reason})") from error
     except urllib.error.URLError as error:
-        raise DownloadError(f"{url} cannot be reached ({error.reason})") from error
+        raise _Unreachable(f"{url} cannot be reached ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(f"{url} cannot be reached ({error})") from error
+        raise _Unreachable(f"{url} cannot be reached ({error})") from error
 
 
 def _read(response, url: str) -> bytes:
@@ -192,7 +199,7 @@ def _start_of(response, partial: Path) -> int:
     start = _size(partial)
     if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         _discard(partial)
-        raise _Refused(f"{response.url} was asked for the bytes from {start} and sent others")
+        raise RefusedError(f"{response.url} was asked for the bytes from {start} and sent others")
     return start
 
 
@@ -201,20 +208,23 @@ def _total_of(response, start: int) -> int | None:
     return start + int(length) if length and length.isdigit() else None
 
 
-def _check(record: WeightsRecord, partial: Path, check) -> None:
-    url, size = record.url, _size(partial)
-    if (found := why_not_a_checkpoint(partial)) is not None:
-        raise DownloadError(f"what {url} sent is {found}")
-    if record.size_bytes is not None and size != record.size_bytes:
-        raise DownloadError(f"{url} sent {size:,} bytes, expected {record.size_bytes:,}")
-    digest = sha256_of(partial)
-    if record.sha256_confirmed and digest != record.sha256:
-        raise DownloadError(f"{url} sent a file with sha256 {digest}, expected {record.sha256}")
-    if check is not None:
-        try:
+def _check(record: WeightsRecord, partial: Path, url: str, check) -> None:
+    try:
+        if (found := why_not_a_checkpoint(partial)) is not None:
+            raise RefusedError(f"what {url} sent is {found}")
+        if record.size_bytes not in (None, size := _size(partial)):
+            raise RefusedError(f"{url} sent {size:,} bytes, expected {record.size_bytes:,}")
+        digest = sha256_of(partial)
+        if record.sha256_confirmed and digest != record.sha256:
+            raise RefusedError(f"{url} sent a file with sha256 {digest}, expected {record.sha256}")
+        if check is not None:
             check(partial)
-        except CheckpointError as error:
-            raise DownloadError(f"{url} sent something else than {record.title}: {error}") from error
+    except CheckpointError as error:
+        _discard(partial)
+        raise RefusedError(f"{url} sent something else than {record.title}: {error}") from error
+    except RefusedError:
+        _discard(partial)  # resuming wrong bytes would only repeat the error
+        raise
     logger.info("sha256 of the downloaded %s: %s (%s).", record.file_name, digest, hash_verdict(record, digest))
 
 

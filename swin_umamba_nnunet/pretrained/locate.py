@@ -10,6 +10,7 @@ The current working directory is never searched.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
@@ -76,7 +77,12 @@ def find_weights(record: WeightsRecord, explicit: str | os.PathLike | None = Non
     named = named_path(explicit)
     if named is not None and not named.is_dir():
         return named
-    for folder in default_folders() if named is None else [named, *default_folders()]:
+    return find_in_folders(record, default_folders() if named is None else [named, *default_folders()])
+
+
+def find_in_folders(record: WeightsRecord, folders: Iterable[Path]) -> Path | None:
+    """The first file in `folders` that has one of the record's names, or None."""
+    for folder in folders:
         for file_name in record.file_names:
             if (folder / file_name).is_file():
                 return folder / file_name

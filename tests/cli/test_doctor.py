@@ -1,87 +1,282 @@
 """`swin-umamba doctor`: what it says about healthy and about broken installations."""
 
+import dataclasses
+import json
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from swin_umamba_nnunet import _autoregister, cli, trainers
+from swin_umamba_nnunet.benchmark import ops as benchmark
 from swin_umamba_nnunet.catalogue import TRAINERS
-from swin_umamba_nnunet.cli import doctor
+from swin_umamba_nnunet.cli._doctor import machine, scans
+from swin_umamba_nnunet.cli._doctor import trainers as finding
+from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
+from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
+
+NAMES = [record.name for record in TRAINERS]
+OURS = str(Path(trainers.__file__).parent)
 
 
 @pytest.fixture
 def finder(monkeypatch):
-    """nnU-Net's finder, answered for: set `finder.stderr` to the message it fails with."""
+    """nnU-Net's finder, answered for: `places` are what it finds, `stderr` the message it fails with."""
 
     class Finder:
-        stdout, stderr = "Searching in: /somewhere\n/found/here\n", ""
+        stderr = ""
+
+        def __init__(self):
+            self.places = dict.fromkeys(NAMES, OURS)
 
         def __call__(self, command, **kwargs):
-            return subprocess.CompletedProcess(command, 1 if self.stderr else 0, self.stdout, self.stderr)
+            answer = f"Searching in: /somewhere\n{json.dumps(self.places)}\n"
+            return subprocess.CompletedProcess(command, 1 if self.stderr else 0, answer, self.stderr)
 
-    monkeypatch.delenv(_autoregister.SWITCH, raising=False)
-    monkeypatch.delenv("SWIN_UMAMBA_BACKEND", raising=False)
+    for name in (_autoregister.SWITCH, "SWIN_UMAMBA_BACKEND", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name, raising=False)
     finder = Finder()
-    monkeypatch.setattr(doctor.subprocess, "run", finder)
+    monkeypatch.setattr(finding, "subprocess", type("subprocess", (), {"run": finder}))
     return finder
 
 
+@pytest.fixture
+def tested(monkeypatch):
+    """The self-test answered for: backend -> error, or an exception."""
+    errors = {}
+
+    def worst_error(backend, device):
+        found = errors.get(backend, 1e-7)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(benchmark, "worst_error", worst_error)
+    return errors
+
+
+@pytest.fixture
+def quick(finder, tested):
+    """An installation that is sound, with all that takes time answered for."""
+    return finder
+
+
+def doctor(capsys, *argv, code):
+    assert cli.main(["doctor", *argv]) == code
+    return capsys.readouterr().out
+
+
+def advice(capsys):
+    """The one thing that is to be put right."""
+    lines = doctor(capsys, code=1).split("To put right:\n")[1].splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
 def test_healthy(finder, capsys):
-    assert cli.main(["doctor"]) == 0
-    text = capsys.readouterr().out
+    """With the self-test as it is: values and gradients of every backend that can run here."""
+    text = doctor(capsys, code=0)
     assert "nnunetv2" in text
-    assert "reference  available" in text
-    assert "yes, in /found/here\n" in text
+    assert "on cpu: numba runs" in text
+    for backend in ("numba", "reference"):
+        (line,) = [line for line in text.splitlines() if line.strip().startswith(backend) and "available" in line]
+        assert "right, error" in line
+    assert f"nnU-Net finds {len(NAMES)} of {len(NAMES)}" in text
     assert "All is well" in text
 
 
-def test_trainers_not_found_gives_the_export_line(finder, capsys, monkeypatch):
+def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", str(tmp_path)))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("nnUNet_results", f"{tmp_path}_other")
+    report = json.loads(doctor(capsys, "--json", code=0))
+    assert report["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert report["backends"]["cpu"]["runs"] == "numba"
+    assert report["backends"]["cpu"]["self_test"]["numba"]["relative_l2_error"] == 1e-7
+    assert report["trainers"]["found"] == dict.fromkeys(NAMES, OURS)
+    assert report["environment"]["nnUNet_raw"] == "~/raw"
+    assert report["environment"]["nnUNet_results"] == f"{tmp_path}_other"
+    assert set(report["weights"]["files"]) == {record.name for record in registry.RECORDS}
+    assert report["problems"] == []
+
+
+def test_problems_are_in_the_report_and_in_the_exit_code(quick, capsys):
+    quick.places[NAMES[0]] = None
+    assert NAMES[0] in json.loads(doctor(capsys, "--json", code=1))["problems"][0]
+
+
+# ---------------------------------------------------------------------------------------------------------- trainers
+
+
+def test_trainers_not_found_gives_the_export_line(quick, capsys, monkeypatch):
     monkeypatch.setenv(_autoregister.VARIABLE, "/my/trainers")
-    finder.stderr = "RuntimeError: Could not find requested nnunet trainer nnUNetTrainerSwinUMamba in ..."
-    assert cli.main(["doctor"]) == 1
-    assert f"export nnUNet_extTrainer=/my/trainers{os.pathsep}{_autoregister.FOLDER}" in capsys.readouterr().out
+    quick.places = dict.fromkeys(NAMES)
+    assert f"export nnUNet_extTrainer=/my/trainers{os.pathsep}{_autoregister.FOLDER}" in advice(capsys)
 
 
-def test_registration_switched_off_is_said(finder, capsys, monkeypatch):
+def test_registration_switched_off_is_said(quick, capsys, monkeypatch):
     monkeypatch.setenv(_autoregister.SWITCH, "1")
-    finder.stderr = "RuntimeError: Could not find requested nnunet trainer nnUNetTrainerSwinUMamba in ..."
-    assert cli.main(["doctor"]) == 1
-    assert f"{_autoregister.SWITCH} is set" in capsys.readouterr().out
+    quick.places = dict.fromkeys(NAMES)
+    assert f"{_autoregister.SWITCH} is set" in advice(capsys)
 
 
-def test_a_switch_set_to_0_is_not_blamed(finder, capsys, monkeypatch):
+def test_a_switch_set_to_0_is_not_blamed(quick, capsys, monkeypatch):
     monkeypatch.setenv(_autoregister.SWITCH, "0")
-    finder.stderr = "RuntimeError: Could not find requested nnunet trainer nnUNetTrainerSwinUMamba in ..."
-    assert cli.main(["doctor"]) == 1
-    text = capsys.readouterr().out
-    assert f"{_autoregister.SWITCH} is set" not in text
-    assert "export nnUNet_extTrainer=" in text
+    quick.places = dict.fromkeys(NAMES)
+    assert "export nnUNet_extTrainer=" in advice(capsys)
 
 
-@pytest.mark.parametrize("foreign", [False, True])
-def test_where_the_trainers_were_found_is_nnunets_answer(tmp_path, capsys, monkeypatch, foreign):
-    folder = Path(trainers.__file__).parent
-    if foreign:
-        (tmp_path / "my_trainers.py").write_text(
-            "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
-            f"class {TRAINERS[0].name}(nnUNetTrainer):\n    pass\n"
-        )
-    before = [str(tmp_path)] if foreign else []
-    monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([*before, _autoregister.FOLDER]))
-    assert list(doctor._trainers_found()) == []
-    expected = "a module named my_trainers" if foreign else folder
-    assert f"yes, in {expected}\n" in capsys.readouterr().out
+def test_some_trainers_missing_points_to_another_version(quick, capsys):
+    quick.places[NAMES[1]] = None
+    assert f"not {NAMES[1]}" in advice(capsys)
 
 
-def test_an_import_error_in_the_finder_is_passed_on(finder, capsys):
-    finder.stderr = "Traceback\nModuleNotFoundError: No module named 'acvl_utils'"
-    assert cli.main(["doctor"]) == 1
-    assert "No module named 'acvl_utils'" in capsys.readouterr().out
+def test_a_trainer_of_the_same_name_elsewhere_is_told(quick, capsys):
+    quick.places[NAMES[1]] = "/their/trainers"
+    assert f"nnU-Net takes {NAMES[1]} from /their/trainers" in advice(capsys)
 
 
-def test_a_backend_that_does_not_exist(finder, capsys, monkeypatch):
+def test_an_import_error_in_the_finder_is_passed_on(quick, capsys):
+    quick.stderr = "Traceback\nModuleNotFoundError: No module named 'acvl_utils'"
+    assert "No module named 'acvl_utils'" in advice(capsys)
+
+
+def test_what_the_real_finder_answers(tmp_path, monkeypatch):
+    """One trainer that another folder has first, one of ours, and one that nobody has, in one process."""
+    (tmp_path / "my_trainers.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
+        f"class {NAMES[0]}(nnUNetTrainer):\n    pass\n"
+    )
+    monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([str(tmp_path), _autoregister.FOLDER]))
+    nobodys = dataclasses.replace(TRAINERS[0], name="nnUNetTrainerNobodys")
+    monkeypatch.setattr(finding, "TRAINERS", (*TRAINERS[:2], nobodys))
+    section = finding.trainers()
+    assert section.data["found"] == {NAMES[0]: "a module named my_trainers", NAMES[1]: OURS, nobodys.name: None}
+    assert len(section.problems) == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- backends
+
+
+def test_a_backend_that_computes_wrong_is_a_problem(quick, tested, capsys):
+    tested["numba"] = 1e-3
+    text = advice(capsys)
+    assert "numba fails its test on cpu (WRONG, error 1.0e-03" in text
+    tested["numba"] = float("nan")
+    assert "numba fails its test" in advice(capsys)
+
+
+def test_a_backend_that_raises_is_a_problem_and_not_a_traceback(quick, tested, capsys):
+    tested["numba"] = RuntimeError("LLVM gave up\nat great length")
+    assert "RuntimeError: LLVM gave up)" in advice(capsys)
+
+
+def test_the_self_test_sees_wrong_gradients(monkeypatch):
+    """The real one, with a backend whose values are right and whose gradients are not."""
+    from swin_umamba_nnunet.ops import _numba
+
+    right = _numba.backward
+    monkeypatch.setattr(_numba, "backward", lambda *args: tuple(2 * one for one in right(*args)))
+    assert scans._tested("numba", "cpu")["ok"] is False
+
+
+def test_a_backend_that_does_not_exist(quick, capsys, monkeypatch):
     monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "nonsense")
-    assert cli.main(["doctor"]) == 1
-    assert "'nonsense', which does not exist" in capsys.readouterr().out
+    assert "'nonsense', which does not exist" in advice(capsys)
+
+
+# ------------------------------------------------------------------------------------------------- versions, devices
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "message"),
+    [
+        ("numba", None, "numba is missing"),
+        ("nnunetv2", "2.6.0", "nnunetv2 2.6.0 does not look for trainers"),
+        ("torch", "2.9.1+cu128", "torch 2.9.1"),
+        ("nnunetv2", "2.10.1", None),
+        ("torch", "3.0.0a0+git", None),
+        ("h5py", None, None),
+    ],
+)
+def test_versions(monkeypatch, package, version, message):
+    real = machine._version
+    monkeypatch.setattr(machine, "_version", lambda name: version if name == package else real(name))
+    problems = machine.versions().problems
+    assert [message in problem for problem in problems] == ([True] if message else [])
+
+
+def test_a_driver_without_a_torch_for_it(quick, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    assert "there is an NVIDIA driver here" in advice(capsys)
+
+
+def test_the_environment_is_shown_without_passwords(quick, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy:3128")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    text = doctor(capsys, code=0)
+    assert "secret" not in text
+    lines = {line.split()[0]: line.strip() for line in text.splitlines() if line.startswith("  nnUNet_")}
+    assert lines["nnUNet_raw"].endswith(f"{tmp_path}/absent (no such folder yet)")
+    assert lines["nnUNet_results"].endswith(str(tmp_path))
+    assert lines["nnUNet_preprocessed"].endswith("not set; nnU-Net's commands need it")
+
+
+# ----------------------------------------------------------------------------------------------------------- weights
+
+
+@pytest.fixture
+def tiny(save, state_dict, monkeypatch):  # noqa: F811
+    """A sound checkpoint in the cache, as if its authors had published that very file."""
+    path = save({"model": state_dict()}, registry.RECORDS[0].file_name, cache_folder())
+    record = dataclasses.replace(registry.RECORDS[0], size_bytes=path.stat().st_size)
+    records = (record, *registry.RECORDS[1:])
+    for module in ("pretrained.registry", "pretrained.variants", "cli._doctor.weights"):
+        monkeypatch.setattr(f"swin_umamba_nnunet.{module}.RECORDS", records)
+    return path
+
+
+def test_weights_that_are_here_are_read_and_hashed(quick, tiny, capsys):
+    text = doctor(capsys, code=0)
+    assert f"vmamba_tiny_v0: {tiny}, sound" in text
+    assert "different from the registry's, which is not confirmed" in text
+    assert "not here: vmamba_small_v0" in text
+
+
+def test_damaged_weights_are_a_problem(quick, tiny, capsys):
+    tiny.write_bytes(tiny.read_bytes()[:-50])
+    assert "truncated or damaged" in advice(capsys)
+
+
+def test_weights_under_another_ones_name_are_a_problem(quick, tiny, save, state_dict, capsys):  # noqa: F811
+    save({"model": state_dict("vmamba_small_v0")}, tiny.name, tiny.parent)
+    assert "it is VMamba-Small (first release), not what its name says" in advice(capsys)
+
+
+def test_a_named_file_is_examined_whatever_its_name(quick, save, state_dict, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"model": state_dict()}, "mine.pth")))
+    assert "mine.pth, sound" in doctor(capsys, code=0)
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"a": torch.zeros(1)}, "mine.pth")))
+    assert "holds no VMamba backbone" in advice(capsys)
+
+
+def test_a_named_path_that_does_not_exist(quick, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "absent.pth"))
+    assert "absent.pth, which does not exist" in advice(capsys)
+
+
+def test_a_cache_nobody_can_write_to(quick, capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "cannot be written, so no training can fetch weights" in advice(capsys)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys\nfrom swin_umamba_nnunet.cli import doctor\nsys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

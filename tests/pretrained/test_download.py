@@ -7,7 +7,8 @@ import textwrap
 
 import pytest
 
-from swin_umamba_nnunet.pretrained import CheckpointError, DownloadError, download_weights, get_record
+from swin_umamba_nnunet.pretrained import CheckpointError, DownloadError, addresses, download_weights, get_record
+from swin_umamba_nnunet.pretrained.addresses import mirror_urls
 
 CONTENT_SIZE = 4 + 256 * 1000
 
@@ -208,7 +209,8 @@ def test_a_full_disk_is_told(record, folder, monkeypatch):
 def test_of_two_processes_one_fetches_and_the_other_waits(record, folder, server):
     code = textwrap.dedent(f"""
         import dataclasses, logging, pathlib
-        from swin_umamba_nnunet.pretrained import download_weights, get_record
+        from swin_umamba_nnunet.pretrained import addresses, download_weights, get_record
+        addresses.HTTP_HOSTS = frozenset({{"127.0.0.1"}})
         logging.basicConfig(level=logging.INFO)
         record = dataclasses.replace(
             get_record("vmamba_tiny_v0"), url={server.url!r}, mirrors=(), size_bytes={CONTENT_SIZE}, sha256=None
@@ -231,3 +233,80 @@ def test_of_two_processes_one_fetches_and_the_other_waits(record, folder, server
                 assert output.strip() == str(folder / record.file_name)
     assert len(server.requests) == 1
     assert (folder / record.file_name).read_bytes() == server.content
+
+
+# -------------------------------------------------------------------------------------- mirrors and kinds of address
+
+
+def test_an_address_without_encryption_is_not_fetched(record, folder, server, monkeypatch):
+    monkeypatch.setattr(addresses, "HTTP_HOSTS", frozenset())
+    for url in (server.url, "ftp://example.org/file.pth"):
+        with pytest.raises(DownloadError, match="only https:// and file:// addresses are"):
+            download_weights(dataclasses.replace(record, url=url), folder)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("target", ["http://example.org/file.pth", "file:///etc/passwd", "ftp://example.org/file.pth"])
+def test_a_redirection_to_an_unsafe_address_is_not_followed(record, folder, server, target):
+    server.script = [f"redirect {target}"]
+    with pytest.raises(DownloadError, match="is not fetched|is not allowed"):
+        download_weights(record, folder)
+    assert left_in(folder) == []
+
+
+def test_a_redirection_to_a_safe_address_is_followed(record, folder, server):
+    server.script = [f"redirect {server.url}?moved"]
+    assert download_weights(record, folder).read_bytes() == server.content
+    assert len(server.requests) == 2
+
+
+def test_a_mirror_is_tried_where_the_first_address_cannot_be_reached_or_sends_something_else(record, folder, server):
+    unreachable = dataclasses.replace(record, url="http://127.0.0.1:9/file.pth", mirrors=(server.url,))
+    assert download_weights(unreachable, folder).read_bytes() == server.content
+    (folder / record.file_name).unlink()
+    digest = hashlib.sha256(server.content).hexdigest()
+    trusted = dataclasses.replace(record, mirrors=(server.url,), sha256=digest, sha256_confirmed=True)
+    server.script = ["wrong"]
+    assert download_weights(trusted, folder).read_bytes() == server.content
+    assert left_in(folder) == [record.file_name]
+
+
+def test_a_machine_that_cannot_be_reached_is_asked_once(record, folder):
+    url = "http://127.0.0.1:9/{}.pth"
+    with pytest.raises(DownloadError) as caught:
+        download_weights(dataclasses.replace(record, url=url.format(1), mirrors=(url.format(2),)), folder)
+    assert str(caught.value).count("cannot be reached") == 1
+
+
+def test_a_file_address_is_copied_and_checked(record, folder, tmp_path, server):
+    original = tmp_path / "with space #1.pth"
+    original.write_bytes(server.content)
+    path = download_weights(record, folder, sources=[original.as_uri()])
+    assert path.read_bytes() == server.content
+    path.unlink()
+    original.write_bytes(server.content[:-1])
+    with pytest.raises(DownloadError, match="offers 256,003 bytes, expected 256,004"):
+        download_weights(record, folder, sources=[original.as_uri()])
+    assert left_in(folder) == []
+    with pytest.raises(DownloadError, match="cannot be reached"):
+        download_weights(record, folder, sources=[(tmp_path / "absent.pth").as_uri()])
+
+
+def test_mirrors_may_be_folders_files_and_addresses(record, tmp_path):
+    other = record.other_file_names[0]
+    (tmp_path / other).touch()
+    assert mirror_urls(record, str(tmp_path)) == [(tmp_path / other).as_uri()]
+    assert mirror_urls(record, str(tmp_path / other)) == [(tmp_path / other).as_uri()]
+    assert mirror_urls(record, "https://a.org/w/") == [f"https://a.org/w/{name}" for name in record.file_names]
+    assert mirror_urls(record, "https://a.org/w/x.pth") == ["https://a.org/w/x.pth"]
+    assert mirror_urls(record, tmp_path.as_uri())[1] == (tmp_path / other).as_uri()
+    for mirror, message in ((tmp_path / "absent", "does not exist"), (tmp_path.parent, "has no vssm.* or vmamba")):
+        with pytest.raises(DownloadError, match=message):
+            mirror_urls(record, str(mirror))
+    with pytest.raises(DownloadError, match="only https"):
+        mirror_urls(record, "http://a.org/w/")
+
+
+def test_a_slow_server_is_waited_for(record, folder, server):
+    server.script = ["slow"]
+    assert download_weights(record, folder, timeout_s=5).read_bytes() == server.content

@@ -12,13 +12,14 @@ from swin_umamba_nnunet.datasets.brain import FILE_ENDING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {1: "#2a9d8f", 2: "#f4a261"}  # grey matter, white matter
-_WRONG = "#d62839"
+    from swin_umamba_nnunet.evaluation.overlay import View
+
+_CLASSES = {name: (label,) for label, name in CLASSES.items()}
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One axial slice of a held-out slab: image, truth and prediction (H, W), front of the head at the top."""
+    """One axial slice of a held-out slab: image, truth and prediction (H, W), as radiologists look at it."""
 
     case: str
     z_mm: float
@@ -48,7 +49,7 @@ def read_slice(case: str, images: Path, truths: Path, predictions: Path) -> Slic
     volumes = [sitk.ReadImage(str(file)) for file in files]
     middle = volumes[0].GetDepth() // 2
     z_mm = volumes[0].TransformIndexToPhysicalPoint((0, 0, middle))[2]
-    image, truth, prediction = (sitk.GetArrayFromImage(volume)[middle, ::-1] for volume in volumes)
+    image, truth, prediction = (sitk.GetArrayFromImage(volume)[middle, ::-1, ::-1] for volume in volumes)
     return Slice(case, z_mm, image, truth, prediction)
 
 
@@ -66,35 +67,36 @@ def draw_picture(slices: list[Slice], scores: Scores, curve: Curve, title: str, 
     """Write the PNG; one row per slice, the training curve at the bottom."""
     from matplotlib.figure import Figure
 
+    from swin_umamba_nnunet.evaluation import overlay
+
     figure = Figure(figsize=(11, 3.1 * len(slices) + 3.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.1 * len(slices), 3.0])[:, 0]
     figure.suptitle(f"{title}\nmean foreground Dice on held-out slabs: {scores.foreground:.3f}", fontsize=13)
-    for row, one in zip(upper.subplots(len(slices), 4, squeeze=False), slices):
-        _draw_slice(row, one, scores.cases[one.case])
-    _legend(upper)
+    views = [_view(one) for one in slices]
+    for row, one, view in zip(upper.subplots(len(slices), 4, squeeze=False), slices, views):
+        _draw_slice(row, one, view, scores.cases[one.case])
+    handles = overlay.legend_handles(list(_CLASSES), overlay.kinds_of_error(views, _CLASSES))
+    upper.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=3)
     _draw_curve(lower.subplots(), curve)
-    unfinished = path.with_suffix(".tmp.png")
-    figure.savefig(unfinished, dpi=110)
-    unfinished.replace(path)
+    overlay.save_figure(figure, path, dpi=110)
 
 
-def _draw_slice(row: "list[Axes]", one: Slice, dice: dict[int, float]) -> None:
+def _view(one: Slice) -> "View":
+    """What is drawn of a slice: the box around the head, the darkest voxel black and the brightest white."""
+    from swin_umamba_nnunet.evaluation.overlay import View
+
     box = _box(one.image > 0)
-    image = one.image[box]
-    layers = (
-        (f"image, MNI z = {one.z_mm:.0f} mm", None),
-        ("truth", one.truth[box]),
-        ("prediction", one.prediction[box]),
-        ("wrong voxels", None),
-    )
-    for axes, (title, labels) in zip(row, layers):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=max(float(image.max()), 1e-6))
-        axes.set_title(title, fontsize=10)
-        axes.set_axis_off()
-        if labels is not None:
-            for label, colour in _COLOURS.items():
-                axes.imshow(_painted(labels == label, colour))
-    row[3].imshow(_painted(one.truth[box] != one.prediction[box], _WRONG))
+    image, truth, prediction = one.image[box], one.truth[box], one.prediction[box]
+    brightness = image / max(float(image.max()), 1e-6)
+    return View((), brightness, truth, prediction, np.zeros(truth.shape, bool), aspect=1.0, edges=("R", "A"))
+
+
+def _draw_slice(row: "list[Axes]", one: Slice, view: "View", dice: dict[int, float]) -> None:
+    from swin_umamba_nnunet.evaluation.overlay import PANELS, draw_panel
+
+    for axes, name in zip(row, PANELS):
+        draw_panel(axes, name, view, _CLASSES)
+    row[0].set_title(f"image, MNI z = {one.z_mm:.0f} mm", fontsize=8, pad=2)
     scores = "\n".join(f"Dice {CLASSES[label]}: {value:.3f}" for label, value in dice.items())
     row[0].text(-0.03, 0.5, f"{one.case}\n{scores}", transform=row[0].transAxes, ha="right", va="center", fontsize=10)
 
@@ -105,20 +107,6 @@ def _box(mask: np.ndarray, margin: int = 6) -> tuple[slice, slice]:
     ranges = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     rows, columns = (slice(max(int(r[0]) - margin, 0), int(r[-1]) + margin + 1) for r in ranges)
     return rows, columns
-
-
-def _painted(mask: np.ndarray, colour: str) -> np.ndarray:
-    """(H, W) bool -> (H, W, 4), transparent where False."""
-    from matplotlib.colors import to_rgba
-
-    return mask[..., None] * np.array(to_rgba(colour, 0.75))
-
-
-def _legend(figure) -> None:
-    from matplotlib.patches import Patch
-
-    patches = [Patch(color=colour, label=CLASSES[label]) for label, colour in _COLOURS.items()]
-    figure.legend(handles=[*patches, Patch(color=_WRONG, label="wrong")], loc="outside lower center", ncols=3)
 
 
 def _draw_curve(axes: "Axes", curve: Curve) -> None:

@@ -1,0 +1,181 @@
+"""Pictures of image, ground truth, prediction and their differences, for one case or for many on a sheet.
+
+    look = look_at(case, {"liver": (1,), "kidney": (2, 3)})
+    draw_case(look, {"liver": (1,), "kidney": (2, 3)}, Path("case_01.png"))
+
+Every number in them is Dice = 2 |A and B| / (|A| + |B|) of one class: of all voxels of the case, or of one slice where
+it says so.  A class that is in neither mask has none, shown as a dash, and the means leave it out.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten, wrap
+
+from matplotlib.figure import Figure
+
+from swin_umamba_nnunet.evaluation._pictures import (
+    PANELS,
+    draw_panel,
+    kinds_of_error,
+    legend_handles,
+    save_figure,
+)
+from swin_umamba_nnunet.evaluation._slices import PLANES, SLICES
+from swin_umamba_nnunet.evaluation._views import Case, Classes, Look, View, look_at
+
+__all__ = [
+    "PANELS",
+    "PLANES",
+    "SLICES",
+    "Case",
+    "Classes",
+    "Look",
+    "View",
+    "draw_case",
+    "draw_panel",
+    "draw_sheet",
+    "kinds_of_error",
+    "legend_handles",
+    "look_at",
+    "save_figure",
+]
+
+CONVENTION = (
+    "Dice = 2|A∩B| / (|A|+|B|), of all {elements} of the case{slices}; a class that is in neither mask has none (–) "
+    "and is left out of means"
+)
+
+# Inches.  A panel is as large as its share of the page allows; text takes the rest.
+_MARGIN, _GAP, _TITLE = 0.12, 0.08, 0.2
+_LINE, _CHARACTERS_PER_INCH = 0.165, 14.5  # of text, 8 points
+_NARROWEST = 6.0
+_CASE_PANEL, _SHEET_PANEL = 3.0, 1.9  # side of a square panel
+_CAPTION_WIDTH = 1.75
+_WIDE = 2.2  # width over height from which on the panels stand two by two
+
+
+def draw_case(look: Look, classes: Classes, path: Path) -> None:
+    """Write the picture of one case: a row per slice, below them the classes with their Dice.
+
+    Args:
+        look: from `look_at`.
+        classes: as given to `look_at`; the order decides colours and line styles.
+        path: PNG to write, replaced as a whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    title = look.name + (f":  mean Dice {_number(look.mean_dice)} over classes" if len(classes) > 1 else "")
+    entries = [f"{name}  {_number(look.dice[name])}" for name in classes]
+    _draw([(view, _caption(view)) for view in look.views], classes, title, entries, path, _CASE_PANEL)
+
+
+def draw_sheet(looks: Sequence[Look], classes: Classes, path: Path, title: str) -> None:
+    """Write one picture of many cases: a row per slice, its case and scores at the left.
+
+    Args:
+        looks: from `look_at`, in the order of the rows.
+        classes: as given to `look_at`.
+        path: PNG to write, replaced as a whole.
+        title: of the sheet.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    rows = [
+        (view, [*wrap(look.name, 22), *_caption(view), *(_scores(look, classes) if i == 0 else [])])
+        for look in looks
+        for i, view in enumerate(look.views)
+    ]
+    _draw(rows, classes, title, list(classes), path, _SHEET_PANEL)
+
+
+def _caption(view: View) -> list[str]:
+    return [line for item in view.caption for line in wrap(item, 24)]
+
+
+def _scores(look: Look, classes: Classes, most: int = 4) -> list[str]:
+    """Mean Dice of a case, and the classes' own: all if few, else the worst."""
+    defined = sorted((name for name in classes if not math.isnan(look.dice[name])), key=lambda name: look.dice[name])
+    shown = list(classes) if len(classes) <= most else defined[:most]
+    lines = [f"{shorten(name, 18, placeholder='…')}  {_number(look.dice[name])}" for name in shown]
+    if len(classes) == 1:
+        return [f"case: Dice {_number(look.mean_dice)}"]
+    heading = f"case: mean Dice {_number(look.mean_dice)}"
+    return [heading, *(["worst:"] if len(defined) > most and len(classes) > most else []), *lines]
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _draw(
+    rows: Sequence[tuple[View, Sequence[str]]],
+    classes: Classes,
+    title: str,
+    entries: Sequence[str],
+    path: Path,
+    side: float,
+) -> None:
+    """Lay out and write a page; all measures are inches from its upper left corner."""
+    ratios = [view.truth.shape[1] / (view.truth.shape[0] * view.aspect) for view, _ in rows]
+    columns = 2 if min(ratios) > _WIDE else len(PANELS)
+    lines = len(PANELS) // columns  # of panels in a row of the page
+    sizes = [_panel_size(ratio, side, columns) for ratio in ratios]
+    heights = [max(lines * (size[1] + _TITLE), _TITLE + len(text) * _LINE) for size, (_, text) in zip(sizes, rows)]
+    caption = _CAPTION_WIDTH if any(text for _, text in rows) else 0.0
+    panel_width = max(width for width, _ in sizes)
+    content = caption + columns * (panel_width + _GAP) - _GAP
+    page_width = max(content + 2 * _MARGIN, _NARROWEST)
+    convention = wrap(_convention(rows), int(page_width * _CHARACTERS_PER_INCH * 8 / 7))
+    errors = kinds_of_error([view for view, _ in rows], classes)
+    legend_columns, legend_height = _legend_size([*(f"99 {entry}" for entry in entries), *errors], page_width)
+    top = _MARGIN + _TITLE + len(convention) * _LINE
+    page_height = top + sum(heights) + len(heights) * _GAP + legend_height + _MARGIN
+
+    figure = Figure(figsize=(page_width, page_height), facecolor="white")
+    _write(figure, _MARGIN, _MARGIN, title[: int(page_width * _CHARACTERS_PER_INCH * 0.7)], fontsize=10, weight="bold")
+    _write(figure, _MARGIN, _MARGIN + _TITLE, "\n".join(convention), fontsize=7, color="0.35", linespacing=1.3)
+    left = _MARGIN if caption else (page_width - content) / 2
+    for (view, text), (width, height), row_height in zip(rows, sizes, heights):
+        _write(figure, _MARGIN, top + _TITLE, "\n".join(text), fontsize=8, linespacing=1.35)
+        for i, name in enumerate(PANELS):
+            x = left + caption + i % columns * (panel_width + _GAP) + (panel_width - width) / 2
+            y = top + i // columns * (height + _TITLE) + _TITLE + height  # of the lower edge
+            axes = figure.add_axes((x / page_width, 1 - y / page_height, width / page_width, height / page_height))
+            draw_panel(axes, name, view, classes)
+        top += row_height + _GAP
+    handles = legend_handles(entries, errors)
+    legend = figure.legend(
+        handles=handles, loc="lower center", ncols=legend_columns, fontsize=8, frameon=False, handlelength=3.2
+    )
+    for written in legend.get_texts():
+        written.set_parse_math(False)
+    save_figure(figure, path)
+
+
+def _convention(rows: Sequence[tuple[View, Sequence[str]]]) -> str:
+    sliced = any(view.caption for view, _ in rows)
+    of_slice = "; of a slice: the mean over the classes in it" if sliced else ""
+    return CONVENTION.format(elements="voxels" if sliced else "pixels", slices=of_slice)
+
+
+def _panel_size(ratio: float, side: float, columns: int) -> tuple[float, float]:
+    """Width and height of a panel of this width over height: of equal area, within bounds."""
+    bound = 1.7 * side * (1 if columns == len(PANELS) else 1.4)
+    width, height = side * math.sqrt(ratio), side / math.sqrt(ratio)
+    scale = min(1.0, bound / width, bound / height)
+    return max(width * scale, 0.3), max(height * scale, 0.3)
+
+
+def _legend_size(labels: Sequence[str], width: float) -> tuple[int, float]:
+    """Columns of the legend, and its height in inches."""
+    columns = max(1, min(len(labels), int(width / (0.075 * max(map(len, labels)) + 0.75))))
+    return columns, math.ceil(len(labels) / columns) * 0.17 + 0.22
+
+
+def _write(figure: Figure, x: float, y: float, text: str, **settings) -> None:
+    """Text with its upper left corner at (x, y) inches from the page's."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, 1 - y / height, text, ha="left", va="top", parse_math=False, **settings)

@@ -1,0 +1,237 @@
+"""`swin-umamba overlay` on small folders of every kind, and on broken ones."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from skimage import io
+
+from swin_umamba_nnunet import cli
+from swin_umamba_nnunet.cli import overlay
+from swin_umamba_nnunet.evaluation import _slices
+
+LABELS = {"background": 0, "lesion": 1, "vessel": 2}
+
+
+def squares(shape=(30, 40)):
+    labels = np.zeros(shape, np.uint8)
+    labels[..., 4:20, 5:15] = 1
+    labels[..., 10:22, 20:30] = 2
+    return labels
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three RGB images with label files; the predictions are shifted by 0, 1 and 2 pixels."""
+    for name in ("images", "truth", "pred"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        io.imsave(tmp_path / f"images/case_{i}_0000.png", image, check_contrast=False)
+        io.imsave(tmp_path / f"truth/case_{i}.png", squares(), check_contrast=False)
+        io.imsave(tmp_path / f"pred/case_{i}.png", np.roll(squares(), i, axis=1), check_contrast=False)
+    (tmp_path / "pred/dataset.json").write_text(json.dumps({"labels": LABELS}))
+    return tmp_path
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """A volume of two channels stored in RAS, anisotropic."""
+    for name in ("images", "truth", "pred"):
+        (tmp_path / name).mkdir()
+    affine = np.diag((1.0, 1.0, 4.0, 1.0))
+    rng = np.random.default_rng(0)
+    for channel in range(2):
+        values = rng.normal(size=(40, 30, 6)) if channel == 0 else np.full((40, 30, 6), 5.0)
+        nibabel.Nifti1Image(values, affine).to_filename(tmp_path / f"images/vol_{channel:04d}.nii.gz")
+    truth = np.moveaxis(squares((6, 30, 40)), (0, 1, 2), (2, 1, 0))
+    prediction = truth.copy()
+    prediction[..., 4] = 0
+    prediction[10:, :, 3] = 0
+    nibabel.Nifti1Image(truth, affine).to_filename(tmp_path / "truth/vol.nii.gz")
+    nibabel.Nifti1Image(prediction, affine).to_filename(tmp_path / "pred/vol.nii.gz")
+    return tmp_path
+
+
+def run(folder, *more):
+    return cli.main(["overlay", "-i", f"{folder}/images", "-gt", f"{folder}/truth", "-pred", f"{folder}/pred",
+                     *map(str, more)])  # fmt: skip
+
+
+def refused(capsys, folder, *more):
+    assert run(folder, *more) == 2
+    captured = capsys.readouterr().err
+    lines = [line for line in captured.splitlines() if line.startswith("swin-umamba overlay")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def written(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_picture_per_case(pictures, capsys):
+    assert run(pictures) == 0
+    assert written(pictures / "pred/overlay") == ["case_0.png", "case_1.png", "case_2.png"]
+    text = capsys.readouterr().out
+    assert "3 pictures" in text
+    # one pixel of 10 in both classes; 2 of 10
+    assert "case_2 0.800, case_1 0.900, case_0 1.000" in text
+
+
+def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, monkeypatch):
+    from swin_umamba_nnunet.evaluation import overlay as drawing
+
+    seen = []
+    monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: seen.append((dict(classes), dict(look.dice))))
+    assert run(pictures, "--cases", "case_1") == 0
+    assert seen == [({"lesion": (1,), "vessel": (2,)}, {"lesion": 0.9, "vessel": 0.9})]
+
+
+@pytest.mark.parametrize("wanted", ["42", "Dataset042_Test"])
+def test_the_names_of_a_dataset_nnunet_knows(pictures, monkeypatch, wanted):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    monkeypatch.setenv("nnUNet_raw", str(pictures / "raw"))
+    (pictures / "raw/Dataset042_Test").mkdir(parents=True)
+    (pictures / "raw/Dataset042_Test/dataset.json").write_text(json.dumps({"labels": LABELS}))
+    assert run(pictures, "--dataset", wanted, "-o", pictures / "out") == 0
+    assert len(written(pictures / "out")) == 3
+
+
+def test_a_dataset_nnunet_does_not_know(pictures, monkeypatch, capsys):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.delenv(name, raising=False)
+    assert "that environment variable is not set" in refused(capsys, pictures, "--dataset", "42")
+    monkeypatch.setenv("nnUNet_raw", str(pictures))
+    assert "no Dataset042_*/dataset.json in" in refused(capsys, pictures, "--dataset", "42")
+
+
+def test_without_a_dataset_json_every_label_found_is_a_class(pictures, capsys):
+    (pictures / "pred/dataset.json").unlink()
+    assert run(pictures, "--cases", "case_0") == 0
+    assert "every label found" in capsys.readouterr().out
+
+
+def test_a_sheet_in_pages(pictures, monkeypatch):
+    monkeypatch.setattr(overlay, "_ROWS_PER_SHEET", 2)
+    assert run(pictures, "--sheet") == 0
+    assert written(pictures / "pred/overlay") == ["sheet_01.png", "sheet_02.png"]
+
+
+def test_the_slices_of_a_volume(volumes, monkeypatch):
+    from swin_umamba_nnunet.evaluation import overlay as drawing
+
+    looks = []
+    monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: looks.append(look))
+    assert run(volumes, "--labels", "lesion=1", "vessel=2") == 0
+    views = looks[0].views
+    assert [view.caption[:2] for view in views] == [
+        ("best and median slice", "axial slice 1 of 6"), ("worst slice", "axial slice 5 of 6")
+    ]  # fmt: skip
+    assert [view.aspect for view in views] == [1.0] * 2
+    assert views[0].truth[29 - 4, 39 - 5] == 1  # stored in RAS: the first voxel is at the left, back and bottom
+    assert run(volumes, "--labels", "lesion=1", "--plane", "sagittal", "--slices", "worst", "--channel", "1") == 0
+    (view,) = looks[1].views
+    assert view.caption[0] == "worst slice"
+    assert view.aspect == 4.0
+    assert len(np.unique(view.image)) == 1
+
+
+def test_a_channel_that_is_not_there(volumes, capsys):
+    assert "asked for channel 2; expected one of 0 to 1" in refused(capsys, volumes, "--labels", "1", "--channel", "2")
+    assert "expected 0 or more" in refused(capsys, volumes, "--labels", "1", "--channel", "-1")
+
+
+def test_regions_and_the_ignore_label(pictures, capsys):
+    labels = {"background": 0, "all": [1, 2], "vessel": 2, "ignore": 3}
+    (pictures / "pred/dataset.json").write_text(json.dumps({"labels": labels, "regions_class_order": [1, 2]}))
+    truth = squares()
+    truth[:, 15:] = 3
+    io.imsave(pictures / "truth/case_1.png", truth, check_contrast=False)
+    assert run(pictures, "--cases", "case_1") == 0
+    # 10 columns of truth, of which the prediction has 9; its tenth lies where nothing is scored
+    assert f"case_1 {2 * 9 / 19:.3f}" in capsys.readouterr().out
+
+
+def test_a_missing_image(pictures, capsys):
+    (pictures / "images/case_1_0000.png").unlink()
+    assert "no image of the case case_1; expected case_1_0000" in refused(capsys, pictures)
+    assert not (pictures / "pred/overlay").exists()
+
+
+def test_an_image_without_the_channel_in_its_name(pictures):
+    (pictures / "images/case_1_0000.png").rename(pictures / "images/case_1.png")
+    assert run(pictures) == 0
+
+
+def test_an_image_of_another_shape(pictures, capsys):
+    io.imsave(pictures / "images/case_0_0000.png", np.zeros((31, 40, 3), np.uint8), check_contrast=False)
+    assert "(1, 31, 40) and the labels (1, 30, 40)" in refused(capsys, pictures)
+
+
+def test_a_broken_image(pictures, capsys):
+    (pictures / "images/case_0_0000.png").write_bytes(b"no image")
+    message = refused(capsys, pictures)
+    assert "case_0_0000.png cannot be read as an image" in message
+
+
+def test_an_image_that_is_cut_off(volumes, capsys):
+    image = volumes / "images/vol_0000.nii.gz"
+    image.write_bytes(image.read_bytes()[:-2000])
+    assert "vol_0000.nii.gz cannot be read as an image" in refused(capsys, volumes, "--labels", "1")
+
+
+def test_a_reader_that_reorients_shows_the_same(volumes, monkeypatch):
+    from swin_umamba_nnunet.evaluation import overlay as drawing
+
+    shown = []
+    monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: shown.append(look.views[0]))
+    for reader in ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"):
+        content = {"labels": LABELS, "overwrite_image_reader_writer": reader}
+        (volumes / "pred/dataset.json").write_text(json.dumps(content))
+        assert run(volumes) == 0
+    for view in shown[1:]:
+        np.testing.assert_array_equal(view.truth, shown[0].truth)
+        np.testing.assert_allclose(view.image, shown[0].image, atol=1e-5)
+
+
+def test_a_missing_prediction(pictures, capsys):
+    (pictures / "pred/case_1.png").unlink()
+    assert "case_1" in refused(capsys, pictures)
+    assert run(pictures, "--allow-missing") == 0
+    assert written(pictures / "pred/overlay") == ["case_0.png", "case_2.png"]
+
+
+def test_an_unknown_case_gets_the_nearest_name(pictures, capsys):
+    assert "no case case_11 in common; did you mean case_1?" in refused(capsys, pictures, "--cases", "case_11")
+
+
+def test_a_label_the_dataset_does_not_have(pictures, capsys):
+    io.imsave(pictures / "pred/case_0.png", squares() * 3, check_contrast=False)
+    message = refused(capsys, pictures)
+    assert "case_0.png holds the label 3" in message
+    assert "names 0, 1, 2" in message
+
+
+def test_an_output_that_is_a_file(pictures, capsys):
+    (pictures / "out").touch()
+    assert "out cannot be read or written" in refused(capsys, pictures, "-o", pictures / "out")
+
+
+def test_sixteen_bit_and_transparent_colours(pictures):
+    from swin_umamba_nnunet.evaluation.images import read_image
+
+    values = np.full((30, 40, 3), 65535, np.uint16)
+    io.imsave(pictures / "images/deep.tif", values, check_contrast=False)
+    io.imsave(pictures / "images/clear.png", np.full((30, 40, 4), 200, np.uint8), check_contrast=False)
+    assert np.unique(read_image([pictures / "images/deep.tif"]).array) == pytest.approx([255])
+    clear = read_image([pictures / "images/clear.png"]).array
+    assert clear.shape == (1, 30, 40, 3)
+    assert np.unique(clear) == 200
+
+
+def test_the_names_offered_are_those_that_can_be_drawn():
+    assert overlay._SLICES == _slices.SLICES
+    assert overlay._PLANES == _slices.PLANES
