@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_umamba_nnunet.benchmark.cost_count import CONVENTION, MultiplyAddCounter
 from swin_umamba_nnunet.benchmark.cost_parts import HEADS, PartTracker, part_of
+from swin_umamba_nnunet.networks import set_backend
 
 MEMORY_CONVENTION = (
     "Activation memory is what autograd keeps for the backward pass, in float32 (tensors that share memory counted "
@@ -160,10 +161,8 @@ def _without_contents(network: nn.Module) -> nn.Module:
     for p in network.parameters():
         replacements[id(p)] = nn.Parameter(replacements[id(p)], p.requires_grad)
     network = copy.deepcopy(network, replacements)  # finds each tensor already copied
-    for module in network.modules():
-        if hasattr(module, "backend"):
-            module.backend = _BACKEND
-    decoder = getattr(network, "decoder", None)
+    set_backend(network, _BACKEND)
+    decoder: Any = getattr(network, "decoder", None)
     if hasattr(decoder, "deep_supervision"):
         decoder.deep_supervision = True
     return network

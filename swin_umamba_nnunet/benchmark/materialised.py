@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from swin_umamba_nnunet.ops._reference import _to_image, _to_sequence
+from swin_umamba_nnunet.ops._reference import to_image, to_sequence
 from swin_umamba_nnunet.ops._scan import scan
 from swin_umamba_nnunet.ops._select import resolve_backend
 
@@ -30,7 +30,7 @@ def materialised_2d(
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
     chosen = resolve_backend(backend, x.device.type)
-    rows = torch.stack([_to_sequence(x, k) for k in range(directions)])  # (K, b, L, D)
+    rows = torch.stack([to_sequence(x, k) for k in range(directions)])  # (K, b, L, D)
     projected = torch.einsum("kbld,kcd->kblc", rows, x_proj_weight)
     low_rank, B, C = projected.split((rank, states, states), dim=-1)
     dt = torch.einsum("kblr,kdr->kbld", low_rank, dt_projs_weight)
@@ -44,7 +44,7 @@ def materialised_2d(
             rows[k][:, None], dt[one][:, :, None], B[k][:, None, :, None], C[k][:, None, :, None], A[one], Ds[one],
             dt_projs_bias[one], True, chosen,
         )  # fmt: skip
-        result = result + _to_image(y[:, 0], k, x)
+        result = result + to_image(y[:, 0], k, x)
     return result.to(out_dtype or x.dtype)
 
 

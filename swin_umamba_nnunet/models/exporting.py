@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import load_predictor
+from swin_umamba_nnunet.networks import set_backend
 from swin_umamba_nnunet.pretrained.files import sha256_of
 
 FORMATS = {"torch": "network.pt2", "onnx": "network.onnx"}
@@ -73,7 +74,7 @@ def export_model(
     patch = torch.randn(1, _channels(predictor), *predictor.configuration_manager.patch_size)
     with torch.no_grad():
         expected = network(patch)
-    make_portable(network)
+    set_backend(network, "portable")
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -93,13 +94,6 @@ def export_model(
         shutil.rmtree(unfinished, ignore_errors=True)
     files = {name: target / FORMATS[name] for name in formats}
     return Export(target, files, tuple(patch.shape), differences)
-
-
-def make_portable(network: nn.Module) -> None:
-    """Switch every scan of a network to ordinary tensor operations, in place; the numbers stay the same."""
-    for module in network.modules():
-        if hasattr(module, "backend"):
-            module.backend = "portable"
 
 
 def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 `network.decoder.deep_supervision = True` turns the result into a list, finest head first.
 """
 
+from swin_umamba_nnunet.networks._base import set_backend
 from swin_umamba_nnunet.networks.swin_umamba import SwinUMamba
 from swin_umamba_nnunet.networks.swin_umamba_d import SwinUMambaD
 from swin_umamba_nnunet.networks.swin_umamba_v2 import SwinUMambaDV2, SwinUMambaV2
@@ -24,4 +25,5 @@ __all__ = [
     "VMUNet",
     "VSSMEncoder",
     "VSSMEncoderV2",
+    "set_backend",
 ]

@@ -99,6 +99,13 @@ class Recomputing(nn.Module):
         return block(*inputs)
 
 
+def set_backend(network: nn.Module, backend: str | None) -> None:
+    """Have every scan of a network run on `backend` (`swin_umamba_nnunet.ops.BACKENDS`, None chooses), in place."""
+    for part in network.modules():
+        if hasattr(part, "backend"):
+            part.backend = backend  # type: ignore[assignment]
+
+
 def segment(heads: Iterable[nn.Module], maps: Iterable[Tensor], deep_supervision: bool) -> Tensor | list[Tensor]:
     """Logits of each head on its map (both coarsest first), finest first; the finest alone without deep supervision."""
     pairs = list(zip(heads, maps))[::-1]

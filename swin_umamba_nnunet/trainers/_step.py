@@ -142,7 +142,8 @@ class GuardedStep:
     @torch.no_grad()
     def _first_bad_layer(self, data: Tensor) -> str | None:
         """Name of the module that first returns something not finite; None if that does not happen a second time."""
-        network, found = unwrap(self.network), []
+        network = unwrap(self.network)
+        found: list[str] = []
         if not torch.isfinite(data).all():
             return "none of the network's, the image itself is not finite"
 
