@@ -22,7 +22,6 @@ CASES = {
     "pretrained": ("nnUNetTrainerSwinUMambaD", {"num_epochs": 4, "frozen_epochs": 2}),
     "scratch": ("nnUNetTrainerSwinUMambaDScratch", {"num_epochs": 4}),
 }
-EPOCHS = range(4)
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="this PyTorch build has no gloo")
 
@@ -37,8 +36,13 @@ def batch_of(trainer, epoch: int, part: slice) -> dict:
     return {"data": data[part], "target": target}
 
 
-def train(case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None) -> dict:
-    """Four epochs of one step; stopped and continued from its checkpoint before epoch `resume_at`."""
+def train(
+    case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None, start: Path | None
+) -> dict:
+    """Four epochs of one step; stopped and continued from its checkpoint before epoch `resume_at`.
+
+    With `start`, a checkpoint of another training, only the epochs that are left of it.
+    """
     from torch.nn.parallel import DistributedDataParallel
     from torch.optim import AdamW
 
@@ -70,8 +74,10 @@ def train(case: str, rank: int, world: int, folder: Path, compiled: bool, resume
         return trainer
 
     trainer, losses = new(), []
+    if start is not None:
+        trainer.load_checkpoint(str(start))
     part = slice(4 * rank // world, 4 * (rank + 1) // world)
-    for epoch in EPOCHS:
+    for epoch in range(trainer.current_epoch, 4):
         if epoch == resume_at:
             checkpoint = folder / f"{case}.pth"
             trainer.current_epoch = epoch - 1
@@ -89,17 +95,21 @@ def train(case: str, rank: int, world: int, folder: Path, compiled: bool, resume
     return {"losses": losses}
 
 
-def main(case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None) -> None:
+def main(
+    case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None, start: Path | None
+) -> None:
     if world > 1:
         store = distributed.FileStore(str(folder / "store"), world)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    result = train(case, rank, world, folder, compiled, resume_at)
+    result = train(case, rank, world, folder, compiled, resume_at, start)
     (folder / f"result_{world}_{rank}.pickle").write_bytes(pickle.dumps(result))
     if world > 1:
         distributed.destroy_process_group()
 
 
-def run(case: str, world: int, folder: Path, compiled: bool = False, resume_at: int | None = None) -> list[dict]:
+def run(
+    case: str, world: int, folder: Path, compiled: bool = False, resume_at: int | None = None, start: Path | None = None
+) -> list[dict]:
     """What every rank returned."""
     folder.mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -109,7 +119,7 @@ def run(case: str, world: int, folder: Path, compiled: bool = False, resume_at: 
     data = folder / "nnUNet_preprocessed" / "Dataset902_None" / "nnUNetPlans_2d"
     data.mkdir(parents=True)
     (data / "case.b2nd").touch()
-    arguments = [case, str(world), str(folder), str(int(compiled)), str(resume_at)]
+    arguments = [case, str(world), str(folder), str(int(compiled)), str(resume_at), str(start)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.trainers.test_two_processes", str(rank), *arguments], cwd=ROOT, env=variables,
@@ -150,6 +160,9 @@ def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_pa
     both = run(case, 2, tmp_path, compiled, resume_at)
     # Cross-entropy is a mean over patches; nnU-Net's Dice gathers the sums of all processes itself.
     mean = [sum(losses) / 2 for losses in zip(*(result["losses"] for result in both))]
+    if resume_at == 1:  # what two processes left, one continues
+        (rest,) = run(case, 1, tmp_path / "later", start=tmp_path / f"{case}.pth")
+        assert rest["losses"] == pytest.approx(losses_alone[resume_at:], rel=2e-3)
     assert mean == pytest.approx(losses_alone, rel=2e-3)
     two = checkpoint_of(tmp_path, 2)
     assert list(one["network_weights"]) == list(two["network_weights"])
@@ -170,5 +183,8 @@ def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_pa
 
 
 if __name__ == "__main__":
-    _rank, _case, _world, _folder, _compiled, _epoch = sys.argv[1:]
-    main(_case, int(_rank), int(_world), Path(_folder), bool(int(_compiled)), int(_epoch) if _epoch != "None" else None)
+    _rank, _case, _world, _folder, _compiled, _epoch, _start = sys.argv[1:]
+    main(
+        _case, int(_rank), int(_world), Path(_folder), bool(int(_compiled)), int(_epoch) if _epoch != "None" else None,
+        Path(_start) if _start != "None" else None,
+    )  # fmt: skip

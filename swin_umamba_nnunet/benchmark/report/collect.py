@@ -1,0 +1,201 @@
+"""What a benchmark's folder holds, read without running or importing anything of it."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from swin_umamba_nnunet.benchmark.matrix.errors import MatrixError
+from swin_umamba_nnunet.benchmark.matrix.files import read_json
+from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
+from swin_umamba_nnunet.evaluation.output import METRICS_FILE
+from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE
+
+CONVENTION = "plain"  # whose values are reported
+# Elements and objects that were counted: the scores come from them, they are none.
+COUNTS = ("TP", "FP", "FN", "TN")
+SCORE_COLUMNS = ("row", "fold", "seed", "case", "class", "metric", "value", "unit", "detail")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the tables: a trainer with its plans and configuration.
+
+    Attributes:
+        key: "TRAINER__PLANS__CONFIGURATION", the name of nnU-Net's folder.
+        label: what it is called in the report.
+        trainer, plans, configuration: as nnU-Net's commands take them.
+        weights: name of the ImageNet weights it starts from, "" for random ones.
+        weights_sha256: of that file, "" where unknown.
+    """
+
+    key: str
+    label: str
+    trainer: str
+    plans: str
+    configuration: str
+    weights: str = ""
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training with its prediction and scores, or what is there of it.
+
+    Attributes:
+        folder: of the cell.
+        dataset: full name.
+        row: whose it is.
+        fold, seed: as in the configuration.
+        record: cell.json; {} if the cell never began.
+        scores: a line per case, class and metric (`SCORE_COLUMNS`); empty unless the cell is done.
+        problem: why it has no scores, "" if it has.
+    """
+
+    folder: Path
+    dataset: str
+    row: Row
+    fold: str
+    seed: int
+    record: Mapping[str, Any]
+    scores: pd.DataFrame
+    problem: str
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.dataset}, {self.row.label}, fold {self.fold}, seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it has scores."""
+        return not self.problem
+
+    @property
+    def scored_on(self) -> str:
+        """Which cases were predicted."""
+        default = "test set" if self.fold == "all" else "validation cases of the fold"
+        return (self.record.get("inputs") or {}).get("scored_on", default)
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """A section of cell.json, {} where it is missing or null."""
+        return self.record.get(name) or {}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything the report is made of.
+
+    Attributes:
+        folder: of the benchmark.
+        content: benchmark.json.
+        rows: in the order of the configuration.
+        cells: those that the configuration names.
+        strays: names of cells that the folder holds besides, of an earlier configuration.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    cells: tuple[Cell, ...]
+    strays: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.content.get("config") or {}
+
+    @property
+    def findings(self) -> list[Mapping[str, Any]]:
+        """What the runner found about the fairness of the comparison."""
+        return list(self.content.get("findings") or [])
+
+
+def read_benchmark(folder: Path) -> Benchmark:
+    """Read a benchmark's folder.
+
+    Raises:
+        MatrixError: there is no benchmark, or its files are damaged.
+    """
+    content = read_json(folder / "benchmark.json")
+    if not isinstance(content, dict) or not content.get("cells"):
+        what = "no benchmark.json" if content is None else "a benchmark.json that names no cells"
+        raise MatrixError(f"{folder} has {what}; expected the folder that   swin-umamba benchmark run   writes to")
+    rows = {row.key: row for row in map(_row, content.get("rows") or content["config"]["trainers"])}
+    cells = [_cell(folder, name, rows) for name in content["cells"]]
+    there = {path.parent.relative_to(folder / "cells").as_posix() for path in folder.glob("cells/*/*/*/*/cell.json")}
+    return Benchmark(folder, content, tuple(rows.values()), tuple(cells), tuple(sorted(there - {*content["cells"]})))
+
+
+def _row(entry: Mapping[str, Any]) -> Row:
+    key = f"{entry['name']}__{entry['plans']}__{entry['configuration']}"
+    weights = entry.get("weights") or {}
+    return Row(
+        key, entry.get("label") or entry["name"], entry["name"], entry["plans"], entry["configuration"],
+        weights.get("name") or "", weights.get("sha256") or "",
+    )  # fmt: skip
+
+
+def _cell(folder: Path, name: str, rows: Mapping[str, Row]) -> Cell:
+    try:
+        dataset, key, fold, seed = name.split("/")
+        row, number = rows[key], int(seed.removeprefix("seed_"))
+    except (ValueError, KeyError):
+        raise MatrixError(
+            f"{folder / 'benchmark.json'} names the cell {name!r}; expected DATASET/ROW/fold_F/seed_S with one of its "
+            "own rows"
+        ) from None
+    here, fold = folder / "cells" / name, fold.removeprefix("fold_")
+    empty = pd.DataFrame(columns=SCORE_COLUMNS)
+    record = read_json(here / "cell.json") or {}
+    problem = _problem(record)
+    if problem:
+        return Cell(here, dataset, row, fold, number, record, empty, problem)
+    file = here / "evaluation" / METRICS_FILE
+    try:
+        scores = read_scores(file, row.label, fold, number)
+    except FileNotFoundError:
+        return Cell(here, dataset, row, fold, number, record, empty, f"its scores are missing ({file})")
+    return Cell(here, dataset, row, fold, number, record, scores, "" if len(scores) else "its metrics.csv is empty")
+
+
+def _problem(record: Mapping[str, Any]) -> str:
+    """Why a cell with this record has no scores."""
+    state = record.get("state")
+    if state == "done":
+        return ""
+    if state == "failed":
+        error = record.get("error") or {}
+        reason = error.get("reason") or f"{error.get('step', 'a step')} failed with exit code {error.get('exit_code')}"
+        return f"failed: {reason}"
+    if state == "running":
+        return f"not finished: it was at the step {record.get('step', 'train')!r} when this report was made"
+    return "interrupted: it goes on with the next run" if record.get("attempts") else "never started"
+
+
+def read_scores(path: Path, row: str, fold: str, seed: int) -> pd.DataFrame:
+    """The plain scores of a metrics.csv, with the cell's names in front.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        MatrixError: it is not a metrics.csv.
+    """
+    lines = []
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if not {*CSV_COLUMNS} <= {*(reader.fieldnames or ())}:
+            raise MatrixError(f"{path} has the columns {reader.fieldnames}; expected {', '.join(CSV_COLUMNS)}")
+        for number, line in enumerate(reader, 2):
+            convention, _, detail = line["convention"].partition(": ")
+            if convention != CONVENTION or line["class"] == WHOLE_IMAGE or line["metric"].split("@")[0] in COUNTS:
+                continue
+            try:
+                value = float(line["value"]) if line["value"] else math.nan
+            except ValueError:
+                raise MatrixError(f"{path}, line {number}: {line['value']!r} is no number; evaluate again") from None
+            names = (row, fold, seed, line["case"], line["class"], line["metric"])
+            lines.append((*names, value, line["unit"], detail))
+    return pd.DataFrame(lines, columns=SCORE_COLUMNS)

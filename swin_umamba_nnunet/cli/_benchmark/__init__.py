@@ -1,0 +1,1 @@
+"""What `swin-umamba benchmark` consists of."""

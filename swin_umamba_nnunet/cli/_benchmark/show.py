@@ -1,0 +1,144 @@
+"""What `swin-umamba benchmark run` prints."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from swin_umamba_nnunet.benchmark.matrix.commands import Task
+    from swin_umamba_nnunet.benchmark.matrix.estimates import Estimate
+    from swin_umamba_nnunet.benchmark.matrix.plan import Plan
+
+_SEVERITIES = {"flag": "Affects the comparison", "note": "Good to know", "suggestion": "A reader will ask for"}
+_BASES = {
+    "measured": "measured: a cell of this row has run",
+    "timed": "timed: a few iterations on made-up images, without loading data",
+    "counted": "counted: memory of weights, optimiser and activations in float32; mixed precision takes less",
+    "unknown": "unknown",
+}
+_SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def matrix(plan: "Plan", estimates: Mapping[str, "Estimate"]) -> str:
+    """The cells of a dry run with what they will take."""
+    from swin_umamba_nnunet.benchmark.matrix.status import clock
+
+    head = ("dataset", "row", "fold", "seed", "state", "epochs x iterations", "training", "memory", "by")
+    lines, total, unknown = [head], 0.0, 0
+    for task in plan.tasks:
+        cell, recipe = task.cell, plan.recipe(task)
+        guess = estimates[f"{cell.dataset} {cell.row.key}"]
+        state = _state(task)
+        if state != "done":
+            total += guess.seconds or 0.0
+            unknown += guess.seconds is None
+        lines.append((
+            cell.dataset, cell.row.label, str(cell.fold), str(cell.seed), state,
+            f"{recipe['epochs']} x {recipe['iterations_per_epoch']}",
+            clock(guess.seconds) if guess.seconds is not None else "?",
+            f"{guess.memory_bytes / 2**30:.1f} GiB" if guess.memory_bytes else "?", guess.basis,
+        ))  # fmt: skip
+    bases = sorted({guess.basis for guess in estimates.values()})
+    errors = sorted({f"not timed: {guess.error}" for guess in estimates.values() if guess.error})
+    also = f", and {unknown} cells of unknown time (try --time-iterations 10)" if unknown else ""
+    summary = f"{len(plan.tasks)} cells on {plan.device}: about {clock(total)} of training, one after another{also}"
+    return "\n".join(["", *_table(lines), "", summary, *(f"  {_BASES[basis]}" for basis in bases), *errors])
+
+
+def findings(found: Iterable[Mapping[str, Any]]) -> str:
+    """Findings by severity."""
+    found = list(found)
+    lines = []
+    for severity, title in _SEVERITIES.items():
+        texts = [item["text"] for item in found if item["severity"] == severity]
+        if texts:
+            lines += ["", f"{title}:", *(f"  - {text}" for text in texts)]
+    return "\n".join(lines)
+
+
+def changed(found: Mapping[str, Sequence[str]], rerun: bool) -> str:
+    """Cells whose inputs are not what they were."""
+    what = "run anew" if rerun else "left as they are; --rerun-changed deletes and runs them anew"
+    lines = [f"\nInputs of {len(found)} cells have changed since they ran ({what}):"]
+    for name, changes in found.items():
+        lines += [f"  {name}", *(f"      {change}" for change in changes)]
+    return "\n".join(lines)
+
+
+def failure(task: "Task", outcome: str) -> str:
+    """What went wrong in a cell, with the end of its log."""
+    record = task.cell.read()
+    error = record.get("error")
+    if outcome != "failed" or not error:
+        return f"\n{task.cell.name}: {outcome}"
+    log = "\n".join(f"    {line}" for line in error["log_tail"].splitlines())
+    return f"\n{task.cell.name}: {error['reason']}; the end of {task.cell.log(error['step'])}:\n{log}"
+
+
+class Progress:
+    """Lines about starts and ends, and in a terminal a bar over all epochs."""
+
+    def __init__(self, tasks: Sequence["Task"]) -> None:
+        self._tasks = list(tasks)
+        self._lock = threading.Lock()
+        self._running: dict[str, tuple[Task, float]] = {}
+        self._ended = 0
+        self._looked = 0.0
+        self._total = sum(task.epochs or 0 for task in self._tasks)
+        self._bar: tqdm = tqdm(total=self._total, initial=self._trained(), unit="epoch",
+                               disable=not sys.stderr.isatty(), smoothing=0.05)  # fmt: skip
+
+    def hear(self, event: str, task: "Task", outcome: str) -> None:
+        """A cell begins or ends; called from its thread."""
+        from swin_umamba_nnunet.benchmark.matrix.status import clock
+
+        with self._lock:
+            if event == "start":
+                self._running[task.cell.name] = (task, time.monotonic())
+                return
+            _, began = self._running.pop(task.cell.name)
+            self._ended += 1
+            said = {"busy": "is run by another process"}.get(outcome, outcome)
+            took = time.monotonic() - began
+            line = f"[{self._ended}/{len(self._tasks)}] {task.cell.name}: {said} ({clock(took)})"
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def tick(self) -> None:
+        """Bring the bar up to date, now and then."""
+        if self._bar.disable or time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = time.monotonic()
+        with self._lock:
+            running = [task for task, _ in self._running.values()]
+        self._bar.n = self._trained()
+        labels = [f"{task.cell.row.label} {task.cell.read().get('step', '')}" for task in running]
+        self._bar.set_postfix_str(", ".join(labels), refresh=False)
+        self._bar.refresh()
+
+    def _trained(self) -> int:
+        """Epochs of all cells so far."""
+        from swin_umamba_nnunet.benchmark.matrix.files import read_json
+
+        return min(self._total, sum((read_json(task.cell.measured) or {}).get("epoch", 0) for task in self._tasks))
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+
+
+def _state(task: "Task") -> str:
+    from swin_umamba_nnunet.benchmark.matrix.runner import changes, is_done
+
+    if changes(task):
+        return "changed"
+    return "done" if task.cases and is_done(task) else "resume" if task.cell.read().get("attempts") else "waiting"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines]

@@ -1,0 +1,226 @@
+"""The whole loop through the real commands: cells of one epoch, a failing one, a killed one, and what a seed fixes.
+
+One dataset is preprocessed once; trainers are tiny.  Everything runs as a user would run it, in processes of its own.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import synthetic_dataset as dataset
+from tests.installed import ROOT
+
+pytestmark = pytest.mark.slow
+
+TRAINERS = '''
+import os
+import time
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch
+
+
+class Ours(nnUNetTrainerSwinUMambaDScratch):
+    """A small network of this package."""
+
+    network_settings = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
+    num_epochs = 1
+    num_iterations_per_epoch = 2
+    num_val_iterations_per_epoch = 1
+
+
+class Stock(nnUNetTrainer):
+    """nnU-Net's network; cannot begin while the file beside this one says so."""
+
+    def __init__(self, plans, configuration, fold, dataset_json, device):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = self.num_iterations_per_epoch = self.num_val_iterations_per_epoch = 1
+
+    def on_train_start(self):
+        if os.path.exists(os.path.join(os.environ["nnUNet_raw"], "stock_is_broken")):
+            raise RuntimeError("the network has a hole")
+        super().on_train_start()
+
+
+class Slow(Ours):
+    """Epochs long enough to be killed in."""
+
+    num_epochs = 5
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        time.sleep(1.5)
+'''
+COMMON = 'output = "{output}"\ndatasets = [901]\ndevice = "cpu"\ncheckpoint_minutes = 0\n'
+CLI = (sys.executable, "-m", "swin_umamba_nnunet.cli", "benchmark")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """nnU-Net's folders with a preprocessed dataset, and a way to run commands in there."""
+
+    folder: Path
+    variables: dict[str, str]
+
+    def start(self, *command: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command, cwd=self.folder, env={**os.environ, **self.variables}, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *command: str) -> tuple[int, str, str]:
+        process = self.start(*command)
+        out, err = process.communicate(timeout=400)
+        return process.returncode, out, err
+
+    def cell(self, output: str, trainer: str, name: str = "cell.json", seed: int = 0) -> dict[str, Any]:
+        key = f"{trainer}__nnUNetPlans__2d/fold_0/seed_{seed}"
+        path = self.folder / output / "cells" / dataset.NAME / key / name
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def write_config(self, output: str, *trainers: str) -> str:
+        rows = "".join(f'[[trainers]]\nname = "{name}"\n' for name in trainers)
+        (self.folder / f"{output}.toml").write_text(COMMON.format(output=output) + rows)
+        return f"{output}.toml"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    folder = tmp_path_factory.mktemp("matrix")
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "own"):
+        (folder / name).mkdir()
+    (folder / "own" / "matrix_trainers.py").write_text(TRAINERS)
+    variables = {
+        "nnUNet_raw": str(folder / "nnUNet_raw"),
+        "nnUNet_preprocessed": str(folder / "nnUNet_preprocessed"),
+        "nnUNet_extTrainer": str(folder / "own"),
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "0",
+        "nnUNet_npp": "0",
+        "nnUNet_nps": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    bench = Bench(folder, variables)
+    dataset.write_raw_dataset(folder / "nnUNet_raw")
+    entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as run"
+    plan = Bench(folder, {**variables, "nnUNet_n_proc_DA": "1"})
+    code, _, err = plan.run(sys.executable, "-c", f"{entry}; run()", "-d", "901", "-c", "2d", "-np", "1", "-npfp", "1")
+    assert code == 0, err
+    plans = folder / "nnUNet_preprocessed" / dataset.NAME / "nnUNetPlans.json"
+    changed = json.loads(plans.read_text())
+    changed["configurations"]["2d"] |= {"patch_size": [40, 56], "batch_size": 2}  # a size that nnU-Net's network takes
+    plans.write_text(json.dumps(changed))
+    return bench
+
+
+@pytest.fixture(scope="module")
+def ran(bench) -> Bench:
+    """With two rows run: one fails at first, the other is done."""
+    config = bench.write_config("bench", "Stock", "Ours")
+    marker = bench.folder / "nnUNet_raw" / "stock_is_broken"
+    marker.touch()
+    code, out, err = bench.run(*CLI, "run", "--config", config)
+    assert code == 1, out + err
+    assert "1 failed, 1 done" in out
+    assert "RuntimeError: the network has a hole" in out  # the end of its log
+    assert bench.cell("bench", "Stock")["error"]["step"] == "train"
+    assert bench.cell("bench", "Ours")["state"] == "done"
+    marker.unlink()
+    return bench
+
+
+def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
+    before = ran.cell("bench", "Ours")
+    code, out, err = ran.run(*CLI, "run", "--config", "bench.toml")
+    assert code == 0, out + err
+    assert "2 done" in out
+    assert ran.cell("bench", "Ours") == before
+    stock = ran.cell("bench", "Stock")
+    assert (stock["state"], stock["attempts"], stock["error"]) == ("done", 2, None)
+    for trainer, epochs in (("Stock", 1), ("Ours", 1)):
+        record = ran.cell("bench", trainer)
+        assert record["training"]["epochs"] == epochs
+        assert record["training"]["seconds_per_epoch"] > 0
+        assert record["training"]["peak_memory_what"] == "process RSS"
+        assert record["prediction"]["cases"] == 1
+        assert record["cost"]["parameters"] > 0
+        assert len(record["curves"]["train_losses"]) == 1
+        metrics = ran.folder / "bench/cells" / dataset.NAME / f"{trainer}__nnUNetPlans__2d/fold_0/seed_0/evaluation"
+        assert (metrics / "metrics.csv").read_text().startswith("case,class,metric,value,unit,convention\ncase0,")
+        log = metrics.parent / "logs" / "train.log"
+        assert "nnU-Net's own validation is left out" in log.read_text()
+    assert not any((ran.folder / name).exists() for name in ("nnUNet_results",))
+    code, out, _ = ran.run(*CLI, "status", "bench")
+    assert code == 0
+    assert "2 cells: 2 done" in out
+
+
+def test_a_killed_run_is_continued(bench):
+    config = bench.write_config("killed", "Slow")
+
+    def epoch() -> int:
+        return bench.cell("killed", "Slow", "training.json").get("epoch", 0)
+
+    def kill_after(epochs: int, number: int) -> int:
+        # What a shell starts in the background ignores SIGINT, and so do its children: these tests' own, perhaps.
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        process = bench.start(*CLI, "run", "--config", config)
+        signal.signal(signal.SIGINT, before)
+        with process:
+            try:
+                end = time.monotonic() + 300
+                while epoch() < epochs:
+                    assert process.poll() is None, process.communicate()
+                    assert time.monotonic() < end
+                    time.sleep(0.1)
+                process.send_signal(number)
+                process.communicate(timeout=100)
+            finally:
+                process.kill()
+        return process.returncode
+
+    assert kill_after(1, signal.SIGINT) == 130
+    record = bench.cell("killed", "Slow")
+    assert (record["state"], record["interrupted"], record["error"]) == ("waiting", True, None)
+    reached = epoch()
+    if os.name == "posix":  # no chance to clean up: the training must notice by itself that it is alone
+        assert kill_after(reached + 1, signal.SIGKILL) == -signal.SIGKILL
+        _, out, _ = bench.run(*CLI, "status", "killed")
+        assert "1 interrupted" in out
+    code, out, err = bench.run(*CLI, "run", "--config", config)
+    assert code == 0, out + err
+    record = bench.cell("killed", "Slow")
+    assert record["state"] == "done"
+    assert record["training"]["resumed_at_epoch"][0] >= 1
+    assert len(record["training"]["resumed_at_epoch"]) == record["attempts"] - 1
+    assert len(record["curves"]["train_losses"]) == len(record["curves"]["epoch_end_timestamps"]) == 5
+    trainings = [command for command in record["commands"] if "nnUNetv2_train" in command]
+    assert ["--c" in command for command in trainings] == [False, *[True] * (len(trainings) - 1)]
+
+
+def test_what_a_seed_fixes(ran):
+    """With augmentation in the training process, all of a training on a CPU; see `seeded`."""
+
+    def losses(seed: int) -> list[float]:
+        record = ran.folder / f"seed_{seed}.json"
+        command = next(c for c in ran.cell("bench", "Ours")["commands"] if "nnUNetv2_train" in c)
+        command = list(command)
+        command[command.index("--record") + 1] = str(record)
+        command[command.index("--seed") + 1] = str(seed)
+        again = Bench(ran.folder, {**ran.variables, "nnUNet_results": str(ran.folder / f"results_{seed}")})
+        code, out, err = again.run(*command)
+        assert code == 0, out + err
+        return json.loads(record.read_text())["curves"]["train_losses"]
+
+    assert losses(0) == ran.cell("bench", "Ours")["curves"]["train_losses"]
+    assert losses(1) != ran.cell("bench", "Ours")["curves"]["train_losses"]

@@ -1,0 +1,158 @@
+"""The statistics against SciPy, against cases worked out by hand, and against the values they are made of."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from swin_umamba_nnunet.benchmark.report import statistics
+from swin_umamba_nnunet.benchmark.report.arenas import make_arenas, mean_of_class_means
+from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
+from swin_umamba_nnunet.benchmark.report.summary import class_table, suitability, summarise
+from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
+from swin_umamba_nnunet.evaluation.statistics import Bootstrap
+from tests.benchmark.report import tree
+
+FEW = Bootstrap(200)
+
+
+@pytest.fixture(scope="module")
+def arenas(tmp_path_factory):
+    benchmark = read_benchmark(tree.make_tree(tmp_path_factory.mktemp("tree") / "bench"))
+    return {arena.dataset: arena for arena in make_arenas(benchmark, ("Dice", "NSD", "HD95"))}
+
+
+def test_holm_by_hand():
+    """Sorted .01 .02 .03 .04 times 4 3 2 1 are .04 .06 .06 .04; none may fall below the one before: .04 .06 .06 .06."""
+    assert statistics.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert statistics.holm([0.5, 0.6]) == [1.0, 1.0]
+    assert statistics.holm([0.03]) == [0.03]
+    assert statistics.holm([]) == []
+
+
+def test_signed_rank_is_scipys():
+    gaps = np.random.default_rng(0).normal(0.3, 1, 20)
+    assert statistics.signed_rank_p(gaps) == stats.wilcoxon(gaps, method="exact").pvalue
+    many = np.random.default_rng(1).normal(0.1, 1, 80)
+    assert statistics.signed_rank_p(many) == stats.wilcoxon(many).pvalue
+
+
+def test_signed_rank_by_hand():
+    """All of 5 differences in one direction: 2 of the 32 sign patterns are as extreme."""
+    assert statistics.signed_rank_p(np.array([1.0, 2, 3, 4, 5])) == pytest.approx(2 / 32)
+    assert statistics.least_p(5) == pytest.approx(2 / 32)
+    # rank sums 14 and 1: 1 of the patterns for R- = 0, 1 for R- = 1, both directions
+    assert statistics.signed_rank_p(np.array([-1.0, 2, 3, 4, 5])) == pytest.approx(4 / 32)
+
+
+def test_signed_rank_of_special_values():
+    assert statistics.signed_rank_p(np.zeros(4)) == 1.0
+    assert math.isnan(statistics.signed_rank_p(np.array([1.0])))
+    infinite = statistics.signed_rank_p(np.array([math.inf, 1, -2, 3, 4, 5.5]))
+    assert infinite == statistics.signed_rank_p(np.array([100.0, 1, -2, 3, 4, 5.5]))
+
+
+def test_rank_biserial_by_hand():
+    """Ranks 1 to 4, the difference of rank 2 negative: (8 - 2) / 10."""
+    assert statistics.rank_biserial(np.array([1.0, -2, 3, 4])) == pytest.approx(0.6)
+    assert statistics.rank_biserial(np.array([0.0, 1, 2])) == 1.0
+    assert statistics.rank_biserial(np.zeros(3)) == 0.0
+    assert statistics.rank_biserial(np.array([math.inf, -1.0])) == pytest.approx(1 / 3)
+    assert math.isnan(statistics.rank_biserial(np.array([])))
+
+
+def test_distances_are_better_when_smaller():
+    ours, theirs = np.array([1.0, 2, 3, 9]), np.array([2.0, 4, 6, 9])
+    found = statistics.compare_values("a", "b", "HD95", ours, theirs, FEW)
+    assert (found.n_better, found.n_worse, found.n_tied) == (3, 0, 1)
+    assert found.effect == 1.0
+    assert found.median == -1.5
+    assert statistics.compare_values("a", "b", "Dice", ours, theirs, FEW).effect == -1.0
+
+
+def test_values_on_one_side_only_and_infinite_on_both_are_left_out():
+    ours = np.array([1.0, math.nan, math.inf, math.inf, 3])
+    theirs = np.array([2.0, 1.0, math.inf, 1.0, 4])
+    found = statistics.compare_values("a", "b", "HD95", ours, theirs, FEW)
+    assert (found.n_pairs, found.n_left_out, found.n_better, found.n_worse) == (3, 2, 2, 1)
+    assert math.isnan(found.low)  # no interval of a median that may be infinite
+
+
+def test_the_least_p_counts_the_family():
+    one = statistics.compare_values("a", "b", "Dice", np.arange(1.0, 5), np.zeros(4), FEW)
+    two = statistics.compare_values("c", "b", "Dice", np.arange(1.0, 5), np.zeros(4), FEW)
+    corrected = statistics.correct([one, two])
+    assert [item.p for item in corrected] == [pytest.approx(2 / 16)] * 2
+    assert [item.p_holm for item in corrected] == [pytest.approx(4 / 16)] * 2
+    assert [item.p_least for item in corrected] == [pytest.approx(4 / 16)] * 2
+
+
+def test_comparisons_of_the_tree(arenas):
+    """Against SciPy on the values the tree was made of: seeds averaged per case, classes averaged."""
+    baseline, best = tree.ROWS[0], tree.ROWS[2]
+    expected = []
+    for fold in tree.FOLDS:
+        values = [np.mean([tree.dice(tree.SHAPES, row, fold, seed) for seed in tree.SEEDS], axis=0).mean(axis=1)
+                  for row in (best, baseline)]  # fmt: skip
+        expected += (values[0] - values[1]).tolist()
+    found = {item.row: item for item in statistics.compare(arenas[tree.SHAPES], "Dice", "nnU-Net", FEW)}
+    item = found[best.label]
+    assert item.n_pairs == 16
+    assert item.median == pytest.approx(np.median(expected))
+    assert item.p == pytest.approx(stats.wilcoxon(expected).pvalue)
+    assert item.p_holm == pytest.approx(statistics.holm([found[row.label].p for row in tree.ROWS[1:]])[1])
+    assert (item.n_seeds, item.n_seeds_better) == (3, 3)
+    assert found["ResEnc L"].n_seeds == 2  # one fold of its third seed is not finished
+
+
+def test_means_and_spreads_of_the_tree(arenas):
+    arena, row = arenas[tree.SHAPES], tree.ROWS[0]
+    values = np.array([[tree.dice(tree.SHAPES, row, fold, seed) for fold in tree.FOLDS] for seed in tree.SEEDS])
+    found = summarise(arena, "Dice", class_table(arena, "Dice", FEW), FEW)[0]
+    assert found.mean == pytest.approx(values.mean())
+    assert found.sd_seeds == pytest.approx(values.mean(axis=(1, 2, 3)).std(ddof=1))
+    assert found.sd_folds == pytest.approx(values.mean(axis=(0, 2, 3)).std(ddof=1))
+    assert found.low < found.mean < found.high
+    assert (found.n_cases, found.n_values, found.n_undefined, found.n_infinite) == (16, 96, 0, 0)
+    ranks = [item.rank for item in summarise(arena, "Dice", class_table(arena, "Dice", FEW), FEW)]
+    assert ranks == [3, 2, 1, 4]
+
+
+def test_undefined_infinite_and_missing_of_the_tree(arenas):
+    arena = arenas[tree.ORGANS]
+    dice = {item.label: item for item in summarise(arena, "Dice", class_table(arena, "Dice", FEW), FEW)}
+    assert dice["nnU-Net"].n_undefined == 3  # the gallbladder of one case, in each seed
+    assert not dice["ResEnc L"].comparable
+    assert math.isnan(dice["ResEnc L"].rank)
+    assert sorted(item.rank for item in dice.values() if item.comparable) == [1, 2, 3]
+    distances = {item.label: item for item in summarise(arena, "HD95", class_table(arena, "HD95", FEW), FEW)}
+    assert distances[tree.HOSTILE].n_infinite == 1
+    assert math.isfinite(distances[tree.HOSTILE].mean)
+    assert arena.per_case("HD95").loc["case_03", tree.HOSTILE] == math.inf
+    assert all(item.p_least > 0.05 for item in statistics.compare(arena, "Dice", "nnU-Net", FEW))
+
+
+def test_the_mean_is_that_of_the_evaluation(arenas):
+    """A cell's mean: class means over its finite values, then over classes."""
+    cell = next(cell for cell in arenas[tree.ORGANS].cells if cell.row.label == "nnU-Net" and cell.fold == "0")
+    scores = cell.scores[cell.scores["metric"] == "Dice"]
+    values = tree.dice(tree.ORGANS, tree.ROWS[0], 0, 0)
+    assert mean_of_class_means(scores) == pytest.approx(np.nanmean(values, axis=0).mean())
+
+
+def test_classes_of_the_tree(arenas):
+    table = class_table(arenas[tree.SHAPES], "Dice", FEW)["nnU-Net"]
+    assert list(table) == ["disc", "ring", ALL_CLASSES]
+    assert table[ALL_CLASSES].mean == pytest.approx((table["disc"].mean + table["ring"].mean) / 2)
+
+
+def test_suitability_of_the_tree(arenas):
+    found = suitability(arenas[tree.SHAPES], "Dice")
+    means = {row.label: [tree.dice(tree.SHAPES, row, fold, seed).mean() for fold in tree.FOLDS for seed in tree.SEEDS
+                   if tree.state_of(tree.SHAPES, row.label, fold, seed) == "done"] for row in tree.ROWS}  # fmt: skip
+    between = np.std([np.mean(values) for values in means.values()], ddof=1)
+    within = np.mean([np.std(values, ddof=1) for values in means.values()])
+    assert (found.between, found.within) == (pytest.approx(between), pytest.approx(within))
+    assert found.ratio == pytest.approx(between / within)
+    assert found.by_chance == pytest.approx(1 / math.sqrt(5))

@@ -1,0 +1,216 @@
+"""Plans that fit a stated memory: which patch and batch are chosen, and whether the estimate is what a step takes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch.profiler import ProfilerActivity, profile
+
+from swin_umamba_nnunet import trainers
+from swin_umamba_nnunet.benchmark import planning
+from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
+from swin_umamba_nnunet.benchmark.planning import fit_plans, needed_bytes, smaller_patches
+from swin_umamba_nnunet.benchmark.step_memory import StepMemory, step_memory
+
+GIB = 2**30
+
+
+class Tiny(trainers.nnUNetTrainerSwinUMambaDScratch):
+    """Quick to estimate."""
+
+    network_settings = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
+    enable_deep_supervision = True
+
+
+class TinyAdam(nnUNetTrainer):
+    """A user's trainer with an optimiser of its own."""
+
+    def configure_optimizers(self):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def task():
+    """Patches of 192x256 in batches of 12."""
+    task = task_of_shape((1, 192, 256), 3)
+    task.plans["configurations"]["2d"]["batch_size"] = 12
+    return task
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    """A memory of 1 MiB per kibipixel of the batch instead of the estimate, and the list of what was asked."""
+    asked = []
+
+    def memory(trainer, task, batch_size, half=True):
+        patch = tuple(task.settings.patch_size)
+        asked.append((patch, batch_size))
+        return StepMemory(batch_size, patch, 0, 0, 0, 0, patch[0] * patch[1] * batch_size * 1024)
+
+    monkeypatch.setattr(planning, "step_memory", memory)
+    return asked
+
+
+def gpu(patch, batch) -> int:
+    """Bytes in which just that fits, with the memory of `linear`."""
+    return needed_bytes(StepMemory(batch, patch, 0, 0, 0, 0, patch[0] * patch[1] * batch * 1024))
+
+
+def chosen(fit):
+    settings = fit.task.settings
+    assert fit.memory.patch_size == tuple(settings.patch_size)
+    assert fit.memory.batch_size == settings.batch_size
+    return fit.memory.patch_size, fit.memory.batch_size
+
+
+def test_what_fits_as_planned_stays(task, linear):
+    fit = fit_plans(Tiny, task, gpu((192, 256), 12))
+    assert chosen(fit) == ((192, 256), 12)
+    assert not fit.changed
+    assert fit.task.plans == {**task.plans, "configurations": fit.task.plans["configurations"]}
+
+
+@pytest.mark.parametrize("batch", [2, 3, 7, 11])
+def test_the_batch_is_reduced_first(task, linear, batch):
+    fit = fit_plans(Tiny, task, gpu((192, 256), batch))
+    assert chosen(fit) == ((192, 256), batch)
+    assert fit.changed
+    assert len(linear) <= 6
+    assert chosen(fit_plans(Tiny, task, gpu((192, 256), batch) + gpu((192, 256), 1) // 2 - GIB // 2)) in (
+        ((192, 256), batch), ((192, 256), batch + 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("patch", "batch"), [((192, 224), 2), ((160, 192), 2), ((128, 128), 2)])
+def test_then_the_patch_by_its_longest_axis(task, linear, patch, batch):
+    assert chosen(fit_plans(Tiny, task, gpu(patch, batch))) == (patch, batch)
+
+
+def test_one_byte_too_few_is_too_few(task, linear):
+    assert chosen(fit_plans(Tiny, task, gpu((192, 256), 5) - 1)) == ((192, 256), 4)
+    assert chosen(fit_plans(Tiny, task, gpu((192, 256), 2) - 1)) == ((192, 224), 2)
+
+
+def test_the_batch_grows_only_where_asked(task, linear):
+    memory = gpu((192, 256), 20)
+    assert chosen(fit_plans(Tiny, task, memory)) == ((192, 256), 12)
+    assert chosen(fit_plans(Tiny, task, memory, largest_batch=16)) == ((192, 256), 16)
+    assert chosen(fit_plans(Tiny, task, memory, largest_batch=100)) == ((192, 256), 20)
+    assert chosen(fit_plans(Tiny, task, memory, largest_batch=3)) == ((192, 256), 12)
+
+
+def test_a_peak_that_bends_with_the_batch(task, monkeypatch):
+    """The largest batch is found although the memory is the larger of two straight lines."""
+
+    def memory(trainer, task, batch_size, half=True):
+        size = max(100 + batch_size, 40 + 9 * batch_size) * 2**20
+        return StepMemory(batch_size, tuple(task.settings.patch_size), 0, 0, 0, 0, size)
+
+    monkeypatch.setattr(planning, "step_memory", memory)
+    for batch in range(2, 12):
+        available = needed_bytes(memory(None, task, batch))
+        assert chosen(fit_plans(Tiny, task, available))[1] == batch
+        assert chosen(fit_plans(Tiny, task, available + 2**19))[1] == batch
+
+
+def test_what_never_fits_is_said_with_a_remedy(task, linear):
+    with pytest.raises(ValueError, match=r"128x128, in batches of 2 needs an estimated .* --gradient-checkpointing"):
+        fit_plans(Tiny, task, gpu((128, 128), 2) - 1)
+    with pytest.raises(ValueError, match=r"GiB; choose a smaller"):
+        fit_plans(nnUNetTrainer, task, GIB)
+
+
+def test_patches():
+    assert smaller_patches((33, 50), (32, 32)) == [(33, 50)]
+    assert smaller_patches((150, 129), (32, 32)) == [(150, 129), (128, 129), (128, 128)]
+    assert smaller_patches((40, 32), (4, 16)) == [(40, 32), *((side, 32) for side in range(36, 15, -4))]
+
+
+def test_a_patch_that_cannot_shrink_is_kept(linear):
+    task = task_of_shape((1, 40, 56), 2)
+    with pytest.raises(ValueError, match="40x56"):
+        fit_plans(Tiny, task, GIB)
+
+
+def test_plans_know_about_recomputation(task):
+    plain = step_memory(Tiny, task, 2)
+    fit = fit_plans(Tiny, task, 80 * GIB, recompute=True)
+    less = step_memory(Tiny, fit.task, 2)
+    assert less.forward_bytes < 0.8 * plain.forward_bytes
+    assert less.peak_bytes < plain.peak_bytes
+    arguments = (PlansManager(fit.task.plans), fit.task.settings, 1, 3)
+    assert Tiny.build_network_architecture(*arguments).encoder.layers[0].gradient_checkpointing
+    own = type("Own", (Tiny,), {"network_settings": {**Tiny.network_settings, "gradient_checkpointing": False}})
+    assert not own.build_network_architecture(*arguments).encoder.layers[0].gradient_checkpointing
+    with pytest.raises(ValueError, match="none of this package's"):
+        fit_plans(nnUNetTrainer, task, 80 * GIB, recompute=True)
+
+
+@pytest.mark.parametrize("name", ["SwinUMamba", "VMUNet", "SwinUMambaDV2", "UMambaEnc", "UMambaBotPaper"])
+def test_every_network_takes_the_setting_from_the_plans(name):
+    trainer = getattr(trainers, f"nnUNetTrainer{name}")
+    task = task_of_shape((1, 64, 64), 2)
+    task.plans["configurations"]["2d"]["gradient_checkpointing"] = True
+    with torch.device("meta"):
+        network = trainer.build_network_architecture(PlansManager(task.plans), task.settings, 1, 2)
+    parts = [module for module in network.modules() if hasattr(module, "gradient_checkpointing")]
+    assert parts
+    assert all(part.gradient_checkpointing for part in parts)
+
+
+def test_states_of_the_optimiser(task):
+    small = replace(task, plans=task_of_shape((1, 32, 32), 3).plans)
+    sgd, adam, mamba = (step_memory(trainer, small, 1) for trainer in (nnUNetTrainer, TinyAdam, Tiny))
+    assert sgd.optimizer_bytes == sgd.gradient_bytes == sgd.parameter_bytes
+    assert adam.optimizer_bytes == 2 * adam.gradient_bytes
+    assert mamba.optimizer_bytes == 2 * mamba.gradient_bytes
+    assert adam.peak_bytes - sgd.peak_bytes == sgd.gradient_bytes
+
+
+def test_half_precision_and_heads_count(task):
+    single, full = step_memory(Tiny, task, 2), step_memory(Tiny, task, 2, half=False)
+    assert 0.4 * full.forward_bytes < single.forward_bytes < full.forward_bytes
+    unsupervised = type("Unsupervised", (Tiny,), {"enable_deep_supervision": False})
+    assert step_memory(unsupervised, task, 2).forward_bytes < single.forward_bytes
+    with pytest.raises(ValueError, match="at least 1"):
+        step_memory(Tiny, task, 0)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_estimate_is_what_a_step_on_the_cpu_takes(recompute):
+    """Against what torch's allocator is asked for during a real step, as the profiler records it."""
+    task = task_of_shape((1, 96, 64), 3)
+    task.plans["configurations"]["2d"]["gradient_checkpointing"] = recompute
+    estimate = step_memory(Tiny, task, 2, half=False)
+    network = Tiny.build_network_architecture(PlansManager(task.plans), task.settings, 1, 3)
+    image = torch.zeros(2, 1, 96, 64)
+    network(image)[0].sum().backward()  # what happens once only
+    network.zero_grad(set_to_none=True)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        outputs = network(image)
+        loss = torch.stack([y.square().mean() for y in outputs]).sum()
+        del outputs
+        loss.backward()
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    without_states = estimate.peak_bytes - estimate.parameter_bytes - estimate.optimizer_bytes
+    assert without_states == pytest.approx(peak, rel=0.1)
+
+
+def test_the_share_of_a_dataset(task):
+    plans = {**task.plans, "original_median_shape_after_transp": [10, 384, 512]}
+    plans["configurations"]["2d"]["median_image_size_in_voxels"] = [384.0, 512.0]
+    assert planning.batch_by_share(plans, "2d", cases=20) == round(0.05 * 20 * 10 * 4)
+
+
+def test_a_cascade_is_refused(task):
+    plans = json.loads(json.dumps(task.plans))
+    plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
+    with pytest.raises(ValueError, match="cascade"):
+        fit_plans(Tiny, replace(task, plans=plans), GIB)

@@ -1,0 +1,175 @@
+"""`swin-umamba benchmark`: what it prints and how it exits; the cells themselves are replaced."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from swin_umamba_nnunet.benchmark.matrix import local, plan
+from swin_umamba_nnunet.cli import main
+
+NAME = "Dataset903_Cli"
+RECIPE = {
+    "problems": [], "epochs": 10, "iterations_per_epoch": 250, "validation_iterations_per_epoch": 50, "batch_size": 2,
+    "patch_size": [32, 32], "mirroring_axes": [0, 1], "deep_supervision": True, "split": [],
+    "cost": {"parameter_bytes": 2**28, "activation_bytes": 2**30},
+}  # fmt: skip
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch) -> list[str]:
+    """Flags of a benchmark of two rows and two seeds on a dataset of two cases; a probe that finds all in order."""
+    raw, preprocessed = tmp_path / "raw" / NAME, tmp_path / "preprocessed" / NAME
+    for folder in (raw / "imagesTr", raw / "labelsTr", preprocessed / "data"):
+        folder.mkdir(parents=True)
+    for folder in (raw, preprocessed):
+        (folder / "dataset.json").write_text('{"file_ending": ".png"}')
+    for file in (raw / "imagesTr" / "a_0000.png", raw / "labelsTr" / "a.png", preprocessed / "data" / "a.b2nd"):
+        file.touch()
+    plans = {"configurations": {"2d": {"data_identifier": "data"}}}
+    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (preprocessed / "splits_final.json").write_text('[{"train": [], "val": ["a"]}]')
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
+
+    def ask(request):
+        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True}
+        return {
+            "problems": [],
+            "hardware": {"gpus": [], "mps": False},
+            "trainers": {row["name"]: trainer for row in request["rows"]},
+            "pairs": {f"{dataset} {key}": RECIPE for dataset, key in request["pairs"]},
+        }
+
+    monkeypatch.setattr(plan, "_ask", ask)
+    return ["--output", str(tmp_path / "bench"), "--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1",
+            "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture
+def outcomes(monkeypatch):
+    """(trainer, seed) -> outcome of a cell, "done" where nothing is said."""
+    said: dict = {}
+
+    def run_cell(task, gpus, stop, rerun):
+        outcome = said.get((task.cell.row.name, task.cell.seed), "done")
+        if isinstance(outcome, BaseException):
+            raise outcome
+        error = {"step": "train", "reason": "train failed with exit code 1", "log_tail": "a hole\nin the net"}
+        task.cell.predictions.mkdir(parents=True, exist_ok=True)  # something that a change would make worthless
+        task.cell.write({"state": outcome, "inputs": dict(task.inputs), "error": error, "host": "h"})
+        return outcome
+
+    monkeypatch.setattr(local, "run_cell", run_cell)
+    return said
+
+
+def run(*arguments: str) -> int:
+    return main(["benchmark", *arguments])
+
+
+def test_a_dry_run_shows_the_matrix_and_writes_nothing(arguments, capsys, tmp_path):
+    assert run("run", *arguments, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert len([line for line in out.splitlines() if line.startswith(NAME)]) == 4
+    for part in ("10 x 250", "2.0 GiB", "counted", "4 cells on cpu", "try --time-iterations", "A reader will ask for"):
+        assert part in out
+    assert not (tmp_path / "bench").exists()
+
+
+def test_a_run_in_which_all_goes_well(arguments, outcomes, capsys, tmp_path):
+    assert run("run", *arguments) == 0
+    out = capsys.readouterr().out
+    assert f"[4/4] {NAME}/Two__nnUNetPlans__2d/fold_0/seed_1: done" in out
+    assert "4 done" in out
+    written = json.loads((tmp_path / "bench" / "benchmark.json").read_text())
+    assert len(written["cells"]) == 4
+    assert run("status", str(tmp_path / "bench")) == 0
+    assert "4 cells: 4 done" in capsys.readouterr().out
+
+
+def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys, tmp_path):
+    outcomes["One", 1] = "failed"
+    outcomes["Two", 0] = OSError("No space left on device")
+    assert run("run", *arguments) == 1
+    out = capsys.readouterr().out
+    assert "2 done" in out
+    assert "train failed with exit code 1; the end of" in out
+    assert "    a hole\n    in the net" in out
+    assert "error: OSError: No space left on device" in out
+    assert run("status", str(tmp_path / "bench")) == 1
+
+
+def test_changed_cells_are_reported(arguments, outcomes, capsys, tmp_path):
+    assert run("run", *arguments) == 0
+    file = tmp_path / "preprocessed" / NAME / "splits_final.json"
+    file.write_text('[{"train": ["b"], "val": ["a"]}]')
+    outcomes.update({(trainer, seed): "changed" for trainer in ("One", "Two") for seed in (0, 1)})
+    capsys.readouterr()
+    assert run("run", *arguments) == 1
+    out = capsys.readouterr().out
+    assert "Inputs of 4 cells have changed since they ran (left as they are; --rerun-changed" in out
+    assert "splits_sha256: " in out
+
+
+def test_flags_override_the_file(arguments, outcomes, tmp_path):
+    config = tmp_path / "bench.toml"
+    config.write_text('output = "elsewhere"\ndatasets = [1]\ntrainers = ["Three"]\nmirroring = false\n')
+    assert run("run", "--config", str(config), *arguments) == 0
+    written = json.loads((tmp_path / "bench" / "benchmark.json").read_text())["config"]
+    assert (written["mirroring"], [row["name"] for row in written["trainers"]]) == (False, ["One", "Two"])
+
+
+def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
+    assert run("run", *arguments, "--folds", "3", "--device", "cuda") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("swin-umamba benchmark: 2 things are wrong with this benchmark; nothing was run.\n  - ")
+    assert "fold 3 does not exist" in err
+    assert run("run") == 2
+    assert "`output` is missing" in capsys.readouterr().err
+    assert run("status", str(tmp_path)) == 2
+    assert "has no benchmark.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, capsys, monkeypatch, number, code):
+    from swin_umamba_nnunet.cli._benchmark import show
+
+    monkeypatch.setattr(show.Progress, "tick", lambda self: signal.raise_signal(number))
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("run", *arguments) == code
+    assert "run the same command again to go on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_watching_ends_when_all_is_done(arguments, outcomes, capsys, tmp_path, monkeypatch):
+    from swin_umamba_nnunet.cli._benchmark import status
+
+    outcomes["Two", 1] = "waiting"
+    run("run", *arguments)
+    looks = []
+
+    def finish(seconds):
+        looks.append(seconds)
+        (cell,) = Path(tmp_path, "bench").glob("cells/*/Two*/fold_0/seed_1/cell.json")
+        cell.write_text('{"state": "done"}')
+
+    monkeypatch.setattr(status.time, "sleep", finish)
+    assert run("status", str(tmp_path / "bench"), "--watch", "3") == 0
+    assert looks == [3.0]
+
+
+def test_gpus_flag(arguments, capsys):
+    with pytest.raises(SystemExit):
+        run("run", *arguments, "--gpus", "a")
+    assert "expected numbers with commas" in capsys.readouterr().err
+    assert run("run", *arguments, "--gpus", "0,1") == 2
+    assert "--gpus 0,1 was given, but the cells run on cpu" in capsys.readouterr().err
+
+
+def test_help_explains_the_configuration(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("run", "--help")
+    assert caught.value.code == 0
+    assert "[[trainers]]" in capsys.readouterr().out
