@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from swin_umamba_nnunet.blocks.norm import LayerNorm, widen
+from swin_umamba_nnunet.blocks.norm import AUTOCAST_DEVICES, LayerNorm, widen
 from swin_umamba_nnunet.ops import selective_scan
 
 
@@ -108,4 +108,4 @@ class MambaLayer(nn.Module):
 
 def _full_precision(device_type: str) -> AbstractContextManager:
     """Autocast switched off, on devices that have it."""
-    return torch.autocast(device_type, enabled=False) if torch.amp.is_autocast_available(device_type) else nullcontext()
+    return torch.autocast(device_type, enabled=False) if device_type in AUTOCAST_DEVICES else nullcontext()

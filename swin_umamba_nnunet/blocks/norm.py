@@ -4,6 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
+# Devices that know autocast; asked once, because torch 2.4's compiler cannot follow the question.
+AUTOCAST_DEVICES = tuple(device for device in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(device))
+
 
 def widen(x: Tensor) -> Tensor:
     """`x` in float32 where autocast is on, else unchanged.
@@ -12,7 +15,7 @@ def widen(x: Tensor) -> Tensor:
     and what is normalised goes through here, so that it neither overflows in float16 nor loses bits in bfloat16.
     """
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device):
         return x.to(torch.promote_types(x.dtype, torch.float32))
     return x
 

@@ -20,6 +20,7 @@ VERBS = {
     "convert": ("swin_umamba_nnunet.cli.convert", "make an nnU-Net dataset of images, volumes, ISIC, Synapse, ..."),
     "list": ("swin_umamba_nnunet.cli.list_trainers", "the trainers that nnUNetv2_train -tr understands"),
     "describe": ("swin_umamba_nnunet.cli.describe", "what a trainer's network is and what it costs"),
+    "plan": ("swin_umamba_nnunet.cli.plan", "nnU-Net plans whose patch and batch fit a GPU for a trainer"),
     "doctor": ("swin_umamba_nnunet.cli.doctor", "check this installation and say what to do about what is wrong"),
     "import-checkpoint": ("swin_umamba_nnunet.cli.import_checkpoint", "the authors' released models for stock nnU-Net"),
     "adapt-checkpoint": ("swin_umamba_nnunet.cli.adapt_checkpoint", "a trained model for other image channels"),

@@ -50,9 +50,9 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     try:
         trainer, arguments = content["trainer_name"], content["init_args"]
         plans, configuration, dataset_json = (arguments[key] for key in ("plans", "configuration", "dataset_json"))
-    except KeyError as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise ModelError(
-            f"{source} does not say how its network was built (no {error}): it is not from an nnU-Net training; "
+            f"{source} does not say how its network was built ({error!r}): it is not from an nnU-Net training; "
             "make a model of released weights first: swin-umamba import-checkpoint"
         ) from error
     plans = modern_plans(plans, str(source))

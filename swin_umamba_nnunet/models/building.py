@@ -34,6 +34,8 @@ def modern_plans(plans: dict, source: str) -> dict:
     Raises:
         ModelError: no plans of nnU-Net v2, or of a form nnU-Net itself cannot bring up to date.
     """
+    if not isinstance(plans, dict):  # nnU-Net would take a string for a file name and open it
+        raise ModelError(f"{source} holds no plans that nnU-Net understands, but {type(plans).__name__}")
     plans = copy.deepcopy(plans)
     try:
         with warnings.catch_warnings():
@@ -58,23 +60,27 @@ def build_on_meta(
         channels: of the image, instead of the dataset's.
 
     Raises:
-        ModelError: no such trainer or configuration, or one that the trainer cannot serve.
+        ModelError: no such trainer or configuration, one that the trainer cannot serve, or damaged plans.
     """
-    if configuration not in plans["configurations"]:
+    if not isinstance(configuration, str) or configuration not in plans["configurations"]:
         known = ", ".join(plans["configurations"])
         raise ModelError(f"the plans have no configuration {configuration!r}, only {known}")
-    manager = PlansManager(plans)
-    settings = manager.get_configuration(configuration)
-    if channels is None:
-        channels = determine_num_input_channels(manager, settings, dataset_json)
-    heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+    build = trainer_called(trainer).build_network_architecture
     try:
+        manager = PlansManager(plans)
+        settings = manager.get_configuration(configuration)
+        if channels is None:
+            channels = determine_num_input_channels(manager, settings, dataset_json)
+        heads = manager.get_label_manager(dataset_json).num_segmentation_heads
         with torch.device("meta"):
-            return trainer_called(trainer).build_network_architecture(manager, settings, channels, heads, False)
-    except ModelError:
-        raise
+            return build(manager, settings, channels, heads, False)
     except ValueError as error:
         raise ModelError(str(error)) from error
+    except Exception as error:  # plans and dataset.json come from a file: nnU-Net stumbles over whatever is in them
+        raise ModelError(
+            f"the network of {trainer} cannot be built, because the plans or the dataset.json that belong to it are "
+            f"damaged ({error!r})"
+        ) from error
 
 
 def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -61,7 +61,11 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
     weights = content["network_weights"]
     if not isinstance(weights, Mapping) or not weights or not all(map(torch.is_tensor, weights.values())):
         raise ModelError(f"{path} holds no state dict: expected names with tensors")
+    if not all(isinstance(key, str) for key in weights):
+        raise ModelError(f"{path} holds no state dict: its tensors have no names")
     content["network_weights"] = {_bare(key): value for key, value in weights.items()}
+    if len(content["network_weights"]) < len(weights):
+        raise ModelError(f"{path} holds tensors twice, with and without the prefix 'module.' or '_orig_mod.'")
     return content
 
 

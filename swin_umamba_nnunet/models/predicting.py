@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.models.checkpoints import ModelError
 
 
@@ -41,6 +42,7 @@ def load_predictor(
     predictor = nnUNetPredictor(
         use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
     )
+    _autoregister.register()  # a program may have set nnUNet_extTrainer itself, or run without the start-up line
     use = tuple(int(fold) if fold.isdigit() else fold for fold in wanted)
     predictor.initialize_from_trained_model_folder(str(folder), use, checkpoint)
     return predictor

@@ -22,7 +22,7 @@ class BackendUnavailableError(RuntimeError):
 
 
 @torch.compiler.assume_constant_result
-def resolve_backend(requested: str | None, device_type: str) -> str:
+def _resolve_backend(requested: str | None, device_type: str) -> str:
     """Name of the backend that will run on `device_type`.
 
     Args:
@@ -49,6 +49,10 @@ def resolve_backend(requested: str | None, device_type: str) -> str:
         )
     _log_once(requested, device_type, f"asked for by {source}")
     return requested
+
+
+# torch 2.4's compiler stores the constant as a global under the function's own name: not one that anybody calls.
+resolve_backend = _resolve_backend
 
 
 @functools.cache

@@ -68,6 +68,8 @@ def download_weights(
             file (size, confirmed hash, or `check`).
     """
     target = folder / record.file_name
+    if target.is_file():  # complete, since it gets its name last; its folder may be shared and read-only
+        return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(target):

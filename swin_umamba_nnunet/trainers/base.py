@@ -31,6 +31,9 @@ CLASS_SETTINGS = (
     "probabilistic_oversampling",
 )
 
+# Setting of every network, which a configuration in the plans may hold too (`swin-umamba plan` writes it there).
+RECOMPUTE = "gradient_checkpointing"
+
 
 class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
     """Trains one of this package's networks inside stock nnU-Net, with nnU-Net's recipe.
@@ -97,7 +100,10 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
             ValueError: a configuration of other dimensions, or an empty patch.
         """
         check_patch(cls.__name__, configuration_manager.patch_size, dims=cls.dims)
-        settings = {**cls.settings_from_plans(configuration_manager), **cls.network_settings}
+        planned = cls.settings_from_plans(configuration_manager)
+        if configuration_manager.configuration.get(RECOMPUTE):
+            planned = {**planned, RECOMPUTE: True}
+        settings = {**planned, **cls.network_settings}
         return cls.network_class(num_input_channels, num_output_channels, enable_deep_supervision, **settings)
 
     @classmethod

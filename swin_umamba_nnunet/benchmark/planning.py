@@ -1,0 +1,266 @@
+"""nnU-Net's plans made to fit a stated GPU memory for a trainer whose network nnU-Net did not plan for.
+
+nnU-Net chooses patch and batch for the memory of its own U-Net.  Here its patch is kept and the batch made smaller,
+down to two patches (nnU-Net's own minimum); if that is not enough, the patch is made smaller along its longest axis.
+Spacing and normalisation stay, so the preprocessed data serve the new plans as they are.
+"""
+
+import copy
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from swin_umamba_nnunet.benchmark.cost_tasks import Task, task_of_dataset
+from swin_umamba_nnunet.benchmark.cost_trainers import build_network
+from swin_umamba_nnunet.benchmark.step_memory import STEP_CONVENTION, StepMemory, step_memory
+from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
+
+SMALLEST_BATCH = 2  # nnU-Net's
+SMALLEST_MAP = 4  # positions a side of the coarsest map, nnU-Net's
+LARGEST_SHARE = 0.05  # of the dataset's voxels in one batch, nnU-Net's
+FIXED_BYTES = 2**30  # CUDA context, libraries, workspaces of kernels
+FRAGMENTATION = 1.1  # of torch's allocator
+RECORD = "swin_umamba_plan"  # key of the new plans under which it is written down how they came about
+
+MARGIN_CONVENTION = (
+    f"Needed on the GPU = {FRAGMENTATION} x that peak (fragmentation) + {FIXED_BYTES / 2**30:g} GiB (CUDA context, "
+    "libraries, workspaces of kernels); the margin is a choice, not a measurement."
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Plans that fit.
+
+    Attributes:
+        task: the changed plans, and the configuration in them.
+        memory: of a training step with them.
+        planned: patch and batch as nnU-Net planned them.
+        gpu_bytes: what they had to fit.
+    """
+
+    task: Task
+    memory: StepMemory
+    planned: tuple[tuple[int, ...], int]
+    gpu_bytes: int
+
+    @property
+    def changed(self) -> bool:
+        """Whether patch or batch differ from what nnU-Net planned."""
+        return (self.memory.patch_size, self.memory.batch_size) != self.planned
+
+
+def needed_bytes(memory: StepMemory) -> int:
+    """What a GPU must have for a training step, see `MARGIN_CONVENTION`."""
+    return int(FRAGMENTATION * memory.peak_bytes) + FIXED_BYTES
+
+
+def fit_plans(
+    trainer: type[nnUNetTrainer], task: Task, gpu_bytes: int, *, largest_batch: int | None = None,
+    recompute: bool = False, progress: Callable[[StepMemory], object] = lambda memory: None,
+) -> Fit:  # fmt: skip
+    """`task` with patch and batch that `trainer` can train within `gpu_bytes`.
+
+    Args:
+        trainer: whose network has to fit.
+        task: nnU-Net's plans.
+        gpu_bytes: memory of the GPU.
+        largest_batch: let the batch grow up to this; None for the planned one.
+        recompute: switch gradient checkpointing on, in the plans.
+        progress: called after each estimate.
+
+    Raises:
+        ValueError: nothing fits, a configuration in a cascade, or a trainer that cannot recompute.
+    """
+    if recompute and not issubclass(trainer, NetworkTrainer):
+        raise ValueError(
+            f"{trainer.__name__} is none of this package's trainers, so it has no gradient checkpointing to switch on"
+        )
+    if task.settings.previous_stage_name is not None:
+        raise ValueError(
+            f"{task.configuration!r} is the second stage of a cascade, which needs the plans of the first one "
+            "unchanged; choose another configuration with -c"
+        )
+    planned = tuple(int(side) for side in task.settings.patch_size), task.batch_size
+    if recompute:
+        task = _changed(task, {RECOMPUTE: True})
+    known: dict[tuple[tuple[int, ...], int], StepMemory] = {}
+
+    def measure(patch: tuple[int, ...], batch: int) -> StepMemory:
+        if (patch, batch) not in known:
+            known[patch, batch] = step_memory(trainer, _changed(task, {"patch_size": list(patch)}), batch)
+            progress(known[patch, batch])
+        return known[patch, batch]
+
+    def fits(patch: tuple[int, ...], batch: int) -> bool:
+        return needed_bytes(measure(patch, batch)) <= gpu_bytes
+
+    smallest = min(SMALLEST_BATCH, planned[1])
+    patches = smaller_patches(planned[0], _stride(trainer, task))
+    low, high = 0, len(patches)  # the first that fits lies in patches[low:high]
+    if fits(patches[0], smallest):
+        high = 0
+    elif not fits(patches[-1], smallest):
+        raise ValueError(_nothing_fits(trainer, measure(patches[-1], smallest), gpu_bytes, task))
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(patches[middle], smallest) else (middle + 1, high)
+    patch = patches[low]
+    batch = max(planned[1], largest_batch or 0)
+    if not fits(patch, batch):
+        batch = _largest_batch(lambda n: needed_bytes(measure(patch, n)), smallest, batch, gpu_bytes)
+    memory = measure(patch, batch)
+    return Fit(_changed(task, {"patch_size": list(patch), "batch_size": batch}), memory, planned, gpu_bytes)
+
+
+def _largest_batch(needed: Callable[[int], int], low: int, high: int, available: int) -> int:
+    """The largest batch that fits, given that `low` does and `high` does not.
+
+    A peak is the largest of many sums, each linear in the batch, so the straight line between two batches is never
+    below it: what fits by the line fits.
+    """
+    while high - low > 1:
+        slope = (needed(high) - needed(low)) / (high - low)
+        guess = min(max(low + int((available - needed(low)) / slope), low + 1), high - 1)
+        if needed(guess) > available:
+            high = guess
+        elif guess + 1 == high or needed(guess + 1) > available:
+            return guess
+        else:
+            low = guess + 1
+    return low
+
+
+def smaller_patches(patch: Sequence[int], stride: Sequence[int]) -> list[tuple[int, ...]]:
+    """The patch and ever smaller ones: always the longest axis that may shrink, to the next multiple of its stride.
+
+    No axis gets shorter than `SMALLEST_MAP` strides.
+    """
+    patches = [tuple(patch)]
+    while True:
+        size = list(patches[-1])
+        free = [axis for axis, step in enumerate(stride) if size[axis] > SMALLEST_MAP * step]
+        if not free:
+            return patches
+        axis = max(free, key=lambda each: size[each])
+        size[axis] = (size[axis] - 1) // stride[axis] * stride[axis]
+        patches.append(tuple(size))
+
+
+def batch_by_share(plans: dict[str, Any], configuration: str, cases: int) -> int:
+    """The largest batch that nnU-Net would plan: `LARGEST_SHARE` of the voxels of the dataset.
+
+    Args:
+        plans: of the dataset.
+        configuration: whose spacing counts.
+        cases: images for training.
+    """
+    settings = PlansManager(plans).get_configuration(configuration)
+    median = [float(side) for side in settings.median_image_size_in_voxels]
+    if len(median) == 2:  # of a slice
+        median.append(float(plans["original_median_shape_after_transp"][0]))
+    return round(LARGEST_SHARE * prod(median) * cases / prod(settings.patch_size))
+
+
+def load_task(dataset: str, plans_name: str, configuration: str) -> tuple[Task, Path, int]:
+    """(what nnU-Net planned, folder of the plans, images for training) of a dataset planned on this machine.
+
+    Raises:
+        ValueError: no such dataset, plans or configuration.
+    """
+    task = task_of_dataset(dataset, plans_name, configuration)
+    folder = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(dataset))
+    cases = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get("numTraining", 0)
+    return task, folder, int(cases)
+
+
+def check_name(folder: Path, name: str) -> Path:
+    """File of new plans called `name`, which must not exist.
+
+    Raises:
+        ValueError: it exists, or nnU-Net could not use the name.
+    """
+    if not name or name != Path(name).name or name.endswith(".json") or "__" in name:
+        raise ValueError(
+            f"{name!r} cannot be the name of plans: expected a bare name such as nnUNetPlans_12G, without folder, "
+            ".json or double underscore (nnU-Net separates trainer, plans and configuration by it)"
+        )
+    path = folder / f"{name}.json"
+    if path.exists():
+        raise ValueError(f"{path} already exists; give another name with -o, or delete it first")
+    return path
+
+
+def write_plans(fit: Fit, path: Path, trainer: str, source: str) -> None:
+    """Write the plans of `fit`, with only the fitted configuration in them, complete or not at all.
+
+    Args:
+        fit: the plans.
+        path: of the file; the plans' name is that of the file.
+        trainer: for which they are.
+        source: name of the plans they were made from.
+
+    Raises:
+        ValueError: the file exists, or cannot be written.
+    """
+    check_name(path.parent, path.stem)
+    name = fit.task.configuration
+    configuration = dict(fit.task.settings.configuration)  # with what it inherits
+    configuration.pop("inherits_from", None)
+    configuration.pop("next_stage", None)  # a cascade is not among them
+    plans = copy.deepcopy(fit.task.plans) | {"plans_name": path.stem, "configurations": {name: configuration}}
+    plans[RECORD] = {
+        "made_from": source,
+        "trainer": trainer,
+        "gpu_bytes": fit.gpu_bytes,
+        "needed_bytes": needed_bytes(fit.memory),
+        "peak_bytes": fit.memory.peak_bytes,
+        "planned_patch_size": list(fit.planned[0]),
+        "planned_batch_size": fit.planned[1],
+        "convention": f"{STEP_CONVENTION} {MARGIN_CONVENTION}",
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(plans, indent=4), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _changed(task: Task, changes: dict[str, Any]) -> Task:
+    plans = copy.deepcopy(task.plans)
+    plans["configurations"][task.configuration].update(changes)
+    return replace(task, plans=plans)
+
+
+def _stride(trainer: type[nnUNetTrainer], task: Task) -> tuple[int, ...]:
+    """Pixels per position of the network's coarsest map, per axis."""
+    stride = getattr(build_network(trainer, task), "stride", None)
+    axes = len(task.settings.patch_size)
+    if isinstance(stride, int):
+        return (stride,) * axes
+    if stride is not None:
+        return tuple(stride)
+    return tuple(prod(steps) for steps in zip(*task.settings.pool_op_kernel_sizes))
+
+
+def _nothing_fits(trainer: type[nnUNetTrainer], least: StepMemory, gpu_bytes: int, task: Task) -> str:
+    size = "x".join(map(str, least.patch_size))
+    recomputing = task.settings.configuration.get(RECOMPUTE, False)
+    remedy = "" if recomputing or not issubclass(trainer, NetworkTrainer) else "add --gradient-checkpointing, "
+    return (
+        f"{trainer.__name__} does not fit into {gpu_bytes / 2**30:.2f} GiB: the smallest patch worth training, {size}, "
+        f"in batches of {least.batch_size} needs an estimated {needed_bytes(least) / 2**30:.2f} GiB; {remedy}choose a "
+        "smaller network (see: swin-umamba list) or a larger GPU"
+    )

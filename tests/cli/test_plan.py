@@ -1,0 +1,148 @@
+"""`swin-umamba plan`: what is written and printed, what is refused, and that nnU-Net trains with it."""
+
+import json
+
+import pytest
+
+from swin_umamba_nnunet import cli, trainers
+from swin_umamba_nnunet.benchmark import cost_trainers
+from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
+from tests import synthetic_dataset as dataset
+
+TINY = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
+
+
+def plan(*arguments) -> int:
+    return cli.main(["plan", "-d", "907", *map(str, arguments)])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A planned dataset, patches of 160x128 in batches of 5, and a trainer of a tiny network."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    folder = tmp_path / "nnUNet_preprocessed" / "Dataset907_Planned"
+    folder.mkdir(parents=True)
+    plans = task_of_shape((2, 160, 128), 3).plans
+    plans["configurations"]["2d"] |= {"batch_size": 5, "data_identifier": "nnUNetPlans_2d"}
+    plans["configurations"]["3d_fullres"] = {"inherits_from": "2d"}
+    plans["original_median_shape_after_transp"] = [1, 160, 128]
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    labels = {"background": 0, "x": 1, "y": 2}
+    description = {"channel_names": {"0": "a", "1": "b"}, "labels": labels, "file_ending": ".png", "numTraining": 200}
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+    tiny = type("nnUNetTrainerTiny", (trainers.nnUNetTrainerSwinUMambaDScratch,), {"network_settings": TINY})
+    find = cost_trainers.find_trainer
+    monkeypatch.setattr(cost_trainers, "find_trainer", lambda name: tiny if name == tiny.__name__ else find(name))
+    return folder
+
+
+def files(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_plans_that_share_the_preprocessed_data(folder, capsys):
+    assert plan("--gpu-memory", "12G", "--trainer", "nnUNetTrainerTiny") == 0
+    text = capsys.readouterr().out
+    assert "patch 160x128, batch 5" in text
+    assert "fits           as planned" in text
+    assert "of 12.00 GiB (estimated)" in text
+    assert "float16 autocast" in text
+    assert "nnUNetv2_train 907 2d FOLD -tr nnUNetTrainerTiny -p nnUNetPlans_Tiny_12G" in text
+    assert files(folder) == {"nnUNetPlans.json", "dataset.json", "nnUNetPlans_Tiny_12G.json"}
+    source, written = (json.loads((folder / f"nnUNetPlans{end}.json").read_text()) for end in ("", "_Tiny_12G"))
+    record = written.pop("swin_umamba_plan")
+    assert record["made_from"] == "nnUNetPlans"
+    assert record["gpu_bytes"] == 12 * 2**30
+    assert record["peak_bytes"] < record["needed_bytes"] < record["gpu_bytes"]
+    assert list(written["configurations"]) == ["2d"]
+    assert written == {**source, "plans_name": "nnUNetPlans_Tiny_12G", "configurations": written["configurations"]}
+    assert written["configurations"]["2d"] == source["configurations"]["2d"]
+
+
+def test_a_smaller_batch_and_recomputation(folder, capsys):
+    arguments = ("--trainer", "nnUNetTrainerTiny", "--gradient-checkpointing", "-o", "mine", "--gpu-memory", "1060M")
+    assert plan(*arguments) == 0
+    text = capsys.readouterr().out
+    assert "fits           patch 160x128, batch" in text
+    assert "gradient checkpointing, switched on" in text
+    written = json.loads((folder / "mine.json").read_text())
+    assert written["plans_name"] == "mine"
+    configuration = written["configurations"]["2d"]
+    assert configuration["gradient_checkpointing"] is True
+    assert 2 <= configuration["batch_size"] < 5
+    assert written["swin_umamba_plan"]["planned_batch_size"] == 5
+    assert written["swin_umamba_plan"]["needed_bytes"] <= 1060 * 2**20
+
+
+def test_growing(folder, capsys):
+    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G", "--grow", "-o", "grown") == 0
+    written = json.loads((folder / "grown.json").read_text())
+    assert written["configurations"]["2d"]["batch_size"] == round(0.05 * 200)
+
+
+def test_an_inherited_configuration_stands_alone(folder):
+    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G", "-c", "3d_fullres", "-o", "alone") == 0
+    configurations = json.loads((folder / "alone.json").read_text())["configurations"]
+    assert list(configurations) == ["3d_fullres"]
+    assert "inherits_from" not in configurations["3d_fullres"]
+    assert configurations["3d_fullres"]["patch_size"] == [160, 128]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--gpu-memory", "twelve"), ("twelve", "12G")),
+        (("--gpu-memory", "0G"), ("0G",)),
+        (("--gpu-memory", "1G"), ("does not fit into 1.00 GiB", "--gradient-checkpointing")),
+        (("--gpu-memory", "12G", "-o", "nnUNetPlans"), ("already exists", "-o")),
+        (("--gpu-memory", "12G", "-o", "a/b"), ("a/b", "bare name")),
+        (("--gpu-memory", "12G", "-o", "a__b"), ("double underscore",)),
+        (("--gpu-memory", "12G", "-o", "x.json"), (".json",)),
+        (("--gpu-memory", "12G", "-p", "Nobody"), ("Nobody.json", "plan_and_preprocess")),
+        (("--gpu-memory", "12G", "-c", "3d_lowres"), ("no configuration '3d_lowres'",)),
+        (("--gpu-memory", "12G", "--trainer", "nnUNetTrainer", "--gradient-checkpointing"), ("none of this package",)),
+    ],
+)
+def test_refused(folder, capsys, arguments, words):
+    before = files(folder)
+    chosen = () if "--trainer" in arguments else ("--trainer", "nnUNetTrainerTiny")
+    assert plan(*arguments, *chosen) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+    assert files(folder) == before
+
+
+def test_a_full_disk_leaves_nothing(folder, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert files(folder) == {"nnUNetPlans.json", "dataset.json"}
+
+
+@pytest.mark.slow
+def test_nnunet_trains_with_them(workspace):
+    """On the data preprocessed for the dataset's own plans, with the batch of the new ones and recomputation."""
+    source = (
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch\n\n\n"
+        "class BriefPlanned(nnUNetTrainerSwinUMambaDScratch):\n"
+        f"    network_settings = {TINY!r}\n"
+        "    num_epochs = num_iterations_per_epoch = num_val_iterations_per_epoch = 1\n\n"
+        "    def perform_actual_validation(self, save_probabilities=False):\n"
+        "        print('recomputes', self.network.encoder.layers[0].gradient_checkpointing, 'batch', self.batch_size)\n"
+    )
+    (workspace.folder / "own" / "planned.py").write_text(source)
+    cli_module = ("-m", "swin_umamba_nnunet.cli", "plan", "-d", "901", "--trainer", "BriefPlanned", "-o", "Fitted")
+    done = workspace.environment.run(*cli_module, "--gpu-memory", "1.1G", "--gradient-checkpointing", "--grow")
+    assert done.returncode == 0, done.stderr
+    folder = workspace.folder / "nnUNet_preprocessed" / dataset.NAME
+    batch = json.loads((folder / "Fitted.json").read_text())["configurations"]["2d"]["batch_size"]
+    output = workspace.ok("nnUNetv2_train", "901", "2d", "0", "-device", "cpu", "-tr", "BriefPlanned", "-p", "Fitted")
+    assert f"recomputes True batch {batch}" in output
+    results = workspace.folder / "nnUNet_results" / dataset.NAME / "BriefPlanned__Fitted__2d"
+    assert (results / "fold_0" / "checkpoint_final.pth").is_file()
+    assert not (folder / "Fitted_2d").exists()

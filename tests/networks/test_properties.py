@@ -1,0 +1,208 @@
+"""What holds for every network at any size, number of channels and classes, batch and dtype; drawn with fixed seeds."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from swin_umamba_nnunet import networks
+from swin_umamba_nnunet.networks import (
+    SwinUMamba,
+    SwinUMambaD,
+    SwinUMambaDV2,
+    SwinUMambaV2,
+    UMambaBot,
+    UMambaEnc,
+    VMUNet,
+)
+from tests import golden
+
+# Not narrower: with fewer than 8 channels, torch 2.15's backward of strided 1x1 convolutions corrupts the heap on CPUs.
+SMALL = {"depths": (1, 1, 1), "width": 16}
+SCANS = {"d_state": 2, **SMALL}
+VMAMBA = {
+    "SwinUMamba": (SwinUMamba, SCANS),
+    "SwinUMambaD": (SwinUMambaD, {"decoder_depth": 1, **SCANS}),
+    "SwinUMambaV2": (SwinUMambaV2, SMALL),
+    "SwinUMambaDV2": (SwinUMambaDV2, {"decoder_depth": 1, "expand": 2, **SMALL}),
+    "VMUNet": (VMUNet, {"depths_decoder": (1, 1, 1), **SCANS}),
+}
+VMAMBA |= {f"{name}-no-scan": (cls, {**kw, "mixing": "skip"}) for name, (cls, kw) in VMAMBA.items() if "Swin" in name}
+UMAMBA = {
+    f"{cls.__name__}-{release}{'' if mamba else '-no-mamba'}": (cls, {"release": release, "mamba": mamba})
+    for cls in (UMambaBot, UMambaEnc)
+    for release in ("2024-03", "2024-01")
+    for mamba in (True, False)
+}
+DIMS = dict.fromkeys((*VMAMBA, *UMAMBA), 2) | {f"{name}-3D": 3 for name in UMAMBA if "no-mamba" not in name}
+
+
+def test_every_network_is_in_here():
+    """A network that is added later has to hold to these properties too."""
+    public = [getattr(networks, name) for name in networks.__all__ if not name.startswith("VSSM")]
+    here = {cls for cls, _ in (*VMAMBA.values(), *UMAMBA.values())}
+    assert {each for each in public if isinstance(each, type)} == here
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One network and one batch.
+
+    Attributes:
+        name: of the network.
+        size: (H, W) or (D, H, W) of the images in pixels.
+    """
+
+    name: str
+    size: tuple[int, ...]
+    channels: int
+    classes: int
+    batch: int
+
+    def network(self, deep_supervision: bool = False) -> nn.Module:
+        torch.manual_seed(0)
+        base = self.name.removesuffix("-3D")
+        if base in VMAMBA:
+            cls, settings = VMAMBA[base]
+            return cls(self.channels, self.classes, deep_supervision, **settings)
+        cls, settings = UMAMBA[base]
+        axes = len(self.size)
+        return cls(
+            self.channels, self.classes, deep_supervision, patch_size=self.size, n_stages=3,
+            features_per_stage=(8, 12, 16), kernel_sizes=[[3] * axes] * 3, strides=[[1] * axes] + [[2] * axes] * 2,
+            n_conv_per_stage=[2] * 3, n_conv_per_stage_decoder=[2] * 2, **settings,
+        )  # fmt: skip
+
+    def images(self) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return torch.randn(self.batch, self.channels, *self.size, generator=generator)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.batch}x{self.channels}x{'x'.join(map(str, self.size))}, {self.classes} classes"
+
+
+EDGES = ((20, 200, 1), (1, 2, 2))  # channels, classes, batch: the largest anybody has asked for, and the usual
+
+
+def draws(name: str, number: int) -> Iterator[Draw]:
+    """The edges first: one pixel in every direction, one in a single direction; then whatever comes."""
+    axes = DIMS[name]
+    most = 24 if axes == 3 else 70
+    random = np.random.default_rng(list(name.encode()))
+    for i in range(number):
+        size = random.integers(1, most, axes)
+        if i == 0:
+            size[:] = 1
+        elif i == 1:
+            size[random.integers(axes)] = 1
+        channels, classes, batch = EDGES[i] if i < 2 else (*random.integers((1, 2), (6, 7)), random.integers(1, 4))
+        yield Draw(name, tuple(map(int, size)), int(channels), int(classes), int(batch))
+
+
+def every(number: int, *names: str):
+    """Parametrise a test with `number` draws of each network."""
+    all_draws = [draw for name in names or DIMS for draw in draws(name, number)]
+    return pytest.mark.parametrize("draw", all_draws, ids=str)
+
+
+def strides_of(network: nn.Module, axes: int) -> list[tuple[int, ...]]:
+    return [(stride,) * axes if isinstance(stride, int) else tuple(stride) for stride in network.head_strides]
+
+
+@every(3)
+def test_shapes_values_and_gradients_in_training(draw):
+    network, images = draw.network(deep_supervision=True), draw.images()
+    kept = images.clone()
+    outputs = network(images.requires_grad_())
+    strides = strides_of(network, len(draw.size))
+    sizes = [tuple(-(-side // step) for side, step in zip(draw.size, stride)) for stride in strides]
+    assert [tuple(y.shape) for y in outputs] == [(draw.batch, draw.classes, *size) for size in sizes]
+    assert all(y.isfinite().all() for y in outputs)
+    sum(y.square().mean() for y in outputs).backward()
+    gradients = {name: p.grad for name, p in network.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
+    assert images.grad.isfinite().all()
+    assert torch.equal(images, kept)  # nothing writes into its input
+
+
+@every(3)
+def test_the_same_again_alone_and_without_the_other_heads(draw):
+    """Inference: the same for the same, each image for itself, strides of memory and coarser heads don't matter."""
+    network, images = draw.network(deep_supervision=True).eval(), draw.images()
+    with torch.inference_mode():
+        finest = network(images)[0]
+        assert torch.equal(network(images)[0], finest)
+        network.decoder.deep_supervision = False
+        assert torch.equal(network(images), finest)
+        assert golden.relative_error(network(images[-1:]), finest[-1:]) < 1e-3
+        strided = images.transpose(2, -1).contiguous().transpose(2, -1)
+        assert golden.relative_error(network(strided), finest) < 1e-3
+        for image in images[:, None]:
+            assert not torch.equal(network(image), network(image + torch.randn_like(image)))
+
+
+@every(3)
+def test_zeros_up_to_the_stride_change_nothing(draw):
+    """What the network pads itself may as well have been padded by the caller."""
+    network, images = draw.network().eval(), draw.images()
+    stride = network.stride
+    strides = (stride,) * len(draw.size) if isinstance(stride, int) else stride
+    size = tuple(-(-side // step) * step for side, step in zip(draw.size, strides))
+    padded = torch.zeros(draw.batch, draw.channels, *size)
+    inside = (..., *(slice(side) for side in draw.size))
+    padded[inside] = images
+    with torch.inference_mode():
+        assert torch.equal(network(padded)[inside], network(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@every(2)
+def test_autocast(draw, dtype):
+    """nnU-Net's loss wants float logits; the gradients are those of the float32 parameters."""
+    network, images = draw.network(deep_supervision=True), draw.images()
+    with torch.autocast("cpu", dtype):
+        outputs = network(images)
+        loss = sum(y.float().square().mean() for y in outputs)
+    loss.backward()
+    assert all(y.isfinite().all() for y in outputs)
+    assert all(p.grad is None or (p.grad.isfinite().all() and p.grad.dtype == torch.float32) for p in
+               network.parameters())  # fmt: skip
+
+
+@every(2)
+def test_float64_agrees(draw):
+    network, images = draw.network().eval(), draw.images()
+    with torch.inference_mode():
+        precise = copy.deepcopy(network).double()(images.double())
+        assert precise.dtype == torch.float64
+        assert golden.relative_error(network(images), precise) < 1e-3
+
+
+@every(2)
+def test_saved_and_loaded(draw, tmp_path):
+    """A checkpoint holds everything the outputs depend on, for a reader that runs no code."""
+    network, other, images = draw.network().eval(), draw.network().eval(), draw.images()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.normal_()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    other.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True))
+    with torch.inference_mode():
+        assert torch.equal(other(images), network(images))
+
+
+@every(1)
+@pytest.mark.parametrize("which", ["axes", "channels", "empty"])
+def test_what_is_no_image_of_its_kind_is_refused(draw, which):
+    network = draw.network()
+    wrong = {
+        "axes": torch.zeros(1, draw.channels, *draw.size, 4),
+        "channels": torch.zeros(1, draw.channels + 1, *draw.size),
+        "empty": torch.zeros(1, draw.channels, *draw.size[:-1], 0),
+    }[which]
+    with pytest.raises(ValueError, match=r"the image has .*expected \(B, 20, "):
+        network(wrong)

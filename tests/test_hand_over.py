@@ -1,0 +1,344 @@
+"""A trained model that goes elsewhere or goes on, and a training that is disturbed, through nnU-Net's own commands."""
+
+import dataclasses
+import json
+import shutil
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+
+from swin_umamba_nnunet import cli, models
+from swin_umamba_nnunet.pretrained import get_record
+from swin_umamba_nnunet.pretrained.variants import inventory
+from tests import synthetic_dataset as dataset
+from tests.installed import ROOT, Environment, make_environment
+from tests.workspace import NO_WORKERS, Workspace
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals to process groups"),
+]
+
+REAL = "nnUNetTrainerSwinUMambaD"
+TRAINERS = '''
+import multiprocessing
+import os
+import time
+
+from swin_umamba_nnunet import trainers
+
+
+class nnUNetTrainerSwinUMambaD(trainers.nnUNetTrainerSwinUMambaD):
+    """In place of the real one and under its name, so that it leaves behind what the real one does, but sooner."""
+
+    num_epochs = 1
+    num_iterations_per_epoch = 1
+    num_val_iterations_per_epoch = 1
+    frozen_epochs = int(os.environ.get("FROZEN_EPOCHS", "0"))
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        rotation, dummy, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = None  # a quarter of the time in validation and prediction
+        return rotation, dummy, initial, None
+
+    def perform_actual_validation(self, save_probabilities=False):
+        if "SKIP_VALIDATION" not in os.environ:
+            super().perform_actual_validation(save_probabilities)
+
+
+class Disturbed(trainers.nnUNetTrainerSwinUMambaDScratch):
+    """Small; the variable DISTURBANCE says what happens in the second epoch, or in prediction."""
+
+    network_settings = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
+    num_epochs = 3
+    num_iterations_per_epoch = 2
+    num_val_iterations_per_epoch = 1
+    save_every = 1
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        what = os.environ.get("DISTURBANCE")
+        if self.current_epoch == 1 and what == "a worker dies":
+            multiprocessing.active_children()[0].kill()
+        if self.current_epoch == 1 and what:
+            self.num_iterations_per_epoch = 10**9  # ends when it is made to
+
+    def train_step(self, batch):
+        if self.current_epoch == 1 and "MARKER" in os.environ:
+            open(os.environ["MARKER"], "w").close()
+        return super().train_step(batch)
+
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
+
+    @classmethod
+    def build_network_architecture(
+        cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
+    ):
+        network = super().build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        if os.environ.get("DISTURBANCE") == "prediction takes long":
+            network.register_forward_pre_hook(dawdle)
+        return network
+
+
+def dawdle(module, inputs):
+    open(os.environ["MARKER"], "w").close()
+    for _ in range(3000):
+        time.sleep(0.1)
+'''
+
+# Runs a command as a terminal does, in a process group of its own, and presses Ctrl-C once the file named MARKER is
+# there.  What is left of the group afterwards are orphans; zombies are the container's business.
+CTRL_C = """
+import json, os, pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # not inherited as ignored, as a background job's is
+marker = pathlib.Path(os.environ["MARKER"])
+output = open(f"{marker}.output", "w")
+process = subprocess.Popen([sys.executable, *sys.argv[1:]], start_new_session=True, stdout=output, stderr=output)
+while not marker.exists() and process.poll() is None:
+    time.sleep(0.1)
+if process.poll() is None:
+    os.killpg(process.pid, signal.SIGINT)
+def left():
+    rows = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,pid="], capture_output=True, text=True, check=True).stdout
+    rows = [row.split() for row in rows.splitlines()]
+    return [row for row in rows if row[0] == str(process.pid) and not row[1].startswith("Z")]
+try:
+    status = process.wait(90)
+    deadline = time.monotonic() + 20
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+finally:
+    orphans = left()
+    if orphans:
+        os.killpg(process.pid, signal.SIGKILL)
+print(json.dumps({"status": status, "orphans": orphans, "interrupted": marker.exists()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def own(workspace) -> Workspace:
+    """The workspace with the trainers of this file in place of its own."""
+    folder = workspace.folder / "hand_over"
+    (folder / "trainers").mkdir(parents=True)
+    (folder / "trainers" / "hand_over_trainers.py").write_text(TRAINERS)
+    variables = workspace.environment.variables | {"nnUNet_extTrainer": str(folder / "trainers")}
+    return dataclasses.replace(workspace, environment=dataclasses.replace(workspace.environment, variables=variables))
+
+
+def train(number: int, trainer: str, *options: str | Path) -> tuple[str | Path, ...]:
+    return ("nnUNetv2_train", str(number), "2d", "0", "-device", "cpu", "-tr", trainer, *options)
+
+
+def weights_of(file: Path) -> dict[str, torch.Tensor]:
+    return torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
+
+
+# ---------------------------------------------------------------------------------------------------------- hand-over
+
+
+@pytest.fixture(scope="module")
+def trained(own) -> Workspace:
+    """With a whole nnUNetTrainerSwinUMambaD that started from ImageNet weights; the file of those is gone."""
+    shapes = inventory(get_record("vmamba_tiny_v0"))
+    file = own.folder / "hand_over" / "constants.pth"
+    torch.save({"model": {key: torch.tensor(0.01).expand(shape) for key, shape in shapes.items()}}, file)
+    own.ok(*train(901, REAL), SWIN_UMAMBA_WEIGHTS=str(file))
+    file.unlink()
+    assert own.checkpoint(REAL)["imagenet_weights"]["variant"] == "vmamba_tiny_v0"
+    return own
+
+
+@pytest.fixture(scope="module")
+def archive(trained) -> Path:
+    """The model as nnU-Net exports it."""
+    path = trained.folder / "hand_over" / "model.zip"
+    trained.ok("nnUNetv2_export_model_to_zip", "-d", "901", "-o", path, "-c", "2d", "-tr", REAL, "-f", "0")
+    return path
+
+
+@pytest.fixture(scope="module")
+def elsewhere(archive, own, tmp_path_factory) -> tuple[Environment, Path]:
+    """Another machine: its own nnUNet_results, nothing else but the plugin, and the archive installed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "results").mkdir()
+    variables = {
+        "nnUNet_results": str(folder / "results"), "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        **{name: own.environment.variables[name] for name in ("HTTPS_PROXY", "https_proxy")},
+    }  # fmt: skip
+    environment = make_environment(folder / "environment", "--editable", ROOT)
+    environment = dataclasses.replace(environment, variables=variables)
+    result = environment.command("nnUNetv2_install_pretrained_model_from_zip", archive)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return environment, folder
+
+
+def prediction_command(images: Path, output: Path, trainer: str = REAL) -> tuple[str | Path, ...]:
+    return (
+        "nnUNetv2_predict", *NO_WORKERS, "-d", "901", "-c", "2d", "-tr", trainer, "-f", "0", "-device", "cpu",
+        "-i", images, "-o", output,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # timm's
+def test_an_exported_model_predicts_on_a_machine_that_has_only_the_plugin(trained, elsewhere):
+    environment, folder = elsewhere
+    images = trained.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
+    result = environment.command(*prediction_command(images, folder / "there"))
+    assert result.returncode == 0, result.stderr[-3000:]
+    (here,) = models.predict(trained.results(REAL), images, folder / "here", device="cpu")
+    ours, theirs = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (here, folder / "there" / here.name))
+    assert ours.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+    assert (ours == theirs).mean() > 0.999  # other numbers of threads add in another order
+
+
+def test_a_machine_without_the_plugin_says_which_trainer_it_lacks(trained, elsewhere):
+    """nnU-Net's own message; one `pip install` mends it, which is what separates this environment from the last one."""
+    there, folder = elsewhere
+    venv.EnvBuilder(symlinks=True).create(folder / "bare")
+    bare = Environment(folder / "bare", there.variables)
+    (libraries,) = there.folder.glob("lib/python*/site-packages/~libraries.pth")
+    shutil.copy(libraries, next(bare.folder.glob("lib/python*/site-packages")))
+    images = trained.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
+    result = bare.command(*prediction_command(images, folder / "never"))
+    assert result.returncode == 1
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith(f"RuntimeError: Could not find requested nnunet trainer {REAL} in nnunetv2")
+    assert "nnUNet_extTrainer" in message
+
+
+# -------------------------------------------------------------------------------------------------------- fine-tuning
+
+
+def other_dataset(workspace: Workspace, number: int, classes: int, channels: int = 1) -> str:
+    """A preprocessed dataset of the same images with more classes, of which only the first occurs, and channels."""
+    name = f"Dataset{number}_Other"
+    preprocessed = workspace.folder / "nnUNet_preprocessed"
+    shutil.copytree(preprocessed / dataset.NAME, preprocessed / name)
+    for file, changes in {
+        "dataset.json": {
+            "channel_names": {str(i): "noise" for i in range(channels)},
+            "labels": {"background": 0, "box": 1} | {f"absent {i}": i for i in range(2, classes)},
+        },
+        "nnUNetPlans.json": {"dataset_name": name},
+    }.items():
+        path = preprocessed / name / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    folder = str(preprocessed / name / "nnUNetPlans_2d")
+    cases = nnUNetDatasetBlosc2(folder)
+    for case in cases.identifiers if channels > 1 else ():
+        data, segmentation, _, properties = cases.load_case(case)
+        data, segmentation = np.repeat(data[:], channels, axis=0), segmentation[:]
+        for suffix in (".b2nd", "_seg.b2nd"):
+            Path(folder, case + suffix).unlink()
+        blocks, chunks = comp_blosc2_params(segmentation.shape, dataset.PATCH)
+        nnUNetDatasetBlosc2.save_case(data, segmentation, properties, str(Path(folder, case)), chunks, blocks)
+    return name
+
+
+def test_fine_tuning_to_other_classes_and_to_other_channels(trained, capsys):
+    names = {904: other_dataset(trained, 904, classes=4), 905: other_dataset(trained, 905, classes=3, channels=2)}
+    start = trained.fold(REAL) / "checkpoint_final.pth"
+    adapted = trained.folder / "hand_over" / "two_channels.pth"
+    assert cli.main(["adapt-checkpoint", str(start), "--channels", "2", "-o", str(adapted)]) == 0
+    assert str(adapted) in capsys.readouterr().out
+    trained.ok(*train(904, REAL, "-pretrained_weights", start), SKIP_VALIDATION="1", FROZEN_EPOCHS="1")
+    trained.ok(*train(905, REAL, "-pretrained_weights", adapted), SKIP_VALIDATION="1")
+    for number, classes, frozen, file in ((904, 4, True, start), (905, 3, False, adapted)):
+        folder = trained.folder / "nnUNet_results" / names[number] / f"{REAL}__nnUNetPlans__2d" / "fold_0"
+        (log,) = folder.glob("training_log_*.txt")
+        text = log.read_text()
+        assert "ImageNet weights were NOT loaded" in text
+        assert ("The encoder is held until epoch 1" in text) == frozen
+        before, after = weights_of(file), weights_of(folder / "checkpoint_final.pth")
+        heads = {key for key in after if ".seg_layers." in key}
+        assert {after[key].shape[0] for key in heads} == {classes}
+        body = after.keys() - heads
+        assert all(value.isfinite().all() for value in after.values())
+        # one step of AdamW moves a weight by its learning rate of 1e-4, and by its decay
+        assert max((before[key] - after[key]).abs().max() for key in body) < 1e-3
+        held = {key for key in body if key.startswith("encoder.layers.")}
+        assert len(held) == 204
+        assert all(torch.equal(before[key], after[key]) for key in held) == frozen
+        assert not all(torch.equal(before[key], after[key]) for key in body - held)
+        assert all(np.isfinite(trained_losses(folder)))
+
+
+def trained_losses(folder: Path) -> list[float]:
+    curves = torch.load(folder / "checkpoint_final.pth", map_location="cpu", weights_only=False)["logging"]
+    return [*curves["train_losses"], *curves["val_losses"]]
+
+
+# ------------------------------------------------------------------------------------------------------- disturbances
+
+
+def press_ctrl_c(workspace: Workspace, command: tuple[str | Path, ...], **variables: str) -> tuple[dict, str]:
+    """What came of a command that was interrupted, and all it said."""
+    environment = workspace.environment
+    marker = workspace.folder / "hand_over" / f"marker_{command[0]}"
+    script = environment._script(str(command[0]))
+    result = environment.run("-c", CTRL_C, script, *command[1:], MARKER=str(marker), **variables)
+    output = Path(f"{marker}.output").read_text()
+    assert result.returncode == 0, result.stderr + output[-3000:]
+    return json.loads(result.stdout), output
+
+
+@pytest.fixture(scope="module")
+def worker_killed(own):
+    """A training of which one data-loader worker was killed in the second epoch."""
+    return own, own.run(*train(901, "Disturbed"), DISTURBANCE="a worker dies", nnUNet_n_proc_DA="2")
+
+
+@pytest.fixture(scope="module")
+def interrupted(worker_killed):
+    """The same training, continued and interrupted in its second epoch."""
+    own, _ = worker_killed
+    return own, *press_ctrl_c(own, train(901, "Disturbed", "--c"), DISTURBANCE="none", nnUNet_n_proc_DA="2")
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted):
+    """The same training, continued to its end."""
+    own, *_ = interrupted
+    own.ok(*train(901, "Disturbed", "--c"))
+    return own
+
+
+def test_a_killed_data_loader_worker_ends_the_training_with_an_error(worker_killed):
+    own, result = worker_killed
+    assert result.returncode == 1
+    assert "One or more background workers are no longer alive" in result.stderr
+    assert own.checkpoint("Disturbed", "checkpoint_latest.pth")["current_epoch"] == 1
+
+
+def test_ctrl_c_ends_a_training_at_once_and_it_can_be_continued(interrupted, request):
+    own, outcome, output = interrupted
+    assert outcome["interrupted"], output[-3000:]
+    assert outcome["status"] != 0
+    assert outcome["orphans"] == []
+    assert "KeyboardInterrupt" in output
+    assert own.checkpoint("Disturbed", "checkpoint_latest.pth")["current_epoch"] == 1
+    assert not list(own.fold("Disturbed").glob("*.partial"))
+    request.getfixturevalue("finished")
+    assert own.checkpoint("Disturbed")["current_epoch"] == 3
+    assert own.log("Disturbed").count("Epoch time") == 3  # each epoch was finished once
+
+
+def test_ctrl_c_ends_a_prediction_at_once(finished):
+    images = finished.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
+    name, *arguments = prediction_command(images, finished.folder / "hand_over" / "interrupted", "Disturbed")
+    arguments = [*arguments, "-npp", "1", "-nps", "1"]  # with workers; the last one counts
+    outcome, output = press_ctrl_c(finished, (name, *arguments), DISTURBANCE="prediction takes long")
+    assert outcome["interrupted"], output[-3000:]
+    assert outcome["status"] != 0
+    assert outcome["orphans"] == []
+    assert "KeyboardInterrupt" in output

@@ -1,0 +1,276 @@
+"""Datasets at the edge of what nnU-Net allows, through its own loader, augmentation, loss and metrics; and refusals."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+
+from swin_umamba_nnunet import trainers
+from swin_umamba_nnunet.pretrained import WeightsNotFoundError, ensure_weights, get_record, locate
+from swin_umamba_nnunet.pretrained.ensure import fetch_weights
+from swin_umamba_nnunet.pretrained.variants import inventory
+from tests.trainers.conftest import TINY, tiny
+from tests.trainers.test_umamba import plans_of_a_unet
+
+PATCH = (32, 40)
+UMAMBA = {"features_per_stage": [8, 12, 16]}  # not narrower: torch 2.15's backward corrupts the heap then
+TRAINERS = {
+    name: tiny(name)
+    for name in (
+        "nnUNetTrainerSwinUMambaScratch",
+        "nnUNetTrainerSwinUMambaDScratch",
+        "nnUNetTrainerSwinUMambaV2Scratch",
+        "nnUNetTrainerSwinUMambaDNoScanScratch",
+    )
+}
+TRAINERS |= {name: getattr(trainers, name) for name in ("nnUNetTrainerUMambaEnc", "nnUNetTrainerUMambaBotPaper")}
+TRAINERS["nnUNetTrainerVMUNetScratch"] = type(
+    "TinyVMUNet", (trainers.nnUNetTrainerVMUNetScratch,), {"network_settings": {**TINY, "depths_decoder": (1, 1, 1, 1)}}
+)
+# with deep supervision, without, and with a network from the plans
+THREE = ("nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerVMUNetScratch", "nnUNetTrainerUMambaEnc")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset is like.
+
+    Attributes:
+        labels: of dataset.json; with regions also their order.
+        present: label values that occur in the training cases.
+        shape: (slices, rows, columns) of each case in pixels.
+    """
+
+    labels: dict = field(default_factory=lambda: {"background": 0, "a": 1, "b": 2})
+    order: tuple[int, ...] = ()
+    present: tuple[int, ...] = (0, 1, 2)
+    channels: int = 1
+    shape: tuple[int, int, int] = (2, 48, 56)
+    cases: int = 1
+
+    def json(self) -> dict:
+        names = {str(i): "noise" for i in range(self.channels)}
+        regions = {"regions_class_order": list(self.order)} if self.order else {}
+        return {"channel_names": names, "labels": self.labels, "file_ending": ".nii.gz", **regions}
+
+    def write(self, trainer) -> None:
+        """Preprocessed cases as nnU-Net writes them, each label a block of rows."""
+        folder, manager = Path(trainer.preprocessed_dataset_folder), trainer.label_manager
+        collected = list(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
+        if manager.has_ignore_label:
+            collected.append([-1, *manager.all_labels])
+        random = np.random.default_rng(0)
+        for case in range(self.cases):
+            data = random.normal(size=(self.channels, *self.shape)).astype(np.float32)
+            where = np.arange(np.prod(self.shape)) * len(self.present) // np.prod(self.shape)
+            segmentation = np.array(self.present, np.int16)[where].reshape(1, *self.shape)
+            locations = DefaultPreprocessor._sample_foreground_locations(segmentation, collected)
+            blocks, chunks = comp_blosc2_params(data.shape, PATCH)
+            nnUNetDatasetBlosc2.save_case(
+                data, segmentation, {"class_locations": locations}, str(folder / f"case{case}"), chunks, blocks,
+                chunks_seg=(1, *chunks[1:]), blocks_seg=(1, *blocks[1:]),
+            )  # fmt: skip
+
+
+MANY = {"background": 0, **{f"organ {i}": i for i in range(1, 200)}}
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+DATASETS = {
+    "one training case": Dataset(),
+    "a class in no training case": Dataset(present=(0, 1)),
+    "nothing but background": Dataset(present=(0,)),
+    "20 channels": Dataset(channels=20),
+    "200 classes": Dataset(labels=MANY, present=tuple(range(200))),
+    "200 classes, one of them there": Dataset(labels=MANY, present=(0, 77)),
+    "regions": Dataset(labels=REGIONS, order=(1, 2)),
+    "regions, one of them nowhere": Dataset(labels=REGIONS, order=(1, 2), present=(0, 1)),
+    "ignore label": Dataset(labels={"background": 0, "a": 1, "ignore": 2}),
+    "everything ignored": Dataset(labels={"background": 0, "a": 1, "ignore": 2}, present=(2,)),
+    "regions and ignore label": Dataset(labels=REGIONS | {"ignore": 3}, order=(1, 2), present=(0, 1, 2, 3)),
+    "smaller than a patch": Dataset(shape=(1, 20, 17)),
+    "one pixel wide": Dataset(shape=(1, 50, 1)),
+    "a single pixel": Dataset(shape=(1, 1, 1), present=(1,)),
+}
+
+
+@pytest.fixture
+def make(nnunet_folders, monkeypatch):
+    """A function (trainer name, dataset, fold=) -> trainer, initialised, with the dataset's cases on disk."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+
+    def build(name: str, dataset: Dataset, fold: int | str = "all", **settings):
+        plans = plans_of_a_unet(PATCH, **UMAMBA)
+        plans["configurations"]["2d"] |= {"use_mask_for_norm": [False] * dataset.channels, **settings}
+        trainer = TRAINERS[name](plans, "2d", fold, dataset.json(), torch.device("cpu"))
+        (Path(trainer.preprocessed_dataset_folder) / "case.b2nd").unlink()
+        dataset.write(trainer)
+        torch.manual_seed(0)
+        trainer.initialize()
+        return trainer
+
+    return build
+
+
+@pytest.mark.filterwarnings("ignore:Warning! No annotated pixels")  # nnU-Net says so itself
+@pytest.mark.parametrize("name", THREE)
+@pytest.mark.parametrize("kind", list(DATASETS))
+def test_an_epoch_stays_finite(kind, name, make):
+    dataset = DATASETS[kind]
+    trainer = make(name, dataset)
+    training, validation = trainer.get_dataloaders()
+    before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    losses = [float(trainer.train_step(next(training))["loss"]) for _ in range(2)]
+    assert np.isfinite(losses).all()
+    with open(trainer.log_file) as file:
+        assert "step skipped" not in file.read()
+    after = trainer.network.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(value, before[key]) for key, value in after.items())
+
+    trainer.network.eval()
+    with torch.no_grad():
+        output = trainer.validation_step(next(validation))
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # nnU-Net's mean over no class
+        trainer.on_validation_epoch_end([output])
+    assert np.isfinite(trainer.logger.get_value("val_losses", step=-1))
+    dice = trainer.logger.get_value("dice_per_class_or_region", step=-1)
+    assert len(dice) == len(dataset.order or trainer.label_manager.foreground_labels)
+    # a class is not finite only where it is neither in the image nor in the prediction, and then left out of the mean
+    absent = [counts == 0 for counts in output["tp_hard"] + output["fp_hard"] + output["fn_hard"]]
+    assert [not np.isfinite(each) for each in dice] == absent
+
+
+@pytest.mark.parametrize("name", list(TRAINERS))
+@pytest.mark.parametrize("size", [(20, 17), (50, 1), (1, 1), (33, 90)], ids=str)
+def test_nnunets_sliding_window_takes_any_image(size, name, make):
+    """Prediction of images smaller than a patch, one pixel wide, and larger; mirrored too."""
+    trainer = make(name, DATASETS["one training case"])
+    trainer.set_deep_supervision_enabled(False)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.manual_initialization(
+        trainer.network, trainer.plans_manager, trainer.configuration_manager, None, trainer.dataset_json,
+        type(trainer).__name__, (0, 1),
+    )  # fmt: skip
+    logits = predictor.predict_sliding_window_return_logits(torch.randn(1, 2, *size))
+    assert logits.shape == (3, 2, *size)
+    assert torch.isfinite(torch.as_tensor(logits).float()).all()
+
+
+def test_one_case_cannot_be_split_which_is_nnunets_own_message(make):
+    """README: a single case is trained with `-f all`, that is FOLD all."""
+    trainer = make(THREE[0], DATASETS["one training case"], fold=0)
+    with pytest.raises(ValueError, match="n_splits=5 greater than the number of samples"):
+        trainer.get_dataloaders()
+
+
+# ------------------------------------------------------------------------------------------------- configurations
+
+
+def cascade(lowres: str, patch: list[int]) -> dict:
+    """Plans in which "cascade" continues from `lowres`."""
+    plans = plans_of_a_unet(PATCH, **UMAMBA)
+    configurations = plans["configurations"]
+    configurations[lowres] = {**configurations["2d"], "next_stage": "cascade", "patch_size": patch}
+    configurations["cascade"] = {"inherits_from": lowres, "previous_stage": lowres}
+    return plans
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINERS if "UMambaEnc" not in name and "UMambaBot" not in name])
+@pytest.mark.parametrize("configuration", ["3d_fullres", "cascade"])
+def test_a_2d_network_refuses_three_dimensions_in_one_sentence(configuration, name, nnunet_folders):
+    before = sorted(nnunet_folders.rglob("*"))
+    plans = cascade("3d_lowres", [16, 32, 32])
+    with pytest.raises(ValueError, match="is for 2D networks") as refusal:
+        TRAINERS[name](plans, configuration, 0, Dataset().json(), torch.device("cpu"))
+    message = str(refusal.value)
+    for part in (TRAINERS[name].__name__, repr(configuration), "(16, 32, 32)", "nnUNetv2_train DATASET 2d FOLD"):
+        assert part in message
+    assert "\n" not in message
+    assert sorted(nnunet_folders.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", list(TRAINERS))
+def test_a_2d_cascade_sees_the_earlier_segmentation_as_channels(name, nnunet_folders):
+    """nnU-Net plans none, but allows it: the previous stage's segmentation comes one-hot behind the image."""
+    trainer = TRAINERS[name](cascade("coarse", [32, 40]), "cascade", 0, Dataset().json(), torch.device("cpu"))
+    trainer.initialize()
+    assert trainer.num_input_channels == 1 + 2
+    output = trainer.network(torch.randn(2, 3, *PATCH))
+    assert (output[0] if isinstance(output, list) else output).shape == (2, 3, *PATCH)
+
+
+# ------------------------------------------------------------------------------------------------- read-only weights
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """As another user where root runs the tests, whom permissions do not stop."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """A lab's folder of weights, which its users may only read: (folder, file of another name than the published)."""
+    shapes = inventory(get_record("vmamba_tiny_v0"))
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        Path(name).chmod(0o755)
+        folder = Path(name, "swin_umamba_nnunet")
+        folder.mkdir()
+        file = folder / "constants.pth"
+        torch.save({"model": {key: torch.tensor(0.01).expand(shape) for key, shape in shapes.items()}}, file)
+        file.chmod(0o444)
+        folder.chmod(0o555)
+        monkeypatch.setenv("XDG_CACHE_HOME", name)
+        for variable in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing gets out
+        monkeypatch.setattr(locate, "checkout_folder", lambda: None)
+        with unprivileged(), pytest.raises(OSError, match="Permission denied"):
+            (folder / "new").touch()
+        yield folder, file
+        folder.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_weights_in_a_folder_that_cannot_be_written_are_used(shared):
+    folder, file = shared
+    with unprivileged():
+        assert ensure_weights("swin_umamba", file) == file
+    assert list(folder.iterdir()) == [file]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_a_download_into_such_a_folder_is_told_in_one_sentence(shared):
+    folder, file = shared
+    with unprivileged(), pytest.raises(WeightsNotFoundError) as refusal:
+        ensure_weights("swin_umamba_d", scratch_trainer="Scratch")
+    message = str(refusal.value)
+    assert f"cannot write to {folder}" in message
+    assert "Permission denied" in message
+    assert "\n" not in message
+    assert list(folder.iterdir()) == [file]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_what_is_there_already_is_fetched_without_writing(shared):
+    folder, file = shared
+    record = dataclasses.replace(get_record("vmamba_tiny_v0"), file_name=file.name, size_bytes=None, sha256=None)
+    with unprivileged():
+        assert fetch_weights(record, folder).path == file
