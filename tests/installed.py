@@ -41,8 +41,8 @@ class Environment:
         environment = {key: value for key, value in os.environ.items() if key not in inherited}
         environment |= {**self.variables, **variables}
         return subprocess.run(
-            [self.python, *command], cwd=self.folder, timeout=timeout_s, capture_output=True, text=True,
-            env={key: value for key, value in environment.items() if value},
+            [self.python, *command], cwd=self.folder, timeout=timeout_s, capture_output=True, encoding="utf-8",
+            errors="replace", env={key: value for key, value in environment.items() if value},
         )  # fmt: skip
 
     def command(self, name: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:

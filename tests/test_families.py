@@ -2,14 +2,19 @@
 
 import pytest
 import SimpleITK as sitk
+import torch
 
+from swin_umamba_nnunet.pretrained import get_record
+from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
-from tests.workspace import NO_WORKERS
+from tests.workspace import NO_WORKERS, TRAIN
 
 pytestmark = pytest.mark.slow
 
 # The user's own folder of trainers; small networks where the plans do not decide.
 TRAINERS = """
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
+
 from swin_umamba_nnunet import trainers
 
 
@@ -33,8 +38,28 @@ class BriefUMambaEnc(_Brief, trainers.nnUNetTrainerUMambaEnc):
     pass
 
 
-class BriefUMambaBotPaper(_Brief, trainers.nnUNetTrainerUMambaBotPaper):
+class BriefUMambaEncNoMamba(_Brief, trainers.nnUNetTrainerUMambaEncNoMamba):
     pass
+
+
+class BriefUMambaEncPaper(_Brief, trainers.nnUNetTrainerUMambaEncPaper):
+    pass
+
+
+class BriefVMUNetImageNet(_Brief, trainers.nnUNetTrainerVMUNet):
+    pass
+
+
+class BriefDV2ImageNet(_Brief, trainers.nnUNetTrainerSwinUMambaDV2):
+    pass
+
+
+class BriefDNoScanImageNet(_Brief, trainers.nnUNetTrainerSwinUMambaDNoScan):
+    pass
+
+
+class BriefUMambaBotPaper(_Brief, trainers.nnUNetTrainerUMambaBotPaper, nnUNetTrainerNoDA):
+    pass  # no augmentation: nnU-Net's blur cannot take volumes of two slices, and comes at random
 
 
 class BriefV2(_Brief, trainers.nnUNetTrainerSwinUMambaV2Scratch):
@@ -48,9 +73,19 @@ class BriefDV2(_Brief, trainers.nnUNetTrainerSwinUMambaDV2Scratch):
 class BriefNoScan(_Brief, trainers.nnUNetTrainerSwinUMambaDNoScanScratch):
     network_settings = {**trainers.nnUNetTrainerSwinUMambaDNoScanScratch.network_settings, **SMALL}
 """
+IMAGENET = {
+    "BriefVMUNetImageNet": "vmamba_small_v0",
+    "BriefDV2ImageNet": "vmamba_tiny_v2",
+    "BriefDNoScanImageNet": "vmamba_tiny_v0",
+}
 FAMILIES = {
     "BriefVMUNet": "2d",
     "BriefUMambaEnc": "2d",
+    "BriefUMambaEncNoMamba": "2d",
+    "BriefUMambaEncPaper": "2d",
+    "BriefVMUNetImageNet": "2d",
+    "BriefDV2ImageNet": "2d",
+    "BriefDNoScanImageNet": "2d",
     "BriefUMambaBotPaper": "3d_fullres",
     "BriefV2": "2d",
     "BriefDV2": "2d",
@@ -62,10 +97,20 @@ FAMILIES = {
 def trained(workspace):
     """With every family trained."""
     (workspace.folder / "own" / "families.py").write_text(TRAINERS)
+    weights = workspace.folder / "families_imagenet"
+    weights.mkdir()
+    for name in IMAGENET.values():  # the keys and shapes of the published files
+        record = get_record(name)
+        state_dict = {key: torch.tensor(0.01).expand(shape) for key, shape in inventory(record).items()}
+        torch.save({"model": state_dict}, weights / f"{name}.pth")
     results = workspace.run_all(*(
         ("nnUNetv2_train", "901", configuration, "0", "-device", "cpu", "-tr", trainer)
-        for trainer, configuration in FAMILIES.items()
+        for trainer, configuration in FAMILIES.items() if trainer not in IMAGENET
     ))  # fmt: skip
+    results += [
+        workspace.run(*TRAIN, trainer, SWIN_UMAMBA_WEIGHTS=str(weights / f"{name}.pth"))
+        for trainer, name in IMAGENET.items()
+    ]
     failed = [result.stdout[-2000:] + result.stderr[-3000:] for result in results if result.returncode != 0]
     assert not failed, failed[0]
     return workspace
@@ -79,6 +124,7 @@ def test_trained(trained):
         text = log.read_text()
         assert text.count("Epoch time") == 1
         assert "nan" not in text.split("Epoch 0")[1]
+        assert ("sha256 of the ImageNet weights" in text) is (trainer in IMAGENET)
 
 
 def test_predicted(trained):

@@ -74,7 +74,10 @@ def task_of_dataset(dataset: str, plans_name: str, configuration: str) -> Task:
         ValueError: no such dataset, plans or configuration.
     """
     if not nnUNet_preprocessed.is_set():
-        raise ValueError("nnUNet_preprocessed is not set, so there are no plans to read; set it, or give --shape")
+        raise ValueError(
+            "nnUNet_preprocessed is not set, so there are no plans to read; set it: "
+            "export nnUNet_preprocessed=/your/folder"
+        )
     try:
         name = maybe_convert_to_dataset_name(dataset)
     except (RuntimeError, ValueError) as error:

@@ -5,6 +5,7 @@ nnU-Net's, and those that users have put into a folder of `nnUNet_extTrainer`.
 """
 
 import contextlib
+import difflib
 import io
 from collections.abc import Sequence
 
@@ -44,9 +45,11 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
     except RuntimeError as error:
         if "Could not find requested nnunet trainer" not in str(error):
             raise
+        near = difflib.get_close_matches(name, trainer_names(), n=1, cutoff=0.85)
+        guess = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(
-            f"nnU-Net finds no trainer called {name!r}; `swin-umamba list` shows this package's, and nnU-Net's own is "
-            "nnUNetTrainer"
+            f"nnU-Net finds no trainer called {name!r}{guess}; `swin-umamba list` shows this package's, and "
+            "nnU-Net's own is nnUNetTrainer"
         ) from error
 
 

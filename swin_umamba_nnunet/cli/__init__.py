@@ -26,7 +26,7 @@ VERBS = {
     "adapt-checkpoint": ("swin_umamba_nnunet.cli.adapt_checkpoint", "a trained model for other image channels"),
     "export": ("swin_umamba_nnunet.cli.export", "a trained network as a torch.export archive or ONNX file"),
     "bench": ("swin_umamba_nnunet.cli.bench", "measure how fast this machine runs the parts of the networks"),
-    "evaluate": ("swin_umamba_nnunet.cli.evaluate", "scores of a prediction folder, with the convention of each"),
+    "evaluate": ("swin_umamba_nnunet.cli.evaluate", "Dice, IoU, NSD, HD95 and F1 of a prediction folder"),
     "weights": ("swin_umamba_nnunet.cli.weights", "list, fetch and verify the ImageNet weights trainers start from"),
     "overlay": ("swin_umamba_nnunet.cli.overlay", "pictures of images with ground truth and prediction, with scores"),
     "benchmark": ("swin_umamba_nnunet.cli.benchmark", "compare trainers fairly: same plans, split, cases and scores"),

@@ -138,7 +138,10 @@ def _print_next_steps(target: Path, installed: Path | None) -> None:
     print("Next:\n")
     if os.environ.get(_RAW) != str(target.parent):
         print(f"    export nnUNet_raw={shlex.quote(str(target.parent))}")
-    print(f"    nnUNetv2_plan_and_preprocess -d {identifier} -c 2d")
+    preprocessed = os.environ.get(_PREPROCESSED)
+    old = bool(preprocessed) and (Path(preprocessed or "") / target.name / "dataset.json").is_file()
+    # nnU-Net keeps an old fingerprint unless it is told otherwise, and would plan the new data by it
+    print(f"    nnUNetv2_plan_and_preprocess -d {identifier} -c 2d{' --clean' if old else ''}")
     splits = target / "splits_final.json"
     if installed is not None:
         print(f"\nIts splits are in {installed}, where nnU-Net looks for them.\n")
@@ -148,6 +151,8 @@ def _print_next_steps(target: Path, installed: Path | None) -> None:
     instances = target / "instancesTs"
     if instances.is_dir():
         print(f"    swin-umamba evaluate -gt {shlex.quote(str(instances))} -pred PREDICTIONS --protocol cells")
-    preprocessed = os.environ.get(_PREPROCESSED)
-    if preprocessed and (Path(preprocessed) / target.name / "dataset.json").is_file():
-        print(f"\n{preprocessed} has an older preprocessing of {target.name}: the first command replaces it.")
+    if old:
+        print(
+            f"\n{preprocessed} has an older preprocessing of {target.name}; --clean has nnU-Net look at the data "
+            "again. Splits, plans and trainings made for the old data are still there and do not belong to the new."
+        )

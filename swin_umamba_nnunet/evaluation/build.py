@@ -106,6 +106,7 @@ def build_protocol(name: str, options: ProtocolOptions, found_dataset_json: Path
 
 def find_dataset_json(ground_truth: Path, predictions: Path) -> Path | None:
     """The dataset.json that nnU-Net leaves beside predictions, above a validation folder, or beside labelsTr/Ts."""
+    ground_truth, predictions = ground_truth.resolve(), predictions.resolve()  # the parent of "x" is "." otherwise
     candidates = (predictions, predictions.parent.parent, ground_truth.parent)
     return next((folder / "dataset.json" for folder in candidates if (folder / "dataset.json").is_file()), None)
 

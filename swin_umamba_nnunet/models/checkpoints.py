@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from swin_umamba_nnunet.pretrained.files import why_not_a_checkpoint
+
 
 class ModelError(ValueError):
     """A model or checkpoint that cannot be used; one sentence for the user."""
@@ -38,6 +40,11 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path} is no file; name the checkpoint itself, such as fold_0/checkpoint_final.pth")
+    try:
+        if (found := why_not_a_checkpoint(path)) is not None:
+            raise ModelError(f"{path} is {found}; expected a checkpoint such as fold_0/checkpoint_final.pth")
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,8 +78,8 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
 
 def _bare(key: str) -> str:
     """A parameter's name without what DataParallel and torch.compile put before it."""
-    for prefix in ("module.", "_orig_mod."):
-        key = key.removeprefix(prefix)
+    while key.startswith(("module.", "_orig_mod.")):
+        key = key.split(".", 1)[1]
     return key
 
 

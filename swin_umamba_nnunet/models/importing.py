@@ -175,15 +175,20 @@ def _import_fold(
 ) -> tuple[str, str | None, str, int, int]:
     content = read_segmentation_checkpoint(file)
     network, weights = recognise(content["network_weights"], str(file))
-    arguments = content.get("init_args", {})
-    configuration = configuration or arguments.get("configuration", "2d")
+    arguments = content.get("init_args", {"configuration": "2d"})
+    if not isinstance(arguments, Mapping):
+        raise ModelError(f"{file} holds a {type(arguments).__name__} as its init_args, expected nnU-Net's dictionary")
+    configuration = configuration or arguments.get("configuration")
+    if not isinstance(configuration, str):
+        raise ModelError(f"{file} does not say which configuration it is for; name it: -c 2d")
+    fold = target.parent.name.removeprefix("fold_")
     trainer = TRAINER_OF_NETWORK[network]
     expected = shapes_of(build_on_meta(trainer, plans, configuration, dataset))
     _compare(weights, expected, file, trainer, dataset)
     checkpoint = {
         "network_weights": {key: weights[key] for key in expected},
         "trainer_name": trainer,
-        "init_args": {"plans": plans, "configuration": configuration, "fold": arguments.get("fold", 0),
+        "init_args": {"plans": plans, "configuration": configuration, "fold": int(fold) if fold.isdigit() else fold,
                       "dataset_json": dataset},
         "inference_allowed_mirroring_axes": content.get("inference_allowed_mirroring_axes"),
         "current_epoch": content.get("current_epoch", 0),

@@ -23,7 +23,7 @@ def load_predictor(
 
     Args:
         model: folder with plans.json, dataset.json and fold_*/, as nnU-Net's training leaves it.
-        folds: whose networks are averaged; None for all there are.
+        folds: whose networks are averaged; None for all numbered ones, or for fold "all" where it is the only one.
         checkpoint: file name in each fold.
         device: None for "cuda" where there is one, else "cpu".
         mirroring: average over mirrored images too, where the training mirrored.
@@ -33,7 +33,8 @@ def load_predictor(
     """
     folder = Path(model)
     found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
-    wanted = found if folds is None else [str(fold) for fold in folds]
+    numbered = [fold for fold in found if fold != "all"]  # as nnU-Net: "all" has seen every fold's validation cases
+    wanted = (numbered or found) if folds is None else [str(fold) for fold in folds]
     absent = [name for name in ("plans.json", "dataset.json") if not (folder / name).is_file()]
     absent += [f"fold_{fold}/{checkpoint}" for fold in wanted if fold not in found] or ([] if found else ["fold_*/"])
     if absent:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 LATEST, PREVIOUS, BEST = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth"
-_UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+# Damage; what a file system or a network drive may do for a moment (OSError) is none, and no reason to lose epochs.
+_DAMAGED = (EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 class CheckpointFileError(RuntimeError):
@@ -22,11 +24,12 @@ class SafeCheckpoints:
 
     A checkpoint is written beside its name and renamed when it is complete, so a training that is killed, or a disk
     that is full, leaves the old one as it was.  The one before the latest is kept as `checkpoint_previous.pth` until
-    the training has ended.  A checkpoint that cannot be read any more is replaced by the newest of latest, previous
-    and best that can.
+    the training has ended.  A latest checkpoint that is damaged is replaced by the newer of previous and best; a final
+    or best one never is, because what it is asked for is its own weights.
     """
 
     # what nnUNetTrainer provides
+    is_ddp: bool
     local_rank: int
     disable_checkpointing: bool
     output_folder: str
@@ -64,35 +67,53 @@ class SafeCheckpoints:
         """Take over what a checkpoint holds besides nnU-Net's own; nothing here."""
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """As nnU-Net's; where the file is damaged, from the newest checkpoint of its folder that is not.
+        """As nnU-Net's; where the latest checkpoint is damaged, from the newest of its folder that is not.
 
         Raises:
             CheckpointFileError: none can be read; training does not start anew by itself.
         """
         checkpoint = filename_or_checkpoint
         if isinstance(checkpoint, str):
-            filename_or_checkpoint, checkpoint = self._read(checkpoint)
+            filename_or_checkpoint = self._agree(checkpoint)
+            checkpoint = _load(filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
         self.adopt_checkpoint(checkpoint)
 
-    def _read(self, filename: str) -> tuple[str, dict]:
-        """The file to use instead of `filename` (itself if nothing is wrong with it), and what it holds."""
+    def _agree(self, filename: str) -> str:
+        """The file all processes read: the first one looks, the others follow."""
+        if not self.is_ddp:
+            return self._readable(filename)
+        found: list[Any] = [None]
+        if self.local_rank == 0:
+            try:
+                found = [self._readable(filename)]
+            except CheckpointFileError as error:
+                found = [error]
+        distributed.broadcast_object_list(found, src=0)
+        if isinstance(found[0], CheckpointFileError):
+            raise found[0]
+        return found[0]
+
+    def _readable(self, filename: str) -> str:
+        """The file to use instead of `filename`, itself if nothing is wrong with it."""
         folder = Path(filename).parent
-        others = [path for path in (folder / name for name in (LATEST, PREVIOUS, BEST)) if path.is_file()]
+        replaceable = os.path.basename(filename) == LATEST
+        others = [path for path in (folder / name for name in (PREVIOUS, BEST)) if replaceable and path.is_file()]
         newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
         reason = ""
         for path in dict.fromkeys((filename, *map(str, newest_first))):
             try:
-                checkpoint = _load(path)
-            except _UNREADABLE as error:
+                _load(path)
+            except _DAMAGED as error:
                 reason = reason or f"{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0]}"
                 continue
             if path != filename:
                 self.print_to_log_file(f"WARNING: {filename} cannot be read ({reason}); {path} is used instead")
-            return path, checkpoint
+            return path
+        instead = f", and {folder} has no other checkpoint that can" if replaceable else ""
         raise CheckpointFileError(
-            f"{filename} cannot be read ({reason}), and {folder} has no other checkpoint that can: restore it from a "
-            "backup, or delete it to start the training anew"
+            f"{filename} cannot be read ({reason}){instead}: restore it from a backup, or delete it, upon which --c "
+            "goes on from the latest or best checkpoint there is, or starts anew if there is none"
         )
 
     def on_train_end(self) -> None:
@@ -106,7 +127,7 @@ def _load(filename: str) -> dict:
     """A checkpoint, as nnU-Net reads it right after.
 
     Raises:
-        one of `_UNREADABLE`: it is damaged.
+        one of `_DAMAGED`: it is.
     """
     with zipfile.ZipFile(filename) as archive:  # PyTorch itself does not check the sums
         if damaged := archive.testzip():

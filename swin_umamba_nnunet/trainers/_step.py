@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from swin_umamba_nnunet.trainers._network import drop_gradients, unwrap
 
@@ -43,12 +43,15 @@ class GuardedStep:
     optimizer: Any
     grad_scaler: Any
     device: torch.device
+    is_ddp: bool
     print_to_log_file: Any
 
     _skipped_in_a_row = 0
 
     def apply_precision(self) -> None:
-        """Bring `precision` into force in this process, nnU-Net's own validation and prediction included.
+        """Bring `precision` into force in this process: for training, and for nnU-Net's validation during and after it.
+
+        A later `nnUNetv2_predict` knows nothing of it and runs nnU-Net's float16.
 
         Raises:
             ValueError: no such precision.
@@ -56,13 +59,14 @@ class GuardedStep:
         """
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}; choose one of {', '.join(map(repr, PRECISIONS))}")
-        if self.device.type != "cuda" or self.precision == "float16":
+        if self.device.type != "cuda":
             return
-        if not torch.cuda.is_bf16_supported():
+        if self.precision == "bfloat16" and not torch.cuda.is_bf16_supported():
             name = torch.cuda.get_device_name(self.device)
             raise RuntimeError(f"precision is 'bfloat16', which {name} does not have; use 'float16'")
         torch.set_autocast_dtype("cuda", PRECISIONS[self.precision])  # what a bare autocast("cuda") then takes
-        self.grad_scaler = None
+        if self.precision == "bfloat16":
+            self.grad_scaler = None
 
     def held_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters this step must not touch; none here."""
@@ -95,18 +99,27 @@ class GuardedStep:
         drop_gradients(self.held_parameters())
         if scaler is not None:
             scaler.unscale_(self.optimizer)
-        finite = self._clip()
-        if scaler is not None:
-            scaler.step(self.optimizer)  # skips by itself what `unscale_` found not to be finite
-            scaler.update()
+        finite = self._everywhere(self._clip() and bool(torch.isfinite(loss.detach())))
+        if finite and scaler is not None:
+            scaler.step(self.optimizer)
         elif finite:
             self.optimizer.step()
+        if scaler is not None:
+            scaler.update()
         value = loss.detach().cpu().numpy()
-        if finite and np.isfinite(value):
+        if finite:
             self._skipped_in_a_row = 0
         else:
             self._skip(float(value), data)
         return {"loss": value}
+
+    def _everywhere(self, finite: bool) -> bool:
+        """Whether it is so in every process: they skip and stop together."""
+        if not self.is_ddp:
+            return finite
+        flag = torch.tensor(float(finite), device=self.device)
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MIN)
+        return bool(flag)
 
     def _autocast(self) -> AbstractContextManager:
         if self.device.type != "cuda":
@@ -129,7 +142,8 @@ class GuardedStep:
         if not last and self._skipped_in_a_row > 1:
             return
         where = self._first_bad_layer(data) if not np.isfinite(loss) else None
-        found = f"the loss is {loss}" if not np.isfinite(loss) else f"the loss is {loss:.4g}, its gradient not finite"
+        here = " in this process" if self.is_ddp else ""
+        found = f"the loss is {loss:.4g}{here}" + ("" if not np.isfinite(loss) else ", its gradient not finite")
         found += f"; first layer whose output is not finite: {where}" if where else f"; {self._bad_gradients()}"
         if last:
             raise NonFiniteError(

@@ -43,7 +43,7 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
 
     Attributes:
         network_class: class in `swin_umamba_nnunet.networks`.
-        network_settings: its keyword-only arguments.
+        network_settings: its keyword-only arguments; what a parent class sets stays in force unless it is set anew.
         dims: dimensions of the configurations it accepts.
         imagenet_weights: name of the weights its encoder starts from (see `pretrained.registry`), None for random ones.
         scratch_trainer: name of the trainer that does the same from random weights; "" if this one does.
@@ -76,7 +76,7 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
         """
         patch_size = PlansManager(plans).get_configuration(configuration).patch_size
         check_patch(type(self).__name__, patch_size, configuration, self.dims)
-        check_device(device, self.network_settings.get("backend"), self.scans())
+        check_device(device, self.all_network_settings().get("backend"), self.scans())
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in CLASS_SETTINGS:
             if hasattr(type(self), name):
@@ -103,13 +103,22 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
         planned = cls.settings_from_plans(configuration_manager)
         if configuration_manager.configuration.get(RECOMPUTE):
             planned = {**planned, RECOMPUTE: True}
-        settings = {**planned, **cls.network_settings}
+        settings = {**planned, **cls.all_network_settings()}
         return cls.network_class(num_input_channels, num_output_channels, enable_deep_supervision, **settings)
+
+    @classmethod
+    def all_network_settings(cls) -> dict[str, Any]:
+        """`network_settings` of this class over those of its parents: a subclass of a control stays one."""
+        settings: dict[str, Any] = {}
+        for each in reversed(cls.__mro__):
+            settings.update(vars(each).get("network_settings", {}))
+        return settings
 
     @classmethod
     def scans(cls) -> bool:
         """Whether there is a selective scan in the network; the controls without one need no backend."""
-        return cls.network_settings.get("mamba", True) and cls.network_settings.get("mixing", "scan") == "scan"
+        settings = cls.all_network_settings()
+        return settings.get("mamba", True) and settings.get("mixing", "scan") == "scan"
 
     @classmethod
     def settings_from_plans(cls, configuration_manager: ConfigurationManager) -> dict[str, Any]:
@@ -147,7 +156,7 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
         """Says which scan backend runs, then as nnU-Net's."""
         self.prepare_weights()
         if self.scans():
-            backend = resolve_backend(self.network_settings.get("backend"), self.device.type)
+            backend = resolve_backend(self.all_network_settings().get("backend"), self.device.type)
             self.print_to_log_file(f"Selective scan backend on {self.device.type}: {backend}")
             if backend in PLAIN:
                 self.print_to_log_file(f"WARNING: {backend!r} is up to hundreds of times slower than the others")

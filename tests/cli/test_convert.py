@@ -254,4 +254,6 @@ def test_an_older_preprocessing_is_mentioned(tmp_path, capsys):
     save(tmp_path / "preprocessed/Dataset001_s/x.png", blob())
     (tmp_path / "preprocessed/Dataset001_s/dataset.json").write_text("{}")
     assert cli.main(["convert", "images", str(write_images(tmp_path / "s")), "-d", "1"]) == 0
-    assert "an older preprocessing" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "an older preprocessing" in text
+    assert "nnUNetv2_plan_and_preprocess -d 1 -c 2d --clean" in text

@@ -137,6 +137,11 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     refused("no plans that nnU-Net understands")
     (source / "plans.json").write_text("{")
     refused("cannot be read as JSON")
+    (source / "plans.json").write_text(json.dumps(old_plans()))
+    torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": None}, checkpoint)
+    refused("holds a NoneType as its init_args")
+    torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": {}}, checkpoint)
+    refused("does not say which configuration it is for; name it: -c 2d")
     target.mkdir()
     with pytest.raises(ModelError, match="already exists"):
         import_model(source, target)

@@ -235,6 +235,19 @@ def test_regions_and_more_channels(nnunet_folders):
     assert trainer.network(torch.zeros(1, 3, 32, 32))[0].shape == (1, 2, 32, 32)
 
 
+@pytest.mark.parametrize(
+    ("parent", "kept"),
+    [("nnUNetTrainerSwinUMambaDNoScan", {"mixing": "skip"}), ("nnUNetTrainerUMambaEncNoMamba", {"mamba": False}),
+     ("nnUNetTrainerUMambaBotPaper", {"release": "2024-01"}), ("nnUNetTrainerSwinUMambaD", {})],
+)  # fmt: skip
+def test_a_subclass_keeps_the_settings_of_its_parent(parent, kept):
+    base = getattr(trainers, parent)
+    mine = type("Mine", (base,), {"network_settings": {"gradient_checkpointing": True}})
+    assert mine.all_network_settings() == {**base.all_network_settings(), "gradient_checkpointing": True}
+    assert kept.items() <= mine.all_network_settings().items()
+    assert mine.scans() is base.scans()
+
+
 def test_a_control_without_scans_needs_no_backend(make_trainer, monkeypatch):
     monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "triton")
     monkeypatch.setattr(_select, "unavailable_reason", lambda name, device: "no GPU")

@@ -71,6 +71,29 @@ def test_with_nothing_readable_left_it_is_an_error_and_no_fresh_start(trainer, m
         resume(make_trainer, latest)
 
 
+@pytest.mark.parametrize("name", ["checkpoint_final.pth", "checkpoint_best.pth"])
+def test_a_damaged_final_or_best_is_never_replaced_by_other_weights(name, trainer, make_trainer):
+    """--val would report the scores of an epoch nobody asked for."""
+    save(trainer, "checkpoint_best.pth", 1)
+    save(trainer, "checkpoint_latest.pth", 2)
+    asked_for = save(trainer, name, 3)
+    damage(asked_for, "truncated")
+    with pytest.raises(CheckpointFileError, match=f"{name} cannot be read .*delete it"):
+        resume(make_trainer, asked_for)
+
+
+def test_a_file_system_that_hiccups_is_no_damage(trainer, make_trainer, monkeypatch):
+    save(trainer, "checkpoint_best.pth", 1)
+    latest = save(trainer, "checkpoint_latest.pth", 2)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(_checkpoints.zipfile, "ZipFile", refuse)
+    with pytest.raises(PermissionError):
+        resume(make_trainer, latest)
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(trainer, make_trainer, monkeypatch):
     latest = save(trainer, "checkpoint_latest.pth", 2)
     before = sorted(path.name for path in latest.parent.iterdir())

@@ -83,6 +83,26 @@ def test_a_gradient_that_is_not_finite_names_its_parameter(scaled, trainer, batc
         assert trainer.grad_scaler.get_scale() == 128
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_norm_that_overflows_is_no_step_even_if_every_number_is_finite(scaled, trainer, batch):
+    trainer.train_step(batch(trainer))
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0) if scaled else None
+    trainer.network.encoder.stem[0].bias.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+    before = state_of(trainer)
+    trainer.train_step(batch(trainer))
+    assert all(torch.equal(a, b) for a, b in zip(before, state_of(trainer), strict=True))
+    assert "their norm overflows" in log_of(trainer)
+
+
+def test_a_loss_that_is_not_finite_is_no_step_even_if_its_gradient_is(trainer, batch):
+    trainer.train_step(batch(trainer))
+    criterion = trainer.loss
+    trainer.loss = lambda output, target: criterion(output, target) + float("inf")
+    before = state_of(trainer)
+    trainer.train_step(batch(trainer))
+    assert all(torch.equal(a, b) for a, b in zip(before, state_of(trainer), strict=True))
+
+
 def test_another_error_of_the_clip_is_not_swallowed(trainer, batch, monkeypatch):
     def out_of_memory(*_, **__):
         raise RuntimeError("out of memory")
@@ -109,6 +129,11 @@ def test_bfloat16_reaches_nnunets_own_autocast(make_trainer, monkeypatch):
     trainer.apply_precision()
     assert chosen == [("cuda", torch.bfloat16)]
     assert trainer.grad_scaler is None
+    plain = make_trainer(tiny(NAME))
+    plain.device, plain.grad_scaler = torch.device("cuda"), "a scaler"
+    plain.apply_precision()  # after a bfloat16 training in the same process
+    assert chosen[-1] == ("cuda", torch.float16)
+    assert plain.grad_scaler == "a scaler"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
     with pytest.raises(RuntimeError, match="which Tesla V100 does not have"):

@@ -45,7 +45,9 @@ def test_trajectory(network, name, recipe, make_trainer, monkeypatch):
     expected = np.load(golden.FOLDER / f"trajectory_{network}.npz")
     norms = []
     clip = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: norms.append(clip(*given)))
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda *given, **settings: norms.append(clip(*given, **settings))
+    )
 
     trainer = make_trainer(getattr(trainers, name), (64, 64))
     trainer.initialize()
