@@ -27,7 +27,6 @@ pytestmark = [
 
 REAL = "nnUNetTrainerSwinUMambaD"
 TRAINERS = '''
-import multiprocessing
 import os
 import time
 
@@ -65,7 +64,7 @@ class Disturbed(trainers.nnUNetTrainerSwinUMambaDScratch):
         super().on_train_epoch_start()
         what = os.environ.get("DISTURBANCE")
         if self.current_epoch == 1 and what == "a worker dies":
-            multiprocessing.active_children()[0].kill()
+            self.dataloader_train._processes[0].kill()
         if self.current_epoch == 1 and what:
             self.num_iterations_per_epoch = 10**9  # ends when it is made to
 

@@ -26,18 +26,18 @@ def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = None
 
 
-def target_scales(patch_size: Sequence[int], scales: Sequence[float]) -> list[list[float]]:
+def target_scales(patch_size: Sequence[int], strides: Sequence[int | Sequence[int]]) -> list[list[float]]:
     """Per-axis factors with which nnU-Net makes deep-supervision targets of exactly the heads' sizes.
 
     nnU-Net gives the target of an axis of H pixels round(H * factor) of them, but a head of stride s has ceil(H / s);
     the two differ where s does not divide H.  Hence the factor ceil(H / s) / H, which is 1 / s where s divides H.
 
     Args:
-        patch_size: (H, W) in pixels.
-        scales: 1 / s of each head, full resolution first.
+        patch_size: pixels per axis.
+        strides: of each head, full resolution first; a number stands for the same along every axis.
 
     Returns:
-        [factor of H, factor of W] for each head.
+        A factor per axis for each head.
     """
-    strides = [round(1 / scale) for scale in scales]
-    return [[-(-size // stride) / size for size in patch_size] for stride in strides]
+    per_axis = [(step,) * len(patch_size) if isinstance(step, int) else step for step in strides]
+    return [[-(-size // step) / size for size, step in zip(patch_size, steps)] for steps in per_axis]

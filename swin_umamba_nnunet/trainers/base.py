@@ -15,6 +15,7 @@ from torch import nn
 from swin_umamba_nnunet.ops import PLAIN, resolve_backend
 from swin_umamba_nnunet.trainers._checkpoints import SafeCheckpoints
 from swin_umamba_nnunet.trainers._checks import check_device, check_patch
+from swin_umamba_nnunet.trainers._loaders import EndingLoaders
 from swin_umamba_nnunet.trainers._network import target_scales, unwrap
 from swin_umamba_nnunet.trainers._step import GuardedStep
 
@@ -35,7 +36,7 @@ CLASS_SETTINGS = (
 RECOMPUTE = "gradient_checkpointing"
 
 
-class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
+class NetworkTrainer(SafeCheckpoints, EndingLoaders, GuardedStep, nnUNetTrainer):
     """Trains one of this package's networks inside stock nnU-Net, with nnU-Net's recipe.
 
     Subclasses set class attributes; besides those below and those of `GuardedStep`, any of `CLASS_SETTINGS`.  nnU-Net's
@@ -129,9 +130,10 @@ class NetworkTrainer(SafeCheckpoints, GuardedStep, nnUNetTrainer):
         if not self.enable_deep_supervision:
             return None
         network = self.network
-        if network is None:  # nobody in nnU-Net asks that early; the channel counts do not matter for the answer
-            network = self.build_network_architecture(self.plans_manager, self.configuration_manager, 1, 2)
-        return target_scales(self.configuration_manager.patch_size, unwrap(network).deep_supervision_scales)
+        if network is None:  # nobody in nnU-Net asks that early; only the strides matter: no memory, no initial values
+            with torch.device("meta"):
+                network = self.build_network_architecture(self.plans_manager, self.configuration_manager, 1, 2)
+        return target_scales(self.configuration_manager.patch_size, unwrap(network).head_strides)
 
     # ------------------------------------------------------------------------------------------------- recipe
 

@@ -6,11 +6,9 @@ The authors predicted without mirroring at test time (`nnUNetv2_predict --disabl
 
 from typing import Any
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from swin_umamba_nnunet.networks import UMambaBot, UMambaEnc
-from swin_umamba_nnunet.trainers._network import unwrap
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
 _PLANNED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
@@ -45,22 +43,6 @@ class UMambaTrainer(NetworkTrainer):
             )
         settings = {name: planned[name] for name in _PLANNED}
         return {**settings, "n_conv_per_stage": blocks, "patch_size": configuration_manager.patch_size}
-
-    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
-        """Per-axis factors with which nnU-Net makes targets of the heads' sizes; its own wherever it planned the patch.
-
-        A head of stride s has ceil(H / s) positions, nnU-Net's target of a factor f has round(H * f): the two differ
-        only where s does not divide H, as in plans edited by hand.
-        """
-        if not self.enable_deep_supervision:
-            return None
-        network = self.network
-        if network is None:  # only the strides are asked for: no memory, no initial values
-            with torch.device("meta"):
-                network = self.build_network_architecture(self.plans_manager, self.configuration_manager, 1, 2)
-        patch = self.configuration_manager.patch_size
-        strides = unwrap(network).head_strides
-        return [[-(-side // step) / side for side, step in zip(patch, stride)] for stride in strides]
 
 
 class nnUNetTrainerUMambaBot(UMambaTrainer):

@@ -1,0 +1,67 @@
+"""Data-loader workers that die do not keep the training from ending.
+
+batchgenerators asks its workers to stop and empties their queue.  A worker that was killed (when memory ran out, or by
+Python itself when the training ends with an error) may leave half a batch in that queue or a lock taken, and whoever
+waits for it waits for ever, holding the GPU.  Here nobody waits for workers that are not all alive any more.
+"""
+
+from queue import Empty
+from typing import Any
+
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+
+SECONDS_TO_DIE = 5.0
+
+
+class WorkerDiedError(RuntimeError):
+    """A data-loader worker is gone."""
+
+
+class EndingLoader(NonDetMultiThreadedAugmenter):
+    """batchgenerators' loader, except for what happens once a worker is dead."""
+
+    def __next__(self) -> Any:
+        if not self.initialized:
+            self._start()
+        # A worker that raised tells the thread that collects the batches, which then ends.
+        while self.results_loop_thread.is_alive() and all(worker.is_alive() for worker in self._processes):
+            try:
+                item = self.results_loop_queue.get(timeout=self.wait_time)
+            except Empty:
+                continue
+            self.results_loop_queue.task_done()
+            return item
+        killed = [worker.exitcode for worker in self._processes if worker.exitcode is not None and worker.exitcode < 0]
+        self._finish()
+        what = "One or more background workers are no longer alive"
+        if not killed:
+            raise WorkerDiedError(f"{what}; please check the error message of the worker above")
+        raise WorkerDiedError(
+            f"{what} (ended by signal {-killed[0]}; by 9 when memory runs out); fewer workers need less memory, as with "
+            "nnUNet_n_proc_DA=4; then continue with --c"
+        )
+
+    def _finish(self, *args: Any, **kwargs: Any) -> None:
+        """The same where every worker is alive, otherwise without waiting for any."""
+        workers = self._processes
+        if all(worker.is_alive() for worker in workers):
+            super()._finish(*args, **kwargs)
+            return
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join(SECONDS_TO_DIE)
+        # to batchgenerators this is a loader that never started, so nothing is waited for when it is collected either
+        self._processes, self.initialized = [], False
+
+
+class EndingLoaders:
+    """The part of a trainer that makes its data loaders."""
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """As nnU-Net's, with the ending described above."""
+        loaders = super().get_dataloaders()  # type: ignore[misc]
+        for loader in loaders:
+            if type(loader) is NonDetMultiThreadedAugmenter:  # nnU-Net makes them in the middle of a long function
+                loader.__class__ = EndingLoader
+        return loaders

@@ -1,0 +1,81 @@
+"""Data loaders whose workers die: an error and an end, never a training that waits for ever."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals")
+
+# Batches larger than a pipe, which nobody takes for a while: the workers stand in the middle of writing one.
+SCRIPT = """
+import multiprocessing, os, sys, time
+import numpy as np
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from swin_umamba_nnunet.trainers import _loaders
+
+class Batches:
+    left = None
+    def set_thread_id(self, number):
+        self.thread_id = number
+    def __iter__(self):
+        return self
+    def __next__(self):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise ValueError("this batch cannot be made")
+        return {"data": np.zeros(500_000)}
+
+class Loaders:
+    def get_dataloaders(self):
+        batches = Batches()
+        if sys.argv[1] == "raises":
+            batches.left = 20  # more than anybody makes in advance
+        loaders = [NonDetMultiThreadedAugmenter(batches, None, n, n + 1, wait_time=0.002) for n in (2, 1)]
+        for loader in loaders:
+            next(loader)
+        return tuple(loaders)
+
+class Trainer(_loaders.EndingLoaders, Loaders):
+    pass
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("fork")
+    training, validation = Trainer().get_dataloaders()
+    time.sleep(1)
+    if sys.argv[1] == "killed":
+        training._processes[0].kill()
+    if sys.argv[1] == "ends":
+        for loader in (training, validation):
+            assert len(next(loader)["data"]) == 500_000
+            loader._finish()
+        assert not multiprocessing.active_children()
+        print("ended")
+        sys.exit(0)
+    while True:
+        next(training)
+"""
+
+
+def run(what: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", SCRIPT, what], capture_output=True, encoding="utf-8", timeout=120)
+
+
+def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends():
+    result = run("killed")
+    assert result.returncode == 1, result.stderr
+    assert "One or more background workers are no longer alive (ended by signal 9" in result.stderr
+    assert "nnUNet_n_proc_DA" in result.stderr
+
+
+def test_a_worker_that_raises_is_an_error_with_its_message_and_the_process_ends():
+    result = run("raises")
+    assert result.returncode == 1, result.stderr
+    assert "this batch cannot be made" in result.stdout + result.stderr
+    assert "no longer alive; please check" in result.stderr
+
+
+def test_workers_that_live_end_as_batchgenerators_ends_them():
+    result = run("ends")
+    assert (result.returncode, result.stdout.split()[-1:]) == (0, ["ended"]), result.stderr
