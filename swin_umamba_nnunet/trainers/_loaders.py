@@ -37,8 +37,8 @@ class EndingLoader(NonDetMultiThreadedAugmenter):
         if not killed:
             raise WorkerDiedError(f"{what}; please check the error message of the worker above")
         raise WorkerDiedError(
-            f"{what} (ended by signal {-killed[0]}; by 9 when memory runs out); fewer workers need less memory, as with "
-            "nnUNet_n_proc_DA=4; then continue with --c"
+            f"{what} (ended by signal {-killed[0]}; by 9 when memory runs out); fewer workers need less memory: set "
+            "nnUNet_n_proc_DA=4 and continue with --c"
         )
 
     def _finish(self, *args: Any, **kwargs: Any) -> None:
