@@ -35,7 +35,7 @@ class Environment:
     def python(self) -> Path:
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-    def run(self, *command: str | Path, timeout_s: float = 240, **variables: str) -> subprocess.CompletedProcess:
+    def run(self, *command: str | Path, timeout_s: float = 600, **variables: str) -> subprocess.CompletedProcess:
         """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
         inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")
         environment = {key: value for key, value in os.environ.items() if key not in inherited}
