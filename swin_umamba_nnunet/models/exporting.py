@@ -23,6 +23,7 @@ from swin_umamba_nnunet.pretrained.files import sha256_of
 
 FORMATS = {"torch": "network.pt2", "onnx": "network.onnx"}
 DESCRIPTION = "network.json"
+MIN_TORCH = "2.5"  # 2.4 cannot export U-Mamba: regions in which autocast is switched off
 INSTALL_LINE = 'pip install "swin_umamba_nnunet[export]"'
 
 
@@ -61,7 +62,8 @@ def export_model(
         formats: out of `FORMATS`.
 
     Raises:
-        ModelError: no such model, an unknown format, a library that is not installed, or a file whose logits differ.
+        ModelError: no such model, an unknown format, a PyTorch that is too old, a library that is not installed, or a
+            file whose logits differ.
     """
     target = Path(output)
     if unknown := [name for name in formats if name not in FORMATS]:
@@ -79,7 +81,7 @@ def export_model(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        program = torch.export.export(network, (patch,), strict=False)
+        program = _trace(network, patch)
         differences = {}
         for name in formats:
             path = unfinished / FORMATS[name]
@@ -94,6 +96,18 @@ def export_model(
         shutil.rmtree(unfinished, ignore_errors=True)
     files = {name: target / FORMATS[name] for name in formats}
     return Export(target, files, tuple(patch.shape), differences)
+
+
+def _trace(network: torch.nn.Module, patch: Tensor) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(network, (patch,), strict=False)
+    except Exception as error:
+        if torch.__version__ < MIN_TORCH:  # a TorchVersion, which compares as versions do
+            raise ModelError(
+                f"PyTorch {torch.__version__} cannot export this network ({type(error).__name__}); "
+                f"PyTorch {MIN_TORCH} or newer can"
+            ) from error
+        raise
 
 
 def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str) -> dict[str, Any]:

@@ -191,6 +191,6 @@ class UMambaEnc(UMamba):
 
 def crop(x: Tensor, size: Sequence[int], stride: Sequence[int]) -> Tensor:
     """What belongs to an unpadded image of `size` in a padded map of that stride."""
-    for axis, (side, step) in enumerate(zip(size, stride), start=2):
-        x = x.narrow(axis, 0, -(-side // step))
+    for axis, (side, step) in enumerate(zip(size, stride)):  # torch 2.4's compiler knows no enumerate(start=2)
+        x = x.narrow(2 + axis, 0, -(-side // step))
     return x

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.interface` is deprecated:FutureWarning",
     "ignore::DeprecationWarning",
     "ignore:.*isinstance.treespec",
+    "ignore:You are using `torch.load`:FutureWarning",  # torch 2.4's own archive reader
 )
 
 
@@ -100,6 +101,19 @@ def test_refusals_leave_nothing_behind(model, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     assert cli.main(["export", "-m", str(folder), "-o", str(folder)]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+
+def test_a_torch_that_cannot_export_is_named(model, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("Node.meta _enter_autocast is missing val field.")
+
+    _, folder = model("nnUNetTrainerSwinUMambaDScratch")
+    monkeypatch.setattr(torch.export, "export", refuse)
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.4.0"))
+    with pytest.raises(ModelError, match="PyTorch 2.4.0 cannot export this network .*PyTorch 2.5 or newer can"):
+        export_model(folder, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 def test_predict_in_one_line(model, tmp_path):

@@ -126,7 +126,8 @@ def test_compiles_ahead_of_time_with_backward(tiny_network):
     plain = outputs_and_gradients(network, x)
     torch.compiler.reset()
     network.compile(backend="aot_eager", fullgraph=True)
-    assert_same(outputs_and_gradients(network, x), plain)
+    # torch 2.4 takes some gradients apart into other operations: the same up to rounding
+    torch.testing.assert_close(outputs_and_gradients(network, x), plain, rtol=1e-4, atol=1e-6)
 
 
 def test_exports(tiny_network):
