@@ -4,6 +4,7 @@ read it too.
 `trainers` generates its length variants from `LENGTHS`, and tests hold `TRAINERS` against the classes and README.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -268,8 +269,21 @@ def get_trainer(name: str) -> TrainerRecord:
     for record in TRAINERS:
         if name == record.name or name in (record.name + length.suffix for length in lengths_of(record)):
             return record
-    known = ", ".join(record.name for record in TRAINERS)
-    raise ValueError(f"no trainer is called {name!r}; choose one of {known}, or one of their length variants")
+    close = closest_trainers(name)
+    hint = f"did you mean {' or '.join(', '.join(close).rsplit(', ', 1))}? " if close else ""
+    raise ValueError(f"no trainer is called {name!r}; {hint}`swin-umamba list` shows them all")
+
+
+def closest_trainers(name: str, most: int = 3) -> list[str]:
+    """Names of trainers that `name` may have been meant for, the likeliest first; none where nothing is alike."""
+    by_rest = {_rest(known): known for known in trainer_names()}
+    close = difflib.get_close_matches(_rest(name), by_rest, n=most)
+    return [by_rest[rest] for rest in close]
+
+
+def _rest(name: str) -> str:
+    """What tells trainers apart: all their names begin alike."""
+    return name.lower().removeprefix("nnunettrainer")
 
 
 def get_network(name: str) -> NetworkRecord:

@@ -134,7 +134,7 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
         parameters[part_of(name)] += parameter.numel()
     padded = _padded(network, input_shape)
     with FakeTensorMode(allow_non_fake_inputs=True):  # such as constants that a module holds
-        network = _without_contents(network)
+        network = fake_copy(network)
         flops, tracker, outputs = _count(network.eval(), torch.empty(1, *input_shape, device=_DEVICE))
         saved = _saved_bytes(network.train(), torch.empty(batch_size, *input_shape, device=_DEVICE))
     names = dict.fromkeys((*tracker.order, *parameters, *flops, *saved))  # in the order of the forward pass
@@ -153,7 +153,7 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
     )
 
 
-def _without_contents(network: nn.Module) -> nn.Module:
+def fake_copy(network: nn.Module) -> nn.Module:
     """A copy of fake tensors (inside a FakeTensorMode), deep supervision on, scans that stay one operator."""
     replacements: dict[int, Any] = {
         id(t): torch.empty(t.shape, dtype=t.dtype, device=_DEVICE) for t in (*network.parameters(), *network.buffers())

@@ -7,7 +7,6 @@ Spacing and normalisation stay, so the preprocessed data serve the new plans as 
 
 import copy
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -19,6 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet.benchmark.cost_tasks import Task, task_of_dataset
 from swin_umamba_nnunet.benchmark.cost_trainers import build_network
 from swin_umamba_nnunet.benchmark.step_memory import STEP_CONVENTION, StepMemory, step_memory
@@ -228,14 +228,10 @@ def write_plans(fit: Fit, path: Path, trainer: str, source: str) -> None:
         "planned_batch_size": fit.planned[1],
         "convention": f"{STEP_CONVENTION} {MARGIN_CONVENTION}",
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(plans, indent=4), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps(plans, indent=4))
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _changed(task: Task, changes: dict[str, Any]) -> Task:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from swin_umamba_nnunet.benchmark.cost import _without_contents
+from swin_umamba_nnunet.benchmark.cost import fake_copy
 from swin_umamba_nnunet.benchmark.cost_tasks import Task
 from swin_umamba_nnunet.benchmark.cost_trainers import build_network
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
@@ -72,7 +72,7 @@ def step_memory(trainer: type[nnUNetTrainer], task: Task, batch_size: int, half:
     supervised = getattr(trainer, "enable_deep_supervision", True)  # nnU-Net's own default
     network = build_network(trainer, task)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        network = _without_contents(network).train()
+        network = fake_copy(network).train()
         if not supervised and hasattr(network.decoder, "deep_supervision"):
             network.decoder.deep_supervision = False
         with _LiveBytes() as live:

@@ -6,6 +6,7 @@ at once.
 """
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # nnU-Net's progress bars on a terminal that is not UTF-8
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser, modules = _parser_for(arguments)
+    _refuse_unknown_verb(parser, arguments)
     args = parser.parse_args(arguments)
     if args.verb is None:
         parser.print_help()
@@ -63,6 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `swin-umamba list | head`: nobody reads on, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _refuse_unknown_verb(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+    """End with a suggestion where argparse would only list what there is."""
+    if not arguments or arguments[0].startswith("-") or arguments[0] in VERBS:
+        return
+    close = difflib.get_close_matches(arguments[0].lower(), VERBS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
+    parser.exit(2, f"swin-umamba: there is no verb {arguments[0]}; {hint} (swin-umamba --help says what they do)\n")
 
 
 def _parser_for(arguments: list[str]):

@@ -64,10 +64,10 @@ def _convert(args: argparse.Namespace) -> int:
 
     if args.workers < 1:
         raise CliError(f"--workers {args.workers}: give 1 or more")
+    plan = make_plan(args)  # first of all: who named a wrong source has nothing to gain from choosing a destination
     target = _target(args)
     install_at = _splits_place(args, target)
     conversion.check_target(target, args.source, args.overwrite or args.dry_run)
-    plan = make_plan(args)
     print(f"Reading {len(plan.cases)} cases of {plan.source} ...", flush=True)
     inspection = conversion.inspect(plan, args.workers, args.skip_bad)
     print(f"\n{conversion.format_report(inspection)}\n", flush=True)

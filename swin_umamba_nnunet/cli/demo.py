@@ -1,9 +1,9 @@
 """`swin-umamba demo`: nnU-Net's own commands, from raw data to scores, on brain MRI that needs no download."""
 
 import argparse
-import difflib
 import errno
 import importlib.util
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from swin_umamba_nnunet.datasets.brain import INSTALL_LINE
 
 DEFAULT_TRAINER = "nnUNetTrainerSwinUMambaDScratch"
 DEFAULT_WORK = "swin-umamba-demo"
+_AUGMENTATION_WORKERS = "nnUNet_n_proc_DA"  # nnU-Net's environment variable
 EXPECTED_DICE = 0.85  # what the default trainer reaches; less means that something is wrong with the installation
 
 DESCRIPTION = f"""\
@@ -83,9 +84,7 @@ def _resolve_trainer(name: str) -> tuple[catalogue.TrainerRecord, str]:
     try:
         record = catalogue.get_trainer(name)
     except ValueError as error:
-        close = difflib.get_close_matches(name, catalogue.trainer_names(), n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise CliError(f"{error}{hint} (`swin-umamba list` says what they are)") from error
+        raise CliError(str(error)) from error
     return record, name + "_demo" if name == record.name else name
 
 
@@ -151,10 +150,12 @@ def _settings(workspace: Workspace, device: str) -> dict[str, str]:
         "nnUNet_def_n_proc": steps.WORKERS,
     }
     if device == "cpu":
-        settings["nnUNet_n_proc_DA"] = "1"  # more augmentation workers would take the cores from the training
+        settings[_AUGMENTATION_WORKERS] = "1"  # more augmentation workers would take the cores from the training
         settings["OMP_WAIT_POLICY"] = "PASSIVE"  # a tenth slower alone, several times faster where cores are shared
     else:
         settings["nnUNet_compile"] = "f"  # compiling takes longer than the whole short training
+        if os.environ.get(_AUGMENTATION_WORKERS, "").strip() == "0":  # as set for trainings that can be repeated
+            settings[_AUGMENTATION_WORKERS] = "1"  # nnU-Net's planner fails with none (2.8)
     return settings
 
 

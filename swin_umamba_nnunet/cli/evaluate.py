@@ -1,9 +1,9 @@
 """`swin-umamba evaluate`: scores of a prediction folder, and what each of them means."""
 
 import argparse
-import os
 from pathlib import Path
 
+from swin_umamba_nnunet.cli._dataset import dataset_json_of
 from swin_umamba_nnunet.cli.errors import CliError
 
 DESCRIPTION = """\
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from swin_umamba_nnunet import evaluation
     from swin_umamba_nnunet.evaluation.table import format_result
 
-    dataset_json = args.dataset_json if args.dataset is None else _dataset_json(args.dataset)
+    dataset_json = args.dataset_json if args.dataset is None else dataset_json_of(args.dataset)
     try:
         result = evaluation.evaluate_folders(
             args.ground_truth, args.predictions, labels=args.labels, dataset_json=dataset_json, protocol=args.protocol,
@@ -106,27 +106,3 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         print(f"\nWritten: {args.output / 'metrics.csv'} and {args.output / 'summary.json'}")
     return 0
-
-
-def _dataset_json(dataset: str) -> Path:
-    """dataset.json of a dataset given by number or name, in nnUNet_raw or nnUNet_preprocessed."""
-    pattern = f"Dataset{int(dataset):03d}_*" if dataset.isdecimal() else dataset
-    searched = []
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        folder = os.environ.get(variable)
-        if not folder:
-            continue
-        searched.append(folder)
-        found = sorted(Path(folder).glob(f"{pattern}/dataset.json"))
-        if len(found) > 1:
-            raise CliError(f"--dataset {dataset} is not unique: {', '.join(path.parent.name for path in found)}")
-        if found:
-            return found[0]
-    if not searched:
-        raise CliError(
-            f"--dataset {dataset} is looked up in nnUNet_raw, and that environment variable is not set; set it, or "
-            "name the file with --dataset-json"
-        )
-    raise CliError(
-        f"--dataset {dataset}: no {pattern}/dataset.json in {' or '.join(searched)}; name the file with --dataset-json"
-    )

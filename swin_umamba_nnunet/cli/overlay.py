@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swin_umamba_nnunet.cli._dataset import dataset_json_of
 from swin_umamba_nnunet.cli.errors import CliError
-from swin_umamba_nnunet.cli.evaluate import _dataset_json  # the two verbs mean the same by --dataset
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.evaluation.cases import CasePair
@@ -119,7 +119,7 @@ def _labels(args: argparse.Namespace, pairs: "Sequence[CasePair]") -> "LabelSet"
     if args.labels:
         return parse_labels(args.labels)
     if args.dataset_json or args.dataset:
-        return read_dataset_json(args.dataset_json or _dataset_json(args.dataset))
+        return read_dataset_json(args.dataset_json or dataset_json_of(args.dataset))
     if (found := find_dataset_json(args.ground_truth.absolute(), args.predictions.absolute())) is not None:
         return read_dataset_json(found)
     print("There is no dataset.json (see --dataset and --labels): every label found in the files counts as a class.")

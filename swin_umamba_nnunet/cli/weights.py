@@ -101,10 +101,14 @@ def _folders() -> list[Path]:
 
 
 def _fetch(args: argparse.Namespace) -> int:
+    from swin_umamba_nnunet.pretrained.addresses import require_mirror
+
     if args.all == bool(args.names):
         raise CliError("name what to fetch, or give --all (`swin-umamba weights list` has the names)")
     if args.mirror is not None and args.all and _is_one_file(args.mirror):
         raise CliError(f"--all needs a folder to take the files from, and {args.mirror} is one file")
+    if args.mirror is not None:
+        require_mirror(args.mirror)
     records = RECORDS if args.all else tuple(dict.fromkeys(map(record_called, args.names)))
     failed = [record for record in records if not _fetched(record, args.mirror, args.to, alone=len(records) == 1)]
     if len(records) > 1:

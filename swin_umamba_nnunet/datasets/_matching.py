@@ -6,7 +6,9 @@ from typing import Literal
 
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._files import Lister, Selection
+from swin_umamba_nnunet.datasets._keys import apply_pattern, compile_pattern, keys_of, match_masks
 from swin_umamba_nnunet.datasets._model import Case, ConversionError, Finding, Part
+from swin_umamba_nnunet.datasets._names import name_cases
 from swin_umamba_nnunet.datasets._splits import hold_out, judge_groups
 
 DEFAULT_FOLDS = 5  # nnU-Net's own number
@@ -58,19 +60,19 @@ def build_cases(
     if match.test_masks and not match.test_images:
         raise ConversionError("--test-masks is given without --test-images")
     parts = _asked(source, match, endings, lister) if match.images else _looked_for(source, endings, lister)
-    image_key = _files.compile_pattern(match.image_key, "--image-key")
-    mask_key = _files.compile_pattern(match.mask_key, "--mask-key") or image_key
+    image_key = compile_pattern(match.image_key, "--image-key")
+    mask_key = compile_pattern(match.mask_key, "--mask-key") or image_key
     found: dict[tuple[str, str], tuple[tuple[Path, ...], Path | None, Part]] = {}
     findings: list[Finding] = []
     for part, (channels, masks) in parts.items():
         by_channel = []
         for selection in channels:
-            keys, noticed = _files.keys_of(selection, endings, image_key, source, "image")
+            keys, noticed = keys_of(selection, endings, image_key, source, "image")
             by_channel.append(keys)
             findings += noticed
-        mask_files, noticed = _files.keys_of(masks, endings, mask_key, source, "mask") if masks else ({}, [])
+        mask_files, noticed = keys_of(masks, endings, mask_key, source, "mask") if masks else ({}, [])
         findings += noticed
-        labels, spare = _files.match_masks(by_channel[0], mask_files)
+        labels, spare = match_masks(by_channel[0], mask_files)
         findings += [Finding("warning", "mask without an image was left out", str(mask_files[key])) for key in spare]
         for key in dict.fromkeys(key for keys in by_channel for key in keys):
             paths = tuple(keys[key] for keys in by_channel if key in keys)
@@ -78,7 +80,7 @@ def build_cases(
                 missing = [name for name, keys in zip(match.channels, by_channel) if key not in keys]
                 findings.append(Finding("error", f"a channel is missing: {', '.join(missing)}", str(paths[0]), key))
             found[part, key] = (paths, labels.get(key), part)
-    names, noticed = _files.name_cases(found)
+    names, noticed = name_cases(found)
     findings += noticed
     cases = [Case(names[key], *value) for key, value in found.items()]
     if not cases:
@@ -135,12 +137,12 @@ def _looked_for(source: Path, endings: tuple[str, ...], lister: Lister) -> Parts
 
 
 def _grouped(cases: list[Case], pattern: str | None, source: Path) -> tuple[list[Case], list[Finding]]:
-    compiled = _files.compile_pattern(pattern, "--group-pattern")
+    compiled = compile_pattern(pattern, "--group-pattern")
     if compiled is None:
         return cases, []
     grouped, findings = [], []
     for case in cases:
-        group = _files.apply_pattern(compiled, case.images[0], source)
+        group = apply_pattern(compiled, case.images[0], source)
         if group is None:
             findings.append(Finding("error", "image does not match --group-pattern", str(case.images[0]), case.name))
         grouped.append(replace(case, group=group))

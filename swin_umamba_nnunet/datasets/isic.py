@@ -12,8 +12,10 @@ from typing import Literal, get_args
 
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._files import PartFolders
+from swin_umamba_nnunet.datasets._keys import keys_of, match_masks
 from swin_umamba_nnunet.datasets._labels import LabelRule
 from swin_umamba_nnunet.datasets._model import Case, ConversionError, Finding, Part, Plan
+from swin_umamba_nnunet.datasets._names import case_name
 from swin_umamba_nnunet.datasets._picture_cases import PictureCases
 from swin_umamba_nnunet.datasets._pictures import PICTURE_ENDINGS
 
@@ -101,14 +103,14 @@ def _cases_of(part: Part, folders: PartFolders, source: Path) -> tuple[list[Case
     if folders.masks is not None:
         masks, noticed = _keys(folders.masks, _files.list_files(folders.masks, PICTURE_ENDINGS), source, "mask")
         findings += noticed
-    matched, spare = _files.match_masks(images, masks)
+    matched, spare = match_masks(images, masks)
     findings += [Finding("warning", "mask without an image was left out", str(masks[key])) for key in spare]
-    cases = [Case(_files.case_name(key), (path,), matched.get(key), part) for key, path in images.items()]
+    cases = [Case(case_name(key), (path,), matched.get(key), part) for key, path in images.items()]
     return cases, findings
 
 
 def _keys(base: Path, files: list[Path], source: Path, kind: str) -> tuple[dict[str, Path], list[Finding]]:
-    return _files.keys_of(_files.Selection(base, tuple(files)), PICTURE_ENDINGS, None, source, kind)
+    return keys_of(_files.Selection(base, tuple(files)), PICTURE_ENDINGS, None, source, kind)
 
 
 def _check_names(cases: list[Case]) -> list[Finding]:

@@ -7,7 +7,6 @@ the blue a little lighter; every line lies on a black one, so that it shows on b
 Figures are made without pyplot: no window system is touched and no state is shared between threads.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from scipy.ndimage import distance_transform_edt
 
+from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet.evaluation._views import Classes, View
 from swin_umamba_nnunet.evaluation.labels import mask_of
 
@@ -167,9 +167,5 @@ def _write_edges(axes: "Axes", left: str, top: str) -> None:
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Write a PNG, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as unfinished:
         figure.savefig(unfinished, dpi=dpi, format="png", pil_kwargs={"compress_level": 4})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -1,7 +1,5 @@
 """The images behind the label files: found by the case's name, read by nnU-Net's readers, for looking at them."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
-from swin_umamba_nnunet.evaluation.readers import FILE_ENDINGS, named_reader, reader_for, require_whole_gzip
+from swin_umamba_nnunet.evaluation.readers import FILE_ENDINGS, read_file
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,10 @@ def read_image(files: Sequence[Path], channel: int = 0, reader: str | None = Non
         EvaluationError: not readable, or there is no such channel.
     """
     path = files[0] if len(files) <= channel or len(files) == 1 else files[channel]
-    try:
-        if path.name.lower().endswith(".gz"):
-            require_whole_gzip(path)
-        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net's readers print
-            reader_class = named_reader(reader) if reader else reader_for(path)
-            array, properties = reader_class().read_images((str(path),))
-    except EvaluationError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise EvaluationError(f"{path} cannot be read as an image ({reason}); is it damaged or empty?") from error
-    direction, (z, y, x) = _direction(properties), properties["spacing"]
+    found = read_file(path, reader, "an image")
+    array, direction, (z, y, x) = found.array, _direction(found.properties), found.properties["spacing"]
     spacing = (float(z), float(y), float(x))
-    if reader_class.__name__ == "NaturalImage2DIO" and array.shape[0] in (3, 4):
+    if found.is_picture and array.shape[0] in (3, 4):
         return Image(_colours(array[:3]), spacing, direction)
     count = len(files) if len(files) > 1 else array.shape[0]
     if channel >= count:

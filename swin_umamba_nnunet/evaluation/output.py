@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Measurement
@@ -55,9 +55,9 @@ def write_outputs(result: "EvaluationResult", folder: Path) -> None:
     for m in result.measurements:
         value = int(m.value) if m.count else float(m.value)
         writer.writerow((m.case, m.label, m.metric, repr(value), m.unit, m.full_convention))
-    _write(folder / METRICS_FILE, table.getvalue())
+    write_text(folder / METRICS_FILE, table.getvalue())
     # NaN and Infinity as nnU-Net writes them, which every json.load of Python reads
-    _write(folder / SUMMARY_FILE, json.dumps(summary(result), indent=4, sort_keys=True) + "\n")
+    write_text(folder / SUMMARY_FILE, json.dumps(summary(result), indent=4, sort_keys=True) + "\n")
 
 
 def summary(result: "EvaluationResult") -> dict:
@@ -116,12 +116,3 @@ def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
         finite = values[np.isfinite(values)]
         result[name] = float(finite.mean()) if finite.size else float("nan")
     return result
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

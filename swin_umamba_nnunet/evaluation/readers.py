@@ -4,7 +4,9 @@ import contextlib
 import gzip
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,31 +31,66 @@ def read_array(path: Path, reader: str | None) -> tuple[np.ndarray, Sequence[flo
     """
     if not path.is_file():
         raise EvaluationError(f"{path} does not exist; expected a label file")
-    chatter = io.StringIO()  # nnU-Net's readers print what is wrong
+    found = read_file(path, reader, "a label file")
+    no_spacing = found.is_picture or "no spacing file" in found.said
+    direction = tuple(float(value) for value in found.properties.get("sitk_stuff", {}).get("direction", ()))
+    return found.array, found.properties["spacing"], direction, not no_spacing
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What one of nnU-Net's readers returned.
+
+    Attributes:
+        array: (C, D, H, W).
+        properties: of the reader; "spacing" has 3 values, z, y, x.
+        is_picture: the file is of a 2D picture format, which knows no spacing.
+        said: what the reader printed, which is how it warns.
+    """
+
+    array: np.ndarray
+    properties: dict[str, Any]
+    is_picture: bool
+    said: str
+
+
+def read_file(path: Path, reader: str | None, kind: Literal["a label file", "an image"]) -> FileContent:
+    """Read one file with nnU-Net's reader.
+
+    Args:
+        path: the file.
+        reader: name of an nnU-Net reader to use instead of the one for the ending.
+        kind: what it is read as.
+
+    Raises:
+        EvaluationError: the file has an unknown ending, or cannot be read.
+    """
+    printed = io.StringIO()
     try:
         if path.name.lower().endswith(".gz"):
-            require_whole_gzip(path)
-        with contextlib.redirect_stdout(chatter):
-            reader_class = named_reader(reader) if reader else reader_for(path)
-            array, properties = reader_class().read_seg(str(path))
+            _require_whole_gzip(path)
+        with contextlib.redirect_stdout(printed):
+            reader_class = _named_reader(reader) if reader else _reader_for(path)
+            instance = reader_class()
+            array, properties = (
+                instance.read_seg(str(path)) if kind == "a label file" else instance.read_images((str(path),))
+            )
     except EvaluationError:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise EvaluationError(f"{path} cannot be read as a label file ({reason}); is it damaged or empty?") from error
-    no_spacing = reader_class.__name__ == "NaturalImage2DIO" or "no spacing file" in chatter.getvalue()
-    direction = tuple(float(value) for value in properties.get("sitk_stuff", {}).get("direction", ()))
-    return array, properties["spacing"], direction, not no_spacing
+        raise EvaluationError(f"{path} cannot be read as {kind} ({reason}); is it damaged or empty?") from error
+    return FileContent(array, properties, reader_class.__name__ == "NaturalImage2DIO", printed.getvalue())
 
 
-def require_whole_gzip(path: Path) -> None:
+def _require_whole_gzip(path: Path) -> None:
     """Raise if a gzip file is cut off or damaged: SimpleITK reads what there is and fills up with zeros."""
     with gzip.open(path) as file:
         while file.read(1 << 22):
             pass
 
 
-def reader_for(path: Path):
+def _reader_for(path: Path):
     """The class of nnU-Net's reader for a file by its ending; a TIFF is 2D or 3D by what is in it.
 
     Raises:
@@ -79,7 +116,7 @@ def reader_for(path: Path):
     raise EvaluationError(f"{path}: nnU-Net has no reader for this ending; it reads {', '.join(FILE_ENDINGS)}")
 
 
-def named_reader(name: str):
+def _named_reader(name: str):
     """The class of nnU-Net's reader of that name.
 
     Raises:

@@ -17,6 +17,18 @@ class RefusedError(DownloadError):
     """What is at an address is not the file, or must not be fetched from there: another address may have it."""
 
 
+def require_mirror(mirror: str) -> None:
+    """Raise where nothing at all can come from a mirror that the user names, whatever is wanted of it.
+
+    Raises:
+        DownloadError: there is no such file or folder on this machine, or the address is of another kind.
+    """
+    if "://" in mirror:
+        require_safe(mirror)
+    elif not (path := Path(mirror).expanduser().absolute()).exists():
+        raise DownloadError(f"the mirror {path} does not exist; expected a folder that holds the file, or the file")
+
+
 def mirror_urls(record: WeightsRecord, mirror: str) -> list[str]:
     """Where a mirror that the user names may have a checkpoint.
 
@@ -28,8 +40,8 @@ def mirror_urls(record: WeightsRecord, mirror: str) -> list[str]:
     Raises:
         DownloadError: there is no such file or folder on this machine, or the address is of another kind.
     """
+    require_mirror(mirror)
     if "://" in mirror:
-        require_safe(mirror)
         if Path(urllib.parse.urlsplit(mirror).path).suffix in (".pth", ".pt", ".ckpt"):
             return [mirror]
         return [f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}" for name in record.file_names]
@@ -38,8 +50,10 @@ def mirror_urls(record: WeightsRecord, mirror: str) -> list[str]:
         return [path.as_uri()]
     found = [path / name for name in record.file_names if (path / name).is_file()]
     if not found:
-        what = f"has no {' or '.join(record.file_names)}" if path.is_dir() else "does not exist"
-        raise DownloadError(f"the mirror {path} {what}; expected a folder that holds the file, or the file itself")
+        raise DownloadError(
+            f"the mirror {path} has no {' or '.join(record.file_names)}; expected a folder that holds the file, or the "
+            "file itself"
+        )
     return [path.as_uri() for path in found]
 
 

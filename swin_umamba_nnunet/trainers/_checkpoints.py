@@ -74,28 +74,30 @@ class SafeCheckpoints:
         """
         checkpoint = filename_or_checkpoint
         if isinstance(checkpoint, str):
-            filename_or_checkpoint = self._agree(checkpoint)
-            checkpoint = _load(filename_or_checkpoint)
+            filename_or_checkpoint, checkpoint = self._agree(checkpoint)
+        # nnU-Net gets the name and reads the file itself: given a dict, its own code fails (as of 2.8)
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
         self.adopt_checkpoint(checkpoint)
 
-    def _agree(self, filename: str) -> str:
-        """The file all processes read: the first one looks, the others follow."""
+    def _agree(self, filename: str) -> tuple[str, dict]:
+        """The file all processes read, and what it holds: the first process looks, the others follow."""
         if not self.is_ddp:
             return self._readable(filename)
         found: list[Any] = [None]
+        checkpoint = None
         if self.local_rank == 0:
             try:
-                found = [self._readable(filename)]
+                path, checkpoint = self._readable(filename)
+                found = [path]
             except CheckpointFileError as error:
                 found = [error]
         distributed.broadcast_object_list(found, src=0)
         if isinstance(found[0], CheckpointFileError):
             raise found[0]
-        return found[0]
+        return found[0], _load(found[0]) if checkpoint is None else checkpoint
 
-    def _readable(self, filename: str) -> str:
-        """The file to use instead of `filename`, itself if nothing is wrong with it."""
+    def _readable(self, filename: str) -> tuple[str, dict]:
+        """The file to use instead of `filename`, itself if nothing is wrong with it, and what it holds."""
         folder = Path(filename).parent
         replaceable = os.path.basename(filename) == LATEST
         others = [path for path in (folder / name for name in (PREVIOUS, BEST)) if replaceable and path.is_file()]
@@ -103,13 +105,13 @@ class SafeCheckpoints:
         reason = ""
         for path in dict.fromkeys((filename, *map(str, newest_first))):
             try:
-                _load(path)
+                checkpoint = _load(path)
             except _DAMAGED as error:
                 reason = reason or f"{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0]}"
                 continue
             if path != filename:
                 self.print_to_log_file(f"WARNING: {filename} cannot be read ({reason}); {path} is used instead")
-            return path
+            return path, checkpoint
         instead = f", and {folder} has no other checkpoint that can" if replaceable else ""
         raise CheckpointFileError(
             f"{filename} cannot be read ({reason}){instead}: restore it from a backup, or delete it, upon which --c "
@@ -124,7 +126,7 @@ class SafeCheckpoints:
 
 
 def _load(filename: str) -> dict:
-    """A checkpoint, as nnU-Net reads it right after.
+    """A checkpoint with its check sums verified, on the CPU.
 
     Raises:
         one of `_DAMAGED`: it is.

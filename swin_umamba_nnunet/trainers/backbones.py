@@ -24,7 +24,7 @@ DECODER = {"decoder_drop_path_rate": 0.2}
 class nnUNetTrainerSwinUMambaSmall(nnUNetTrainerSwinUMamba):
     """Swin-UMamba with a VMamba-Small encoder from ImageNet."""
 
-    network_settings = {**SMALL}
+    network_settings = SMALL
     imagenet_weights = "vmamba_small_v0"
     scratch_trainer = "nnUNetTrainerSwinUMambaSmallScratch"
 
@@ -32,7 +32,7 @@ class nnUNetTrainerSwinUMambaSmall(nnUNetTrainerSwinUMamba):
 class nnUNetTrainerSwinUMambaDSmall(nnUNetTrainerSwinUMambaD):
     """Swin-UMamba-dagger with a VMamba-Small encoder from ImageNet."""
 
-    network_settings = {**SMALL, **DECODER}
+    network_settings = SMALL | DECODER
     imagenet_weights = "vmamba_small_v0"
     scratch_trainer = "nnUNetTrainerSwinUMambaDSmallScratch"
 
@@ -40,7 +40,7 @@ class nnUNetTrainerSwinUMambaDSmall(nnUNetTrainerSwinUMambaD):
 class nnUNetTrainerSwinUMambaBase(nnUNetTrainerSwinUMamba):
     """Swin-UMamba with a VMamba-Base encoder from ImageNet; its stem and decoder are 4/3 as wide as with Tiny."""
 
-    network_settings = {**BASE}
+    network_settings = BASE
     imagenet_weights = "vmamba_base_v0"
     scratch_trainer = "nnUNetTrainerSwinUMambaBaseScratch"
 
@@ -48,7 +48,7 @@ class nnUNetTrainerSwinUMambaBase(nnUNetTrainerSwinUMamba):
 class nnUNetTrainerSwinUMambaDBase(nnUNetTrainerSwinUMambaD):
     """Swin-UMamba-dagger with a VMamba-Base encoder from ImageNet; its decoder is 4/3 as wide as with Tiny."""
 
-    network_settings = {**BASE, **DECODER}
+    network_settings = BASE | DECODER
     imagenet_weights = "vmamba_base_v0"
     scratch_trainer = "nnUNetTrainerSwinUMambaDBaseScratch"
 
@@ -72,25 +72,25 @@ class nnUNetTrainerSwinUMambaDV2(nnUNetTrainerSwinUMambaD):
 class nnUNetTrainerSwinUMambaSmallScratch(nnUNetTrainerSwinUMambaScratch):
     """Swin-UMamba with a VMamba-Small encoder, from random weights."""
 
-    network_settings = {**SMALL}
+    network_settings = SMALL
 
 
 class nnUNetTrainerSwinUMambaDSmallScratch(nnUNetTrainerSwinUMambaDScratch):
     """Swin-UMamba-dagger with a VMamba-Small encoder, from random weights, without deep supervision."""
 
-    network_settings = {**SMALL, **DECODER}
+    network_settings = SMALL | DECODER
 
 
 class nnUNetTrainerSwinUMambaBaseScratch(nnUNetTrainerSwinUMambaScratch):
     """Swin-UMamba with a VMamba-Base encoder, from random weights."""
 
-    network_settings = {**BASE}
+    network_settings = BASE
 
 
 class nnUNetTrainerSwinUMambaDBaseScratch(nnUNetTrainerSwinUMambaDScratch):
     """Swin-UMamba-dagger with a VMamba-Base encoder, from random weights, without deep supervision."""
 
-    network_settings = {**BASE, **DECODER}
+    network_settings = BASE | DECODER
 
 
 class nnUNetTrainerSwinUMambaV2Scratch(nnUNetTrainerSwinUMambaScratch):

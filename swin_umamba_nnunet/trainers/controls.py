@@ -22,7 +22,7 @@ class nnUNetTrainerSwinUMambaNoScan(nnUNetTrainerSwinUMamba):
     weights were trained with the scans in place; `nnUNetTrainerSwinUMambaNoScanScratch` asks without that handicap.
     """
 
-    network_settings = {**NO_SCAN}
+    network_settings = NO_SCAN
     scratch_trainer = "nnUNetTrainerSwinUMambaNoScanScratch"
 
 
@@ -33,17 +33,17 @@ class nnUNetTrainerSwinUMambaDNoScan(nnUNetTrainerSwinUMambaD):
     were trained with the scans in place; `nnUNetTrainerSwinUMambaDNoScanScratch` asks without that handicap.
     """
 
-    network_settings = {**NO_SCAN}
+    network_settings = NO_SCAN
     scratch_trainer = "nnUNetTrainerSwinUMambaDNoScanScratch"
 
 
 class nnUNetTrainerSwinUMambaNoScanScratch(nnUNetTrainerSwinUMambaScratch):
     """Is it the scans that Swin-UMamba learns with from random weights?  The Scratch trainer without them."""
 
-    network_settings = {**NO_SCAN}
+    network_settings = NO_SCAN
 
 
 class nnUNetTrainerSwinUMambaDNoScanScratch(nnUNetTrainerSwinUMambaDScratch):
     """Is it the scans that dagger learns with from random weights?  The DScratch trainer without them."""
 
-    network_settings = {**NO_SCAN}
+    network_settings = NO_SCAN

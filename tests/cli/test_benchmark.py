@@ -75,7 +75,24 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(arguments, capsys, tmp_pa
     assert len([line for line in out.splitlines() if line.startswith(NAME)]) == 4
     for part in ("10 x 250", "2.0 GiB", "counted", "4 cells on cpu", "try --time-iterations", "A reader will ask for"):
         assert part in out
+    assert "4 cells on cpu: how long the training takes is unknown (try --time-iterations 10" in out
+    assert "0 min" not in out
+    assert "?" not in out
     assert not (tmp_path / "bench").exists()
+
+
+def test_the_time_of_some_cells_is_known(arguments, outcomes, capsys, tmp_path):
+    run("run", *arguments)
+    for record in (tmp_path / "bench").rglob("cell.json"):
+        content = json.loads(record.read_text())
+        if "One" in str(record):
+            content["training"] = {"seconds_per_epoch": 60.0, "epochs": 10}
+        record.write_text(json.dumps(content | {"state": "failed"}))
+    capsys.readouterr()
+    assert run("run", *arguments, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "4 cells on cpu: about 20 min 00 s of training, one after another, and 2 cells of unknown time" in out
+    assert out.count("measured\n") == 2
 
 
 def test_a_run_in_which_all_goes_well(arguments, outcomes, capsys, tmp_path):
@@ -136,6 +153,7 @@ def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
 def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, capsys, monkeypatch, number, code):
     from swin_umamba_nnunet.cli._benchmark import show
 
+    monkeypatch.setattr(local, "run_cell", lambda task, gpus, stop, rerun: str(stop.wait(20)))  # runs until ended
     monkeypatch.setattr(show.Progress, "tick", lambda self: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
     assert run("run", *arguments) == code

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -100,7 +101,7 @@ def _make(layout, folder):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_from_end_to_end(layout, tmp_path, capsys, monkeypatch):
     pytest.importorskip("h5py", reason="needs the synapse extra")
-    small = umamba.replace(umamba.PUBLISHED[703], training=(3,), test=2)
+    small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
     monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
     source = _make(layout, tmp_path / "source")
     number = ["-d", "42"] if layout != "umamba" else []
@@ -147,7 +148,7 @@ def test_all_options_of_images(tmp_path, capsys):
     assert len(json.loads(installed.read_text())) == 2
     assert str(installed) in text
     assert "cp " not in text
-    assert "already exists" in _refused(capsys, *argv[:4], "-n", "Marks", "--install-splits")
+    assert "already exists" in _refused(capsys, *argv)
 
 
 def test_all_options_of_volumes(tmp_path, capsys):
@@ -207,12 +208,20 @@ def test_settings_that_do_not_fit(tmp_path, capsys, argv, message):
 
 def test_without_nnunet_raw(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
-    assert "nnUNet_raw" in _refused(capsys, "images", tmp_path, "-d", "1")
+    source = write_images(tmp_path / "s")
+    assert "nnUNet_raw" in _refused(capsys, "images", source, "-d", "1")
     monkeypatch.delenv("nnUNet_preprocessed")
-    argv = ["images", write_images(tmp_path / "s"), "-d", "1", "-o", tmp_path / "out"]
+    argv = ["images", source, "-d", "1", "-o", tmp_path / "out"]
     assert "nnUNet_preprocessed" in _refused(capsys, *argv, "--install-splits")
     assert cli.main(["convert", *map(str, argv)]) == 0
     assert f"export nnUNet_raw={tmp_path / 'out'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["images", "volumes", "isic", "synapse", "umamba"])
+def test_the_source_is_looked_at_before_the_destination(tmp_path, capsys, monkeypatch, layout):
+    monkeypatch.delenv("nnUNet_raw")
+    error = _refused(capsys, layout, tmp_path / "nowhere", "-d", "1000", "-n", "No Name")
+    assert f"the folder {tmp_path / 'nowhere'} does not exist" in error
 
 
 def test_interrupted_leaves_nothing_and_can_be_repeated(tmp_path, capsys, monkeypatch):

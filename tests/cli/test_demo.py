@@ -324,13 +324,15 @@ def test_a_disk_that_fills_up_meanwhile(nnunet, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [("nnUNetTrainerSwinUMambaDScrath", "did you mean nnUNetTrainerSwinUMambaDScratch?"), ("xyz", "swin-umamba list")],
+    [("nnUNetTrainerSwinUMambaDScrath", "did you mean nnUNetTrainerSwinUMambaDScratch, "), ("xyz", "swin-umamba list")],
 )
 def test_a_wrong_trainer(nnunet, tmp_path, capsys, wrong, hint):
     assert run(tmp_path / "demo", "--trainer", wrong) == 2
     message = capsys.readouterr().err
     assert wrong in message
     assert hint in message
+    assert "`swin-umamba list`" in message
+    assert message.count("nnUNetTrainer") <= 4
     assert not (tmp_path / "demo").exists()
 
 
@@ -349,6 +351,15 @@ def test_a_missing_gpu_is_one_sentence(nnunet, tmp_path, capsys, monkeypatch):
     assert "no NVIDIA GPU here; use --device cpu" in capsys.readouterr().err
     assert cli.main(["demo", "--work", str(tmp_path), "--device", "auto"]) == 0
     assert nnunet.calls[1][-1] == "cpu"
+
+
+@pytest.mark.parametrize(("device", "users", "added"), [("cuda", "0", "1"), ("cuda", "6", None), ("cpu", "0", "1")])
+def test_nnunets_planner_gets_a_number_of_workers_it_can_take(nnunet, tmp_path, monkeypatch, device, users, added):
+    monkeypatch.setenv("nnUNet_n_proc_DA", users)
+    monkeypatch.setattr(demo, "_resolve_device", lambda asked: device)
+    run(tmp_path / "demo")
+    assert nnunet.names[0] == "nnUNetv2_plan_and_preprocess"
+    assert nnunet.environments[0].get("nnUNet_n_proc_DA") == added
 
 
 @pytest.fixture

@@ -42,10 +42,18 @@ def test_help_of_a_verb(verb, capsys):
     assert len(text.splitlines()) > 5
 
 
+@pytest.mark.parametrize(("typo", "verb"), [("dmeo", "demo"), ("evalute", "evaluate"), ("Lists", "list")])
+def test_a_mistyped_verb_is_answered_with_the_nearest(typo, verb, capsys):
+    said = _output(capsys, typo, "--some", "option", code=2)
+    assert f"there is no verb {typo}; did you mean {verb}?" in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
 def test_an_unknown_verb_is_answered_with_the_known_ones(capsys):
-    text = _output(capsys, "dmeo", code=2).err
-    assert "dmeo" in text
-    assert "demo" in text
+    text = _output(capsys, "xyz", code=2).err
+    assert "xyz" in text
+    assert all(verb in text for verb in cli.VERBS)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["list"], ["doctor", "--help"]])

@@ -124,6 +124,15 @@ def test_a_full_disk_leaves_nothing(folder, capsys, monkeypatch):
     assert files(folder) == {"nnUNetPlans.json", "dataset.json"}
 
 
+@pytest.mark.parametrize("plans_name", ["nnUNetPlans", "nnUNetResEncUNetLPlans"])
+def test_no_augmentation_workers(folder, monkeypatch, plans_name):
+    """`nnUNet_n_proc_DA=0`, as for trainings that can be repeated, stops nnU-Net's own planner (2.8) and not this."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    assert task_of_shape((1, 64, 64), 2, plans_name).settings.patch_size == [64, 64]
+    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G", "--grow") == 0
+    assert files(folder) == {"nnUNetPlans.json", "dataset.json", "nnUNetPlans_Tiny_40G.json"}
+
+
 @pytest.mark.slow
 def test_nnunet_trains_with_them(workspace):
     """On the data preprocessed for the dataset's own plans, with the batch of the new ones and recomputation."""

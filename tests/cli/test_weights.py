@@ -180,13 +180,23 @@ def test_fetching_all_goes_on_past_a_failure(capsys, published, tmp_path):
         (("vmamba_tiny_v0", "--all"), "name what to fetch"),
         (("vmamba_tini_v0",), "did you mean vmamba_tiny_v0?"),
         ((f"{TRAINER}Scratch",), "starts from random weights"),
-        (("nnUNetTrainerNonsense",), "no trainer is called"),
+        (("nnUNetTrainerNonsense",), "no trainer is called 'nnUNetTrainerNonsense'; `swin-umamba list`"),
+        ((f"{TRAINER}D2",), f"did you mean {TRAINER}DV2, {TRAINER}D or "),
         (("--all", "--from", "https://example.org/a.pth"), "is one file"),
     ],
 )
 def test_names_nobody_knows(capsys, argv, message):
     assert run("fetch", *argv) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mirror", "message"), [("nodir", "nodir does not exist"), ("http://a.b/c/", "only https://")])
+def test_a_mirror_that_is_none_is_told_once(capsys, tmp_path, monkeypatch, mirror, message):
+    monkeypatch.chdir(tmp_path)
+    assert run("fetch", "--all", "--from", mirror) == 1
+    said = capsys.readouterr()
+    assert said.err.count(message) == 1
+    assert said.out == ""
 
 
 def test_an_address_without_encryption_is_refused(capsys):

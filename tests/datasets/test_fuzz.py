@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def _damage(source, random) -> str:
 @pytest.mark.filterwarnings("ignore")  # decoders complain about damaged files in many ways
 def test_damaged_trees(tmp_path, monkeypatch, layout, seed):
     pytest.importorskip("h5py", reason="needs the synapse extra")
-    small = umamba.replace(umamba.PUBLISHED[703], training=(3,), test=2)
+    small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
     monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
     make, plan = LAYOUTS[layout]
     random = np.random.default_rng([seed, len(layout)])

@@ -1,6 +1,7 @@
 """`convert umamba`: the published datasets, verified and repaired."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.datasets.trees import blob, photo, save, snapshot, write_umamba_702, 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """As if 703 had been published with three training and two test images."""
-    small = {703: umamba.replace(umamba.PUBLISHED[703], training=(3,), test=2)}
+    small = {703: replace(umamba.PUBLISHED[703], training=(3,), test=2)}
     monkeypatch.setattr(umamba, "PUBLISHED", dict(umamba.PUBLISHED) | small)
 
 

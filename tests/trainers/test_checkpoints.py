@@ -64,6 +64,19 @@ def test_a_damaged_latest_gives_way_to_the_one_before(how, trainer, make_trainer
         assert "checkpoint_previous.pth is used instead" in file.read()
 
 
+def test_the_check_sums_are_verified_once(trainer, make_trainer, monkeypatch):
+    latest, opened = save(trainer, "checkpoint_latest.pth", 2), []
+    zip_file = _checkpoints.zipfile.ZipFile
+
+    def note(path):
+        opened.append(path)
+        return zip_file(path)
+
+    monkeypatch.setattr(_checkpoints.zipfile, "ZipFile", note)
+    assert resume(make_trainer, latest).current_epoch == 2
+    assert opened == [str(latest)]
+
+
 def test_with_nothing_readable_left_it_is_an_error_and_no_fresh_start(trainer, make_trainer):
     latest = save(trainer, "checkpoint_latest.pth", 2)
     damage(latest, "truncated")

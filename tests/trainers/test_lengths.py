@@ -141,6 +141,21 @@ def test_get_trainer():
         catalogue.get_trainer("nnUNetTrainer")
 
 
+@pytest.mark.parametrize(
+    ("typo", "first"),
+    [("nnUNetTrainerSwinUmambaD", "SwinUMambaD"), ("UMambaBott", "UMambaBot"),
+     ("nnUNetTrainerSwinUMamba_dmo", "SwinUMamba_demo")],
+)  # fmt: skip
+def test_names_like_a_mistyped_one(typo, first):
+    close = catalogue.closest_trainers(typo)
+    assert close[0] == f"nnUNetTrainer{first}"
+    assert len(close) == 3
+
+
+def test_no_name_is_like_nonsense():
+    assert catalogue.closest_trainers("nnUNetTrainerNonsense") == []
+
+
 def test_catalogue_is_data_only():
     code = "import swin_umamba_nnunet.catalogue, sys; print({'torch', 'nnunetv2', 'numpy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

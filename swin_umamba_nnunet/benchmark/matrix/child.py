@@ -62,7 +62,7 @@ def run_child(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_SECONDS_BETWEEN_LOOKS)
         finally:
-            _end(process)
+            end_process(process)
     if -process.returncode in _OUTSIDE:
         raise Interrupted
     return process.returncode
@@ -88,7 +88,8 @@ def tail(log: Path, lines: int = 25, max_bytes: int = 20_000) -> str:
     return "\n".join([line for line in said if line][-lines:])
 
 
-def _end(process: subprocess.Popen) -> None:
+def end_process(process: subprocess.Popen) -> None:
+    """End a child that leads a process group of its own, and all it started, if they still run: politely first."""
     if process.poll() is None:
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,25 +2,18 @@
 
 import hashlib
 import json
-import os
-import socket
-import threading
 from pathlib import Path
 from typing import Any
 
+from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet.benchmark.matrix.errors import MatrixError
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write to a temporary name first; whoever reads at the same time sees the old content or the new."""
+    """Write a file, complete or not at all, and the folders it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        # JSON has no NaN: Python's spelling of it would be refused by browsers and other languages
-        partial.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # JSON has no NaN: Python's spelling of it would be refused by browsers and other languages
+    write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name=command[0])
     run = entry.load()
     if command[0] == TRAIN:
-        hooks.install(
-            hooks.Settings(settings.record, settings.seed, settings.validation, settings.checkpoint_minutes)
-        )
+        hooks.install(hooks.Settings(settings.record, settings.seed, settings.validation, settings.checkpoint_minutes))
     hooks.seed_everything(settings.seed)
     sys.argv = list(command)
     began = time.monotonic()

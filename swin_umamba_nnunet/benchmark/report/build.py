@@ -1,11 +1,10 @@
 """From a benchmark's folder to the files of its report."""
 
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet.benchmark.matrix.errors import MatrixError
 from swin_umamba_nnunet.benchmark.report import latex, page
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, analyse
@@ -67,7 +66,7 @@ def write_report(
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            _write(output / name, text)
+            write_text(output / name, text)
     except OSError as error:
         raise MatrixError(
             f"the report cannot be written to {output} ({error.strerror}); name another with -o"
@@ -90,12 +89,3 @@ def latex_tables(analysis: Analysis) -> str:
         ]  # fmt: skip
         parts.append(latex.cost_table(title, result.costs, f"{title}-cost"))
     return "\n".join(parts)
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

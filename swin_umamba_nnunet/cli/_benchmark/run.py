@@ -1,14 +1,12 @@
 """`swin-umamba benchmark run`: check, say what will run, run it here or hand it to SLURM, say what came of it."""
 
 import argparse
-import contextlib
-import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from swin_umamba_nnunet.cli._benchmark import show
+from swin_umamba_nnunet.cli._signals import ended_by_signals
 from swin_umamba_nnunet.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -130,7 +128,7 @@ def _run_here(plan: "Plan", args: argparse.Namespace) -> int:
     progress = show.Progress(plan.tasks)
     local = LocalRun(plan.tasks, args.gpus, args.rerun_changed, progress.hear, progress.tick)
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             outcomes = local.run()
     except (KeyboardInterrupt, SystemExit) as error:
         code = 130 if isinstance(error, KeyboardInterrupt) else int(error.code or 1)
@@ -145,22 +143,6 @@ def _run_here(plan: "Plan", args: argparse.Namespace) -> int:
         if outcome not in ("done", "changed", "busy"):
             print(show.failure(task, outcome))
     return int(any(outcome != "done" for outcome in outcomes.values()))
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """`kill` and a closed terminal end the run as Ctrl-C does, the child included."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    former = {name: signal.signal(getattr(signal, name), leave) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in former.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 def _number_or_name(text: str) -> int | str:

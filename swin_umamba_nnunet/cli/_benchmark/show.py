@@ -28,25 +28,38 @@ def matrix(plan: "Plan", estimates: Mapping[str, "Estimate"]) -> str:
     from swin_umamba_nnunet.benchmark.matrix.status import clock
 
     head = ("dataset", "row", "fold", "seed", "state", "epochs x iterations", "training", "memory", "by")
-    lines, total, unknown = [head], 0.0, 0
+    lines, left = [head], []
     for task in plan.tasks:
         cell, recipe = task.cell, plan.recipe(task)
         guess = estimates[f"{cell.dataset} {cell.row.key}"]
         state = _state(task)
         if state != "done":
-            total += guess.seconds or 0.0
-            unknown += guess.seconds is None
+            left.append(guess.seconds)
         lines.append((
             cell.dataset, cell.row.label, str(cell.fold), str(cell.seed), state,
             f"{recipe['epochs']} x {recipe['iterations_per_epoch']}",
-            clock(guess.seconds) if guess.seconds is not None else "?",
-            f"{guess.memory_bytes / 2**30:.1f} GiB" if guess.memory_bytes else "?", guess.basis,
+            clock(guess.seconds) if guess.seconds is not None else "unknown",
+            f"{guess.memory_bytes / 2**30:.1f} GiB" if guess.memory_bytes else "unknown", guess.basis,
         ))  # fmt: skip
     bases = sorted({guess.basis for guess in estimates.values()})
     errors = sorted({f"not timed: {guess.error}" for guess in estimates.values() if guess.error})
-    also = f", and {unknown} cells of unknown time (try --time-iterations 10)" if unknown else ""
-    summary = f"{len(plan.tasks)} cells on {plan.device}: about {clock(total)} of training, one after another{also}"
+    summary = f"{len(plan.tasks)} cells on {plan.device}: {_training_time(left)}"
     return "\n".join(["", *_table(lines), "", summary, *(f"  {_BASES[basis]}" for basis in bases), *errors])
+
+
+def _training_time(left: Sequence[float | None]) -> str:
+    """How long the cells that are not done will train, given the seconds of each where they are known."""
+    from swin_umamba_nnunet.benchmark.matrix.status import clock
+
+    if not left:
+        return "nothing is left to train"
+    known = [seconds for seconds in left if seconds is not None]
+    how = "try --time-iterations 10, which times ten iterations of every row"
+    if not known:
+        return f"how long the training takes is unknown ({how})"
+    unknown = len(left) - len(known)
+    also = f", and {unknown} cells of unknown time ({how})" if unknown else ""
+    return f"about {clock(sum(known))} of training, one after another{also}"
 
 
 def findings(found: Iterable[Mapping[str, Any]]) -> str:

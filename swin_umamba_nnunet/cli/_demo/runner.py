@@ -1,22 +1,21 @@
 """Runs nnU-Net's commands as child processes: found, printed, streamed to the terminal and a log, stopped cleanly."""
 
 import codecs
-import contextlib
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from swin_umamba_nnunet import _autoregister
+from swin_umamba_nnunet.benchmark.matrix.child import end_process
+from swin_umamba_nnunet.cli._signals import ended_by_signals
 from swin_umamba_nnunet.cli.errors import CliError
 
 _POSIX = os.name == "posix"
-_SECONDS_TO_STOP = 10.0
 
 
 def child_environment(settings: dict[str, str]) -> dict[str, str]:
@@ -74,7 +73,7 @@ def run_command(command: Sequence[str], additions: dict[str, str], log: Path) ->
     """
     environment = {**os.environ, **additions, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:replace"}
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    with open(log, "ab") as log_file, _ended_by_signals():
+    with open(log, "ab") as log_file, ended_by_signals():
         process = subprocess.Popen(
             [find_command(command[0]), *command[1:]],
             env=environment,
@@ -92,7 +91,7 @@ def run_command(command: Sequence[str], additions: dict[str, str], log: Path) ->
                 sys.stdout.flush()
             return process.wait()
         finally:
-            _stop(process)
+            end_process(process)
             process.stdout.close()
 
 
@@ -100,43 +99,3 @@ def _scripts_folder() -> Path:
     beside = Path(sys.executable).parent
     has_commands = any(beside.glob("nnUNetv2_train*"))
     return beside if has_commands else Path(sysconfig.get_path("scripts"))
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End the child and its workers if they still run: politely first."""
-    if process.poll() is None:
-        _signal(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_TO_STOP)
-    if _POSIX:
-        _signal(process, signal.SIGKILL)  # workers that outlived their parent
-    elif process.poll() is None:
-        process.kill()
-    process.wait()
-
-
-def _signal(process: subprocess.Popen, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if _POSIX:
-            os.killpg(process.pid, number)
-        else:
-            process.terminate()
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A closed terminal or `kill` ends this process as Ctrl-C does, the child included."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if _POSIX else [])]
-    try:
-        former = {number: signal.signal(number, leave) for number in numbers}
-    except ValueError:  # not in the main thread: signals are someone else's business
-        former = {}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

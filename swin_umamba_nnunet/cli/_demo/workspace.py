@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet.cli.errors import CliError
 from swin_umamba_nnunet.datasets import BRAIN_DATASET_NAME
 
@@ -157,9 +157,7 @@ class Workspace:
         return {}
 
     def _write(self) -> None:
-        unfinished = self.folder / f"{_MARKER}.tmp"
-        unfinished.write_text(json.dumps({"steps": self._records}, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.folder / _MARKER)
+        write_text(self.folder / _MARKER, json.dumps({"steps": self._records}, indent=2) + "\n")
 
 
 @contextlib.contextmanager

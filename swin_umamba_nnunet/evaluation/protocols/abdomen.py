@@ -9,9 +9,8 @@ import numpy as np
 
 from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.cases import CasePair, Segmentation
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.labels import LabelSet
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_known
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_volume
 from swin_umamba_nnunet.evaluation.records import Convention, Measurement
 from swin_umamba_nnunet.evaluation.surfaces import surface_dice
 
@@ -68,13 +67,7 @@ class Abdomen(EvaluationProtocol):
         return plain.PlainSettings(tolerances=TOLERANCES, medpy_hd95=self.medpy_hd95)
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        if len(facts.shape) != 3:
-            raise EvaluationError(
-                f"case {pair.name}: the abdomen protocol scores volumes, and this file holds a 2D image {facts.shape}"
-            )
-        known = frozenset(range(len(ORGANS) + 1))
-        for role, found in (("ground truth", facts.truth_values), ("prediction", facts.prediction_values)):
-            require_known(pair, found, known, role, "the abdomen protocol")
+        require_volume(pair, facts, len(ORGANS), self.name)
 
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = self.read(pair)

@@ -107,6 +107,24 @@ def values_in(array: np.ndarray) -> frozenset[int]:
     return frozenset(np.unique(array).tolist())
 
 
+def require_dimensions(pair: CasePair, facts: CaseFacts, dimensions: int, protocol: str) -> None:
+    """Raise unless the case has as many dimensions, 2 or 3, as the protocol scores."""
+    if len(facts.shape) == dimensions:
+        return
+    scored, found = ("2D images", "a volume") if dimensions == 2 else ("volumes", "a 2D image")
+    raise EvaluationError(
+        f"case {pair.name}: the {protocol} protocol scores {scored}, and this file holds {found} {facts.shape}"
+    )
+
+
+def require_volume(pair: CasePair, facts: CaseFacts, labels: int, protocol: str) -> None:
+    """Raise unless the case is a volume and no file of it has other labels than 0 to `labels`."""
+    require_dimensions(pair, facts, 3, protocol)
+    known = frozenset(range(labels + 1))
+    for role, found in (("ground truth", facts.truth_values), ("prediction", facts.prediction_values)):
+        require_known(pair, found, known, role, f"the {protocol} protocol")
+
+
 def require_known(pair: CasePair, found: frozenset[int], known: frozenset[int], role: str, source: str) -> None:
     """Raise if values occur that are not known."""
     unknown = sorted(found - known)

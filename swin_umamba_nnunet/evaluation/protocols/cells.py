@@ -16,7 +16,7 @@ from swin_umamba_nnunet.evaluation.instances import (
     match_objects,
     without_border_objects,
 )
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_dimensions
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Convention, Measurement, Statistic
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, median_statistic, pooled_object_f1
 
@@ -95,10 +95,7 @@ class Cells(EvaluationProtocol):
         return {CELL: str(INTERIOR)}
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        if len(facts.shape) != 2:
-            raise EvaluationError(
-                f"case {pair.name}: the cells protocol scores 2D images, and this file holds a volume {facts.shape}"
-            )
+        require_dimensions(pair, facts, 2, self.name)
         if max(facts.prediction_values) > 2:
             raise EvaluationError(
                 f"case {pair.name}: the prediction {pair.prediction} has label {max(facts.prediction_values)}; "

@@ -9,9 +9,8 @@ import numpy as np
 
 from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.cases import CasePair, Segmentation, read_pair
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.labels import LabelSet
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_dimensions
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Convention, Measurement
 from swin_umamba_nnunet.evaluation.surfaces import surface_dice
 
@@ -69,10 +68,7 @@ class Endoscopy(EvaluationProtocol):
         return read_pair(pair, self.labels.reader if self.labels else None)
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        if len(facts.shape) != 2:
-            raise EvaluationError(
-                f"case {pair.name}: the endoscopy protocol scores 2D images, and this file holds a volume {facts.shape}"
-            )
+        require_dimensions(pair, facts, 2, self.name)
 
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = self.read(pair)

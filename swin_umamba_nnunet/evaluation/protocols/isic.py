@@ -9,7 +9,7 @@ import numpy as np
 from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.cases import CasePair
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_dimensions
 from swin_umamba_nnunet.evaluation.records import Convention, Measurement, Statistic
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, pooled_statistic
 
@@ -72,10 +72,7 @@ class Isic(EvaluationProtocol):
         return {LESION: "1"}
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        if len(facts.shape) != 2:
-            raise EvaluationError(
-                f"case {pair.name}: the isic protocol scores 2D images, and this file holds a volume {facts.shape}"
-            )
+        require_dimensions(pair, facts, 2, self.name)
         for path, found in ((pair.ground_truth, facts.truth_values), (pair.prediction, facts.prediction_values)):
             if max(found) > 1 and not found <= {0, MAXIMUM}:
                 raise EvaluationError(

@@ -9,9 +9,8 @@ import numpy as np
 
 from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.cases import CasePair, Segmentation, read_pair, read_segmentation
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.labels import LabelSet
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_known
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_volume
 from swin_umamba_nnunet.evaluation.records import Convention, Measurement
 from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95
 
@@ -68,13 +67,7 @@ class Synapse(EvaluationProtocol):
         return read_pair(pair)  # says what differs
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        if len(facts.shape) != 3:
-            raise EvaluationError(
-                f"case {pair.name}: the synapse protocol scores volumes, and this file holds a 2D image {facts.shape}"
-            )
-        known = frozenset(range(len(LABELS) + 1))
-        for role, found in (("ground truth", facts.truth_values), ("prediction", facts.prediction_values)):
-            require_known(pair, found, known, role, "the synapse protocol")
+        require_volume(pair, facts, len(LABELS), self.name)
 
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = self.read(pair)
