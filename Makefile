@@ -5,8 +5,8 @@
 #   make test     install, then run the tests                                                ARGS="tests/ops -x"
 #   make lint     install, then ruff and mypy
 #   make bench    install, then measure this machine
-#   make gpu-check  on a machine with a GPU, torch, Triton and pytest: check the CUDA backend, then measure it;
-#                   uses PYTHON as it is and installs nothing                                ARGS="--sweep"
+#   make gpu-check  on a machine with a GPU, torch, Triton and pytest: check the CUDA backend, then measure it in
+#                   nine minutes at most; uses PYTHON as it is and installs nothing          ARGS="--budget 1500"
 #   make clean    delete the environment, the demo's folder and what the tools left behind
 #
 # PYTHON=python3.12 picks another interpreter, VENV=folder another place for the environment, and

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
-from tests.workspace import Workspace, make_workspace
 
 NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
 
@@ -41,6 +40,8 @@ def tiny_network(network_class):
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory) -> Workspace:
+def workspace(tmp_path_factory):
     """The package installed (editable), nnU-Net's folders, and a tiny dataset preprocessed in them."""
+    from tests.workspace import make_workspace  # here: `make gpu-check` runs tests where nnU-Net's libraries are not
+
     return make_workspace(tmp_path_factory.mktemp("workspace"))

@@ -1,125 +1,228 @@
-"""Check and measure the package on a GPU in a few minutes; torch, Triton and pytest are all it needs.
+"""Check and measure the package on a GPU in less than nine minutes; torch, Triton and pytest are all it needs.
 
     python -m swin_umamba_nnunet.benchmark.gpu_check [--budget SECONDS] [--out FOLDER] [--sweep]
 
-First the operator tests on the device (it stops if one fails), then times from CUDA events, most important first, until
-the budget is used up: the scan and SS2D's core per stage shape, fused against materialised (`materialised.py`), then
-whole networks.  What was measured goes to one JSON file and, as a table, to the screen.
+First the tests that run on the device (it stops if one fails), then a training of 300 iterations that must stay finite,
+then times from CUDA events, most important first, until the budget is used up: the scan and SS2D's core per stage
+shape, fused against materialised (`materialised.py`), the SS2D block, whole networks.  What was measured goes to one
+JSON file after each figure; at the end come the tables, the first of which compares it with what is to be reached.
 """
 
 import argparse
 import importlib.util
-import json
 import logging
-import platform
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from swin_umamba_nnunet.benchmark._cuda import Clock, Figure, cuts, network, nvidia_smi, stage
-from swin_umamba_nnunet.ops import backend_report
+from swin_umamba_nnunet.benchmark.materialised import pipelines
+from swin_umamba_nnunet.benchmark.speed.bench import network_jobs, saved_jobs
+from swin_umamba_nnunet.benchmark.speed.clock import Clock
+from swin_umamba_nnunet.benchmark.speed.models import NETWORKS
+from swin_umamba_nnunet.benchmark.speed.networks import Builder, Setting, set_up_like_nnunet, stays_finite
+from swin_umamba_nnunet.benchmark.speed.record import (
+    BLOCK,
+    COMPILED,
+    CORE,
+    FUSED,
+    GRAPH,
+    INFERENCE,
+    MAMBA_SSM,
+    OWN,
+    RESULTS,
+    STEP,
+    new_document,
+)
+from swin_umamba_nnunet.benchmark.speed.scans import (
+    PLAIN_GLUE,
+    STAGES,
+    Stage,
+    block,
+    cuts,
+    scan_alone,
+    scan_with_projections,
+)
+from swin_umamba_nnunet.benchmark.speed.session import Job, problem_of, run_jobs
+from swin_umamba_nnunet.benchmark.speed.table import markdown
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).resolve().parent / "results"
-STAGES = ((4, 192), (8, 384), (16, 768), (32, 1536))  # stride, d_inner of VMamba-tiny's stages
-TESTS = ("tests/ops/test_triton.py", "tests/ops/test_triton_compiled.py")
+BUDGET = 500.0  # seconds; with what runs at the end of it less than nine minutes
+ITERATIONS = 300
+TEST_FILES = ("tests/ops/test_triton*.py", "tests/networks/test_training.py", "tests/networks/test_vm_unet.py")
+_HALF, _BF16, _FULL = torch.float16, torch.bfloat16, torch.float32
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the checks; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--budget", type=float, default=500, help="seconds in all (default: 500)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help=f"folder of the JSON file (default: {RESULTS})")
-    parser.add_argument("--no-tests", action="store_true", help="measure only")
-    parser.add_argument("--sweep", action="store_true", help="also time the scan for every way to cut the sequence")
-    parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU, to try this script itself")
-    options = parser.parse_args(arguments)
+    """Run the checks; returns the exit status: 1 if a test fails, 2 without a GPU, 130 if interrupted."""
+    options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = "cpu" if options.rehearse else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
         logger.error("torch %s finds no CUDA device here; gpu_check measures nothing else", torch.__version__)
         return 2
-    clock = Clock(device, options.budget)
-    if not (options.no_tests or options.rehearse or tests_pass(clock)):
-        return 1
-    document: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **machine(device),
-        "backends": backend_report(device), "exps_per_second": clock.exps_per_second, "figures": [],
-    }  # fmt: skip
-    figures: list[dict] = document["figures"]
+    set_up_like_nnunet(device)
+    clock = Clock(device, options.budget, seconds=0.15)
+    document = new_document("gpu_check", device, {"budget": options.budget, "sweep": options.sweep})
     options.out.mkdir(parents=True, exist_ok=True)
-    name = f"{document['device']}-{document['date'][:16]}.json".replace(" ", "-").replace(":", "").lower()
-    for measure in plan(clock, tiny=options.rehearse, sweep=options.sweep):
-        if clock.left() < 20:
-            logger.info("the time is used up; --budget %.0f measures more", 2 * options.budget)
-            break
-        try:
-            figures += [asdict(figure) for figure in measure()]
-        except Exception as error:  # one figure that cannot be had must not cost the others
-            logger.warning("not measured: %s: %s", type(error).__name__, str(error).strip().splitlines()[:1])
-            figures.append({"not_measured": f"{type(error).__name__}: {error}"[:500]})
-            if device == "cuda":
-                torch.cuda.empty_cache()
-        (options.out / name).write_text(json.dumps(document, indent=1) + "\n")
-    logger.info("written to %s", options.out / name)
-    return 0
+    file = options.out / _file_name(document)
+    try:
+        if not (options.no_tests or options.rehearse):
+            check = run_tests(clock)
+            document["checks"].append(check)
+            if not check["passed"]:
+                logger.error(
+                    "tests on the device FAILED: %s; nothing is measured (but with --no-tests)", check["detail"]
+                )
+                return 1
+        document["checks"].append(_finite(device, tiny=options.rehearse))
+        finished = run_jobs(plan(clock, options.rehearse, options.sweep), clock, document, file, logger.info)
+    except KeyboardInterrupt:
+        finished = False
+    logger.info("\n%s", markdown(document))
+    if document["figures"]:
+        logger.info("written to %s", file)
+    return 0 if finished else 130
 
 
-def tests_pass(clock: Clock) -> bool:
-    """The operator tests on the device, side by side where pytest-xdist is there (they mostly wait for compilation)."""
-    missing = [path for path in TESTS if not (ROOT / path).exists()]
-    if missing:
-        logger.warning("no tests: %s is no checkout of the repository", ROOT)
-        return True
-    parallel = ["-n", "8"] if importlib.util.find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "default", *parallel, *TESTS]
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds in all (default: {BUDGET:.0f})")
+    parser.add_argument("--out", type=Path, default=RESULTS, help=f"folder of the JSON file (default: {RESULTS})")
+    parser.add_argument("--no-tests", action="store_true", help="measure only")
+    parser.add_argument("--sweep", action="store_true", help="also time the scan for every way to cut the sequence")
+    parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU, to try this script itself")
+    return parser.parse_args(arguments)
+
+
+def _file_name(document: dict[str, Any]) -> str:
+    name = f"{document['device']['name']}-{document['date'][:16]}.json"
+    return "".join(c if c.isalnum() or c in "-." else "-" if c.isspace() else "" for c in name).lower()
+
+
+def run_tests(clock: Clock) -> dict[str, Any]:
+    """The tests that use the device, side by side where pytest-xdist is there (they mostly wait for compilation)."""
+    name = "tests on the device"
+    files = [path.relative_to(ROOT).as_posix() for pattern in TEST_FILES for path in sorted(ROOT.glob(pattern))]
+    if not files:
+        return {"name": name, "passed": True, "detail": f"none: {ROOT} is no checkout of the repository"}
+    networks = [file for file in files if "networks" in file]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "default"]
+    parallel = ["-n", str(min(8, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
     started = time.monotonic()
-    passed = subprocess.run(command, cwd=ROOT, timeout=max(60.0, clock.left())).returncode == 0
-    logger.info("tests %s after %.0f s", "passed" if passed else "FAILED", time.monotonic() - started)
-    return passed
+    for chosen in ([*parallel, *(file for file in files if file not in networks)], ["-m", "gpu", *networks]):
+        try:
+            # half of the time at most, and the whole if that is little: a measurement of something wrong is worthless
+            done = subprocess.run([*command, *chosen], cwd=ROOT, timeout=max(120.0, clock.left() / 2), check=False)
+        except subprocess.TimeoutExpired:
+            return {"name": name, "passed": False, "detail": f"not finished after {time.monotonic() - started:.0f} s"}
+        if done.returncode:
+            seconds = time.monotonic() - started
+            return {"name": name, "passed": False, "detail": f"pytest ended with {done.returncode} ({seconds:.0f} s)"}
+    return {"name": name, "passed": True, "detail": f"{' '.join(files)} ({time.monotonic() - started:.0f} s)"}
 
 
-def plan(clock: Clock, tiny: bool, sweep: bool) -> list[Callable[[], list[Figure]]]:
-    """What to measure, in order of importance."""
-    half, bf16, full = torch.float16, torch.bfloat16, torch.float32
+def _finite(device: str, tiny: bool) -> dict[str, Any]:
+    """The training that others report to become NaN."""
+    name = "a training under mixed precision stays finite"
+    try:
+        size, iterations, dtype = (32, 2, _BF16) if tiny else (128, ITERATIONS, _HALF)
+        passed, detail = stays_finite(device, dtype, iterations, size)
+    except Exception as error:  # this must not cost the measurements
+        passed, detail = False, problem_of(error)
+    logger.info("%s: %s, %s", "passed" if passed else "FAILED", name, detail)
+    return {"name": name, "passed": passed, "detail": detail}
+
+
+def plan(clock: Clock, tiny: bool, sweep: bool) -> list[Job]:
+    """What to measure, in order of importance: first what the targets are about."""
+    builder = Builder()
+    here = pipelines(clock.device)
+
+    def networks(names: Sequence[str], passes: Sequence[str], dtype: torch.dtype, batch: int = 12, size: int = 320,
+                 modes: Sequence[str] = ("eager",), also: Sequence[str] = ()) -> list[Job]:  # fmt: skip
+        settings = [
+            Setting(name, batch, (size, size), dtype, each, pipeline, mode)
+            for name in names for mode in modes for each in passes for pipeline in (FUSED, *also)
+        ]  # fmt: skip
+        return network_jobs(clock, builder, [s for s in settings if s.makes_sense and s.pipeline in here])
+
     if tiny:
-        steps: list[Callable[[], list[Figure]]] = [lambda: stage(clock, 1, 32, 4, 8, full)]
-        return [*steps, lambda: network(clock, "SwinUMambaD", 1, 32, bf16, width=16, depths=(1, 1))]
-    shapes = [(12, 320, half), (12, 320, bf16), (12, 256, half), (1, 320, half), (30, 320, half), (12, 320, full),
-              (30, 256, half), (12, 256, bf16)]  # fmt: skip
-    stages = [
-        lambda b=b, s=s, r=r, c=c, t=t: stage(clock, b, s, r, c, t) for b, s, t in shapes for r, c in STAGES
-    ]  # fmt: skip
-    networks = [
-        lambda n=n, t=t, k=k: network(clock, n, 12, 320, t, compiled=k)
-        for t, k in ((half, False), (bf16, False), (half, True))
-        for n in ("SwinUMambaD", "SwinUMamba")
+        small = Stage(1, (32, 32), 4, 16, _FULL)
+        return [*stage_jobs(clock, small), *saved_jobs(clock.device),
+                *networks(("SwinUMambaD",), (STEP, INFERENCE), _FULL, 1, 32, also=(OWN,))]  # fmt: skip
+
+    def stages(batch: int, size: int, dtype: torch.dtype) -> list[Job]:
+        return [
+            job for stride, channels in STAGES
+            for job in stage_jobs(clock, Stage(batch, (size, size), stride, channels, dtype))
+        ]  # fmt: skip
+
+    swin, both, materialised = ("SwinUMambaD", "SwinUMamba"), (STEP, INFERENCE), (OWN, MAMBA_SSM)
+    others = [name for name in NETWORKS if name not in swin]
+    compiled = [*networks(swin[:1], (STEP,), _HALF, modes=(COMPILED,)),
+                *networks(swin[:1], (INFERENCE,), _HALF, 1, modes=(COMPILED,))]  # fmt: skip
+    return [
+        *stages(12, 320, _HALF),
+        *networks(swin[:1], (STEP,), _HALF, also=materialised),
+        *networks(swin, (INFERENCE,), _HALF, 1, modes=("eager", GRAPH)),
+        *stages(12, 256, _HALF),
+        *saved_jobs(clock.device),
+        *blocks(clock, 12, 320, _HALF),
+        *compiled,
+        *(_sweep(clock) if sweep else ()),
+        *networks(swin[1:], (STEP,), _HALF, also=materialised),
+        *networks(swin, (INFERENCE,), _HALF, also=materialised),
+        *networks(others, both, _HALF),
+        *networks(swin, (INFERENCE,), _HALF, 4),  # one slice, mirrored as nnU-Net does
+        *stages(12, 320, _BF16),
+        *networks(swin, (STEP,), _BF16, also=materialised),
+        *stages(30, 320, _HALF),
+        *networks(swin, both, _HALF, 30),
+        *networks(swin, both, _HALF, 12, 256, also=materialised),
+        *networks(others, both, _BF16),
+        *networks(others, both, _HALF, 30),
+        *networks(others, both, _HALF, 12, 256),
+        *stages(1, 320, _HALF),
+        *stages(30, 256, _HALF),
+        *stages(12, 256, _BF16),
+        *stages(12, 320, _FULL),
+        *networks(swin[1:], (STEP,), _HALF, modes=(COMPILED,)),
     ]
-    sweeps = [lambda r=r, c=c, b=b: cuts(clock, b, 320, r, c) for b in (12, 1) for r, c in STAGES] if sweep else []
-    return [*stages[:4], *sweeps, *networks[:2], *stages[4:20], *networks[2:], *stages[20:]]
 
 
-def machine(device: str) -> dict[str, str | None]:
-    """Device, driver and versions."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__, "triton": None}
-    for package in ("triton", "pytorch-triton"):  # the second is what nightly torch brings
-        with suppress(PackageNotFoundError):
-            versions["triton"] = version(package)
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
-        "cuda": torch.version.cuda, "driver": nvidia_smi("driver_version") if device == "cuda" else None, **versions,
-    }  # fmt: skip
+def stage_jobs(clock: Clock, stage: Stage) -> list[Job]:
+    """The scan alone, and the core in every pipeline that runs here."""
+    alone = Job(stage.figure("scan", FUSED, "forward"), partial(scan_alone, clock, stage))
+    return [alone, *(
+        Job(stage.figure(CORE, each, "forward"), partial(scan_with_projections, clock, stage, each))
+        for each in pipelines(clock.device)
+    )]  # fmt: skip
+
+
+def blocks(clock: Clock, batch: int, size: int, dtype: torch.dtype) -> list[Job]:
+    """The SS2D block of each stage, with norm and gate fused behind the scan and with separate ones."""
+    stages = [Stage(batch, (size, size), stride, channels, dtype) for stride, channels in STAGES]
+    forms = (FUSED, PLAIN_GLUE) if importlib.util.find_spec("swin_umamba_nnunet.ops._glue") else (FUSED,)
+    return [
+        Job(stage.figure(BLOCK, form, "forward"), partial(block, clock, stage, form))
+        for stage in stages for form in forms
+    ]  # fmt: skip
+
+
+def _sweep(clock: Clock) -> list[Job]:
+    return [
+        Job(stage.figure("scan", FUSED, "forward"), partial(cuts, clock, stage))
+        for batch in (12, 1) for stage in (Stage(batch, (320, 320), r, c, _HALF) for r, c in STAGES)
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -4,19 +4,23 @@ Speed is counted in state-steps: one update of one state h, of which a call make
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from swin_umamba_nnunet.benchmark.speed.clock import Clock, call_milliseconds
+from swin_umamba_nnunet.benchmark.speed.record import (
+    CORE,
+    EAGER,
+    FUSED,
+    Figure,
+    check_folder,
+    new_document,
+    write_document,
+)
 from swin_umamba_nnunet.ops import BACKENDS, backend_report, selective_scan_2d
 from swin_umamba_nnunet.ops._scan import scan
 
@@ -24,41 +28,6 @@ DIRECTIONS = 4
 ALLOWED_ERROR = 1e-5  # relative L2, float32 against the float64 reference
 _CHECK_SIZE = (2, 9, 13, 40)  # batch, H, W, D: uneven on purpose
 _REFERENCE_SIDE = 12  # the reference is timed on a small image: it takes minutes on a real one
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measurement.
-
-    Attributes:
-        backend: name of the backend.
-        what: "scan" (step sizes, B and C given) or "scan with projections" (all of `selective_scan_2d`).
-        passes: "forward" or "forward+backward".
-        seconds: median over the repetitions, per call.
-        spread: interquartile range over the median, from 0.
-        rate: 1e9 state-steps per second, from the median.
-    """
-
-    backend: str
-    what: str
-    passes: str
-    seconds: float
-    spread: float
-    rate: float
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `swin-umamba bench ops`."""
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--backend", choices=BACKENDS, help="only this backend (default: every one that can run)")
-    parser.add_argument("--size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"),
-                        help="image height and width in positions (default: 64 64)")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=1, help="images per call (default: 1)")
-    parser.add_argument("--channels", type=int, default=192, help="inner width d_inner (default: 192)")
-    parser.add_argument("--states", type=int, default=16, help="states per channel, d_state (default: 16)")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each figure (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
@@ -72,15 +41,18 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     """
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA device here; use --device cpu")
-    if args.json and not args.json.absolute().parent.is_dir():
-        raise ValueError(f"--json {args.json}: the folder {args.json.absolute().parent} does not exist; make it first")
+    check_folder(args.json)
+    if args.backend and args.backend not in BACKENDS:
+        raise ValueError(f"--backend {args.backend}: choose from {', '.join(BACKENDS)}")
     if min(*args.size, args.batch, args.channels, args.states) < 1:
         raise ValueError("--size, --batch, --channels and --states must be at least 1")
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError("--threads must be at least 1")
         torch.set_num_threads(args.threads)
-    say(f"{_machine(args.device)}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    document = new_document("bench ops", args.device, _settings(args))
+    clock = Clock(args.device)
+    say(f"{_machine(document['device'])}; torch {torch.__version__}, {torch.get_num_threads()} threads")
     report = backend_report(args.device)
     wanted = [args.backend] if args.backend else [name for name in BACKENDS if report[name] == "available"]
     for name in BACKENDS:
@@ -103,17 +75,24 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     figures: list[Figure] = []
     for name in sorted(wanted, key=lambda name: name != "reference"):
         side = (min(height, _REFERENCE_SIDE), min(width, _REFERENCE_SIDE)) if name == "reference" else (height, width)
-        for figure in measure(name, args.device, (args.batch, *side, args.channels), args.states, args.seconds):
+        for figure in measure(name, args.device, (args.batch, *side, args.channels), args.states, args.seconds, clock):
             figures.append(figure)
-            base = [f for f in figures if (f.backend, f.what, f.passes) == ("reference", figure.what, figure.passes)]
-            ratio = f"{figure.rate / base[0].rate:.0f}" if base else "-"
-            numbers = f"{figure.rate:15.3g} {figure.spread:7.0%} {ratio:>12s}"
+            rates = [_rate(f) for f in figures
+                     if (f.backend, f.what, f.passes) == ("reference", figure.what, figure.passes)]  # fmt: skip
+            ratio = f"{_rate(figure) / rates[0]:.0f}" if rates else "-"
+            numbers = f"{_rate(figure):15.3g} {figure.spread:7.0%} {ratio:>12s}"
             say(f"  {name:10s} {figure.what:22s} {figure.passes:17s} {numbers}")
     if "reference" in wanted:
         say(f"  (x reference: over the reference's rate at side {_REFERENCE_SIDE}, which falls further with size)")
     say("\nSpread is the interquartile range over the median. Times are comparable within one run only.")
     if args.json:
-        _write_json(args, errors, figures)
+        document["figures"] = figures
+        document["checks"] = [
+            {"name": f"{name} against the reference", "passed": name not in failed,
+             "detail": f"largest relative L2 error {error:.1e} (allowed: {ALLOWED_ERROR})"}
+            for name, error in errors.items()
+        ]  # fmt: skip
+        write_document(args.json, document)
         say(f"\nwritten to {args.json}")
     return 1 if failed else 0
 
@@ -133,7 +112,9 @@ def worst_error(backend: str, device: str, states: int = 16) -> float:
     return float("nan") if any(e != e for e in errors) else max(errors)
 
 
-def measure(backend: str, device: str, shape: tuple[int, int, int, int], states: int, seconds: float) -> list[Figure]:
+def measure(
+    backend: str, device: str, shape: tuple[int, int, int, int], states: int, seconds: float, clock: Clock
+) -> list[Figure]:
     """Median times of the scan alone and with its projections, forward and forward+backward.
 
     Args:
@@ -142,13 +123,14 @@ def measure(backend: str, device: str, shape: tuple[int, int, int, int], states:
         shape: (batch, H, W, D).
         states: N.
         seconds: time to spend on each figure.
+        clock: knows the exp bound.
     """
     batch, height, width, channels = shape
     full = _arguments_2d(shape, states, device)
     core = _arguments_core(shape, states, device)
     candidates: list[tuple[str, list[Tensor], Callable[..., Tensor]]] = [
         ("scan", core, lambda x, dt, B, C, A, D, bias: scan(x, dt, B, C, A, D, bias, True, backend)),
-        ("scan with projections", full, lambda *a: selective_scan_2d(*a, backend=backend)),
+        (CORE, full, lambda *a: selective_scan_2d(*a, backend=backend)),
     ]
     steps = batch * DIRECTIONS * channels * height * width * states
     figures = []
@@ -165,29 +147,23 @@ def measure(backend: str, device: str, shape: tuple[int, int, int, int], states:
 
         for passes, call in (("forward", forward), ("forward+backward", both)):
             low, median, high = _quartiles(call, device, seconds)
-            figures.append(Figure(backend, what, passes, median, (high - low) / median, steps / median / 1e9))
+            bound = clock.percent_of_bound(median, batch * height * width * channels, states, passes)
+            figures.append(Figure(
+                what, FUSED, EAGER, passes, "float32", batch, (height, width), 1, channels, backend, median,
+                (high - low) / median, giga_state_steps=steps / median / 1e6, percent_of_exp_bound=bound,
+            ))  # fmt: skip
     return figures
 
 
 def _quartiles(call: Callable[[], None], device: str, seconds: float) -> list[float]:
-    """Quartiles of the seconds one call takes, after a warm-up; on CUDA by the device's own clock.
+    """Quartiles of the milliseconds one call takes, after a warm-up; on CUDA by the device's own clock.
 
     `torch.utils.benchmark` would do on a CPU, but it prints a warning about compilers on machines that have none.
     """
     call()
     taken: list[float] = []
-    while sum(taken) < seconds or len(taken) < 5:
-        if device == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            torch.cuda.synchronize()
-            taken.append(start.elapsed_time(end) / 1e3)
-        else:
-            begin = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - begin)
+    while sum(taken) < 1e3 * seconds or len(taken) < 5:
+        taken.append(call_milliseconds(call, device))
     return statistics.quantiles(taken, n=4)
 
 
@@ -215,28 +191,14 @@ def _arguments_core(shape: tuple[int, int, int, int], states: int, device: str) 
     return [a.to(device) for a in (x, dt, Bs, Cs, A, torch.ones(DIRECTIONS, channels), bias - 4)]
 
 
-def _machine(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
+def _machine(device: dict[str, Any]) -> str:
+    return device["name"] if device["type"] == "cuda" else f"{device['name']}, {device['cores']} cores"
 
 
-def _write_json(args: argparse.Namespace, errors: dict[str, float], figures: list[Figure]) -> None:
-    content = {
-        "machine": _machine(args.device),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "batch": args.batch,
-        "size": list(args.size),
-        "channels": args.channels,
-        "states": args.states,
-        "relative_errors": errors,
-        "figures": [asdict(figure) for figure in figures],
-    }
-    args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _rate(figure: Figure) -> float:
+    return figure.giga_state_steps or 0.0
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("backend", "size", "batch", "channels", "states", "threads", "seconds")
+    return {name: getattr(args, name) for name in names}

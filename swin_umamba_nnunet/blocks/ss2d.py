@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from swin_umamba_nnunet.blocks.norm import LayerNorm, widen
-from swin_umamba_nnunet.ops import selective_scan_2d
+from swin_umamba_nnunet.ops import fuses_glue, selective_scan_2d, selective_scan_2d_norm_gate
 
 DIRECTIONS = 4
+_FUSABLE = selective_scan_2d  # whoever puts another scan in its place gets that one, with plain norm and gate behind it
 
 Mixing = Literal["scan", "skip"]
 
@@ -29,6 +30,9 @@ class SS2D(nn.Module):
     directions.  The rest is the same, names and initial values (at the same seed) included, so the same checkpoints
     load.  What only the scan reads stays in the state dict, as buffers: neither counted nor trained, and
     DistributedDataParallel does not wait for its gradients.
+
+    On CUDA (backend "triton") scan, norm and gate are one operator; SWIN_UMAMBA_FUSED_GLUE=0 in the environment takes
+    norm and gate out of it (`swin_umamba_nnunet.ops.fuses_glue`).
 
     Args:
         d_model: C.
@@ -112,9 +116,20 @@ class SS2D(nn.Module):
             out_dtype=wide, backend=self.backend,
         )  # fmt: skip
 
+    def _fuses_glue(self, x: Tensor) -> bool:
+        """Whether scan, norm and gate are one operator; then `out_norm` lends its parameters and is not called."""
+        own_scan = self.mixing == "scan" and selective_scan_2d is _FUSABLE
+        return own_scan and x.dtype != torch.float64 and fuses_glue(self.backend, x.device.type)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         x, gate = self.in_proj(x).chunk(2, dim=-1) if self.has_gate else (self.in_proj(x), None)
         x = silu(self.conv2d(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        if self._fuses_glue(x):
+            y = selective_scan_2d_norm_gate(
+                x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
+                self.out_norm.weight, self.out_norm.bias, gate, eps=self.out_norm.eps,
+            )  # fmt: skip
+            return self.out_proj(y)
         y = self.out_norm(self.scan(x)).to(widen(x).dtype)  # back to half only in a network that is half throughout
         return self.out_proj(y if gate is None else y * silu(gate))

@@ -130,16 +130,23 @@ def selective_scan_2d(
         ValueError: shapes that do not fit together, an image without pixels, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
     """
+    tensors = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    return scan(*tensors, True, resolve_backend(backend, x.device.type), out_dtype)
+
+
+def project(
+    x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor, Ds: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """x, dt, Bs, Cs, A, Ds, dt_bias as `scan` takes them, out of SS2D's parameters."""
     _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
-    chosen = resolve_backend(backend, x.device.type)
     projected = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
     low_rank, Bs, Cs = projected.split((rank, states, states), dim=-1)
     dt = torch.bmm(low_rank.flatten(0, 2).transpose(0, 1), dt_projs_weight.transpose(1, 2))
     dt = dt.unflatten(1, x.shape[:3])
     A = -torch.exp(A_logs.to(torch.promote_types(torch.float32, A_logs.dtype))).unflatten(0, (directions, channels))
-    return scan(x, dt, Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias, True, chosen, out_dtype)
+    return x, dt, Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias
 
 
 def scan(
@@ -155,11 +162,19 @@ def scan(
         plain = _reference if backend == "reference" else _portable
         return plain.scan(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus).to(out_dtype)
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
+    tensors = prepare(x, dt, Bs, Cs, A, Ds, dt_bias)
+    y, _ = _forward(*tensors, delta_softplus, needs_grad, backend)
+    return y.to(out_dtype)
+
+
+def prepare(
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor
+) -> tuple[Tensor, ...]:
+    """The same tensors in the dtypes and layouts backends take."""
     low = x.dtype if x.dtype in (torch.float16, torch.bfloat16) else torch.float32
     sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs))
     parameters = (t.to(torch.float32).contiguous() for t in (A, Ds, dt_bias))
-    y, _ = _forward(*sequences, *parameters, delta_softplus, needs_grad, backend)
-    return y.to(out_dtype)
+    return *sequences, *parameters
 
 
 def _backend(name: str):
@@ -176,6 +191,11 @@ def _forward(
 
 @_forward.register_fake
 def _(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states, backend):
+    return fake_outputs(x, A, save_states)
+
+
+def fake_outputs(x: Tensor, A: Tensor, save_states: bool) -> tuple[Tensor, Tensor]:
+    """y and the states without values."""
     batch, height, width, channels = x.shape
     y = x.new_empty(x.shape, dtype=torch.float32)
     if not save_states:
@@ -225,7 +245,7 @@ def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
         "D": (D, ("dim",), (dim,)),
         "delta_bias": (delta_bias, ("dim",), (dim,)),
     }
-    _check_shapes(expected)
+    check_shapes(expected)
     if groups == 0 or dim % groups:
         raise ValueError(f"selective_scan: {dim} channels cannot be shared by {groups} groups of B and C")
 
@@ -234,7 +254,7 @@ def _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> N
     shape = tuple(x.shape) if x.dim() == 4 else (0, 0, 0, 0)
     rank = dt_projs_weight.shape[-1]
     states = A_logs.shape[-1]
-    _check_shapes({
+    check_shapes({
         "x": (x, ("b", "H", "W", "D"), shape),
         "x_proj_weight": (x_proj_weight, ("4", "R+2N", "D"), (4, rank + 2 * states, shape[3])),
         "dt_projs_weight": (dt_projs_weight, ("4", "D", "R"), (4, shape[3], rank)),
@@ -244,7 +264,7 @@ def _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> N
     })  # fmt: skip
 
 
-def _check_shapes(expected: dict) -> None:
+def check_shapes(expected: dict) -> None:
     for name, (tensor, symbols, shape) in expected.items():
         if tensor is None:
             continue

@@ -62,6 +62,15 @@ def forward(
     save_states: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y and the states before each window; shapes in `_scan.py`, except that a window's states lie as (D, N)."""
+    ys, saved = forward_parts(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states)
+    return _sum(ys, 1), saved
+
+
+def forward_parts(
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    save_states: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Like `forward`, with the directions not yet summed: (b,K,H,W,D) float32, each at the position it belongs to."""
     from swin_umamba_nnunet.ops import _triton_kernels as kernels
 
     batch, height, width, channels = x.shape
@@ -91,7 +100,7 @@ def forward(
         kernels.forward_kernel[(rows * blocks * chunks,)](
             x, dt, Bs, Cs, A_rows, Ds, dt_bias, ends, sums, ys, saved, *sizes, SAVE=save_states, **options
         )
-    return _sum(ys, 1), saved
+    return ys, saved
 
 
 def backward(
@@ -186,8 +195,8 @@ def _on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else torch.no_grad()
 
 
-def _empty(like: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device=like.device)
+def _empty(like: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=like.device)
 
 
 def _sum(parts: Tensor, axis: int) -> Tensor:

@@ -5,6 +5,7 @@ Python itself when the training ends with an error) may leave half a batch in th
 waits for it waits for ever, holding the GPU.  Here nobody waits for workers that are not all alive any more.
 """
 
+from multiprocessing.process import BaseProcess
 from queue import Empty
 from typing import Any
 
@@ -19,6 +20,8 @@ class WorkerDiedError(RuntimeError):
 
 class EndingLoader(NonDetMultiThreadedAugmenter):
     """batchgenerators' loader, except for what happens once a worker is dead."""
+
+    _processes: list[BaseProcess]
 
     def __next__(self) -> Any:
         if not self.initialized:

@@ -2,7 +2,8 @@
 
 What the loops may cost is what Triton 3.6 and 3.9 produce, plus a margin.  Three accidents are caught: a channel's
 states spread over lanes (shuffles in the forward kernels), registers that do not suffice (local memory in a loop), and
-arithmetic that is no longer fused.
+arithmetic that is no longer fused.  What follows the scan is bound by memory: there it is narrow loads, and registers
+that leave room for too few warps.
 """
 
 import collections
@@ -20,7 +21,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from swin_umamba_nnunet.ops import _triton_kernels  # noqa: E402
+from swin_umamba_nnunet.ops import _triton_glue, _triton_glue_kernels, _triton_kernels  # noqa: E402
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
@@ -38,28 +39,38 @@ EXPECTED = {
 }
 
 
-def compiled(name, capability):
-    kernel = getattr(_triton_kernels, name)
-    constants = {"K": 4, "N": 16, "NP": 16, "BD": 32, "SOFTPLUS": True, "EVEN": True, "SAVE": True}
+# kernel: (elements of one warp, instructions for all of them)
+EXPECTED_GLUE = {
+    "norm_gate_kernel": (_triton_glue.FORWARD, 900),
+    "norm_gate_backward_kernel": (_triton_glue.BACKWARD, 640),
+}
+REGISTERS = 128  # with which a multiprocessor holds 16 warps: what hides the latency of memory
+
+# what comes in half precision under autocast; of the sizes only these are specialised
+HALF_PRECISION = ("x_ptr", "dt_ptr", "gate_ptr", "out_ptr", "dout_ptr", "dgate_ptr")
+SPECIALISED = ("D", "gate_stride")
+
+
+def compiled(kernel, constants, warps, capability):
     signature, values, hints = {}, {}, {}
     for index, argument in enumerate(kernel.arg_names):
         if argument in constants:
             signature[argument] = "constexpr"
             values[(index,)] = constants[argument]
         elif argument.endswith("_ptr"):
-            signature[argument] = "*fp16" if argument in ("x_ptr", "dt_ptr") else "*fp32"
+            signature[argument] = "*fp16" if argument in HALF_PRECISION else "*fp32"
             hints[(index,)] = [["tt.divisibility", 16]]
         else:
-            signature[argument] = "i32"
-            if argument == "D":  # the only size that is specialised
+            signature[argument] = "fp32" if argument == "eps" else "i32"
+            if argument in SPECIALISED:
                 hints[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, values, hints)
-    options = {"num_warps": 1, "enable_fp_fusion": True}
+    options = {"num_warps": warps, "enable_fp_fusion": True}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
 
 
 def machine_code(cubin, folder):
-    """[(address, instruction without its predicate)], and the bytes of stack a thread needs."""
+    """[(address, instruction without its predicate)], and the bytes of stack and the registers a thread needs."""
     file = folder / "kernel.cubin"
     file.write_bytes(cubin)
     environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
@@ -69,7 +80,9 @@ def machine_code(cubin, folder):
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(.*?);", ask("-sass"))
-    return [(int(address, 16), text) for address, text in lines], int(re.search(r"STACK:(\d+)", ask("-res-usage"))[1])
+    usage = ask("-res-usage")
+    stack, registers = (int(re.search(rf"{what}:(\d+)", usage)[1]) for what in ("STACK", "REG"))
+    return [(int(address, 16), text) for address, text in lines], stack, registers
 
 
 def inner_loops(code):
@@ -86,13 +99,19 @@ def inner_loops(code):
     ]
 
 
+def skip_without_assembler(capability):
+    if capability >= 100 and not (TOOLS / "ptxas-blackwell").exists():
+        pytest.skip("this Triton brings no assembler for sm_100")
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_machine_code(name, capability, tmp_path):
-    if capability >= 100 and not (TOOLS / "ptxas-blackwell").exists():
-        pytest.skip("this Triton brings no assembler for sm_100")
+    skip_without_assembler(capability)
     steps, instructions, exponentials, shuffles = EXPECTED[name]
-    code, stack = machine_code(compiled(name, capability), tmp_path)
+    constants = {"K": 4, "N": 16, "NP": 16, "BD": 32, "SOFTPLUS": True, "EVEN": True, "SAVE": True}
+    cubin = compiled(getattr(_triton_kernels, name), constants, 1, capability)
+    code, stack, _ = machine_code(cubin, tmp_path)
     loops = inner_loops(code)
     assert all(loop["LDL"] + loop["STL"] <= 2 for loop in loops), "registers spill inside a loop"
     assert stack <= 64, f"{stack} bytes of stack: registers spill"
@@ -102,9 +121,31 @@ def test_machine_code(name, capability, tmp_path):
     assert sum(main.values()) <= steps * instructions, dict(main)
 
 
+@pytest.mark.parametrize("name", EXPECTED_GLUE)
+@pytest.mark.parametrize("channels", [192, 768])  # of a pixel in one warp, and in several
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_machine_code_of_norm_and_gate(name, channels, capability, tmp_path):
+    skip_without_assembler(capability)
+    elements, instructions = EXPECTED_GLUE[name]
+    rows, options = _triton_glue._tiling(channels, elements)
+    assert rows * options["DP"] == elements * options["num_warps"]
+    constants = {"K": 4, "DP": options["DP"], "ROWS": rows, "GATED": True, "SAVE": True}
+    cubin = compiled(getattr(_triton_glue_kernels, name), constants, options["num_warps"], capability)
+    code, stack, registers = machine_code(cubin, tmp_path)
+    opcodes = [text.split()[0] for _, text in code]
+    assert stack == 0, "registers spill"
+    assert not any(opcode.startswith(("LDL", "STL")) for opcode in opcodes), "registers spill"
+    assert registers <= REGISTERS
+    assert len(opcodes) <= instructions
+    narrow = [opcode for opcode in opcodes if opcode.startswith(("LDG", "STG")) and not opcode.endswith(".128")]
+    assert len(narrow) <= 2, f"{narrow}: only mean and rstd are no full vectors"
+
+
 def test_sizes_of_an_image_are_no_constants_of_the_code():
     """Another height, width, batch or number of chunks must not compile anything again."""
-    for name in EXPECTED:
-        for parameter in getattr(_triton_kernels, name).params:
-            if not parameter.is_constexpr and not parameter.name.endswith("_ptr") and parameter.name != "D":
-                assert parameter.do_not_specialize, f"{name}: {parameter.name}"
+    kernels = [getattr(_triton_kernels, name) for name in EXPECTED]
+    for kernel in kernels + [getattr(_triton_glue_kernels, name) for name in EXPECTED_GLUE]:
+        for parameter in kernel.params:
+            size = not parameter.is_constexpr and not parameter.name.endswith("_ptr") and parameter.name != "eps"
+            if size and parameter.name not in SPECIALISED:
+                assert parameter.do_not_specialize, f"{kernel.__name__}: {parameter.name}"

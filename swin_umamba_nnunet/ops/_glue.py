@@ -1,0 +1,159 @@
+"""SS2D's scan and what follows it in one operator: sum over directions, layer norm over channels, SiLU gate.
+
+    y = sum over K of the scan's outputs, float32, in a fixed order
+    out = LayerNorm(y) * silu(gate), float32 inside, in the dtype of x
+
+Only where the scan runs on the backend `triton`, whose output per direction then never leaves the operator; every other
+backend computes the same in separate torch operations (`blocks/ss2d.py`).  Registered like the scan (`_scan.py`, whose
+symbols and layouts hold here): compilers see one opaque node.
+
+SWIN_UMAMBA_FUSED_GLUE=0 turns it off, should it misbehave on some GPU: the scan then stays fused, what follows is
+torch's own.
+"""
+
+import functools
+import logging
+import os
+
+import torch
+from torch import Tensor
+
+from swin_umamba_nnunet.ops import _scan
+from swin_umamba_nnunet.ops._select import resolve_backend
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT_VARIABLE = "SWIN_UMAMBA_FUSED_GLUE"
+
+
+@torch.compiler.assume_constant_result
+def _fuses_glue(backend: str | None, device_type: str) -> bool:
+    """Whether `selective_scan_2d_norm_gate` is what runs on `device_type` with this choice of backend.
+
+    Raises:
+        ValueError: the environment variable is neither 0 nor 1, or as in `resolve_backend`.
+        BackendUnavailableError: as in `resolve_backend`.
+    """
+    if resolve_backend(backend, device_type) != "triton":
+        return False
+    value = os.environ.get(ENVIRONMENT_VARIABLE) or "1"
+    if value not in ("0", "1"):
+        raise ValueError(f"the environment variable {ENVIRONMENT_VARIABLE} is {value!r}; set it to 0 (norm and gate "
+                         "after the scan in separate operations) or 1 (fused, the default)")  # fmt: skip
+    if value == "0":
+        _log_once()
+    return value == "1"
+
+
+fuses_glue = _fuses_glue  # see `resolve_backend`
+
+
+@functools.cache
+def _log_once() -> None:
+    logger.info("norm and gate after the scan: separate operations (asked for by %s=0)", ENVIRONMENT_VARIABLE)
+
+
+def selective_scan_2d_norm_gate(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    gate: Tensor | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`selective_scan_2d`, then layer norm over the channels, then times SiLU of the gate; on the backend `triton`.
+
+    Ask `fuses_glue` first.  The sum over directions and the norm are float32, and so is the product with the gate:
+    under mixed precision it is rounded once, where torch's separate operations round the gate and the product.
+
+    Args:
+        x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds: as in `selective_scan_2d`; x in float32, float16
+            or bfloat16.
+        norm_weight, norm_bias: (D,).
+        gate: (b, H, W, D) of any of these dtypes, or None; half of a wider projection is read in place.
+        eps: added to the variance.
+
+    Returns:
+        (b, H, W, D) in the dtype of `x`; the same bits every time on one GPU.
+
+    Raises:
+        ValueError: shapes that do not fit together, an image without pixels, another dtype.
+        BackendUnavailableError: Triton cannot run here.
+    """
+    _check(x, norm_weight, norm_bias, gate)
+    resolve_backend("triton", x.device.type)
+    tensors = _scan.prepare(*_scan.project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds))
+    norm = tuple(t.to(torch.float32).contiguous() for t in (norm_weight, norm_bias))
+    given = [t for t in (*tensors, *norm, gate) if t is not None]
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    return _forward(*tensors, gate, *norm, eps, True, save)[0]
+
+
+def _check(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, gate: Tensor | None) -> None:
+    for name, tensor in (("x", x), ("gate", gate)):
+        if tensor is not None and tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise ValueError(f"{name} is {tensor.dtype}; the fused norm and gate take float32, float16 or bfloat16")
+    channels = (x.shape[-1],)
+    _scan.check_shapes({
+        "norm_weight": (norm_weight, ("D",), channels),
+        "norm_bias": (norm_bias, ("D",), channels),
+        "gate": (gate, ("b", "H", "W", "D"), tuple(x.shape)),
+    })  # fmt: skip
+
+
+@torch.library.custom_op("swin_umamba::scan_norm_gate", mutates_args=())
+def _forward(
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, gate: Tensor | None,
+    weight: Tensor, bias: Tensor, eps: float, delta_softplus: bool, save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    from swin_umamba_nnunet.ops import _triton_glue
+
+    return _triton_glue.forward(x, dt, Bs, Cs, A, Ds, dt_bias, gate, weight, bias, eps, delta_softplus, save)
+
+
+@_forward.register_fake
+def _(x, dt, Bs, Cs, A, Ds, dt_bias, gate, weight, bias, eps, delta_softplus, save):
+    out = x.new_empty(x.shape)
+    _, states = _scan.fake_outputs(x, A, save)
+    y = x.new_empty(x.shape if save else (0,), dtype=torch.float32)
+    mean, rstd = (y.new_empty(x.shape[:3] if save else (0,)) for _ in range(2))
+    return out, y, mean, rstd, states
+
+
+@torch.library.custom_op("swin_umamba::norm_gate_backward", mutates_args=())
+def _backward(
+    dout: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from swin_umamba_nnunet.ops import _triton_glue
+
+    return _triton_glue.backward(dout, y, mean, rstd, gate, weight, bias)
+
+
+@_backward.register_fake
+def _(dout, y, mean, rstd, gate, weight, bias):
+    dgate = y.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+    return y.new_empty(y.shape), dgate, weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    *scanned, gate, weight, bias, _eps, ctx.delta_softplus, _save = inputs
+    _out, y, mean, rstd, states = output
+    ctx.save_for_backward(*scanned, states, gate, weight, bias, y, mean, rstd)
+    ctx.set_materialize_grads(False)  # else what nobody differentiates gets zero gradients of its size
+
+
+def _autograd(ctx, dout, *_others):
+    *scanned, states, gate, weight, bias, y, mean, rstd = ctx.saved_tensors
+    dy, dgate, dweight, dbias = _backward(dout.contiguous(), y, mean, rstd, gate, weight, bias)
+    # each direction's output enters the sum alike, so that one gradient serves all of them
+    grads = _scan._backward(dy, *scanned, states, ctx.delta_softplus, "triton")
+    grads = (g.to(t.dtype) for g, t in zip(grads, scanned))
+    return *grads, None if gate is None else dgate, dweight, dbias, None, None, None
+
+
+_forward.register_autograd(_autograd, setup_context=_setup_context)
