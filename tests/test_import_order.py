@@ -25,7 +25,8 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BASEMENT = 0  # further single files of the package (the start-up line) lie below all rooms too
 TOP_LEVEL = {*FLOOR, *(path.stem for path in (ROOT / PACKAGE).glob("*.py"))}
-ABSENT = ("nnunetv2", "numba", "llvmlite", "triton", "mamba_ssm", "timm", "torchvision", "batchgenerators")
+ABSENT = ("nnunetv2", "numba", "llvmlite", "triton", "mamba_ssm", "timm", "torchvision", "batchgenerators",
+          "dynamic_network_architectures")  # fmt: skip
 
 
 def room_of(parts: tuple[str, ...]) -> str:

@@ -87,11 +87,11 @@ def selective_scan_2d_norm_gate(
     """
     _check(x, norm_weight, norm_bias, gate)
     resolve_backend("triton", x.device.type)
-    tensors = _scan.prepare(*_scan.project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds))
+    given, low_rank, dt_weight = _scan.project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    tensors, save = _scan.prepare(x, None, *given, low_rank, dt_weight)
     norm = tuple(t.to(torch.float32).contiguous() for t in (norm_weight, norm_bias))
-    given = [t for t in (*tensors, *norm, gate) if t is not None]
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    return _forward(*tensors, gate, *norm, eps, True, save)[0]
+    save |= torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*norm, gate))
+    return _forward(*tensors, low_rank, dt_weight, gate, *norm, eps, True, save)[0]
 
 
 def _check(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, gate: Tensor | None) -> None:
@@ -108,8 +108,8 @@ def _check(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, gate: Tensor | Non
 
 @torch.library.custom_op("swin_umamba::scan_norm_gate", mutates_args=())
 def _forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, gate: Tensor | None,
-    weight: Tensor, bias: Tensor, eps: float, delta_softplus: bool, save: bool,
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, low_rank: Tensor,
+    dt_weight: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, delta_softplus: bool, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     from swin_umamba_nnunet.ops import _triton_glue
 
@@ -117,7 +117,7 @@ def _forward(
 
 
 @_forward.register_fake
-def _(x, dt, Bs, Cs, A, Ds, dt_bias, gate, weight, bias, eps, delta_softplus, save):
+def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, dt_weight, gate, weight, bias, eps, delta_softplus, save):
     out = x.new_empty(x.shape)
     _, states = _scan.fake_outputs(x, A, save)
     y = x.new_empty(x.shape if save else (0,), dtype=torch.float32)
@@ -143,7 +143,7 @@ def _(dout, y, mean, rstd, gate, weight, bias):
 def _setup_context(ctx, inputs, output):
     *scanned, gate, weight, bias, _eps, ctx.delta_softplus, _save = inputs
     _out, y, mean, rstd, states = output
-    ctx.save_for_backward(*scanned, states, gate, weight, bias, y, mean, rstd)
+    ctx.save_for_backward(*_scan.save_scan(ctx, *scanned), states, gate, weight, bias, y, mean, rstd)
     ctx.set_materialize_grads(False)  # else what nobody differentiates gets zero gradients of its size
 
 
@@ -151,8 +151,7 @@ def _autograd(ctx, dout, *_others):
     *scanned, states, gate, weight, bias, y, mean, rstd = ctx.saved_tensors
     dy, dgate, dweight, dbias = _backward(dout.contiguous(), y, mean, rstd, gate, weight, bias)
     # each direction's output enters the sum alike, so that one gradient serves all of them
-    grads = _scan._backward(dy, *scanned, states, ctx.delta_softplus, "triton")
-    grads = (g.to(t.dtype) for g, t in zip(grads, scanned))
+    grads = _scan.scan_gradients(ctx, dy, scanned, states, "triton")
     return *grads, None if gate is None else dgate, dweight, dbias, None, None, None
 
 

@@ -22,6 +22,7 @@ Everything inside is float32, whatever comes in (float64 inputs too: only the pl
 """
 
 import importlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -130,30 +131,42 @@ def selective_scan_2d(
         ValueError: shapes that do not fit together, an image without pixels, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
     """
-    tensors = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    return scan(*tensors, True, resolve_backend(backend, x.device.type), out_dtype)
+    given, low_rank, weight = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    chosen = resolve_backend(backend, x.device.type)
+    if chosen in PLAIN:
+        return scan(x, step_sizes(x, low_rank, weight), *given, True, chosen, out_dtype)
+    return scan(x, None, *given, True, chosen, out_dtype, low_rank, weight)
 
 
 def project(
     x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor, Ds: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """x, dt, Bs, Cs, A, Ds, dt_bias as `scan` takes them, out of SS2D's parameters."""
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """(Bs, Cs, A, Ds, dt_bias) as `scan` takes them, and what `step_sizes` takes, out of SS2D's parameters."""
     _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
     projected = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
     low_rank, Bs, Cs = projected.split((rank, states, states), dim=-1)
-    dt = torch.bmm(low_rank.flatten(0, 2).transpose(0, 1), dt_projs_weight.transpose(1, 2))
-    dt = dt.unflatten(1, x.shape[:3])
+    # a copy, so that the backward pass keeps this and not all of the projection
+    low_rank = low_rank.flatten(0, 2).transpose(0, 1).contiguous()
     A = -torch.exp(A_logs.to(torch.promote_types(torch.float32, A_logs.dtype))).unflatten(0, (directions, channels))
-    return x, dt, Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias
+    given = Bs, Cs, A, Ds.unflatten(0, (directions, channels)), dt_projs_bias
+    return given, low_rank, dt_projs_weight.to(low_rank.dtype)
+
+
+def step_sizes(x: Tensor, low_rank: Tensor, weight: Tensor) -> Tensor:
+    """dt (K, b, H, W, D) out of its low-rank form (K, b*H*W, R) and the weight (K, D, R)."""
+    return torch.bmm(low_rank, weight.transpose(1, 2)).unflatten(1, x.shape[:3])
 
 
 def scan(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
-    backend: str, out_dtype: torch.dtype | None = None,
+    x: Tensor, dt: Tensor | None, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    backend: str, out_dtype: torch.dtype | None = None, low_rank: Tensor | None = None, weight: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The directional scan all public forms share, on the backend named; shapes in the module's docstring.
+
+    The step sizes of K directions are the largest tensor of all.  Where they come as `low_rank` and `weight` (see
+    `step_sizes`) instead of `dt`, the backward pass computes them again instead of keeping them.
 
     Differentiable in every tensor.  Returns y (b,H,W,D) in `out_dtype`, or that of `x`.
     """
@@ -161,20 +174,25 @@ def scan(
     if backend in PLAIN:
         plain = _reference if backend == "reference" else _portable
         return plain.scan(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus).to(out_dtype)
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
-    tensors = prepare(x, dt, Bs, Cs, A, Ds, dt_bias)
-    y, _ = _forward(*tensors, delta_softplus, needs_grad, backend)
+    tensors, needs_grad = prepare(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight)
+    y, _ = _forward(*tensors, low_rank, weight, delta_softplus, needs_grad, backend)
     return y.to(out_dtype)
 
 
 def prepare(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor
-) -> tuple[Tensor, ...]:
-    """The same tensors in the dtypes and layouts backends take."""
+    x: Tensor, dt: Tensor | None, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor,
+    low_rank: Tensor | None, weight: Tensor | None,
+) -> tuple[tuple[Tensor, ...], bool]:  # fmt: skip
+    """The first seven in the dtypes and layouts backends take, and whether anything here needs a gradient."""
+    given = [t for t in (x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) if t is not None]
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    if low_rank is not None and weight is not None:
+        with torch.no_grad():  # the gradient takes the way through these two, see `scan_gradients`
+            dt = step_sizes(x, low_rank, weight)
     low = x.dtype if x.dtype in (torch.float16, torch.bfloat16) else torch.float32
-    sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs))
+    sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs) if t is not None)
     parameters = (t.to(torch.float32).contiguous() for t in (A, Ds, dt_bias))
-    return *sequences, *parameters
+    return (*sequences, *parameters), needs_grad
 
 
 def _backend(name: str):
@@ -183,14 +201,14 @@ def _backend(name: str):
 
 @torch.library.custom_op("swin_umamba::scan", mutates_args=())
 def _forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
-    save_states: bool, backend: str,
+    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor,
+    low_rank: Tensor | None, weight: Tensor | None, delta_softplus: bool, save_states: bool, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return _backend(backend).forward(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states)
 
 
 @_forward.register_fake
-def _(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states, backend):
+def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, delta_softplus, save_states, backend):
     return fake_outputs(x, A, save_states)
 
 
@@ -217,17 +235,35 @@ def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus, backend):
     return tuple(t.new_empty(t.shape, dtype=torch.float32) for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
 
 
+def save_scan(ctx, x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) -> tuple[Tensor | None, ...]:
+    """What the gradient of the scan needs, for `ctx.save_for_backward`: all but step sizes that can be had again."""
+    ctx.dt_dtype = dt.dtype
+    return x, dt if low_rank is None else None, Bs, Cs, A, Ds, dt_bias, low_rank, weight
+
+
+def scan_gradients(ctx, dy: Tensor, saved: Sequence, states: Tensor, backend: str) -> tuple[Tensor | None, ...]:
+    """Gradients of the nine tensors given to `save_scan`; `saved` is what it returned."""
+    x, dt, *others, low_rank, weight = saved
+    if dt is None:
+        dt = step_sizes(x, low_rank, weight).to(ctx.dt_dtype)
+    tensors = (x, dt, *others)
+    found = _backward(dy, *tensors, states, ctx.delta_softplus, backend)
+    dx, ddt, *rest = (g.to(t.dtype) for g, t in zip(found, tensors))
+    if low_rank is None:
+        return dx, ddt, *rest, None, None
+    ddt = ddt.flatten(1, 3).to(low_rank.dtype)
+    return dx, None, *rest, torch.bmm(ddt, weight), torch.bmm(low_rank.transpose(1, 2), ddt).transpose(1, 2)
+
+
 def _setup_context(ctx, inputs, output):
-    *tensors, ctx.delta_softplus, save_states, ctx.backend = inputs
-    ctx.dtypes = [t.dtype for t in tensors]
-    ctx.save_for_backward(*tensors, output[1])
+    *tensors, ctx.delta_softplus, _save, ctx.backend = inputs
+    ctx.save_for_backward(*save_scan(ctx, *tensors), output[1])
     ctx.set_materialize_grads(False)  # else the states, which nobody differentiates, get a zero gradient of their size
 
 
 def _autograd(ctx, dy, _dstates):
-    *tensors, states = ctx.saved_tensors
-    grads = _backward(dy.contiguous().float(), *tensors, states, ctx.delta_softplus, ctx.backend)
-    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes)), None, None, None
+    *saved, states = ctx.saved_tensors
+    return *scan_gradients(ctx, dy.contiguous().float(), saved, states, ctx.backend), None, None, None
 
 
 _forward.register_autograd(_autograd, setup_context=_setup_context)

@@ -51,7 +51,7 @@ def test_checkpointing_keeps_fewer_tensors(tiny_network):
             network(torch.randn(1, 1, 64, 64))
         return sum(sizes)
 
-    assert saved_bytes(tiny_network(gradient_checkpointing=True)) < 0.25 * saved_bytes(tiny_network())
+    assert saved_bytes(tiny_network(gradient_checkpointing=True)) < 0.35 * saved_bytes(tiny_network())
 
 
 def test_same_seed_same_gradients(tiny_network):

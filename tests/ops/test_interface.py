@@ -1,5 +1,6 @@
 """The public functions: checks of what comes in, choice of backend, and behaviour under torch's compilers."""
 
+import itertools
 import logging
 import subprocess
 import sys
@@ -139,12 +140,21 @@ class TestTorch:
         shapes = [(1, 2, 3, 16), (4, 1, 2, 3, 16), (1, 2, 3, 4, 2), (1, 2, 3, 4, 2), (4, 16, 2), (4, 16), (4, 16)]
         tensors = [torch.randn(*shape, generator=generator) for shape in shapes]
         tensors[4] = -tensors[4].abs()
-        for save_states in (False, True):
-            leaves = [t.clone().requires_grad_(save_states) for t in tensors]
+        low_rank, weight = (torch.randn(*shape, generator=generator) for shape in ((4, 6, 3), (4, 16, 3)))
+        for save_states, factors in itertools.product((False, True), ((None, None), (low_rank, weight))):
+            leaves = [None if t is None else t.clone().requires_grad_(save_states) for t in (*tensors, *factors)]
             torch.library.opcheck(
                 torch.ops.swin_umamba.scan.default, (*leaves, True, save_states, "numba"),
                 test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
             )  # fmt: skip
+
+    def test_step_sizes_are_not_kept_for_backward(self):
+        """They are K times as large as the image; what makes them is R / D of that."""
+        arguments = [a.float().requires_grad_() for a in inputs_2d(2, 6, 7, 48, 5)]
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            selective_scan_2d(*arguments, backend="numba")
+        assert not [t.shape for t in kept if t.numel() >= 4 * 2 * 6 * 7 * 48]
 
     def test_compiled_is_one_graph_and_equal(self):
         torch._dynamo.reset()

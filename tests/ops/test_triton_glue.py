@@ -189,8 +189,9 @@ def test_registration(gated):
     norm = [random(8, seed=1), random(8, seed=2)]
     gate = random(1, 2, 3, 8, seed=3) if gated else None
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    factors = [random(4, 6, 3, seed=4), random(4, 8, 3, seed=5)]
     for save in (False, True):
-        leaves = [None if t is None else t.clone().requires_grad_(save) for t in (*scanned, gate, *norm)]
+        leaves = [None if t is None else t.clone().requires_grad_(save) for t in (*scanned, *factors, gate, *norm)]
         torch.library.opcheck(
             torch.ops.swin_umamba.scan_norm_gate.default, (*leaves, EPS, True, save), test_utils=tests
         )

@@ -18,6 +18,7 @@ from swin_umamba_nnunet.benchmark.speed.record import BLOCK, CORE, FUSED, MAMBA_
 from swin_umamba_nnunet.benchmark.speed.scans import STATES, Stage, core_weights
 
 PIPELINES = (FUSED, OWN, MAMBA_SSM)
+DAGGER = ((4, 192, 4), (8, 384, 4), (16, 768, 11), (32, 1536, 2))  # stride, d_inner, SS2D blocks of Swin-UMamba-dagger
 
 
 def saved_figures(device: str, stage: Stage) -> list[Figure]:
@@ -68,3 +69,21 @@ def _block(device: str, stage: Stage, pipeline: str, batch: int) -> Tensor:
         if pipeline == MAMBA_SSM:  # put in place of what `networks_in` has put there, which wants the extension
             ss2d.selective_scan_2d = partial(mamba_ssm_2d, extension=ShapesOfExtension())
         return block(x.requires_grad_())
+
+
+def main() -> None:
+    """Print what the SS2D blocks of dagger keep together at batch 12, 320x320, float16 autocast.
+
+    python -m swin_umamba_nnunet.benchmark.speed.saved
+    """
+    total = {(what, pipeline): 0.0 for what in (CORE, BLOCK) for pipeline in PIPELINES}
+    for stride, channels, blocks in DAGGER:
+        for figure in saved_figures("cpu", Stage(12, (320, 320), stride, channels, torch.float16)):
+            total[figure.what, figure.pipeline] += blocks * (figure.saved_mebibytes or 0.0)
+    for (what, pipeline), mebibytes in total.items():
+        share = mebibytes / total[what, MAMBA_SSM]
+        print(f"{what:12s} {pipeline:12s} {mebibytes:6.0f} MiB, {share:.2f} of {MAMBA_SSM}'s")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
