@@ -1,14 +1,20 @@
-"""Prediction in one call, for programs: nnU-Net's own predictor with its own settings."""
+"""Prediction in one call, for programs: nnU-Net's own settings, in fewer calls of the network where that is faster."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.fast_predictor import FastPredictor
+
+logger = logging.getLogger(__name__)
+
+CUDA_GRAPHS_VARIABLE = "SWIN_UMAMBA_CUDA_GRAPHS"
+_SWITCH = {"": False, "0": False, "false": False, "f": False, "1": True, "true": True, "t": True}  # as nnUNet_compile's
 
 
 def load_predictor(
@@ -18,7 +24,9 @@ def load_predictor(
     checkpoint: str = "checkpoint_final.pth",
     device: str | torch.device | None = None,
     mirroring: bool = True,
-) -> nnUNetPredictor:
+    images_per_call: int | None = None,
+    cuda_graphs: bool | None = None,
+) -> FastPredictor:
     """nnU-Net's predictor with a model in it.
 
     Args:
@@ -27,10 +35,17 @@ def load_predictor(
         checkpoint: file name in each fold.
         device: None for "cuda" where there is one, else "cpu".
         mirroring: average over mirrored images too, where the training mirrored.
+        images_per_call: mirrored copies and slices that go through the network together; 1 is nnU-Net's own way, None
+            chooses (8 on CUDA, fewer of more than 512x512 pixels, halved when memory runs out; 1 elsewhere).
+        cuda_graphs: record the network's launches on a GPU and replay them (see `cuda_graphs.GraphedNetwork`); None
+            for what the environment variable SWIN_UMAMBA_CUDA_GRAPHS says (1 or 0; off without it).
 
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or a setting that is not understood.
     """
+    graphs = _cuda_graphs_wanted() if cuda_graphs is None else cuda_graphs
+    if images_per_call is not None and images_per_call < 1:
+        raise ModelError(f"images_per_call is {images_per_call}; at least one image goes through the network")
     folder = Path(model)
     found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
     numbered = [fold for fold in found if fold != "all"]  # as nnU-Net: "all" has seen every fold's validation cases
@@ -40,13 +55,24 @@ def load_predictor(
     if absent:
         raise ModelError(f"{folder} is no model folder, or not complete: it lacks {', '.join(absent)}")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    predictor = nnUNetPredictor(
-        use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
-    )
+    if graphs and device.type != "cuda":
+        logger.warning("CUDA graphs were asked for, but the prediction runs on %s: predicting without", device.type)
+        graphs = False
+    predictor = FastPredictor(
+        use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False,
+        images_per_call=images_per_call, cuda_graphs=graphs,
+    )  # fmt: skip
     _autoregister.register()  # a program may have set nnUNet_extTrainer itself, or run without the start-up line
     use = tuple(int(fold) if fold.isdigit() else fold for fold in wanted)
     predictor.initialize_from_trained_model_folder(str(folder), use, checkpoint)
     return predictor
+
+
+def _cuda_graphs_wanted() -> bool:
+    said = os.environ.get(CUDA_GRAPHS_VARIABLE, "")
+    if said.lower() not in _SWITCH:
+        raise ModelError(f"the environment variable {CUDA_GRAPHS_VARIABLE} is {said!r}; set it to 1 or 0")
+    return _SWITCH[said.lower()]
 
 
 def predict(
@@ -58,13 +84,16 @@ def predict(
     checkpoint: str = "checkpoint_final.pth",
     device: str | torch.device | None = None,
     mirroring: bool = True,
+    images_per_call: int | None = None,
+    cuda_graphs: bool | None = None,
 ) -> list[Path]:
     """Segment a folder of images in nnU-Net's naming (CASE_0000.nii.gz, ...); what is there already is written anew.
 
-    Works in this process alone, which suits notebooks and services; for many images nnUNetv2_predict is faster.
+    Works in this process alone, which suits notebooks and services: images are read, prepared and written one after
+    the other, which nnUNetv2_predict does beside the network's work.
 
     Args:
-        model, folds, checkpoint, device, mirroring: see `load_predictor`.
+        model, folds, checkpoint, device, mirroring, images_per_call, cuda_graphs: see `load_predictor`.
         images: folder of images.
         output: folder of segmentations; created.
 
@@ -74,7 +103,10 @@ def predict(
     Raises:
         ModelError: no such model, or no images in its file format.
     """
-    predictor = load_predictor(model, folds=folds, checkpoint=checkpoint, device=device, mirroring=mirroring)
+    predictor = load_predictor(
+        model, folds=folds, checkpoint=checkpoint, device=device, mirroring=mirroring,
+        images_per_call=images_per_call, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
     ending = predictor.dataset_json["file_ending"]
     cases = sorted({path.name[: -len(f"_0000{ending}")] for path in Path(images).glob(f"*_0000{ending}")})
     if not cases:

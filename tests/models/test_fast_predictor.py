@@ -1,0 +1,248 @@
+"""The predictor that calls the network less often gives what nnU-Net's own gives."""
+
+import functools
+import logging
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import nn
+from torch.nn.functional import interpolate
+
+from swin_umamba_nnunet.models import fast_predictor
+from swin_umamba_nnunet.models.cuda_graphs import GraphedNetwork
+from swin_umamba_nnunet.models.fast_predictor import FastPredictor
+from swin_umamba_nnunet.networks import SwinUMambaD, UMambaEnc
+
+HEADS = 3
+CPU = torch.device("cpu")
+
+
+class Lopsided(nn.Module):
+    """A small network of which no output is the mirror image of another, and which notes the batches it is given.
+
+    It is float64 inside, so that the batch size does not change what it returns.
+    """
+
+    def __init__(self, channels: int = 1, dims: int = 2, at_most: float = math.inf) -> None:
+        super().__init__()
+        convolution = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.conv = convolution(channels, HEADS, 3, padding=1)
+        self.batches: list[int] = []
+        self.at_most = at_most
+
+    def forward(self, x):
+        self.batches.append(len(x))
+        if len(x) > self.at_most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        y = self.conv.double()(x.double())
+        return (y + torch.arange(y.shape[-1]) * y.abs().mean(dim=(1, 2), keepdim=True)).float()
+
+
+def load(cls, network, patch=(16, 20), axes=(0, 1), weights=None, **settings):
+    """A predictor with the network in it, as nnU-Net's trainer fills it."""
+    predictor = cls(device=CPU, perform_everything_on_device=False, allow_tqdm=False, **settings)
+    plans = SimpleNamespace(get_label_manager=lambda _: SimpleNamespace(num_segmentation_heads=HEADS))
+    weights = weights or [network.state_dict()]
+    predictor.manual_initialization(network, plans, SimpleNamespace(patch_size=list(patch)), weights, {}, "Any", axes)
+    network.eval()
+    return predictor
+
+
+def volume(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("images_per_call", [None, 1, 2, 3, 4, 8, 64])
+@pytest.mark.parametrize("axes", [(0, 1), (0,), (1,), None])
+def test_volumes_in_2d(images_per_call, axes):
+    """Odd sizes, two channels, as many slices as do not fill the last call."""
+    torch.manual_seed(0)
+    network, image = Lopsided(channels=2), volume(2, 5, 37, 29)
+    expected = load(nnUNetPredictor, network, axes=axes).predict_logits_from_preprocessed_data(image)
+    calls_before, network.batches = sum(network.batches), []
+    found = load(FastPredictor, network, axes=axes, images_per_call=images_per_call)
+    logits = found.predict_logits_from_preprocessed_data(image)
+    assert logits.shape == expected.shape == (HEADS, 5, 37, 29)
+    assert torch.equal(logits, expected)
+    assert sum(network.batches) == calls_before  # the same images, in fewer calls
+    at_most = 1 << ((images_per_call or 1).bit_length() - 1)
+    assert max(network.batches) == min(at_most, 5 * 2 ** len(axes or ()), at_most)
+
+
+def test_images_without_mirroring():
+    network, image = Lopsided(), volume(1, 1, 40, 50)
+    expected = load(nnUNetPredictor, network, use_mirroring=False).predict_logits_from_preprocessed_data(image)
+    found = load(FastPredictor, network, use_mirroring=False, images_per_call=8)
+    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+
+
+@pytest.mark.parametrize("images_per_call", [1, 4, 8])
+def test_volumes_in_3d(images_per_call):
+    network, image, axes = Lopsided(dims=3), volume(1, 11, 18, 22), (0, 1, 2)
+    patch = (8, 16, 20)
+    expected = load(nnUNetPredictor, network, patch, axes).predict_logits_from_preprocessed_data(image)
+    network.batches = []
+    found = load(FastPredictor, network, patch, axes, images_per_call=images_per_call)
+    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+    assert set(network.batches) == {images_per_call}
+
+
+def test_smaller_than_a_patch_without_gaussian():
+    network, image = Lopsided(), volume(1, 3, 7, 9)
+    expected = load(nnUNetPredictor, network, use_gaussian=False).predict_logits_from_preprocessed_data(image)
+    found = load(FastPredictor, network, use_gaussian=False, images_per_call=8)
+    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+
+
+def test_folds_are_averaged():
+    torch.manual_seed(0)
+    network, image = Lopsided(), volume(1, 3, 20, 24)
+    weights = [Lopsided().state_dict() for _ in range(3)]
+    expected = load(nnUNetPredictor, network, weights=weights).predict_logits_from_preprocessed_data(image)
+    found = load(FastPredictor, network, weights=weights, images_per_call=8)
+    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+    alone = load(FastPredictor, network, weights=weights[:1], images_per_call=8)
+    assert not torch.equal(alone.predict_logits_from_preprocessed_data(image), expected)
+
+
+UMAMBA = {
+    "patch_size": [32, 40], "n_stages": 3, "features_per_stage": [8, 12, 16], "kernel_sizes": [[3, 3]] * 3,
+    "strides": [[1, 1], [2, 2], [2, 2]], "n_conv_per_stage": [2, 2, 2], "n_conv_per_stage_decoder": [2, 2],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [(SwinUMambaD, {"depths": (1, 1), "width": 16, "d_state": 2, "decoder_depth": 1}), (UMambaEnc, UMAMBA)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_our_networks_to_float_rounding(cls, settings):
+    """Before nnU-Net adds windows up in float16: one mirrored window, and three slices of one."""
+    torch.manual_seed(0)
+    network = cls(2, HEADS, **settings)
+    windows = torch.randn(3, 2, 32, 40)
+    plain = load(nnUNetPredictor, network, (32, 40))
+    expected = torch.cat([plain._internal_maybe_mirror_and_predict(window[None]) for window in windows])
+    fast = load(FastPredictor, network, (32, 40), images_per_call=8)
+    one = fast._internal_maybe_mirror_and_predict(windows[:1])
+    together = fast._internal_maybe_mirror_and_predict(windows.transpose(0, 1)[None])
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(one, expected[:1], rtol=0, atol=1e-5 * scale)
+    torch.testing.assert_close(together[0].transpose(0, 1), expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(("at_most", "batches"), [(4, [16, 8, 4]), (3, [16, 8, 4, 2]), (1, [16, 8, 4, 2, 1])])
+def test_half_as_many_where_memory_runs_out(at_most, batches, caplog):
+    network, image = Lopsided(), volume(1, 6, 16, 20)
+    expected = load(nnUNetPredictor, network).predict_logits_from_preprocessed_data(image)
+    network.batches, network.at_most = [], at_most
+    predictor = load(FastPredictor, network, images_per_call=16)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
+    assert network.batches[: len(batches)] == batches
+    assert set(network.batches[len(batches) :]) == {batches[-1]}  # and it stays so
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"out of GPU memory with {more} images in one call of the network; going on with {less}"
+        for more, less in zip(batches, batches[1:])
+    ]
+
+
+def test_one_image_that_does_not_fit_is_an_error():
+    predictor = load(FastPredictor, Lopsided(at_most=0), images_per_call=4)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        predictor.predict_logits_from_preprocessed_data(volume(1, 2, 16, 20))
+
+
+def test_how_many_images_go_together(monkeypatch):
+    predictor = load(FastPredictor, Lopsided())
+    assert predictor.images_per_call == 1
+    predictor.device = torch.device("cuda")
+    found = []
+    for patch in ((320, 320), (512, 512), (512, 640), (1024, 1024), (64, 128, 128), (128, 128, 128), (2000, 2000)):
+        predictor.configuration_manager.patch_size = patch
+        found.append(predictor.images_per_call)
+    assert found == [8, 8, 4, 2, 2, 1, 1]
+    with pytest.raises(ValueError, match="images_per_call is 0; at least one"):
+        load(FastPredictor, Lopsided(), images_per_call=0)
+
+
+def test_graphs_are_recorded_before_the_windows_move_and_survive_folds(monkeypatch):
+    """The order matters on a GPU: nnU-Net moves windows there from a thread of its own."""
+    recorded = []
+
+    def record(run, device):
+        recorded.append(tuple(run().shape))
+        output = run().clone()
+        return lambda: output.copy_(run()), output
+
+    monkeypatch.setattr(
+        fast_predictor, "GraphedNetwork", functools.partial(GraphedNetwork, record=record, device_type="cpu")
+    )
+    slide = nnUNetPredictor._internal_predict_sliding_window_return_logits
+
+    def slide_and_note(self, *args):
+        recorded.append("windows")
+        return slide(self, *args)
+
+    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", slide_and_note)
+    torch.manual_seed(0)
+    network, image = Lopsided(), volume(1, 5, 30, 29)
+    weights = [Lopsided().state_dict() for _ in range(2)]
+    expected = load(nnUNetPredictor, network, weights=weights).predict_logits_from_preprocessed_data(image)
+    recorded.clear()
+    predictor = load(FastPredictor, network, weights=weights, images_per_call=8, cuda_graphs=True)
+    assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
+    assert recorded == [(8, HEADS, 16, 20), (4, HEADS, 16, 20), "windows", "windows"]
+    other = Lopsided().eval()
+    predictor.network, predictor.list_of_parameters = other, [other.state_dict()]
+    logits = predictor.predict_logits_from_preprocessed_data(image)
+    assert torch.equal(logits, load(nnUNetPredictor, other).predict_logits_from_preprocessed_data(image))
+
+
+class Counting:
+    """A compiler that counts the graphs it is given."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.mark.parametrize("cls", [nnUNetPredictor, FastPredictor])
+def test_compiled_as_nnunet_does_it_no_image_size_needs_compiling_again(cls, monkeypatch):
+    """All windows have the patch's size.  Still two graphs: of nnU-Net's calls the window itself is no tensor of
+    inference mode but its mirror images are; of ours the last slices of a volume may be fewer.
+    """
+    counting = Counting()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
+    monkeypatch.setenv("nnUNet_compile", "1")
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    network = SwinUMambaD(1, HEADS, depths=(1, 1), width=16, d_state=2, decoder_depth=1)
+    settings = {"images_per_call": 8} if cls is FastPredictor else {}
+    predictor = load(cls, network, (16, 20), weights=[network.state_dict()] * 2, **settings)
+    assert isinstance(predictor.network, torch._dynamo.OptimizedModule)
+    for depth, height, width in ((3, 16, 20), (5, 18, 33), (1, 9, 9)):
+        predictor.predict_logits_from_preprocessed_data(volume(1, depth, height, width))
+    assert counting.graphs == 2
+
+
+def test_a_compiled_network_needs_no_compiling_for_each_new_size():
+    """Without windows: torch compiles for the first size, then once for any, and is done."""
+    counting = Counting()
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    network = SwinUMambaD(1, HEADS, depths=(1, 1), width=16, d_state=2, decoder_depth=1).eval()
+    compiled = torch.compile(network, backend=counting)
+    with torch.inference_mode():
+        for size in ((24, 32), (41, 57), (64, 40), (33, 95)):
+            x = interpolate(volume(1, 1, 8, 8), size)
+            torch.testing.assert_close(compiled(x), network(x))
+    assert counting.graphs == 2

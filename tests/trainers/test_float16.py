@@ -1,0 +1,129 @@
+"""Float16 autocast at the learning rate at which U-Mamba's users report NaN: SGD, 1e-2, momentum 0.99.
+
+nnU-Net autocasts on CUDA only, and so do the trainers.  On a CPU the tests put the same autocast around the same step,
+with a gradient scaler, and the loss in float32 (its softmax and sums are, in CUDA's autocast).
+"""
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+
+from swin_umamba_nnunet import trainers
+from swin_umamba_nnunet.trainers._step import NonFiniteError
+from tests.trainers.conftest import DATASET, TINY
+from tests.trainers.test_umamba import plans_of_a_unet
+
+SETTINGS = {
+    "nnUNetTrainerUMambaBot": {},
+    "nnUNetTrainerUMambaEnc": {},
+    "nnUNetTrainerSwinUMambaScratch": TINY,
+    "nnUNetTrainerSwinUMambaDScratch": {**TINY, "decoder_depth": 1},
+    "nnUNetTrainerVMUNetScratch": {**TINY, "depths_decoder": (1, 1, 1, 1)},
+}
+ON_A_CPU = ("nnUNetTrainerUMambaEnc", "nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerVMUNetScratch")  # all blocks
+ITERATIONS = 300
+FULL_SCALE = 2.0**16
+
+
+def with_sgd(name: str) -> type:
+    """The trainer called `name` with a small network and nnU-Net's optimiser."""
+    base = getattr(trainers, name)
+
+    class Tiny(base):
+        network_settings = SETTINGS[name]
+
+        def configure_optimizers(self):
+            self.exclude_idle_heads()
+            sgd = torch.optim.SGD(self.network.parameters(), 1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
+            return sgd, PolyLRScheduler(sgd, 1e-2, self.num_epochs)
+
+    return Tiny
+
+
+def use_float16_on_a_cpu(trainer, monkeypatch) -> None:
+    criterion = trainer.loss
+
+    def loss_in_float32(output, target):
+        with torch.autocast("cpu", enabled=False):
+            wide = [each.float() for each in output] if isinstance(output, list) else output.float()
+            return criterion(wide, target)
+
+    monkeypatch.setattr(trainer, "_autocast", lambda: torch.autocast("cpu", dtype=torch.float16))
+    monkeypatch.setattr(trainer, "loss", loss_in_float32)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=FULL_SCALE)
+
+
+@pytest.fixture
+def trainer_of(nnunet_folders, monkeypatch):
+    """A function (name, device=) -> trainer that steps under float16 autocast."""
+
+    def make(name: str, device: str = "cpu"):
+        torch.manual_seed(0)
+        monkeypatch.setenv("nnUNet_compile", "f")
+        trainer = with_sgd(name)(plans_of_a_unet(), "2d", 0, DATASET, torch.device(device))
+        trainer.initialize()
+        if device == "cpu":
+            use_float16_on_a_cpu(trainer, monkeypatch)
+        return trainer
+
+    return make
+
+
+def stays_finite(trainer, batch, iterations: int) -> None:
+    """Train on random data.  Only the gradient scaler, on its way down to a scale that fits, may skip a step."""
+    before = [p.detach().clone() for p in trainer.network.parameters()]
+    dtypes = set()
+    trainer.network.register_forward_hook(lambda _, inputs, output: dtypes.add(dtype_of(output)))
+    skipped, losses = 0, []
+    for i in range(iterations):
+        losses.append(float(trainer.train_step(batch(trainer, seed=i))["loss"]))
+        skipped += trainer._skipped_in_a_row > 0
+    assert dtypes == {torch.float16}  # it was mixed precision indeed
+    assert np.isfinite(losses).all()
+    assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters()))
+    assert skipped <= 8, f"{skipped} of {iterations} steps were skipped"
+    assert trainer.grad_scaler.get_scale() >= FULL_SCALE / 2**skipped  # 2000 good steps in a row raise it
+
+
+def dtype_of(output) -> torch.dtype:
+    return (output[0] if isinstance(output, list | tuple) else output).dtype
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_A_CPU)
+def test_300_iterations_stay_finite(name, trainer_of, batch):
+    stays_finite(trainer_of(name), batch, ITERATIONS)
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerUMambaEnc", "nnUNetTrainerSwinUMambaDScratch"])
+def test_the_first_iterations_stay_finite(name, trainer_of, batch):
+    stays_finite(trainer_of(name), batch, 8)
+
+
+FIRST_CONVOLUTION = {
+    "nnUNetTrainerUMambaEnc": r"encoder\.stem\.0\.conv1 \(Conv2d\)",
+    "nnUNetTrainerSwinUMambaDScratch": r"encoder\.patch_embed\.proj \(Conv2d\)",
+}
+
+
+@pytest.mark.parametrize("name", FIRST_CONVOLUTION)
+def test_or_stops_with_the_name_of_the_first_layer_that_overflows(name, trainer_of, batch):
+    """An image of values near 1e5 is finite, but not in float16."""
+    trainer = trainer_of(name)
+    trainer.max_skipped_steps = 2
+    before = [p.detach().clone() for p in trainer.network.parameters()]
+    bright = batch(trainer)
+    bright["data"] *= 1e5
+    trainer.train_step(bright)
+    with pytest.raises(NonFiniteError, match=f"first layer whose output is not finite: {FIRST_CONVOLUTION[name]}"):
+        trainer.train_step(bright)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SETTINGS)
+def test_300_iterations_stay_finite_on_a_gpu(name, trainer_of, batch):
+    """The trainer as it is: its own autocast and gradient scaler.  Unverified until it has run on a GPU."""
+    stays_finite(trainer_of(name, "cuda"), batch, ITERATIONS)
