@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Cell:
         record: cell.json; {} if the cell never began.
         scores: a line per case, class and metric (`SCORE_COLUMNS`); empty unless the cell is done.
         problem: why it has no scores, "" if it has.
+        held_out: whether the benchmark scores on the test set, which a cell that never began does not know.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Cell:
     record: Mapping[str, Any]
     scores: pd.DataFrame
     problem: str
+    held_out: bool = False
 
     @property
     def name(self) -> str:
@@ -78,7 +80,7 @@ class Cell:
     @property
     def scored_on(self) -> str:
         """Which cases were predicted."""
-        default = "test set" if self.fold == "all" else "validation cases of the fold"
+        default = "test set" if self.held_out or self.fold == "all" else "validation cases of the fold"
         return (self.record.get("inputs") or {}).get("scored_on", default)
 
     def part(self, name: str) -> Mapping[str, Any]:
@@ -125,7 +127,8 @@ def read_benchmark(folder: Path) -> Benchmark:
         what = "no benchmark.json" if content is None else "a benchmark.json that names no cells"
         raise MatrixError(f"{folder} has {what}; expected the folder that   swin-umamba benchmark run   writes to")
     rows = {row.key: row for row in map(_row, content.get("rows") or content["config"]["trainers"])}
-    cells = [_cell(folder, name, rows) for name in content["cells"]]
+    held_out = bool((content.get("config") or {}).get("test"))
+    cells = [replace(_cell(folder, name, rows), held_out=held_out) for name in content["cells"]]
     there = {path.parent.relative_to(folder / "cells").as_posix() for path in folder.glob("cells/*/*/*/*/cell.json")}
     return Benchmark(folder, content, tuple(rows.values()), tuple(cells), tuple(sorted(there - {*content["cells"]})))
 

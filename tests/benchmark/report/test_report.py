@@ -322,3 +322,18 @@ def test_folds_scored_on_different_cases_are_kept_apart(tmp_path):
     analysis = analyse(read_benchmark(folder), (), "", FEW)
     assert [len(result.arena.cases) for result in analysis.results] == [8, 8]
     assert analysis.results[1].arena.title == f"{tree.SHAPES} (test set)"
+
+
+def test_a_cell_that_never_began_belongs_to_the_cases_the_benchmark_scores_on(tmp_path):
+    folder = tree.keep(tree.make_tree(tmp_path / "bench"), [tree.SHAPES], tree.ROWS[:2], [0])
+    content = json.loads((folder / "benchmark.json").read_text())
+    content["config"]["test"] = True
+    (folder / "benchmark.json").write_text(json.dumps(content))
+    first, *others = (folder / "cells" / name / "cell.json" for name in content["cells"])
+    first.unlink()
+    for file in others:
+        record = json.loads(file.read_text())
+        record["inputs"]["scored_on"] = "test set"
+        file.write_text(json.dumps(record))
+    (result,) = analyse(read_benchmark(folder), (), "", FEW).results
+    assert len(result.arena.cells) == len(content["cells"]) == 4
