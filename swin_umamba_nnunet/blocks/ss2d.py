@@ -118,6 +118,8 @@ class SS2D(nn.Module):
 
     def _fuses_glue(self, x: Tensor) -> bool:
         """Whether scan, norm and gate are one operator; then `out_norm` lends its parameters and is not called."""
+        if type(self.out_norm) is not LayerNorm or self.out_norm._forward_hooks or self.out_norm._forward_pre_hooks:
+            return False  # somebody put another norm there, or wants to see this one work
         own_scan = self.mixing == "scan" and selective_scan_2d is _FUSABLE
         return own_scan and x.dtype != torch.float64 and fuses_glue(self.backend, x.device.type)
 

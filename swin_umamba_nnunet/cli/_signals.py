@@ -13,6 +13,8 @@ def ended_by_signals() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    # nohup ignores SIGHUP, and that is to stay so; None is a handler that Python cannot bring back
+    numbers = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     try:
         former = {number: signal.signal(number, leave) for number in numbers}
     except ValueError:  # not in the main thread: signals are someone else's business

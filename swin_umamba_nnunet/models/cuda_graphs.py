@@ -128,6 +128,8 @@ class GraphedNetwork:
 
         try:
             replay, output = self._record(run, x.device)
+        except torch.cuda.OutOfMemoryError:  # whoever called may try fewer images
+            raise
         except Exception as error:  # whatever it is, the ordinary call works or says it better
             reason = " ".join(str(error).split())
             logger.warning("no CUDA graph for an image of shape %s, predicting without (%s: %s)",

@@ -8,6 +8,7 @@ in its portable form, ordinary tensor operations, so both formats know every ope
 import json
 import os
 import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,7 @@ def export_model(
     with torch.no_grad():
         expected = network(patch)
     set_backend(network, "portable")
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.unfinished")
     unfinished.mkdir(parents=True)
     try:
         program = _trace(network, patch)

@@ -88,7 +88,12 @@ class FastPredictor(nnUNetPredictor):
             # Record before nnU-Net's second thread starts to move windows to the GPU.  The last may have fewer slices.
             for shape in dict.fromkeys(data[each][None].shape for each in (slicers[0], slicers[-1])):
                 self._internal_maybe_mirror_and_predict(data.new_zeros(shape, device=self.device))
-        return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        try:
+            return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        except RuntimeError:  # nnU-Net's second try needs the memory of the graphs
+            if self._graphed is not None:
+                self._graphed.clear()
+            raise
 
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def _(dout, y, mean, rstd, gate, weight, bias):
 def _setup_context(ctx, inputs, output):
     *scanned, gate, weight, bias, _eps, ctx.delta_softplus, _save = inputs
     _out, y, mean, rstd, states = output
-    ctx.save_for_backward(*_scan.save_scan(ctx, *scanned), states, gate, weight, bias, y, mean, rstd)
+    ctx.save_for_backward(*_scan.save_scan(*scanned), states, gate, weight, bias, y, mean, rstd)
     ctx.set_materialize_grads(False)  # else what nobody differentiates gets zero gradients of its size
 
 

@@ -224,40 +224,49 @@ def fake_outputs(x: Tensor, A: Tensor, save_states: bool) -> tuple[Tensor, Tenso
 
 @torch.library.custom_op("swin_umamba::scan_backward", mutates_args=())
 def _backward(
-    dy: Tensor, x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, states: Tensor,
-    delta_softplus: bool, backend: str,
+    dy: Tensor, x: Tensor, dt: Tensor | None, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor,
+    low_rank: Tensor | None, weight: Tensor | None, states: Tensor, delta_softplus: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    # In here and not where compilers see it: they would find the forward pass's product, and keep that after all.
+    if dt is None:
+        assert low_rank is not None
+        assert weight is not None
+        with torch.autocast(x.device.type, enabled=False):
+            dt = step_sizes(x, low_rank, weight).to(x.dtype)
     return _backend(backend).backward(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus)
 
 
 @_backward.register_fake
-def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus, backend):
-    return tuple(t.new_empty(t.shape, dtype=torch.float32) for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
+def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, states, delta_softplus, backend):
+    steps = x.new_empty((A.shape[0], *x.shape), dtype=torch.float32)
+    dx, *others = (t.new_empty(t.shape, dtype=torch.float32) for t in (x, Bs, Cs, A, Ds, dt_bias))
+    return dx, steps, *others
 
 
-def save_scan(ctx, x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) -> tuple[Tensor | None, ...]:
+def save_scan(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) -> tuple[Tensor | None, ...]:
     """What the gradient of the scan needs, for `ctx.save_for_backward`: all but step sizes that can be had again."""
-    ctx.dt_dtype = dt.dtype
     return x, dt if low_rank is None else None, Bs, Cs, A, Ds, dt_bias, low_rank, weight
 
 
 def scan_gradients(ctx, dy: Tensor, saved: Sequence, states: Tensor, backend: str) -> tuple[Tensor | None, ...]:
-    """Gradients of the nine tensors given to `save_scan`; `saved` is what it returned."""
-    x, dt, *others, low_rank, weight = saved
-    if dt is None:
-        dt = step_sizes(x, low_rank, weight).to(ctx.dt_dtype)
-    tensors = (x, dt, *others)
-    found = _backward(dy, *tensors, states, ctx.delta_softplus, backend)
-    dx, ddt, *rest = (g.to(t.dtype) for g, t in zip(found, tensors))
+    """Gradients of the nine tensors given to `save_scan`, the first inputs of the operator; `saved` came from there."""
+    x, _, *others, low_rank, weight = saved
+    dx, ddt, *rest = _backward(dy, *saved, states, ctx.delta_softplus, backend)
+    found = dx.to(x.dtype), *(g.to(t.dtype) for g, t in zip(rest, others))
+    ddt = ddt.to(x.dtype)
     if low_rank is None:
-        return dx, ddt, *rest, None, None
+        return found[0], ddt, *found[1:], None, None
     ddt = ddt.flatten(1, 3).to(low_rank.dtype)
-    return dx, None, *rest, torch.bmm(ddt, weight), torch.bmm(low_rank.transpose(1, 2), ddt).transpose(1, 2)
+    need_low_rank, need_weight = ctx.needs_input_grad[7:9]
+    return (
+        found[0], None, *found[1:], torch.bmm(ddt, weight) if need_low_rank else None,
+        torch.bmm(low_rank.transpose(1, 2), ddt).transpose(1, 2) if need_weight else None,
+    )  # fmt: skip
 
 
 def _setup_context(ctx, inputs, output):
     *tensors, ctx.delta_softplus, _save, ctx.backend = inputs
-    ctx.save_for_backward(*save_scan(ctx, *tensors), output[1])
+    ctx.save_for_backward(*save_scan(*tensors), output[1])
     ctx.set_materialize_grads(False)  # else the states, which nobody differentiates, get a zero gradient of their size
 
 

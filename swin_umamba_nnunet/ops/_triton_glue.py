@@ -21,20 +21,20 @@ def forward(
     """The output, and for the backward passes y, mean, rstd and the scan's states; shapes in `_glue.py`."""
     from swin_umamba_nnunet.ops import _triton_glue_kernels as kernels
 
+    gated = gate is not None
     parts, states = _triton.forward_parts(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save)
     batch, height, width, channels = x.shape
     rows = batch * height * width
     out = _triton._empty(x, *x.shape, dtype=x.dtype)
     y = _triton._empty(x, *(x.shape if save else (0,)))
     mean, rstd = (_triton._empty(x, *(x.shape[:3] if save else (0,))) for _ in range(2))
-    if gate is not None:
-        gate = _rows(gate)
+    gate, gate_step = (weight, channels) if gate is None else _rows(gate)  # without one, weight holds its place
     tile, options = _tiling(channels, FORWARD)
     with _triton._on(x.device):
         kernels.norm_gate_kernel[(_triton._ceil(rows, tile),)](
-            parts, weight if gate is None else gate, weight, bias, out, y, mean, rstd,
-            rows, height * width, channels, channels if gate is None else gate.stride(2), eps,
-            K=A.shape[0], GATED=gate is not None, SAVE=save, **options,
+            parts, gate, weight, bias, out, y, mean, rstd,
+            rows, height * width, channels, gate_step, eps,
+            K=A.shape[0], GATED=gated, SAVE=save, **options,
         )  # fmt: skip
     return out, y, mean, rstd, states
 
@@ -45,30 +45,31 @@ def backward(
     """Gradients of y (float32), of the gate (its dtype; empty if there is none), of weight and bias (float32)."""
     from swin_umamba_nnunet.ops import _triton_glue_kernels as kernels
 
+    gated = gate is not None
     channels = y.shape[-1]
     rows = y.numel() // channels
     dy = _triton._empty(y, *y.shape)
     dgate = _triton._empty(y, 0) if gate is None else _triton._empty(y, *y.shape, dtype=gate.dtype)
-    if gate is not None:
-        gate = _rows(gate)
+    gate, gate_step = (weight, channels) if gate is None else _rows(gate)  # without one, weight holds its place
     tile, options = _tiling(channels, BACKWARD)
     tiles = _triton._ceil(rows, tile)
     programs = min(tiles, WARPS // options["num_warps"] * _triton._multiprocessors(y.device))
     dweight, dbias = (_triton._empty(y, programs, channels) for _ in range(2))
     with _triton._on(y.device):
         kernels.norm_gate_backward_kernel[(programs,)](
-            dout, y, mean, rstd, weight if gate is None else gate, weight, bias, dy, dgate, dweight, dbias,
-            rows, tiles, channels, channels if gate is None else gate.stride(2), GATED=gate is not None, **options,
+            dout, y, mean, rstd, gate, weight, bias, dy, dgate, dweight, dbias,
+            rows, tiles, channels, gate_step, GATED=gated, **options,
         )  # fmt: skip
     return dy, dgate, _triton._sum(dweight, 0), _triton._sum(dbias, 0)
 
 
-def _rows(gate: Tensor) -> Tensor:
-    """The gate as the kernels read it: rows at equal distance, which half of a wider projection is without a copy."""
-    _, height, width, _ = gate.shape
+def _rows(gate: Tensor) -> tuple[Tensor, int]:
+    """The gate as the kernels read it, and the distance of its rows: half of a wider projection needs no copy."""
+    _, height, width, channels = gate.shape
     step = gate.stride(2)
-    regular = gate.stride(3) == 1 and gate.stride(1) == width * step and gate.stride(0) == height * width * step
-    return gate if regular else gate.contiguous()
+    if gate.stride(3) == 1 and gate.stride(1) == width * step and gate.stride(0) == height * width * step:
+        return gate, step
+    return gate.contiguous(), channels
 
 
 def _tiling(channels: int, elements: int) -> tuple[int, dict[str, int | bool]]:

@@ -10,8 +10,10 @@ from queue import Empty
 from typing import Any
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer
 
 SECONDS_TO_DIE = 5.0
+SIGKILL = 9  # not in `signal` on Windows
 
 
 class WorkerDiedError(RuntimeError):
@@ -34,15 +36,17 @@ class EndingLoader(NonDetMultiThreadedAugmenter):
                 continue
             self.results_loop_queue.task_done()
             return item
-        killed = [worker.exitcode for worker in self._processes if worker.exitcode is not None and worker.exitcode < 0]
+        workers = len(self._processes)
+        killed = [-worker.exitcode for worker in self._processes if worker.exitcode is not None and worker.exitcode < 0]
         self._finish()
         what = "One or more background workers are no longer alive"
-        if not killed:
-            raise WorkerDiedError(f"{what}; please check the error message of the worker above")
-        raise WorkerDiedError(
-            f"{what} (ended by signal {-killed[0]}; by 9 when memory runs out); fewer workers need less memory: set "
-            "nnUNet_n_proc_DA=4 and continue with --c"
-        )
+        if SIGKILL in killed:
+            raise WorkerDiedError(
+                f"{what} (killed, as happens when memory runs out); fewer than these {workers} need less: set "
+                f"nnUNet_n_proc_DA={max(1, workers // 2)} and continue with --c"
+            )
+        ended = f" (ended by signal {killed[0]})" if killed else ""
+        raise WorkerDiedError(f"{what}{ended}; please check the error message of the worker above")
 
     def _finish(self, *args: Any, **kwargs: Any) -> None:
         """The same where every worker is alive, otherwise without waiting for any."""
@@ -63,8 +67,10 @@ class EndingLoaders:
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """As nnU-Net's, with the ending described above."""
-        loaders = super().get_dataloaders()  # type: ignore[misc]
-        for loader in loaders:
-            if type(loader) is NonDetMultiThreadedAugmenter:  # nnU-Net makes them in the middle of a long function
-                loader.__class__ = EndingLoader
-        return loaders
+        # nnU-Net makes them in the middle of a long function, which also waits for the first batches.
+        former = nnUNetTrainer.NonDetMultiThreadedAugmenter
+        nnUNetTrainer.NonDetMultiThreadedAugmenter = EndingLoader
+        try:
+            return super().get_dataloaders()  # type: ignore[misc]
+        finally:
+            nnUNetTrainer.NonDetMultiThreadedAugmenter = former

@@ -104,7 +104,7 @@ def test_failing_tests_end_it(monkeypatch, tmp_path, caplog):
         return subprocess.CompletedProcess(command, 1)
 
     monkeypatch.setattr(subprocess, "run", run)
-    check = gpu_check.run_tests(Clock("cpu", 100))
+    (check,) = gpu_check.run_tests(Clock("cpu", 100))
     assert not check["passed"]
     assert "pytest ended with 1" in check["detail"]
     assert len(seen) == 1
@@ -114,8 +114,27 @@ def test_failing_tests_end_it(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(gpu_check, "Clock", lambda *_, **__: Clock("cpu", 100))
     monkeypatch.setattr(gpu_check, "new_document", lambda *_: new_document("gpu_check", "cpu", {}))
     assert gpu_check.main(["--out", str(tmp_path)]) == 1
-    assert "FAILED: pytest ended with 1" in caplog.text
-    assert not list(tmp_path.iterdir())
+    assert "wrong values: nothing is measured" in caplog.text
+    (file,) = tmp_path.glob("*.json")
+    (check,) = json.loads(file.read_text())["checks"]
+    assert not check["passed"]
+
+
+def test_what_is_slow_or_fails_beside_the_operators_costs_no_figures(monkeypatch):
+    seen = []
+
+    def run(command, **_):
+        seen.append(command)
+        if any("networks" in word for word in command):
+            return subprocess.CompletedProcess(command, 1)
+        if any("compiled" in word for word in command):
+            raise subprocess.TimeoutExpired(command, 1)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    checks = gpu_check.run_tests(Clock("cpu", 100))
+    assert [check["passed"] for check in checks] == [True, False, False]
+    assert checks[0]["name"] == gpu_check.VALUES
 
 
 _BARE = """

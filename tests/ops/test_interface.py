@@ -156,6 +156,31 @@ class TestTorch:
             selective_scan_2d(*arguments, backend="numba")
         assert not [t.shape for t in kept if t.numel() >= 4 * 2 * 6 * 7 * 48]
 
+    def test_nor_by_compiled_code(self):
+        """Inductor's partitioner keeps a matrix product that both passes make; it must not see the second."""
+        from torch._dynamo.backends.common import aot_autograd
+        from torch._functorch.aot_autograd import make_boxed_func
+        from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+        torch._dynamo.reset()
+        given = []
+
+        def backward_graph(graph, _inputs):
+            given.extend(n.meta["val"].shape for n in graph.graph.nodes if n.op == "placeholder" and "val" in n.meta)
+            return make_boxed_func(graph.forward)
+
+        backend = aot_autograd(
+            fw_compiler=lambda graph, _: make_boxed_func(graph.forward), bw_compiler=backward_graph,
+            partition_fn=min_cut_rematerialization_partition,
+        )  # fmt: skip
+        compiled = torch.compile(selective_scan_2d, fullgraph=True, backend=backend)
+        arguments = [a.float() for a in inputs_2d(2, 6, 7, 48, 5)]
+        expected = values_and_gradients(selective_scan_2d, arguments)
+        for found, wanted in zip(values_and_gradients(compiled, arguments), expected, strict=True):
+            torch.testing.assert_close(found, wanted)
+        assert given
+        assert not [shape for shape in given if shape.numel() >= 4 * 2 * 6 * 7 * 48]
+
     def test_compiled_is_one_graph_and_equal(self):
         torch._dynamo.reset()
         graphs = []

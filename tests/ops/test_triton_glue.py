@@ -143,12 +143,25 @@ def test_gate_of_any_layout(given):
     weight, bias, dout, gate = random(5, seed=1), random(5, seed=2), random(2, 3, 2, 5, seed=4), random(2, 3, 2, 5)
     wide = torch.cat((gate, gate + 1), dim=-1)
     forms = (gate, wide.chunk(2, dim=-1)[0], gate.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1))
-    assert _triton_glue._rows(forms[1]) is forms[1]
+    assert _triton_glue._rows(forms[1])[0] is forms[1]
     results = []
     for form in forms:
         out, *saved = glue(given[0], form, weight, bias, torch.float32)
         results.append((out, *_triton_glue.backward(dout, *saved, form, weight, bias)))
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+
+
+@values
+def test_gate_of_one_column(given):
+    """torch calls it contiguous whatever the stride of the axis of length 1 is."""
+    given.append(random(2, 4, 5, 1, 8))
+    odd = random(2, 1, 5, 8, seed=3).transpose(1, 2).contiguous()
+    assert odd.stride() == (40, 8, 40, 1)
+    norm = [random(8, seed=1), random(8, seed=2)]
+    found, expected = (glue(given[0], gate, *norm, torch.float32)[0] for gate in (odd, odd.clone().reshape(2, 5, 1, 8)))
+    assert torch.equal(found, expected)
+    layer = silu(odd.double()) * layer_norm(given[0].double().sum(1), (8,), *(t.double() for t in norm), EPS)
+    assert relative_error(found, layer) < 1e-5
 
 
 @values

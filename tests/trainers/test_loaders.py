@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and send
 SCRIPT = """
 import multiprocessing, os, sys, time
 import numpy as np
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer
 from swin_umamba_nnunet.trainers import _loaders
 
 class Batches:
@@ -32,7 +32,12 @@ class Loaders:
         batches = Batches()
         if sys.argv[1] == "raises":
             batches.left = 20  # more than anybody makes in advance
-        loaders = [NonDetMultiThreadedAugmenter(batches, None, n, n + 1, wait_time=0.002) for n in (2, 1)]
+        make = nnUNetTrainer.NonDetMultiThreadedAugmenter  # as nnU-Net does
+        loaders = [make(batches, None, n, n + 1, wait_time=0.002) for n in (2, 1)]
+        if sys.argv[1] == "killed at once":
+            loaders[0]._start()
+            time.sleep(1)
+            loaders[0]._processes[0].kill()
         for loader in loaders:
             next(loader)
         return tuple(loaders)
@@ -62,11 +67,12 @@ def run(what: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", SCRIPT, what], capture_output=True, encoding="utf-8", timeout=120)
 
 
-def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends():
-    result = run("killed")
+@pytest.mark.parametrize("when", ["killed", "killed at once"])
+def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends(when):
+    result = run(when)
     assert result.returncode == 1, result.stderr
-    assert "One or more background workers are no longer alive (ended by signal 9" in result.stderr
-    assert "nnUNet_n_proc_DA" in result.stderr
+    assert "One or more background workers are no longer alive (killed, as happens" in result.stderr
+    assert "fewer than these 2 need less: set nnUNet_n_proc_DA=1" in result.stderr
 
 
 def test_a_worker_that_raises_is_an_error_with_its_message_and_the_process_ends():

@@ -90,14 +90,16 @@ def tail(log: Path, lines: int = 25, max_bytes: int = 20_000) -> str:
 
 def end_process(process: subprocess.Popen) -> None:
     """End a child that leads a process group of its own, and all it started, if they still run: politely first."""
-    if process.poll() is None:
-        _signal(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_TO_STOP)
-    if _POSIX:
-        _signal(process, signal.SIGKILL)  # workers that outlived their parent
-    elif process.poll() is None:
-        process.kill()
+    try:
+        if process.poll() is None:
+            _signal(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_STOP)
+    finally:  # also if a second Ctrl-C or SIGTERM ends the waiting
+        if _POSIX:
+            _signal(process, signal.SIGKILL)  # workers that outlived their parent
+        elif process.poll() is None:
+            process.kill()
     process.wait()
 
 
