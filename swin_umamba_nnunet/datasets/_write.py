@@ -123,7 +123,8 @@ def _write(inspection: Inspection, name: str, folder: Path, threads: int, progre
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # escapes instead of UTF-8: nnU-Net reads these files in the encoding of whatever locale it runs in
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
 
 def _dataset_json(inspection: Inspection, name: str) -> dict[str, object]:

@@ -122,7 +122,11 @@ def _closest(name: str) -> str:
 
 
 def _same(trainer: type, stock: type, method: str) -> bool:
-    return inspect.getattr_static(trainer, method) is inspect.getattr_static(stock, method)
+    """Whether a trainer's method is nnU-Net's; how loaders end when a worker dies is no other way of loading."""
+    from swin_umamba_nnunet.trainers._loaders import EndingLoaders
+
+    definitions = (vars(each)[method] for each in trainer.__mro__ if method in vars(each) and each is not EndingLoaders)
+    return next(definitions) is inspect.getattr_static(stock, method)
 
 
 def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str]]:
