@@ -7,7 +7,7 @@ import torch
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 
-# The workers of pytest-xdist, and jobs a shell runs in the background, ignore Ctrl-C, and what they start inherits that.
+# Workers of pytest-xdist, and jobs a shell runs in the background, ignore Ctrl-C; what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
