@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import contextlib
+import locale
 import signal
 
 import pytest
@@ -11,6 +13,13 @@ from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Files are UTF-8: some library sets the process's locale to ASCII on the way, for all tests that come later."""
+    with contextlib.suppress(locale.Error):
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def pytest_collection_modifyitems(items):

@@ -190,10 +190,10 @@ def plan(clock: Clock, tiny: bool, sweep: bool) -> list[Job]:
         *stages(12, 256, _HALF),
         *saved_jobs(clock.device),
         *blocks(clock, 12, 320, _HALF),
+        *compiled,
         *(_sweep(clock) if sweep else ()),
         *networks(swin[1:], (STEP,), _HALF, also=materialised),
         *networks(swin, (INFERENCE,), _HALF, also=materialised),
-        *compiled,  # takes minutes, so not before what takes seconds
         *networks(others, both, _HALF),
         *networks(swin, (INFERENCE,), _HALF, 4),  # one slice, mirrored as nnU-Net does
         *stages(12, 320, _BF16),
