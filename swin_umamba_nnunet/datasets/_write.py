@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet.datasets._checks import Inspection, in_threads
 from swin_umamba_nnunet.datasets._integrity import Verdict, check_integrity
 from swin_umamba_nnunet.datasets._model import Case, ConversionError
@@ -177,9 +177,5 @@ def install_splits(dataset: Path, place: Path, overwrite: bool) -> None:
     if place.exists() and not overwrite:
         raise ConversionError(f"{place} already exists; --overwrite replaces it")
     place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(place) as unfinished:
         shutil.copyfile(dataset / SPLITS, unfinished)
-        os.replace(unfinished, place)
-    finally:
-        unfinished.unlink(missing_ok=True)

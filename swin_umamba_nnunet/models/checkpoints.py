@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet.pretrained.files import why_not_a_checkpoint
 
 
@@ -91,12 +92,9 @@ def write_checkpoint(checkpoint: dict, path: Path) -> None:
     """
     if path.exists():
         raise ModelError(f"{path} already exists; name another file, or delete it first")
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, partial)
-        os.replace(partial, path)
+        with replacing(path) as unfinished:
+            torch.save(checkpoint, unfinished)
     except (OSError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)

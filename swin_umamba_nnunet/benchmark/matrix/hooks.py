@@ -4,10 +4,8 @@ The trainer object is instrumented after nnU-Net has made it, so any trainer can
 package's, a user's.  What the training computes is not changed.
 """
 
-import contextlib
 import functools
 import os
-import platform
 import random
 import sys
 import time
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swin_umamba_nnunet.benchmark.machine import processor_name
 from swin_umamba_nnunet.benchmark.matrix.files import read_json, write_json
 
 LATEST = "checkpoint_latest.pth"
@@ -171,15 +170,6 @@ def _device_name(device: str) -> str:
 
         return torch.cuda.get_device_name()
     return processor_name() if device == "cpu" else device
-
-
-def processor_name() -> str:
-    """What this machine computes with if it has no GPU."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def plain(value: Any) -> Any:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import _autoregister, catalogue
+from swin_umamba_nnunet.benchmark.machine import processor_name
 from swin_umamba_nnunet.benchmark.matrix.files import read_json, sha256, write_json
-from swin_umamba_nnunet.benchmark.matrix.hooks import plain, processor_name
+from swin_umamba_nnunet.benchmark.matrix.hooks import plain
 from swin_umamba_nnunet.benchmark.matrix.watchdog import end_with_parent
 
 PREPROCESSED, RESULTS = "nnUNet_preprocessed", "nnUNet_results"  # environment variables

@@ -20,6 +20,7 @@ from typing import Any
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_text
+from swin_umamba_nnunet.benchmark.machine import processor_name
 
 LAYOUT = "swin_umamba_nnunet speed 1"
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -187,7 +188,7 @@ def _device(device: str) -> dict[str, Any]:
     import torch
 
     if device != "cuda":
-        return {"type": device, "name": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+        return {"type": device, "name": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(0)
     return {
         "type": "cuda",
@@ -197,14 +198,6 @@ def _device(device: str) -> dict[str, Any]:
         "capability": f"{properties.major}.{properties.minor}",
         "highest_clock_megahertz": nvidia_smi("clocks.max.sm"),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _versions(device: str) -> dict[str, str | None]:

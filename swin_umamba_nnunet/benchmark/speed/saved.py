@@ -15,10 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_umamba_nnunet.benchmark.materialised import ShapesOfExtension, core, mamba_ssm_2d, networks_in
 from swin_umamba_nnunet.benchmark.speed.record import BLOCK, CORE, FUSED, MAMBA_SSM, OWN, SAVED, Figure
-from swin_umamba_nnunet.benchmark.speed.scans import STATES, Stage, core_weights
+from swin_umamba_nnunet.benchmark.speed.scans import STAGES, STATES, Stage, core_weights
+from swin_umamba_nnunet.benchmark.speed.targets import BLOCKS
 
 PIPELINES = (FUSED, OWN, MAMBA_SSM)
-DAGGER = ((4, 192, 4), (8, 384, 4), (16, 768, 11), (32, 1536, 2))  # stride, d_inner, SS2D blocks of Swin-UMamba-dagger
 
 
 def saved_figures(device: str, stage: Stage) -> list[Figure]:
@@ -77,9 +77,9 @@ def main() -> None:
     python -m swin_umamba_nnunet.benchmark.speed.saved
     """
     total = {(what, pipeline): 0.0 for what in (CORE, BLOCK) for pipeline in PIPELINES}
-    for stride, channels, blocks in DAGGER:
+    for stride, channels in STAGES:
         for figure in saved_figures("cpu", Stage(12, (320, 320), stride, channels, torch.float16)):
-            total[figure.what, figure.pipeline] += blocks * (figure.saved_mebibytes or 0.0)
+            total[figure.what, figure.pipeline] += BLOCKS["SwinUMambaD"][channels] * (figure.saved_mebibytes or 0.0)
     for (what, pipeline), mebibytes in total.items():
         share = mebibytes / total[what, MAMBA_SSM]
         print(f"{what:12s} {pipeline:12s} {mebibytes:6.0f} MiB, {share:.2f} of {MAMBA_SSM}'s")  # noqa: T201
