@@ -64,6 +64,8 @@ class Cost:
         parameter_bytes: memory of the parameters alone, in their dtype.
         head_sizes: size of each head's map in pixels, as returned with deep supervision.
         parts: in the order of the forward pass.
+        uncounted: operations without a formula that are not known to be free, with how often each ran ("aten.fft x2");
+            what they cost is missing from the FLOPs.
     """
 
     network: str
@@ -73,6 +75,7 @@ class Cost:
     parameter_bytes: int
     head_sizes: tuple[tuple[int, ...], ...]
     parts: tuple[PartCost, ...]
+    uncounted: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -135,7 +138,7 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
     padded = _padded(network, input_shape)
     with FakeTensorMode(allow_non_fake_inputs=True):  # such as constants that a module holds
         network = fake_copy(network)
-        flops, tracker, outputs = _count(network.eval(), torch.empty(1, *input_shape, device=_DEVICE))
+        flops, counter, tracker, outputs = _count(network.eval(), torch.empty(1, *input_shape, device=_DEVICE))
         saved = _saved_bytes(network.train(), torch.empty(batch_size, *input_shape, device=_DEVICE))
     names = dict.fromkeys((*tracker.order, *parameters, *flops, *saved))  # in the order of the forward pass
     parts = [
@@ -150,6 +153,7 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
         parameter_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
         head_sizes=tuple(tuple(y.shape[2:]) for y in outputs),
         parts=tuple(part for part in parts if _costs_something(part)),
+        uncounted=tuple(f"{name} x{times}" for name, times in counter.uncounted.items()),
     )
 
 
@@ -168,8 +172,10 @@ def fake_copy(network: nn.Module) -> nn.Module:
     return network
 
 
-def _count(network: nn.Module, image: Tensor) -> tuple[dict[str, tuple[int, int]], PartTracker, list[Tensor]]:
-    """({part: (dense, scan)}, the tracker that followed the pass, the logits of each head)."""
+def _count(
+    network: nn.Module, image: Tensor
+) -> tuple[dict[str, tuple[int, int]], MultiplyAddCounter, PartTracker, list[Tensor]]:
+    """({part: (dense, scan)}, the counter and the tracker that followed the pass, the logits of each head)."""
     flops: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     counter = MultiplyAddCounter()
     settled = (0, 0)
@@ -183,7 +189,7 @@ def _count(network: nn.Module, image: Tensor) -> tuple[dict[str, tuple[int, int]
 
     with torch.no_grad(), counter, PartTracker(network, left=settle) as tracker:
         outputs = network(image)
-    return flops, tracker, list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    return flops, counter, tracker, list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def _saved_bytes(network: nn.Module, image: Tensor) -> dict[str, int]:

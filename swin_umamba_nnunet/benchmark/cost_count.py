@@ -1,16 +1,24 @@
-"""What an operation costs in the papers' convention: torch's FLOP counter, with fvcore's formulas for what it omits.
+"""What an operation costs in the papers' convention: torch's FLOP formulas, with fvcore's for what torch omits.
 
 The published FLOPs are fvcore's: one multiply-add counts one, biases and elementwise operations nothing, norm layers 5
 per element (4 without scale and shift).  fvcore itself traces with torch.jit, which is deprecated and needs real
-tensors, that is a forward pass of the whole network; torch's counter counts convolutions and matrix products alike,
-needs no more than shapes, and lacks just the norms and 2D interpolations given here.  A test holds both equal.
+tensors, that is a forward pass of the whole network; torch's formulas count convolutions and matrix products alike,
+need no more than shapes, and lack just the norms and interpolations given here.  A test holds both equal.
+
+The formulas are torch's, the mode that looks them up is not: `FlopCounterMode` tries to decompose an operation before
+it looks for its formula, what decomposes depends on torch's version (2.14 takes every batch norm apart), and what is
+left without a formula it passes over.  Here an operation that is neither counted nor known to be free is named.
 """
 
+from collections import Counter
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 import swin_umamba_nnunet.ops  # noqa: F401 (registers the operator)
 
@@ -22,32 +30,40 @@ CONVENTION = (
     "9*B*L*D*N + B*L*D for B images, L positions, D = directions * inner channels, N states per channel."
 )
 
-_FLOPS_PER_MULTIPLY_ADD = 2  # in torch's counter; the formulas below are halved again with everything else
-_Shape = tuple[int, ...]
+_FLOPS_PER_MULTIPLY_ADD = 2  # in torch's formulas
+_Formula = Callable[..., int]
 
 
-class MultiplyAddCounter(FlopCounterMode):
-    """A context in which operations are counted, on tensors of any device (`meta` computes nothing)."""
+class MultiplyAddCounter(TorchDispatchMode):
+    """A context in which operations are counted, on tensors of any device (`meta` computes nothing).
+
+    Attributes:
+        uncounted: how often an operation ran for which there is no formula and which is not known to be free.  What
+            they cost is missing from the sums.
+    """
 
     def __init__(self) -> None:
-        aten = torch.ops.aten
-        super().__init__(
-            display=False,
-            custom_mapping={
-                SCAN_OPERATOR: _scan_flops,
-                aten.native_layer_norm: _layer_norm_flops,
-                aten.native_group_norm: _group_norm_flops,
-                aten.native_batch_norm: _batch_norm_flops,
-                aten.upsample_nearest2d: _upsample_nearest_flops,
-                aten.upsample_bilinear2d: _upsample_bilinear_flops,
-            },
-        )
+        super().__init__()
+        self.uncounted: Counter[str] = Counter()
+        self._dense = self._scan = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        packet = func._overloadpacket
+        if packet is SCAN_OPERATOR:
+            self._scan += _scan_multiply_adds(*args, **kwargs)
+        elif packet in _FORMULAS:
+            self._dense += _FORMULAS[packet](*args, **kwargs, out=out)
+        elif packet in flop_registry:
+            self._dense += flop_registry[packet](*args, **kwargs, out_val=out) // _FLOPS_PER_MULTIPLY_ADD
+        elif not _is_free(func, out):
+            self.uncounted[str(packet)] += 1
+        return out
 
     def so_far(self) -> tuple[int, int]:
         """(all but the scans, the scans) in multiply-adds since the context was entered."""
-        counts = self.flop_counts.get("Global", {})
-        scan = counts.get(SCAN_OPERATOR, 0)
-        return (sum(counts.values()) - scan) // _FLOPS_PER_MULTIPLY_ADD, scan // _FLOPS_PER_MULTIPLY_ADD
+        return self._dense, self._scan
 
 
 def scan_multiply_adds(positions: int, channels: int, states: int) -> int:
@@ -58,35 +74,58 @@ def scan_multiply_adds(positions: int, channels: int, states: int) -> int:
     return 9 * positions * channels * states + positions * channels
 
 
-def _scan_flops(x: _Shape, dt: _Shape, Bs: _Shape, Cs: _Shape, A: _Shape, *_: Any, **__: Any) -> int:
-    directions, channels, states = A
-    return _FLOPS_PER_MULTIPLY_ADD * scan_multiply_adds(prod(x[:-1]), directions * channels, states)
+def _scan_multiply_adds(x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, *_: Any, **__: Any) -> int:
+    directions, channels, states = A.shape
+    return scan_multiply_adds(prod(x.shape[:-1]), directions * channels, states)
 
 
-def _norm_flops(x: _Shape, weight: _Shape | None) -> int:
-    return _FLOPS_PER_MULTIPLY_ADD * prod(x) * (4 if weight is None else 5)
+def _norm(x: Tensor, weight: Tensor | None) -> int:
+    return x.numel() * (4 if weight is None else 5)
 
 
-def _layer_norm_flops(x: _Shape, normalized_shape: Any, weight: _Shape | None, *_: Any, **__: Any) -> int:
-    return _norm_flops(x, weight)
+def _layer_norm(x: Tensor, normalized_shape: Any, weight: Tensor | None, *_: Any, **__: Any) -> int:
+    return _norm(x, weight)
 
 
-def _group_norm_flops(x: _Shape, weight: _Shape | None, *_: Any, **__: Any) -> int:
-    return _norm_flops(x, weight)
+def _group_norm(x: Tensor, weight: Tensor | None, *_: Any, **__: Any) -> int:
+    return _norm(x, weight)
 
 
-def _batch_norm_flops(
-    x: _Shape, weight: _Shape | None, bias: Any, mean: Any, variance: Any, training: bool, *_: Any, **__: Any
+def _batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Any, mean: Any, variance: Any, training: bool, *_: Any, **__: Any
 ) -> int:
     """Also InstanceNorm, which torch computes as a BatchNorm in training mode over (1, B*C, ...)."""
     if training:
-        return _norm_flops(x, weight)
-    return _FLOPS_PER_MULTIPLY_ADD * prod(x) * (1 if weight is None else 2)  # with fixed statistics
+        return _norm(x, weight)
+    return x.numel() * (1 if weight is None else 2)  # with fixed statistics
 
 
-def _upsample_nearest_flops(*_: Any, out_shape: _Shape, **__: Any) -> int:
-    return _FLOPS_PER_MULTIPLY_ADD * prod(out_shape)
+def _per_output(multiply_adds: int) -> _Formula:
+    return lambda *_, out, **__: multiply_adds * out.numel()
 
 
-def _upsample_bilinear_flops(*_: Any, out_shape: _Shape, **__: Any) -> int:
-    return _FLOPS_PER_MULTIPLY_ADD * 4 * prod(out_shape)
+_aten = torch.ops.aten
+_FORMULAS: dict[Any, _Formula] = {
+    _aten.native_layer_norm: _layer_norm,
+    _aten.native_group_norm: _group_norm,
+    _aten.native_batch_norm: _batch_norm,
+    _aten.upsample_nearest2d: _per_output(1),
+    _aten.upsample_nearest3d: _per_output(1),
+    _aten.upsample_bilinear2d: _per_output(4),
+    _aten.upsample_trilinear3d: _per_output(8),
+}
+
+# Neither elementwise nor views, and free all the same: memory that is made, moved or copied, pooling and sums.
+_FREE = frozenset(
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d _softmax _to_copy _unsafe_view amax avg_pool2d avg_pool3d cat clone "
+    "constant_pad_nd copy_ empty empty_like empty_strided fill_ flip full full_like index_select "
+    "max_pool2d_with_indices max_pool3d_with_indices mean new_empty new_zeros ones ones_like reflection_pad2d repeat "
+    "replication_pad2d roll stack sum zeros zeros_like".split()
+)
+
+
+def _is_free(func: Any, out: Any) -> bool:
+    """Whether the convention counts nothing for an operation that returned `out`."""
+    if func.is_view or torch.Tag.pointwise in func.tags or not isinstance(out, Tensor | tuple | list):
+        return True
+    return func.namespace == "aten" and func._overloadpacket.__name__ in _FREE

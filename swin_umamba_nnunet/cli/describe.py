@@ -121,6 +121,8 @@ def _print(about: dict[str, Any], cost: "Cost") -> None:
     print(f"Parameters     {cost.parameters / 1e6:.3f} M, {_memory(cost.parameter_bytes)}")
     scan = f"{cost.dense_flops / 1e9:.2f} + {cost.scan_flops / 1e9:.2f} G scan" if cost.scan_flops else "no scan"
     print(f"FLOPs          {cost.flops / 1e9:.2f} G ({scan})")
+    if cost.uncounted:
+        print(f"NOT counted    {', '.join(cost.uncounted)}: no formula, so the FLOPs above are too low")
     print(f"Activations    {_memory(cost.activation_bytes)} at batch {cost.batch_size} in float32")
     for title, lines in (
         ("Differences from the paper and its published code", about["deviations"]),

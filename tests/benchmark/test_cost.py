@@ -94,6 +94,7 @@ def test_dense_flops_are_fvcores(row):
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch.jit is deprecated
         assert cost.dense_flops == analysis.total()
+    assert cost.uncounted == ()
     assert cost.flops == cost.dense_flops + cost.scan_flops
     assert (cost.scan_flops > 0) == ("Mamba" in row[0])
 
@@ -223,6 +224,15 @@ def test_a_network_of_other_make():
     assert [part.name for part in cost.parts] == ["0", "1", "2"]
     assert [part.dense_flops for part in cost.parts] == [64 * 4 * 9, 64 * 4 * 2, 64 * 4 * 2]
     assert (cost.parameters, cost.classes, cost.head_sizes) == (36 + 8 + 10, 2, ((8, 8),))
+
+
+def test_an_operation_without_a_formula_is_named():
+    class Spectral(nn.Module):
+        def forward(self, x):
+            return torch.fft.ifft2(torch.fft.fft2(torch.relu(x))).real
+
+    cost = describe_network(Spectral(), (1, 8, 8))
+    assert (cost.flops, cost.uncounted) == (0, ("aten._fft_c2c x2",))
 
 
 def test_to_dict_is_json(tiny_network):
