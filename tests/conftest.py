@@ -58,4 +58,4 @@ def workspace(tmp_path_factory):
     """The package installed (editable), nnU-Net's folders, and a tiny dataset preprocessed in them."""
     from tests.workspace import make_workspace  # here: `make gpu-check` runs tests where nnU-Net's libraries are not
 
-    return make_workspace(tmp_path_factory.mktemp("workspace"))
+    return make_workspace(tmp_path_factory)

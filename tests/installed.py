@@ -1,7 +1,7 @@
 """The package in an environment of its own, and nnU-Net's commands in there.  For tests of what a user types.
 
 The environment sees the libraries of the one the tests run in, so that nothing is downloaded, but has its own copy of
-this package, installed by pip.
+this package, installed by pip.  Its commands can run in forks of a warm process (`tests/warm.py`) or each in its own.
 """
 
 import importlib.metadata
@@ -10,10 +10,12 @@ import os
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+
+from tests.warm import WarmProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -26,10 +28,12 @@ class Environment:
     Attributes:
         folder: of the environment.
         variables: environment variables of every command, over the present ones.
+        warm: the process of this environment whose forks run nnU-Net's commands; without it each has its own.
     """
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
+    warm: WarmProcess | None = None
 
     @property
     def python(self) -> Path:
@@ -37,26 +41,44 @@ class Environment:
 
     def run(self, *command: str | Path, timeout_s: float = 600, **variables: str) -> subprocess.CompletedProcess:
         """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
-        inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")
-        environment = {key: value for key, value in os.environ.items() if key not in inherited}
-        environment |= {**self.variables, **variables}
         return subprocess.run(
             [self.python, *command], cwd=self.folder, timeout=timeout_s, capture_output=True, encoding="utf-8",
-            errors="replace", env={key: value for key, value in environment.items() if value},
+            errors="replace", env=self._environ(variables),
         )  # fmt: skip
 
     def command(self, name: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
-        """Run a command of nnU-Net's (`nnUNetv2_train`, ...) with this environment's Python."""
-        return self.run(self._script(name), *arguments, **variables)
+        """Run a command of nnU-Net's (`nnUNetv2_train`, ...) or this package's with this environment's Python."""
+        if self.warm is None:
+            return self.run(self.script(name), *arguments, **variables)
+        entry = _entry(name)
+        what = (entry.module, entry.attr)
+        return self.warm.run(what, [*map(str, arguments)], self.folder, self._environ(variables), timeout_s=600)
 
-    def _script(self, name: str) -> Path:
+    def warmed(self) -> "Environment":
+        """This one with a warm process of its own, which has these variables."""
+        return replace(self, warm=WarmProcess(self.python, self.folder, self._environ({})))
+
+    def _environ(self, variables: dict[str, str]) -> dict[str, str]:
+        inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")
+        environment = {key: value for key, value in os.environ.items() if key not in inherited}
+        environment |= {**self.variables, **variables}
+        return {key: value for key, value in environment.items() if value}
+
+    def script(self, name: str) -> Path:
         """What pip would have written for the command, had it installed nnU-Net in here too."""
         script = self.folder / f"{name}.py"
         if not script.exists():
-            (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
+            entry = _entry(name)
             lines = ("import sys", f"from {entry.module} import {entry.attr}", "if __name__ == '__main__':")
-            script.write_text("\n".join((*lines, f"    sys.exit({entry.attr}())")))
+            partial = self.folder / f"{name}.{os.getpid()}"  # several workers may ask at once
+            partial.write_text("\n".join((*lines, f"    sys.exit({entry.attr}())")))
+            partial.replace(script)
         return script
+
+
+def _entry(name: str) -> importlib.metadata.EntryPoint:
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
+    return entry
 
 
 def build_wheel(folder: Path) -> Path:

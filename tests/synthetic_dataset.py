@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 NAME = "Dataset901_Synthetic"
 PATCH = (33, 50)  # no multiple of any stride
+NARROW = "Narrow"  # plans like nnU-Net's own, with networks of few channels
 TRAINING_CASES = 5
 SLICES, ROWS, COLUMNS = 2, 40, 56  # a grid that 2d and 3d_fullres plans are made for
 
@@ -106,8 +107,12 @@ def _write(volume: np.ndarray, path: Path) -> None:
 
 
 def change_plans(preprocessed: Path) -> None:
-    """Give the 2D configuration the odd patch, and two images per batch."""
-    path = preprocessed / NAME / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    """Give the 2D configuration the odd patch, and two images per batch; write the narrow plans beside."""
+    folder = preprocessed / NAME
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
     plans["configurations"]["2d"] |= {"patch_size": list(PATCH), "batch_size": 2}
-    path.write_text(json.dumps(plans))
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    for configuration in plans["configurations"].values():
+        settings = configuration["architecture"]["arch_kwargs"]
+        settings["features_per_stage"] = [8 + 4 * stage for stage in range(settings["n_stages"])]
+    (folder / f"{NARROW}.json").write_text(json.dumps({**plans, "plans_name": NARROW}))

@@ -15,8 +15,7 @@ import torch
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
-from tests.installed import build_wheel, make_environment
-from tests.workspace import NO_WORKERS, TRAIN, Workspace
+from tests.workspace import NO_WORKERS, TRAIN, Workspace, installed_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def trained(workspace) -> Workspace:
     """With a TinyScratch that died in its second epoch and was continued to its end."""
-    assert workspace.run(*TRAIN, "TinyScratch").returncode == 9
+    assert workspace.cold.run(*TRAIN, "TinyScratch").returncode == 9
     assert workspace.checkpoint("TinyScratch", "checkpoint_latest.pth")["current_epoch"] == 1
     workspace.ok(*TRAIN, "TinyScratch", "--c", SKIP_VALIDATION="1")
     return workspace
@@ -71,7 +70,7 @@ def test_prediction_by_name_and_by_folder(trained):
     moved, by_name, by_folder = (trained.folder / name for name in ("a moved model", "by_name", "by_folder"))
     shutil.copytree(trained.results("TinyScratch"), moved)
     common = ("-f", "0", "-device", "cpu", "-i", images)
-    results = trained.run_all(
+    results = trained.cold.run_all(
         ("nnUNetv2_predict", *NO_WORKERS, "-d", "901", "-c", "2d", "-tr", "TinyScratch", "-o", by_name, *common),
         ("nnUNetv2_predict_from_modelfolder", "-npp", "1", "-nps", "1", "-m", moved, "-o", by_folder, *common),
     )
@@ -80,14 +79,12 @@ def test_prediction_by_name_and_by_folder(trained):
     assert (prediction(by_name) == prediction(by_folder)).all()
 
 
-def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace):
+def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_factory):
     workspace.ok(*TRAIN, "TinyPlain", SKIP_VALIDATION="1")
     assert workspace.log("TinyPlain").count("Epoch time") == 1
     assert workspace.checkpoint("TinyPlain")["current_epoch"] == 1
-    wheel = make_environment(workspace.folder / "from_wheel", build_wheel(workspace.folder / "wheel"))
-    installed = dataclasses.replace(workspace, environment=dataclasses.replace(
-        wheel, variables=workspace.environment.variables
-    ))  # fmt: skip
+    wheel = dataclasses.replace(installed_wheel(tmp_path_factory), variables=workspace.environment.variables)
+    installed = dataclasses.replace(workspace, environment=wheel)
     output = workspace.folder / "predicted_from_a_wheel"
     images = workspace.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
     installed.ok(

@@ -17,7 +17,7 @@ from swin_umamba_nnunet import cli, models
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
-from tests.installed import ROOT, Environment, make_environment
+from tests.installed import Environment
 from tests.workspace import NO_WORKERS, Workspace
 
 pytestmark = [
@@ -174,8 +174,7 @@ def elsewhere(archive, own, tmp_path_factory) -> tuple[Environment, Path]:
         "XDG_CACHE_HOME": str(folder / "cache"),
         **{name: own.environment.variables[name] for name in ("HTTPS_PROXY", "https_proxy")},
     }  # fmt: skip
-    environment = make_environment(folder / "environment", "--editable", ROOT)
-    environment = dataclasses.replace(environment, variables=variables)
+    environment = dataclasses.replace(own.environment, variables=variables)
     result = environment.command("nnUNetv2_install_pretrained_model_from_zip", archive)
     assert result.returncode == 0, result.stderr[-3000:]
     return environment, folder
@@ -284,7 +283,7 @@ def press_ctrl_c(workspace: Workspace, command: tuple[str | Path, ...], **variab
     """What came of a command that was interrupted, and all it said."""
     environment = workspace.environment
     marker = workspace.folder / "hand_over" / f"marker_{command[0]}"
-    script = environment._script(str(command[0]))
+    script = environment.script(str(command[0]))
     result = environment.run("-c", CTRL_C, script, *command[1:], MARKER=str(marker), **variables)
     output = Path(f"{marker}.output").read_text()
     assert result.returncode == 0, result.stderr + output[-3000:]

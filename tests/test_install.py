@@ -12,7 +12,8 @@ import pytest
 
 from swin_umamba_nnunet import _autoregister, catalogue
 from tests import installed
-from tests.installed import ROOT, Environment, build_wheel, make_environment
+from tests.installed import ROOT, Environment, build_wheel
+from tests.workspace import built_wheel, installed_editable, installed_wheel
 
 FOLDER = Path("swin_umamba_nnunet", "nnunet_ext")
 PRINT_VARIABLE = "import os; print(os.environ.get('nnUNet_extTrainer', 'unset'))"
@@ -26,17 +27,17 @@ print(json.dumps([[c.__name__, getattr(sys.modules.get(c.__module__), '__file__'
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
+    return built_wheel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def from_wheel(tmp_path_factory, wheel) -> Environment:
-    return make_environment(tmp_path_factory.mktemp("from_wheel"), wheel)
+def from_wheel(tmp_path_factory) -> Environment:
+    return installed_wheel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def editable(tmp_path_factory) -> Environment:
-    return make_environment(tmp_path_factory.mktemp("editable"), "--editable", ROOT)
+    return installed_editable(tmp_path_factory)
 
 
 def variable(environment: Environment, **variables: str) -> list[str]:

@@ -1,17 +1,26 @@
-"""An environment with the package, nnU-Net's folders and a preprocessed dataset, for tests of whole commands."""
+"""An environment with the package, nnU-Net's folders and a preprocessed dataset, for tests of whole commands.
+
+Environment and dataset are prepared once per run of the tests, whatever the number of workers; each worker has its own
+copy of nnU-Net's folders and its own warm process.
+"""
 
 import dataclasses
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import torch
+from filelock import FileLock
 
 from tests import synthetic_dataset as dataset
-from tests.installed import ROOT, Environment, make_environment
+from tests.installed import ROOT, Environment, build_wheel, make_environment
 
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 TRAIN = ("nnUNetv2_train", "901", "2d", "0", "-device", "cpu", "-tr")
 NO_WORKERS = ("-npp", "0", "-nps", "0")
 
@@ -22,6 +31,11 @@ class Workspace:
 
     environment: Environment
     folder: Path
+
+    @property
+    def cold(self) -> "Workspace":
+        """The same with a process of its own for each command, as a user's shell starts it."""
+        return dataclasses.replace(self, environment=dataclasses.replace(self.environment, warm=None))
 
     def run(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess:
         return self.environment.command(*command, **variables)
@@ -37,8 +51,8 @@ class Workspace:
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return result.stdout
 
-    def results(self, trainer: str, configuration: str = "2d") -> Path:
-        return self.folder / "nnUNet_results" / dataset.NAME / f"{trainer}__nnUNetPlans__{configuration}"
+    def results(self, trainer: str, configuration: str = "2d", plans: str = "nnUNetPlans") -> Path:
+        return self.folder / "nnUNet_results" / dataset.NAME / f"{trainer}__{plans}__{configuration}"
 
     def fold(self, trainer: str) -> Path:
         return self.results(trainer) / "fold_0"
@@ -55,25 +69,75 @@ class Workspace:
         return {str(path) for path in (self.folder / "nnUNet_results").rglob("*")}
 
 
-def make_workspace(folder: Path) -> Workspace:
-    """Environment, raw and preprocessed dataset in `folder`; takes about half a minute."""
-    environment = make_environment(folder / "environment", "--editable", ROOT)
-    variables = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    for path in variables.values():
-        Path(path).mkdir()
+def once_per_run(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` has filled, for the first worker that asks; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / name
+    with FileLock(base / f"{name}.lock"):
+        if not folder.exists():
+            partial = base / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    """Raw and preprocessed dataset in `folder`."""
+    variables = _variables(folder)
+    for name in FOLDERS:
+        (folder / name).mkdir()
+    dataset.write_raw_dataset(folder / "nnUNet_raw")
+    entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as run"
+    plan = ("-d", "901", "-c", "2d", "3d_fullres", "-np", "1", "1", "-npfp", "1")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{entry}; run()", *plan], env={**os.environ, **variables, "nnUNet_n_proc_DA": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    dataset.change_plans(folder / "nnUNet_preprocessed")
+
+
+def installed_editable(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The package, installed editable."""
+    return Environment(once_per_run(tmp_path_factory, "editable", lambda at: make_environment(at, "--editable", ROOT)))
+
+
+def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    (wheel,) = once_per_run(tmp_path_factory, "wheel", build_wheel).glob("*.whl")
+    return wheel
+
+
+def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The package, installed from its wheel."""
+    wheel = built_wheel(tmp_path_factory)
+    return Environment(once_per_run(tmp_path_factory, "from_wheel", lambda at: make_environment(at, wheel)))
+
+
+def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """This worker's workspace."""
+    prepared = once_per_run(tmp_path_factory, "prepared", prepare)
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
     (folder / "own").mkdir()
     (folder / "own" / "own_trainers.py").write_text(dataset.TRAINERS)
-    variables |= {
+    variables = _variables(folder) | {
         "nnUNet_extTrainer": str(folder / "own"),
-        "nnUNet_def_n_proc": "1",
-        "nnUNet_n_proc_DA": "0",
-        "OMP_NUM_THREADS": "1",
         "XDG_CACHE_HOME": str(folder / "cache"),
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
     }
-    dataset.write_raw_dataset(folder / "nnUNet_raw")
-    workspace = Workspace(dataclasses.replace(environment, variables=variables), folder)
-    plan = ("nnUNetv2_plan_and_preprocess", "-d", "901", "-c", "2d", "3d_fullres", "-np", "1", "1", "-npfp", "1")
-    workspace.ok(*plan, nnUNet_n_proc_DA="1")
-    dataset.change_plans(folder / "nnUNet_preprocessed")
-    return workspace
+    environment = dataclasses.replace(installed_editable(tmp_path_factory), variables=variables)
+    return Workspace(environment.warmed() if hasattr(os, "fork") else environment, folder)
+
+
+def _variables(folder: Path) -> dict[str, str]:
+    return {
+        **{name: str(folder / name) for name in FOLDERS},
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "0",
+        "OMP_NUM_THREADS": "1",
+    }

@@ -145,9 +145,8 @@ def test_nnunet_trains_with_them(workspace):
         "        print('recomputes', self.network.encoder.layers[0].gradient_checkpointing, 'batch', self.batch_size)\n"
     )
     (workspace.folder / "own" / "planned.py").write_text(source)
-    cli_module = ("-m", "swin_umamba_nnunet.cli", "plan", "-d", "901", "--trainer", "BriefPlanned", "-o", "Fitted")
-    done = workspace.environment.run(*cli_module, "--gpu-memory", "1.1G", "--gradient-checkpointing", "--grow")
-    assert done.returncode == 0, done.stderr
+    verb = ("swin-umamba", "plan", "-d", "901", "--trainer", "BriefPlanned", "-o", "Fitted")
+    workspace.ok(*verb, "--gpu-memory", "1.1G", "--gradient-checkpointing", "--grow")
     folder = workspace.folder / "nnUNet_preprocessed" / dataset.NAME
     batch = json.loads((folder / "Fitted.json").read_text())["configurations"]["2d"]["batch_size"]
     output = workspace.ok("nnUNetv2_train", "901", "2d", "0", "-device", "cpu", "-tr", "BriefPlanned", "-p", "Fitted")
