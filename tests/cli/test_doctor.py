@@ -159,6 +159,25 @@ def test_what_the_real_finder_answers(tmp_path, monkeypatch):
     assert len(section.problems) == 2
 
 
+@pytest.mark.filterwarnings("ignore")  # of nnU-Net's trainers, all of which are imported here
+@pytest.mark.parametrize("fault", ["class A(:\n", "import nothing_of_that_name\n", "raise SystemExit\n"])
+def test_a_trainer_file_that_cannot_be_imported_is_named(fault, tmp_path, monkeypatch):
+    """nnU-Net imports every file of the folder, so its commands fail as this search does."""
+    (tmp_path / "my_trainers.py").write_text(fault)
+    monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([str(tmp_path), _autoregister.FOLDER]))
+
+    def here(command, **kwargs):
+        monkeypatch.setattr(sys, "argv", command[1:])
+        with pytest.raises(SystemExit) as end:
+            exec(command[2], {})
+        return subprocess.CompletedProcess(command, 1, "", f"{end.value.code}\n")
+
+    monkeypatch.setattr(finding, "subprocess", type("subprocess", (), {"run": here}))
+    (problem,) = finding.trainers().problems
+    assert str(tmp_path / "my_trainers.py") in problem
+    assert _autoregister.VARIABLE in problem
+
+
 # ---------------------------------------------------------------------------------------------------------- backends
 
 

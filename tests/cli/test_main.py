@@ -1,6 +1,9 @@
 """The command as a whole: help, version, errors; quick because nothing heavy is imported."""
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 
@@ -94,6 +97,84 @@ def test_interrupted_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr(list_trainers, "run", interrupt)
     assert cli.main(["list"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def _raising(error):
+    def run(args):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "a" * 300 + ": File name too long"),
+        (PermissionError(errno.EACCES, "Permission denied", "/folder"), "/folder: Permission denied"),
+        (MemoryError("Unable to allocate 4 PiB"), "Unable to allocate 4 PiB"),
+        (SyntaxError("invalid syntax", ("mine.py", 3, 1, "class A(:")), "mine.py, line 3: invalid syntax"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(error, named, monkeypatch, capsys):
+    monkeypatch.setattr(list_trainers, "run", _raising(error))
+    assert cli.main(["list"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("swin-umamba list: ")
+    assert named in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "absent", "x"), BrokenPipeError("a worker died")])
+def test_an_error_of_ours_keeps_its_traceback_whatever_its_kind(error, monkeypatch, capsys):
+    monkeypatch.setattr(list_trainers, "run", _raising(error))
+    with pytest.raises(type(error)):
+        cli.main(["list"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("argv", [["list"], ["list", "--names"], ["--help"], ["weights", "list"]])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_output_that_cannot_be_written_is_said(argv, buffered, monkeypatch, capsys):
+    with open("/dev/full", "wb", buffering=-1 if buffered else 0) as full:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=not buffered))
+        assert cli.main(argv) == 1
+        said = capsys.readouterr().err
+        assert "its output could not be written: No space left on device" in said
+        assert said.count("\n") == 1
+        print("Python's own flush at the end does not fail")
+        sys.stdout.close()
+
+
+def test_a_reader_that_has_left_is_no_error_to_tell(monkeypatch, capsys):
+    """`swin-umamba list | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert cli.main(["list"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_leads_nowhere(closed, monkeypatch, capsys):
+    """`2>&-`, after which an error would be printed to stdout."""
+    if closed == "stderr":
+        monkeypatch.setattr(list_trainers, "run", _raising(CliError("found this")))
+    monkeypatch.setattr(sys, closed, None)
+    assert cli.main(["list"]) == (2 if closed == "stderr" else 0)
+    getattr(sys, closed).close()
+    monkeypatch.undo()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_children_of_a_command_without_stderr_have_one():
+    """The number 2 would else be that of the next file opened, in this process and in its children."""
+    child = "subprocess.run([sys.executable, '-S', '-c', 'import os; os.fstat(2); print(7)'], check=True)"
+    code = f"import os, subprocess, sys\nfrom swin_umamba_nnunet import cli\ncli.main(['list'])\nos.fstat(2)\n{child}"
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, code], capture_output=True, check=False)
+    assert done.stdout.split()[-1] == b"7"
 
 
 def test_list_shows_every_trainer_and_length(capsys):
