@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Any
 
+from swin_umamba_nnunet._distribution import repository
 from swin_umamba_nnunet.cli._doctor.section import Section
 
 logger = logging.getLogger(__name__)
@@ -35,14 +36,20 @@ def backends() -> Section:
             section.lines.append(f"    {name:<10} {state}" + (f"; {_told(tests[name])}" if name in tests else ""))
             if name in tests and tests[name].get("ok") is False:
                 section.problems.append(
-                    f"the backend {name} fails its test on {device} ({_told(tests[name])}); please report this with "
-                    "the output of `swin-umamba doctor --json`, and name another one in SWIN_UMAMBA_BACKEND till then"
+                    f"the backend {name} fails its test on {device} ({_told(tests[name])}); please report this "
+                    f"{_where()}with the output of `swin-umamba doctor --json`, and name another one in "
+                    "SWIN_UMAMBA_BACKEND till then"
                 )
     section.lines.append(
         f"  (test: largest relative L2 error of output and all gradients, float32 against float64; up to "
         f"{ALLOWED_ERROR:g} is right)"
     )
     return section
+
+
+def _where() -> str:
+    address = repository()
+    return f"at {address} " if address else ""
 
 
 def _tested(backend: str, device: str) -> dict[str, Any]:
