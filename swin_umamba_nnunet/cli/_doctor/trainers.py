@@ -43,7 +43,7 @@ except (Exception, SystemExit) as error:
 
 def trainers() -> Section:
     """Where nnU-Net finds each trainer of the catalogue."""
-    section = Section("trainers", {"found": {}, "message": None}, ["trainers"])
+    section = Section("trainers", {"found": {}, "message": None})
     names = [record.name for record in TRAINERS]
     try:
         done = subprocess.run([sys.executable, "-c", _FINDER, *names], capture_output=True, text=True, check=False)
