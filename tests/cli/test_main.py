@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -59,7 +60,7 @@ def test_an_unknown_verb_is_answered_with_the_known_ones(capsys):
     assert all(verb in text for verb in cli.VERBS)
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["list"], ["doctor", "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["list"], ["doctor", "--help"], ["weights", "list"]])
 def test_help_and_list_import_nothing_heavy(argv):
     code = (
         "import sys\nfrom swin_umamba_nnunet import cli\n"
@@ -177,8 +178,34 @@ def test_children_of_a_command_without_stderr_have_one():
     assert done.stdout.split()[-1] == b"7"
 
 
-def test_list_shows_every_trainer_and_length(capsys):
+def test_list_says_where_to_start_and_shows_the_families(capsys):
     assert cli.main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 45  # one screen
+    assert text.startswith("Start here")
+    first = text.splitlines()[2].split("-tr ")[1].split()[0]
+    assert not catalogue.get_trainer(first).pretrained  # needs no file
+    for network in catalogue.NETWORKS:
+        assert f"({network.title})" in text
+        assert network.summary in text.replace("\n      ", " ")
+    assert all(length.suffix in text for length in catalogue.LENGTHS)
+    assert "--all" in text
+
+
+def test_every_trainer_can_be_spelt_from_the_list(capsys):
+    """The family's first name and its endings, all of which are explained."""
+    assert cli.main(["list"]) == 0
+    text = capsys.readouterr().out.replace("\n      ", " ")
+    found = re.findall(r"^  (nnUNetTrainer\w+)   .*?\(\+ ([\w, ]+)\)$", text, re.MULTILINE)
+    spelt = {first + ending for first, endings in found for ending in ("", *endings.split(", "))}
+    assert spelt == {record.name for record in catalogue.TRAINERS}
+    explained = " ".join(list_trainers._ENDINGS)
+    for ending in {ending.removesuffix("Scratch") for _, endings in found for ending in endings.split(", ")}:
+        assert ending in explained
+
+
+def test_list_all_shows_every_trainer_and_length(capsys):
+    assert cli.main(["list", "--all"]) == 0
     text = capsys.readouterr().out
     assert all(record.name in text and record.summary in text.replace("\n      ", " ") for record in catalogue.TRAINERS)
     assert all(length.suffix in text for length in catalogue.LENGTHS)
