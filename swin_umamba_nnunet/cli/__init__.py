@@ -12,10 +12,11 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet.catalogue import trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
 
 # verb -> (module, one line for `swin-umamba --help`)
@@ -39,6 +40,7 @@ VERBS = {
 _EPILOG = """\
 New here? Run   swin-umamba demo   and watch nnU-Net's own commands at work.
 Details on a verb:   swin-umamba VERB --help
+Completion with Tab in bash and zsh:   pip install argcomplete; eval "$(register-python-argcomplete swin-umamba)"
 """
 
 
@@ -94,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _perform(arguments: list[str]) -> int:
     """Do what was asked for."""
+    if "_ARGCOMPLETE" in os.environ:
+        return _complete(os.environ.get("COMP_LINE", ""))
     parser, modules = _parser_for(arguments)
     _refuse_unknown_verb(parser, arguments)
     args = parser.parse_args(arguments)
@@ -102,6 +106,22 @@ def _perform(arguments: list[str]) -> int:
         return 0
     code: int = modules[args.verb].run(args)
     return code
+
+
+def _complete(line: str) -> int:
+    """Answer the shell, which asks what could come next in `line` (see argcomplete, which is optional)."""
+    try:
+        import argcomplete
+    except ImportError:
+        return 1
+    files = argcomplete.FilesCompleter()
+
+    def values(prefix: str, action: argparse.Action, **asked: object) -> Iterable[str]:
+        return trainer_names() if action.metavar == "TRAINER" else files(prefix, **asked)
+
+    parser, _ = _parser_for([word for word in line.split() if word in VERBS][:1])
+    argcomplete.autocomplete(parser, default_completer=values)  # ends the process
+    return 0
 
 
 def _open_closed_streams() -> None:

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,6 +100,58 @@ def test_interrupted_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr(list_trainers, "run", interrupt)
     assert cli.main(["list"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_the_package_is_a_command_too(monkeypatch, capsys):
+    """`python -m swin_umamba_nnunet`, for whoever has the script of another environment first on the PATH."""
+    monkeypatch.setattr(sys, "argv", ["swin_umamba_nnunet", "--version"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("swin_umamba_nnunet", run_name="__main__")
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.fixture
+def tab(monkeypatch):
+    """A function: what argcomplete, stood in for, is asked to complete a line with -> (parser, values of an action)."""
+    asked = []
+
+    def autocomplete(parser, default_completer):
+        asked.append((parser, lambda action: tuple(default_completer("", action=action, parser=parser))))
+
+    stand_in = SimpleNamespace(autocomplete=autocomplete, FilesCompleter=lambda: lambda prefix, **rest: ("a_file",))
+    monkeypatch.setitem(sys.modules, "argcomplete", stand_in)
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+
+    def press(line):
+        monkeypatch.setenv("COMP_LINE", line)
+        assert cli.main([]) == 0
+        return asked.pop()
+
+    return press
+
+
+def test_completion_knows_the_options_of_the_verb_that_is_typed(tab, capsys):
+    parser, values = tab("swin-umamba describe --sha")
+    actions = {action.dest: action for action in _verbs(parser)["describe"]._actions}
+    assert "--shape" in actions["shape"].option_strings
+    assert values(actions["trainer"]) == catalogue.trainer_names()
+    assert values(actions["dataset"]) == ("a_file",)
+    assert set(_verbs(tab("swin-umamba de")[0])) == set(cli.VERBS)
+    assert capsys.readouterr().out == ""
+
+
+def test_without_argcomplete_nothing_is_completed_and_nothing_run(tab, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setenv("COMP_LINE", "swin-umamba list ")
+    assert cli.main([]) == 1
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.delenv("_ARGCOMPLETE")
+    assert cli.main(["list"]) == 0
+
+
+def _verbs(parser):
+    (verbs,) = (action for action in parser._actions if action.dest == "verb")
+    return verbs.choices
 
 
 def _raising(error):

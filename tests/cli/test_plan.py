@@ -145,7 +145,7 @@ def test_nnunet_trains_with_them(workspace):
         "        print('recomputes', self.network.encoder.layers[0].gradient_checkpointing, 'batch', self.batch_size)\n"
     )
     (workspace.folder / "own" / "planned.py").write_text(source)
-    cli_module = ("-m", "swin_umamba_nnunet.cli", "plan", "-d", "901", "--trainer", "BriefPlanned", "-o", "Fitted")
+    cli_module = ("-m", "swin_umamba_nnunet", "plan", "-d", "901", "--trainer", "BriefPlanned", "-o", "Fitted")
     done = workspace.environment.run(*cli_module, "--gpu-memory", "1.1G", "--gradient-checkpointing", "--grow")
     assert done.returncode == 0, done.stderr
     folder = workspace.folder / "nnUNet_preprocessed" / dataset.NAME
