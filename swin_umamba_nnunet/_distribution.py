@@ -44,5 +44,5 @@ def repository() -> str | None:
         urls = importlib.metadata.metadata(NAME).get_all("Project-URL") or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    named = dict(url.split(", ", 1) for url in urls)
-    return named.get("Repository")
+    named = {label.lower(): address for label, address in (url.split(", ", 1) for url in urls)}
+    return named.get("repository")

@@ -46,8 +46,12 @@ Completion with Tab in bash and zsh:   pip install argcomplete; eval "$(register
 
 # What the machine refuses and no code of ours can help: said in a sentence, whatever verb it happens in.
 _OF_THE_MACHINE = {
-    getattr(errno, name, None)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE", "ENOMEM")
+    getattr(errno, name)
+    for name in (
+        "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENAMETOOLONG", "ENOTDIR", "EISDIR", "ELOOP",
+        "EMFILE", "ENFILE", "ENOMEM",
+    )
+    if hasattr(errno, name)  # Windows lacks some
 }
 
 
