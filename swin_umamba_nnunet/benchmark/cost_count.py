@@ -31,17 +31,18 @@ class MultiplyAddCounter(FlopCounterMode):
 
     def __init__(self) -> None:
         aten = torch.ops.aten
-        super().__init__(
-            display=False,
-            custom_mapping={
-                SCAN_OPERATOR: _scan_flops,
-                aten.native_layer_norm: _layer_norm_flops,
-                aten.native_group_norm: _group_norm_flops,
-                aten.native_batch_norm: _batch_norm_flops,
-                aten.upsample_nearest2d: _upsample_nearest_flops,
-                aten.upsample_bilinear2d: _upsample_bilinear_flops,
-            },
-        )
+        formulas = {
+            SCAN_OPERATOR: _scan_flops,
+            aten.native_layer_norm: _layer_norm_flops,
+            aten.native_group_norm: _group_norm_flops,
+            aten.native_batch_norm: _batch_norm_flops,
+            aten.upsample_nearest2d: _upsample_nearest_flops,
+            aten.upsample_bilinear2d: _upsample_bilinear_flops,
+        }
+        # Torch counts by operator, but takes apart whatever it does not find by overload and knows how to (which of
+        # these, depends on its version): so by both.
+        overloads = {operator.default: formula for operator, formula in formulas.items()}
+        super().__init__(display=False, custom_mapping={**formulas, **overloads})
 
     def so_far(self) -> tuple[int, int]:
         """(all but the scans, the scans) in multiply-adds since the context was entered."""
