@@ -1,12 +1,14 @@
 """Makes nnU-Net find the trainers: appends this package's `nnunet_ext` folder to `nnUNet_extTrainer`.
 
 Run by a start-up line (`swin_umamba_nnunet_autoregister.pth`, installed beside the package) in every Python process of
-the environment, so it imports nothing but `os`.  What the user has set in the variable stays, and stays in front.
-`SWIN_UMAMBA_NO_AUTOREGISTER=1` switches it off.  Code that assigns the variable while Python runs replaces what was
-added here; `register()`, or importing `swin_umamba_nnunet.trainers`, adds the folder again.
+the environment, so it imports nothing but `os` and `settings`.  What the user has set in the variable stays, and stays
+in front.  `SWIN_UMAMBA_NO_AUTOREGISTER=1` switches it off.  Code that assigns the variable while Python runs replaces
+what was added here; `register()`, or importing `swin_umamba_nnunet.trainers`, adds the folder again.
 """
 
 import os
+
+from swin_umamba_nnunet import settings
 
 VARIABLE = "nnUNet_extTrainer"
 SWITCH = "SWIN_UMAMBA_NO_AUTOREGISTER"
@@ -14,8 +16,11 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nnunet_ext")
 
 
 def switched_off() -> bool:
-    """True if the user has set the switch to anything but "", "0" and "false"."""
-    return os.environ.get(SWITCH, "").strip().lower() not in ("", "0", "false")
+    """True if the user has set the switch, to anything but a no."""
+    try:
+        return settings.switch(SWITCH)
+    except ValueError:  # a start-up line has nobody to tell
+        return True
 
 
 def register() -> bool:

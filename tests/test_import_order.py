@@ -13,6 +13,7 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 # Lowest first; rooms of one floor do not import each other.
 FLOORS = (
+    ("settings",),
     ("catalogue", "__init__"),
     ("ops",),
     ("blocks",),
@@ -21,9 +22,10 @@ FLOORS = (
     ("models",),
     ("nnunet_ext", "benchmark"),
     ("cli",),
+    ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-BASEMENT = 0  # further single files of the package (the start-up line) lie below all rooms too
+BASEMENT = 1  # further single files of the package (the start-up line) lie below all rooms too
 TOP_LEVEL = {*FLOOR, *(path.stem for path in (ROOT / PACKAGE).glob("*.py"))}
 ABSENT = ("nnunetv2", "numba", "llvmlite", "triton", "mamba_ssm", "timm", "torchvision", "batchgenerators",
           "dynamic_network_architectures")  # fmt: skip
@@ -96,7 +98,7 @@ def test_only_the_door_and_what_drives_nnunet_import_it():
 
 def test_the_basement_imports_no_torch():
     for path in FILES:
-        if floor_of(room_of(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)) == BASEMENT:
+        if floor_of(room_of(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)) <= BASEMENT:
             assert all(name[0] != "torch" for name in imports_of(path)), path
 
 

@@ -43,6 +43,13 @@ def test_every_trainer_named_in_the_text_exists():
     assert named - own <= set(catalogue.trainer_names())
 
 
+def test_the_first_training_needs_no_file_and_the_first_that_does_says_so():
+    trainings = [line for line in README.splitlines() if line.startswith("    nnUNetv2_train ")]
+    records = [catalogue.get_trainer(line.split("-tr ")[1].split()[0]) for line in trainings]
+    assert not records[0].pretrained
+    assert "ImageNet" in next(line for line, record in zip(trainings, records) if record.pretrained)
+
+
 def test_links_into_the_repository_lead_somewhere():
     for target in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
         assert Path(ROOT, target).exists(), target

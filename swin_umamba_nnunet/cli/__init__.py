@@ -6,13 +6,17 @@ at once.
 """
 
 import argparse
+import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet.catalogue import trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
 
 # verb -> (module, one line for `swin-umamba --help`)
@@ -36,35 +40,138 @@ VERBS = {
 _EPILOG = """\
 New here? Run   swin-umamba demo   and watch nnU-Net's own commands at work.
 Details on a verb:   swin-umamba VERB --help
+Completion with Tab in bash and zsh:   pip install argcomplete; eval "$(register-python-argcomplete swin-umamba)"
 """
+
+
+# What the machine refuses and no code of ours can help: said in a sentence, whatever verb it happens in.
+_OF_THE_MACHINE = {
+    getattr(errno, name)
+    for name in (
+        "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENAMETOOLONG", "ENOTDIR", "EISDIR", "ELOOP",
+        "EMFILE", "ENFILE", "ENOMEM",
+    )
+    if hasattr(errno, name)  # Windows lacks some
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `swin-umamba` with `argv` (the process's arguments by default) and return the exit code.
 
-    A `CliError` becomes one sentence on stderr; any other exception is a bug of ours and keeps its traceback.
+    What the user or the machine can put right becomes one sentence on stderr: a `CliError`, a full disk, a folder that
+    cannot be written, too little memory, Ctrl-C (130), output that nobody takes.  Any other exception is a bug of ours
+    and keeps its traceback.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # nnU-Net's progress bars on a terminal that is not UTF-8
     arguments = list(sys.argv[1:] if argv is None else argv)
+    name = " ".join(["swin-umamba", *(argument for argument in arguments[:1] if argument in VERBS)])
+    said = None
+    try:
+        code = _perform(arguments)
+    except SystemExit as end:  # argparse, or a signal
+        _unwritten(sys.stderr)
+        if (unwritten := _unwritten(sys.stdout)) is None:
+            raise
+        return _end_without_output(name, unwritten, end.code if isinstance(end.code, int) else 1)
+    except CliError as error:
+        code, said = error.exit_code, str(error)
+    except KeyboardInterrupt:
+        code, said = 130, "interrupted"
+        _say("")
+    except MemoryError as error:
+        code, said = 1, f"there is too little memory: {str(error) or 'Python could not get more'}"
+    except SyntaxError as error:  # our own files have none
+        code = 1
+        said = f"{error.filename}, line {error.lineno}: {error.msg}; mend it, or take it out of nnUNet_extTrainer"
+    except OSError as error:
+        if (unwritten := _unwritten(sys.stdout, "\n")) is not None:
+            return _end_without_output(name, unwritten, 1)
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        code, said = 1, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if said is not None:
+        _say(f"{name}: {said}")
+    unwritten = _unwritten(sys.stdout)
+    return code if unwritten is None else _end_without_output(name, unwritten, code)
+
+
+def _perform(arguments: list[str]) -> int:
+    """Do what was asked for."""
+    if "_ARGCOMPLETE" in os.environ:
+        return _complete(os.environ.get("COMP_LINE", ""))
     parser, modules = _parser_for(arguments)
     _refuse_unknown_verb(parser, arguments)
     args = parser.parse_args(arguments)
     if args.verb is None:
         parser.print_help()
         return 0
+    code: int = modules[args.verb].run(args)
+    return code
+
+
+def _complete(line: str) -> int:
+    """Answer the shell, which asks what could come next in `line` (see argcomplete, which is optional)."""
     try:
-        return modules[args.verb].run(args)
-    except CliError as error:
-        print(f"swin-umamba {args.verb}: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"\nswin-umamba {args.verb}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `swin-umamba list | head`: nobody reads on, which is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        import argcomplete
+    except ImportError:
         return 1
+    files = argcomplete.FilesCompleter()
+
+    def values(prefix: str, action: argparse.Action, **asked: object) -> Iterable[str]:
+        return trainer_names() if action.metavar == "TRAINER" else files(prefix, **asked)
+
+    parser, _ = _parser_for([word for word in line.split() if word in VERBS][:1])
+    argcomplete.autocomplete(parser, default_completer=values)  # ends the process
+    return 0
+
+
+def _open_closed_streams() -> None:
+    """Let streams that the shell has closed (`2>&-`) lead nowhere.
+
+    Python has None in their place, to which nobody can write, and `print(file=None)` writes to stdout; and the next
+    files opened get their numbers, into which whatever a library prints then goes.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  (until the process ends)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def _unwritten(stream: TextIO, probe: str = "") -> OSError | None:
+    """Why what was printed to `stream`, and `probe`, cannot be written; None if it was.
+
+    Such a stream leads nowhere afterwards, or Python would fail with a message of its own when it flushes at the end.
+    """
+    try:
+        stream.write(probe)
+        stream.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return error
+    except ValueError:  # somebody has closed it
+        pass
+    return None
+
+
+def _end_without_output(name: str, error: OSError, code: int) -> int:
+    """The exit code where stdout takes no more: not 0."""
+    if not isinstance(error, BrokenPipeError):  # `swin-umamba list | head`: nobody reads on, which needs no words
+        _say(f"{name}: its output could not be written: {error.strerror}")
+    return code or 1
+
+
+def _say(sentence: str) -> None:
+    """Print to stderr, if that can be written."""
+    with contextlib.suppress(OSError):
+        print(sentence, file=sys.stderr)
+    _unwritten(sys.stderr)
 
 
 def _refuse_unknown_verb(parser: argparse.ArgumentParser, arguments: list[str]) -> None:

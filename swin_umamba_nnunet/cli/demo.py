@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("--work", type=Path, default=Path(DEFAULT_WORK), metavar="DIR",
                         help="folder for everything the demo writes (default: ./%(default)s)")  # fmt: skip
-    parser.add_argument("--trainer", default=DEFAULT_TRAINER, metavar="NAME",
+    parser.add_argument("--trainer", default=DEFAULT_TRAINER, metavar="TRAINER",
                         help="which trainer to show, see `swin-umamba list`; it runs in its short _demo variant unless "
                              "the name asks for another length (default: %(default)s)")  # fmt: skip
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",

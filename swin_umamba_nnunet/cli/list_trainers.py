@@ -5,16 +5,35 @@ import dataclasses
 import json
 import textwrap
 
-from swin_umamba_nnunet.catalogue import LENGTHS, NETWORKS, TRAINERS, TrainerRecord, lengths_of, trainer_names
+from swin_umamba_nnunet.catalogue import (
+    LENGTHS,
+    NETWORKS,
+    TRAINERS,
+    TrainerRecord,
+    get_trainer,
+    lengths_of,
+    trainer_names,
+)
 
-DESCRIPTION = "The trainers of this package, as given to nnUNetv2_train -tr, and their variants of other lengths."
+DESCRIPTION = """\
+The trainers of this package, as given to nnUNetv2_train -tr: one to start with, then one of each family of networks and
+what the others are called.
+"""
 
 _WIDTH = 110  # characters per line
+_FIRST = "nnUNetTrainerSwinUMambaD"  # to start with: the lighter network
+_ENDINGS = {
+    "Scratch": "from random weights, needs no file",
+    "Small, Base": "a larger encoder",
+    "NoScan, NoMamba": "controls without the part that is in question",
+    "Paper": "as U-Mamba was in January 2024",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     form = parser.add_mutually_exclusive_group()
+    form.add_argument("--all", action="store_true", help="every trainer with what it is, and every length")
     form.add_argument("--names", action="store_true", help="print every name and nothing else, one per line")
     form.add_argument("--json", action="store_true", help="print the whole catalogue as JSON, for scripts")
 
@@ -25,12 +44,39 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(trainer_names()))
     elif args.json:
         print(json.dumps(_as_json(), indent=2))
+    elif args.all:
+        _print_all()
     else:
-        _print_table()
+        _print_families()
     return 0
 
 
-def _print_table() -> None:
+def _print_families() -> None:
+    first = get_trainer(_FIRST)
+    commands = {
+        f"{first.scratch}_1epoch": "a trial, from random weights",
+        first.name: "the whole training; the ImageNet file is fetched",
+    }
+    width = max(map(len, commands))
+    print("Start here:\n")
+    for name, what in commands.items():
+        print(f"  nnUNetv2_train DATASET 2d 0 -tr {name:<{width}}  # {what}")
+    print(f"\nThe {len(NETWORKS)} families: a trainer of each, and the endings that make its others of it\n")
+    for network in NETWORKS:
+        record, *others = (record for record in TRAINERS if record.network == network.name)
+        endings = ", ".join(other.name.removeprefix(record.name) for other in others)
+        print(f"  {record.name}   ({network.title})")
+        for line in (network.summary, f"{facts(record)} (+ {endings})"):
+            print(textwrap.fill(line, _WIDTH, initial_indent="      ", subsequent_indent="      "))
+    print()
+    for ending, what in _ENDINGS.items():
+        print(f"  {ending:<16} {what}")
+    lengths = ", ".join(length.suffix for length in LENGTHS)
+    print("\n" + textwrap.fill(f"At the end of any name, another length: {lengths}", _WIDTH))
+    print("\n`swin-umamba list --all` says what each is, `swin-umamba describe TRAINER` what its network costs.")
+
+
+def _print_all() -> None:
     for network in NETWORKS:
         print(f"{network.title} ({network.paper})")
         print(textwrap.fill(network.summary, _WIDTH, initial_indent="  ", subsequent_indent="  "))

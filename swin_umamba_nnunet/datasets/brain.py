@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.datasets._writer import new_dataset
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ BRAIN_DATASET_NAME = "Dataset152_MNI152Brain"
 LABELS = {"background": 0, "grey matter": 1, "white matter": 2}
 FILE_ENDING = ".nii.gz"
 
-INSTALL_LINE = 'pip install "swin_umamba_nnunet[demo]"'
+INSTALL_LINE = install_line("demo")
 
 
 @dataclass(frozen=True)

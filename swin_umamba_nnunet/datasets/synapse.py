@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelMap, LabelRule
 from swin_umamba_nnunet.datasets._model import Case, CaseError, ConversionError, Finding, Measured, Plan, decoding
 from swin_umamba_nnunet.datasets._picture_cases import count_values, digest_of
 
-INSTALL_LINE = 'pip install "swin_umamba_nnunet[synapse]"'
+INSTALL_LINE = install_line("synapse")
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 PUBLISHED_TRAIN = frozenset((5, 6, 7, 9, 10, 21, 23, 24, 26, 27, 28, 30, 31, 33, 34, 37, 39, 40))
 PUBLISHED_TEST = frozenset((1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38))

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
 
-INSTALL_LINE = 'pip install "swin_umamba_nnunet[evaluate]"'
+INSTALL_LINE = install_line("evaluate")
 
 
 @dataclass(frozen=True)

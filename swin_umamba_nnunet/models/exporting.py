@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import load_predictor
 from swin_umamba_nnunet.networks import set_backend
@@ -25,7 +26,7 @@ from swin_umamba_nnunet.pretrained.files import sha256_of
 FORMATS = {"torch": "network.pt2", "onnx": "network.onnx"}
 DESCRIPTION = "network.json"
 MIN_TORCH = "2.5"  # 2.4 cannot export U-Mamba: regions in which autocast is switched off
-INSTALL_LINE = 'pip install "swin_umamba_nnunet[export]"'
+INSTALL_LINE = install_line("export")
 
 
 @dataclass(frozen=True)

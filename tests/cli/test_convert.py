@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from swin_umamba_nnunet import cli
+from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.datasets import _write, conversion, umamba
 from tests.datasets.trees import (
     blob,
@@ -256,7 +257,7 @@ def test_without_h5py(tmp_path, capsys, monkeypatch):
     pytest.importorskip("h5py", reason="needs the synapse extra")
     source = write_synapse(tmp_path / "s")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    assert 'pip install "swin_umamba_nnunet[synapse]"' in _refused(capsys, "synapse", source, "-d", "1")
+    assert install_line("synapse") in _refused(capsys, "synapse", source, "-d", "1")
 
 
 def test_an_older_preprocessing_is_mentioned(tmp_path, capsys):

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from filelock import FileLock
 
 from swin_umamba_nnunet import cli
+from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.cli import demo
 from swin_umamba_nnunet.cli._demo import picture, runner, steps, workspace
 from swin_umamba_nnunet.datasets.brain import SLABS
@@ -340,7 +341,7 @@ def test_without_nilearn_the_install_line_is_given(nnunet, tmp_path, capsys, mon
     find = demo.importlib.util.find_spec
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "nilearn" else find(name))
     assert run(tmp_path / "demo") == 2
-    assert 'pip install "swin_umamba_nnunet[demo]"' in capsys.readouterr().err
+    assert install_line("demo") in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_one_sentence(nnunet, tmp_path, capsys, monkeypatch):

@@ -7,15 +7,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from swin_umamba_nnunet import _autoregister, cli, trainers
+from swin_umamba_nnunet import _autoregister, cli, ops, settings, trainers
 from swin_umamba_nnunet.benchmark import ops as benchmark
 from swin_umamba_nnunet.catalogue import TRAINERS
-from swin_umamba_nnunet.cli._doctor import machine, scans
+from swin_umamba_nnunet.cli import doctor as doctor_verb
+from swin_umamba_nnunet.cli._doctor import machine, scans, weights
 from swin_umamba_nnunet.cli._doctor import trainers as finding
+from swin_umamba_nnunet.cli._doctor.section import Section
 from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
 from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
 
@@ -86,7 +89,74 @@ def test_healthy(finder, capsys):
         (line,) = [line for line in text.splitlines() if line.strip().startswith(backend) and "available" in line]
         assert "right, error" in line
     assert f"nnU-Net finds {len(NAMES)} of {len(NAMES)}" in text
-    assert "All is well" in text
+    assert "Installation: all is well" in text
+
+
+def test_each_check_is_announced_before_it_begins(quick, capsys, monkeypatch):
+    said = []
+
+    def check():
+        said.append(capsys.readouterr())
+        return Section("slow", lines=["  found this"])
+
+    monkeypatch.setattr(doctor_verb, "CHECKS", (("what takes long", check),))
+    assert cli.main(["doctor"]) == 0
+    assert said[0].out == "what takes long\n"
+    assert "found this" in capsys.readouterr().out
+    assert cli.main(["doctor", "--json"]) == 0
+    assert "what takes long" in said[1].err
+    assert json.loads(capsys.readouterr().out) == {"slow": {}, "missing": [], "problems": []}
+
+
+def test_a_check_that_fails_is_a_finding_and_hides_no_other(quick, capsys, monkeypatch):
+    def versions():
+        raise OSError("libcudart.so.12: cannot open shared object file\nand more")
+
+    checks = (("versions", versions), *doctor_verb.CHECKS[1:])
+    monkeypatch.setattr(doctor_verb, "CHECKS", checks)
+    text = doctor(capsys, code=1)
+    assert "on cpu: numba runs" in text
+    assert "versions could not be checked: OSError: libcudart.so.12: cannot open" in text.split("To put right:")[1]
+
+
+# ------------------------------------------------------------------------------------------------ ready for a training
+
+
+def needs(capsys):
+    """What a training still needs, a sentence each."""
+    text = doctor(capsys, code=0)
+    return text.split("Not ready to train yet:\n")[1].split("Installation: all is well")[0].splitlines()
+
+
+def test_what_a_training_still_needs_is_named_and_no_fault_of_the_installation(quick, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    found = "\n".join(needs(capsys))
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "-device cpu", "vmamba_tiny_v0", "Scratch"):
+        assert name in found
+    assert "vmamba_base_v2" not in found  # no trainer starts from it
+    report = json.loads(doctor(capsys, "--json", code=0))
+    assert "\n".join(report["missing"]).count("nnUNet_") >= 3
+
+
+def test_ready(quick, tiny, gpus, capsys, monkeypatch, tmp_path):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(weights, "TRAINERS", [record for record in TRAINERS if record.weights == "vmamba_tiny_v0"])
+    text = doctor(capsys, code=0)
+    assert "Ready to train." in text
+    assert "Installation: all is well" in text
+
+
+def test_folders_that_cannot_serve(quick, capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "file" / "below"))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "absent" / "but can be made"))
+    found = {line.split()[1]: line for line in needs(capsys) if "nnUNet_" in line.split()[1]}
+    assert set(found) == {"nnUNet_raw", "nnUNet_results"}
+    assert str(tmp_path / "absent") in found["nnUNet_raw"]
+    assert "cannot be written" in found["nnUNet_results"]
 
 
 def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, capsys, monkeypatch, tmp_path):
@@ -159,6 +229,25 @@ def test_what_the_real_finder_answers(tmp_path, monkeypatch):
     assert len(section.problems) == 2
 
 
+@pytest.mark.filterwarnings("ignore")  # of nnU-Net's trainers, all of which are imported here
+@pytest.mark.parametrize("fault", ["class A(:\n", "import nothing_of_that_name\n", "raise SystemExit\n"])
+def test_a_trainer_file_that_cannot_be_imported_is_named(fault, tmp_path, monkeypatch):
+    """nnU-Net imports every file of the folder, so its commands fail as this search does."""
+    (tmp_path / "my_trainers.py").write_text(fault)
+    monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([str(tmp_path), _autoregister.FOLDER]))
+
+    def here(command, **kwargs):
+        monkeypatch.setattr(sys, "argv", command[1:])
+        with pytest.raises(SystemExit) as end:
+            exec(command[2], {})
+        return subprocess.CompletedProcess(command, 1, "", f"{end.value.code}\n")
+
+    monkeypatch.setattr(finding, "subprocess", type("subprocess", (), {"run": here}))
+    (problem,) = finding.trainers().problems
+    assert str(tmp_path / "my_trainers.py") in problem
+    assert _autoregister.VARIABLE in problem
+
+
 # ---------------------------------------------------------------------------------------------------------- backends
 
 
@@ -184,6 +273,35 @@ def test_the_self_test_sees_wrong_gradients(monkeypatch):
     assert scans._tested("numba", "cpu")["ok"] is False
 
 
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs of different architectures, and a backend for them."""
+    found = [
+        SimpleNamespace(name="NVIDIA A100", total_memory=40 * 2**30, major=8, minor=0),
+        SimpleNamespace(name="NVIDIA B200", total_memory=180 * 2**30, major=10, minor=0),
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found[index])
+    report, resolve = ops.backend_report, ops.resolve_backend
+    monkeypatch.setattr(ops, "backend_report", lambda kind: {"triton": "available"} if kind == "cuda" else report(kind))
+    monkeypatch.setattr(ops, "resolve_backend", lambda name, kind: "triton" if kind == "cuda" else resolve(name, kind))
+
+
+def test_every_gpu_computes_the_self_test(quick, gpus, capsys, monkeypatch):
+    """Another architecture is compiled for anew, and may compute something else."""
+    errors = {"cuda:1": 1e-3}
+    monkeypatch.setattr(benchmark, "worst_error", lambda backend, device: errors.get(device, 1e-7))
+    text = doctor(capsys, code=1)
+    assert "on cuda:0 (NVIDIA A100, compute capability 8.0): triton runs" in text
+    problems = text.split("To put right:\n")[1].splitlines()
+    assert len(problems) == 1
+    assert "triton fails its test on cuda:1 (NVIDIA B200, compute capability 10.0)" in problems[0]
+    report = json.loads(doctor(capsys, "--json", code=1))["backends"]
+    assert report["cuda:0"]["self_test"]["triton"]["ok"] is True
+    assert report["cuda:1"]["self_test"]["triton"]["ok"] is False
+
+
 def test_a_backend_that_does_not_exist(quick, capsys, monkeypatch):
     monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "nonsense")
     assert "'nonsense', which does not exist" in advice(capsys)
@@ -198,6 +316,7 @@ def test_a_backend_that_does_not_exist(quick, capsys, monkeypatch):
         ("numba", None, "numba is missing"),
         ("nnunetv2", "2.6.0", "nnunetv2 2.6.0 does not look for trainers"),
         ("torch", "2.9.1+cu128", "torch 2.9.1"),
+        ("torch", "2.9.0", "3D convolutions"),
         ("nnunetv2", "2.10.1", None),
         ("torch", "3.0.0a0+git", None),
         ("h5py", None, None),
@@ -214,6 +333,16 @@ def test_a_driver_without_a_torch_for_it(quick, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     assert "there is an NVIDIA driver here" in advice(capsys)
+
+
+def test_every_variable_of_the_package_is_listed_with_its_meaning(quick, capsys, monkeypatch):
+    monkeypatch.setenv("SWIN_UMAMBA_CUDA_GRAPHS", "1")
+    text = doctor(capsys, code=0)
+    for name, meaning in settings.MEANINGS.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"  {name} ")]
+        assert meaning in line
+        assert line.split()[1] == ("1" if name == "SWIN_UMAMBA_CUDA_GRAPHS" else "not")
+    assert set(settings.MEANINGS) <= set(json.loads(doctor(capsys, "--json", code=0))["environment"])
 
 
 def test_the_environment_is_shown_without_passwords(quick, capsys, monkeypatch, tmp_path):

@@ -67,7 +67,7 @@ time = 3
 signal_delay_s = 45
 cpus_per_task = 1
 """
-CLI = [sys.executable, "-m", "swin_umamba_nnunet.cli"]
+CLI = [sys.executable, "-m", "swin_umamba_nnunet"]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.benchmark.matrix.cells import now
 from swin_umamba_nnunet.benchmark.matrix.commands import Task
 from swin_umamba_nnunet.benchmark.matrix.config import Row
@@ -21,7 +22,7 @@ from swin_umamba_nnunet.benchmark.matrix.errors import ConfigError, MatrixError
 from swin_umamba_nnunet.benchmark.matrix.files import read_json, write_json
 from swin_umamba_nnunet.benchmark.matrix.runner import run_cell
 
-INSTALL_LINE = 'pip install "swin_umamba_nnunet[slurm]"'
+INSTALL_LINE = install_line("slurm")
 DEFAULTS = {"time": 24 * 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark"}  # time in minutes
 MAX_REQUEUES = 100  # after time limits; submitit's own 3 would end a training of many days
 _SECONDS_FOR_SQUEUE = 60

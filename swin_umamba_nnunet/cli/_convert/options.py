@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from swin_umamba_nnunet._distribution import install_line
+
 _ISIC = """\
 ISIC 2017 or 2018 skin lesions.  SOURCE is VM-UNet's tree
 
@@ -12,14 +14,14 @@ ISIC 2017 or 2018 skin lesions.  SOURCE is VM-UNet's tree
 archive's own downloads were unpacked side by side (ISIC-2017_Training_Data, ISIC-2017_Training_Part1_GroundTruth, ...;
 ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Masks are cut at 127 of 255.
 """
-_SYNAPSE = """\
+_SYNAPSE = f"""\
 Synapse multi-organ CT as TransUNet's authors hand it out:
 
     train_npz/case0005_slice000.npz ...   test_vol_h5/case0001.npy.h5 ...
 
 Slices become volumes; the test volumes become imagesTs and labelsTs.  The source stores no voxel size, and none is
 invented: 1 x 1 x 1 mm is written because nnU-Net needs a number, and dataset.json says so.
-Needs h5py:   pip install "swin_umamba_nnunet[synapse]"
+Needs h5py:   {install_line("synapse")}
 """
 _UMAMBA = """\
 The datasets that U-Mamba's authors publish, already in nnU-Net's layout: Dataset702_AbdomenMR, Dataset703_NeurIPSCell,

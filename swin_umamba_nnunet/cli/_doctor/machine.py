@@ -5,9 +5,11 @@ import os
 import platform
 import shutil
 import sys
+from pathlib import Path
 
 from swin_umamba_nnunet import __version__, _autoregister
-from swin_umamba_nnunet.cli._doctor.section import Section
+from swin_umamba_nnunet.cli._doctor.section import Section, can_be_written
+from swin_umamba_nnunet.settings import MEANINGS
 
 # distribution -> whether nothing works without it
 PACKAGES = {
@@ -17,8 +19,11 @@ PACKAGES = {
 }  # fmt: skip
 _NNUNET_MINIMUM = (2, 8)  # the first that looks for trainers in nnUNet_extTrainer
 
-_OURS = ("SWIN_UMAMBA_BACKEND", "SWIN_UMAMBA_WEIGHTS", _autoregister.SWITCH)
-_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+_FOLDERS = {
+    "nnUNet_raw": "the folder your datasets are in",
+    "nnUNet_preprocessed": "a folder on a fast disk, for what nnU-Net makes of them",
+    "nnUNet_results": "a folder for trained models",
+}
 _OTHERS = (
     _autoregister.VARIABLE, "nnUNet_compile", "nnUNet_def_n_proc", "nnUNet_n_proc_DA", "OMP_NUM_THREADS",
     "NUMBA_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "XDG_CACHE_HOME",
@@ -35,7 +40,7 @@ def versions() -> Section:
             "swin_umamba_nnunet": __version__, "python": platform.python_version(), "platform": platform.platform(),
             "executable": sys.executable, **found,
         },
-        [f"swin_umamba_nnunet {__version__} on Python {platform.python_version()}, {platform.platform()}", ""],
+        [f"  swin_umamba_nnunet {__version__} on Python {platform.python_version()}, {platform.platform()}", ""],
     )  # fmt: skip
     width = max(map(len, PACKAGES))
     section.lines += [
@@ -53,7 +58,8 @@ def versions() -> Section:
         )
     if torch is not None and _numbers(torch)[:2] == (2, 9):
         section.problems.append(
-            f"torch {torch} is one of the versions nnU-Net does not work with; install another one than 2.9"
+            f"torch {torch} computes 3D convolutions under mixed precision several times slower than other versions "
+            'and is excluded by nnU-Net and by this package: pip install "torch!=2.9.*"'
         )
     return section
 
@@ -88,9 +94,10 @@ def devices() -> Section:
     section.data = {
         "cpu_cores": cores, "torch_threads": threads, "gpus": gpus, "torch_cuda": torch.version.cuda, "mps": mps,
     }  # fmt: skip
-    section.lines = ["devices", f"  CPU   {cores} cores, torch uses {threads} threads"]
-    for gpu in gpus:
-        section.lines.append(f"  CUDA  {gpu['name']}, {gpu['memory_gib']} GiB, compute capability {gpu['capability']}")
+    section.lines = [f"  CPU   {cores} cores, torch uses {threads} threads"]
+    for index, gpu in enumerate(gpus):
+        size = f"{gpu['memory_gib']} GiB, compute capability {gpu['capability']}"
+        section.lines.append(f"  CUDA  {index}: {gpu['name']}, {size}")
     if not gpus:
         section.lines.append("  CUDA  no GPU found")
         if shutil.which("nvidia-smi"):
@@ -101,21 +108,43 @@ def devices() -> Section:
             )
     if mps:
         section.lines.append("  MPS   Apple GPU")
+    if not gpus:
+        section.missing.append(
+            f"there is no NVIDIA GPU: nnUNetv2_train and nnUNetv2_predict need `-device {'mps' if mps else 'cpu'}`; on "
+            "a CPU a training of full length takes weeks (`swin-umamba list` has short variants)"
+        )
     return section
 
 
 def environment() -> Section:
     """The variables that change what this package and nnU-Net do."""
-    values = {name: os.environ.get(name) for name in (*_OURS, *_FOLDERS, *_OTHERS)}
+    values = {name: os.environ.get(name) or None for name in (*MEANINGS, *_FOLDERS, *_OTHERS)}
     values |= {name: "set" for name in _PROXIES if os.environ.get(name)}
-    section = Section("environment", dict(values), ["environment variables"])
+    section = Section("environment", dict(values))
     width = max(map(len, values))
     for name, value in values.items():
-        if value is None and name in _FOLDERS:
-            section.lines.append(f"  {name:<{width}}  not set; nnU-Net's commands need it")
-        elif value is not None:
-            absent = name in _FOLDERS and not os.path.isdir(value)
-            section.lines.append(f"  {name:<{width}}  {value}{' (no such folder yet)' if absent else ''}")
-    unset = [name for name, value in values.items() if value is None and name not in _FOLDERS]
+        said = value or "not set"
+        if name in MEANINGS:
+            said += f"   ({MEANINGS[name]})"
+        elif name in _FOLDERS:
+            remark, need = _folder(name, value)
+            said += remark
+            section.missing += [need] if need else []
+        elif value is None:
+            continue
+        section.lines.append(f"  {name:<{width}}  {said}")
+    unset = [name for name in _OTHERS if values[name] is None]
     section.lines.append(f"  not set: {', '.join(unset)}" if unset else "")
     return section
+
+
+def _folder(name: str, value: str | None) -> tuple[str, str | None]:
+    """A remark on one of nnU-Net's folders, and what a training needs of it, None if it is as it should be."""
+    if value is None:
+        return "; nnU-Net's commands need it", f"{name} is not set: export it with the path of {_FOLDERS[name]}"
+    absent, need = not os.path.isdir(value), None
+    if name == "nnUNet_raw" and absent:
+        need = f"{name} is {value}, and there is no such folder: put your datasets there"
+    elif name != "nnUNet_raw" and not can_be_written(Path(value)):
+        need = f"{name} is {value}, which cannot be written: name another folder"
+    return " (no such folder yet)" if absent else "", need

@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Any
 
+from swin_umamba_nnunet._distribution import repository
 from swin_umamba_nnunet.cli._doctor.section import Section
 
 logger = logging.getLogger(__name__)
@@ -11,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 def backends() -> Section:
     """Per device: the backend that runs, why the others do not, and a short test of values and gradients."""
-    section = Section("backends", lines=["selective scan"])
+    section = Section("backends")
     try:
         import torch
 
@@ -20,29 +21,48 @@ def backends() -> Section:
     except ImportError as error:
         section.problems.append(f"the networks cannot be imported: {error}")
         return section
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    for device in (name for name, there in present.items() if there):
-        report = ops.backend_report(device)
+    for device, called in _devices().items():
+        report = ops.backend_report(torch.device(device).type)
         chosen = None
         try:
-            chosen = ops.resolve_backend(None, device)
+            chosen = ops.resolve_backend(None, torch.device(device).type)
         except (ops.BackendUnavailableError, ValueError) as error:
-            section.problems.append(str(error))
+            if str(error) not in section.problems:
+                section.problems.append(str(error))
         tests = {name: _tested(name, device) for name, state in report.items() if state == "available"}
         section.data[device] = {"runs": chosen, "states": report, "self_test": tests}
-        section.lines.append(f"  on {device}: " + (f"{chosen} runs" if chosen else "none runs"))
+        section.lines.append(f"  on {called}: " + (f"{chosen} runs" if chosen else "none runs"))
         for name, state in report.items():
             section.lines.append(f"    {name:<10} {state}" + (f"; {_told(tests[name])}" if name in tests else ""))
             if name in tests and tests[name].get("ok") is False:
                 section.problems.append(
-                    f"the backend {name} fails its test on {device} ({_told(tests[name])}); please report this with "
-                    "the output of `swin-umamba doctor --json`, and name another one in SWIN_UMAMBA_BACKEND till then"
+                    f"the backend {name} fails its test on {called} ({_told(tests[name])}); please report this "
+                    f"{_where()}with the output of `swin-umamba doctor --json`, and name another one in "
+                    "SWIN_UMAMBA_BACKEND till then"
                 )
     section.lines.append(
         f"  (test: largest relative L2 error of output and all gradients, float32 against float64; up to "
         f"{ALLOWED_ERROR:g} is right)"
     )
     return section
+
+
+def _devices() -> dict[str, str]:
+    """Every device that the scan could run on, as torch names it, and what people call it."""
+    import torch
+
+    devices = {"cpu": "cpu"}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        gpu = torch.cuda.get_device_properties(index)  # each may be of another architecture
+        devices[f"cuda:{index}"] = f"cuda:{index} ({gpu.name}, compute capability {gpu.major}.{gpu.minor})"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "mps"
+    return devices
+
+
+def _where() -> str:
+    address = repository()
+    return f"at {address} " if address else ""
 
 
 def _tested(backend: str, device: str) -> dict[str, Any]:

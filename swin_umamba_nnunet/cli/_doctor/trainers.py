@@ -12,10 +12,10 @@ from swin_umamba_nnunet.cli._doctor.section import Section
 
 # What nnUNetv2_train does to find a trainer, in an interpreter as fresh as its own.  Printed at last: for each trainer
 # where its class was defined, null if nowhere.  nnU-Net forgets a module that lies in an external folder itself, whose
-# name must then do.
+# name must then do.  A file there that cannot be imported ends every search, nnU-Net's too: its name is the finding.
 _FINDER = """
+import json, os, sys, traceback
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
-import json, os, sys
 def place(trainer):
     try:
         name = find(trainer).__module__
@@ -25,13 +25,25 @@ def place(trainer):
         raise
     file = getattr(sys.modules.get(name), "__file__", None)
     return os.path.dirname(file) if file else "a module named " + name
-print(json.dumps({trainer: place(trainer) for trainer in sys.argv[1:]}))
+try:
+    print(json.dumps({trainer: place(trainer) for trainer in sys.argv[1:]}))
+except (Exception, SystemExit) as error:
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        files.append(error.filename)
+    listed = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
+    folders = tuple(os.path.abspath(folder) + os.sep for folder in listed if folder.strip())
+    blamed = [file for file in files if file and os.path.abspath(file).startswith(folders)]
+    said = type(error).__name__ + ": " + str(error)
+    if blamed:
+        said = f"{blamed[-1]} cannot be imported ({said}); mend it, or take its folder out of nnUNet_extTrainer"
+    sys.exit(" ".join(said.split()))
 """
 
 
 def trainers() -> Section:
     """Where nnU-Net finds each trainer of the catalogue."""
-    section = Section("trainers", {"found": {}, "message": None}, ["trainers"])
+    section = Section("trainers", {"found": {}, "message": None})
     names = [record.name for record in TRAINERS]
     try:
         done = subprocess.run([sys.executable, "-c", _FINDER, *names], capture_output=True, text=True, check=False)

@@ -1,9 +1,9 @@
 """The ImageNet weights on this machine, each read and compared with what is published."""
 
-import os
 from pathlib import Path
 
-from swin_umamba_nnunet.cli._doctor.section import Section
+from swin_umamba_nnunet.catalogue import TRAINERS
+from swin_umamba_nnunet.cli._doctor.section import Section, can_be_written
 from swin_umamba_nnunet.pretrained.errors import WeightsError
 from swin_umamba_nnunet.pretrained.locate import (
     ENVIRONMENT_VARIABLE,
@@ -17,7 +17,7 @@ from swin_umamba_nnunet.pretrained.registry import RECORDS
 
 def weights() -> Section:
     """Which checkpoints are here and sound.  Missing ones are no problem: a training fetches what it needs."""
-    section = Section("weights", {"files": {}}, ["ImageNet weights"])
+    section = Section("weights", {"files": {}})
     try:
         named, folders, cache = named_path(), default_folders(), cache_folder()
     except WeightsError as error:
@@ -37,8 +37,15 @@ def weights() -> Section:
     section.data["folders"] = list(map(str, folders))
     if absent:
         section.lines.append(f"  not here: {', '.join(absent)}; a training fetches what it needs")
+    needed = sorted({record.weights for record in TRAINERS if record.weights in absent})
+    if needed and (named is None or named.is_dir()):
+        section.missing.append(
+            f"{', '.join(needed)} {'is' if len(needed) == 1 else 'are'} not here: the trainers that start from them "
+            "fetch what they need, which takes a network; to have it before, `swin-umamba weights fetch TRAINER`. "
+            "Trainers whose names end in Scratch need none"
+        )
     section.lines.append(f"  folders searched: {', '.join(map(str, folders))}")
-    if absent and not _can_be_written(cache):
+    if absent and not can_be_written(cache):
         section.lines.append(f"  downloads would go to {cache}")
         section.problems.append(
             f"{cache} cannot be written, so no training can fetch weights; set XDG_CACHE_HOME to a folder that can, or "
@@ -70,10 +77,3 @@ def _look(section: Section, name: str, path: Path) -> None:
     section.lines.append(f"  {name}: {path}, {'sound' if not faults else 'FAULTY'}")
     section.lines.append(f"    sha256 {finding.sha256}: {verdict}")
     section.problems += [f"{path}: {fault}; `swin-umamba weights verify {path}` says more" for fault in faults]
-
-
-def _can_be_written(folder: Path) -> bool:
-    """Whether a file can be made in a folder that may have to be made itself."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK)

@@ -61,7 +61,7 @@ class Slow(Ours):
         time.sleep(1.5)
 '''
 COMMON = 'output = "{output}"\ndatasets = [901]\ndevice = "cpu"\ncheckpoint_minutes = 0\n'
-CLI = (sys.executable, "-m", "swin_umamba_nnunet.cli", "benchmark")
+CLI = (sys.executable, "-m", "swin_umamba_nnunet", "benchmark")
 
 
 @dataclasses.dataclass(frozen=True)

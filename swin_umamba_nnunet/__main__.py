@@ -1,4 +1,4 @@
-"""`python -m swin_umamba_nnunet.cli VERB`, the same as `swin-umamba VERB`."""
+"""`python -m swin_umamba_nnunet VERB`, the same as `swin-umamba VERB`."""
 
 import sys
 
