@@ -116,9 +116,13 @@ _FORMULAS: dict[Any, _Formula] = {
 }
 
 # Neither elementwise nor views, and free all the same: memory that is made, moved or copied, pooling and sums.
-_FREE = frozenset(
-    ["_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_softmax", "_to_copy", "_unsafe_view", "amax", "avg_pool2d", "avg_pool3d", "cat", "clone", "constant_pad_nd", "copy_", "empty", "empty_like", "empty_strided", "fill_", "flip", "full", "full_like", "index_select", "max_pool2d_with_indices", "max_pool3d_with_indices", "mean", "new_empty", "new_zeros", "ones", "ones_like", "reflection_pad2d", "repeat", "replication_pad2d", "roll", "stack", "sum", "zeros", "zeros_like"]
-)
+_FREE = frozenset({
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_softmax", "_to_copy", "_unsafe_view", "amax", "avg_pool2d",
+    "avg_pool3d", "cat", "clone", "constant_pad_nd", "copy_", "empty", "empty_like", "empty_strided", "fill_", "flip",
+    "full", "full_like", "index_select", "max_pool2d_with_indices", "max_pool3d_with_indices", "mean", "new_empty",
+    "new_zeros", "ones", "ones_like", "reflection_pad2d", "repeat", "replication_pad2d", "roll", "stack", "sum",
+    "zeros", "zeros_like",
+})  # fmt: skip
 
 
 def _is_free(func: Any, out: Any) -> bool:

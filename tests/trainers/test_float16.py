@@ -11,15 +11,16 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.trainers._step import NonFiniteError
-from tests.trainers.conftest import DATASET, TINY
+from tests.trainers.conftest import DATASET
 from tests.trainers.test_umamba import plans_of_a_unet
 
+NARROW = {"depths": (1, 1, 1, 1), "width": 8, "d_state": 2}
 SETTINGS = {
     "nnUNetTrainerUMambaBot": {},
     "nnUNetTrainerUMambaEnc": {},
-    "nnUNetTrainerSwinUMambaScratch": TINY,
-    "nnUNetTrainerSwinUMambaDScratch": {**TINY, "decoder_depth": 1},
-    "nnUNetTrainerVMUNetScratch": {**TINY, "depths_decoder": (1, 1, 1, 1)},
+    "nnUNetTrainerSwinUMambaScratch": NARROW,
+    "nnUNetTrainerSwinUMambaDScratch": {**NARROW, "decoder_depth": 1},
+    "nnUNetTrainerVMUNetScratch": {**NARROW, "depths_decoder": (1, 1, 1, 1)},
 }
 ON_A_CPU = ("nnUNetTrainerUMambaEnc", "nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerVMUNetScratch")  # all blocks
 ITERATIONS = 300
