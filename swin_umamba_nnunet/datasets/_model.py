@@ -34,7 +34,7 @@ def decoding(path: Path, topic: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CaseError(topic, f"{path} ({lines[0][:200] if lines else type(error).__name__})") from error
+        raise CaseError(topic, f"{path} ({lines[0][:400] if lines else type(error).__name__})") from error
 
 
 @dataclass(frozen=True)

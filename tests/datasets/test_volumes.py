@@ -1,5 +1,7 @@
 """`convert volumes`: NIfTI, NRRD, MetaImage and DICOM, and whether image and mask lie at one place."""
 
+import gzip
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -140,12 +142,48 @@ def test_broken_volumes(tmp_path, inspected, image, mask, message):
     assert message in error.topic
 
 
-def test_values_that_are_not_finite(tmp_path, inspected):
-    """In a format that keeps them: ITK reads NaN in NIfTI files as 0, and so does nnU-Net through it."""
-    write_volume(tmp_path / "images/a.mha", np.full((3, 4, 5), np.nan))
-    write_volume(tmp_path / "masks/a.mha", np.ones((3, 4, 5), np.uint8))
+@pytest.mark.parametrize("part", ["images", "masks"])
+@pytest.mark.parametrize("ending", [".mha", ".nii", ".nii.gz"])
+def test_values_that_are_not_finite(tmp_path, inspected, part, ending):
+    """ITK reads NaN in NIfTI files as 0, and so does nnU-Net through it."""
+    for each in ("images", "masks"):
+        write_volume(tmp_path / each / f"a{ending}", np.full((3, 4, 5), np.nan if each == part else 1.0))
     (error,) = [error for error in inspected(plan_volumes(tmp_path)).errors if error.case]
-    assert "not finite" in error.topic
+    assert "not finite" in error.topic or "no whole numbers" in error.topic
+    assert f"a{ending}" in error.detail
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl"])
+def test_volumes_that_are_cut_off(tmp_path, inspected, part, ending):
+    source = write_volumes(tmp_path, ending=ending)
+    path = source / part.replace("masks", "labels") / f"pat1{ending.replace('.mhd', '.raw')}"
+    path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 10)])
+    (error,) = inspected(plan_volumes(source)).errors
+    assert error.case == "pat1"
+    assert f"pat1{ending}" in error.detail
+    assert "cut off" in error.detail
+
+
+def test_a_file_that_cannot_fit_is_not_read(tmp_path, inspected):
+    """Sizes are compared in the headers; the voxels of this one are not even there."""
+    source = _one(tmp_path)
+    path = write_volume(source / "images/a.nii.gz", np.zeros((90, 40, 50), np.uint8))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:400]))
+    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
+    assert "differ in size" in error.topic
+    assert "90 x 40 x 50 and 3 x 4 x 5" in error.detail
+
+
+def test_a_header_that_names_a_file_outside_of_the_source(tmp_path, inspected):
+    write_volume(tmp_path / "private.mhd", np.ones((3, 4, 5), np.uint8))
+    source = _one(tmp_path)
+    (source / "images/a.nii.gz").unlink()
+    header = (tmp_path / "private.mhd").read_text().replace("private.raw", str(tmp_path / "private.raw"))
+    (source / "images/a.mhd").write_text(header)
+    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
+    assert "private.raw" in error.detail
+    assert "not in its own folder" in error.detail
 
 
 def test_colour_volumes_are_refused(tmp_path, inspected):
