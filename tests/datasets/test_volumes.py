@@ -284,6 +284,19 @@ def test_positions():
     assert "0.4 mm per slice" in _dicom.judge_positions(tilted, axial, "x")[0].detail
 
 
+@pytest.mark.parametrize("slice_number", [0, 1, 3])
+def test_a_dicom_file_that_is_cut_off(tmp_path, inspected, slice_number):
+    """GDCM leaves the slice out; at either end nothing else would show it."""
+    settings = _dicom_case(tmp_path)
+    (tmp_path / "dicom/P1/DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert not inspected(plan_volumes(tmp_path, settings)).errors
+    path = sorted((tmp_path / "dicom/P1").glob("*.dcm"))[slice_number]
+    path.write_bytes(path.read_bytes()[:-20])
+    (error,) = [error for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case]
+    assert "cut off" in error.topic
+    assert path.name in error.detail
+
+
 def test_damaged_dicom_and_none(tmp_path, inspected):
     settings = _dicom_case(tmp_path)
     path = sorted((tmp_path / "dicom/P1").iterdir())[0]
