@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import replacing
-from swin_umamba_nnunet.datasets._checks import Inspection, in_threads
+from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._integrity import Verdict, check_integrity
 from swin_umamba_nnunet.datasets._model import Case, ConversionError
 from swin_umamba_nnunet.datasets._splits import Fold, make_folds
@@ -61,8 +61,13 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
     """See whether a dataset can go to `target`, before the work (and before writing, once more).
 
     Raises:
-        ConversionError: the place is taken, its number is, or the source lies in it.
+        ConversionError: the place is taken, its number is, its name is too long, or the source lies in it.
     """
+    if len(os.fsencode(target.name)) > MAX_NAME:
+        raise ConversionError(
+            f'-n "{target.name[11:51]}...": {target.name[:11]} and a name have {len(os.fsencode(target.name))} bytes '
+            f"together; up to {MAX_NAME} fit into the names of folders, so choose a shorter one"
+        )
     _check_target(target, overwrite)
     file = next((parent for parent in target.parents if parent.is_file()), None)
     if file is not None:

@@ -223,7 +223,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         path.open("rb") as stream,
         np.load(stream, allow_pickle=False) as file,
     ):
-        if not isinstance(file, np.lib.npyio.NpzFile):
+        if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
             raise ValueError("it is no npz file")
         require_memory(sum(entry.file_size for entry in file.zip.infolist()))
         return _numbers(file["image"]), _numbers(file["label"])

@@ -1,6 +1,7 @@
 """`convert volumes`: NIfTI, NRRD, MetaImage and DICOM, and whether image and mask lie at one place."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -76,6 +77,40 @@ def test_channels_at_different_places(tmp_path, inspected):
     write_volume(tmp_path / "A/seg.nrrd", np.ones((2, 3, 4), np.uint8))
     match = Match(("*/t1.nrrd", "*/t2.nrrd"), channels=("T1", "T2"), masks="*/seg.nrrd")
     assert "register" in inspected(plan_volumes(tmp_path, VolumeSettings(match))).errors[0].topic
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images/sub-{}_T1w", "masks/sub-{}_dseg"),
+        ("images/sub-{}_ses-1_T1w", "masks/sub-{}_ses-1_dseg"),
+        ("images/p_{}_flair", "masks/p_{}_lesion"),
+        ("images/p{}_flair_x", "masks/p{}_lesion"),
+        ("images/scan{}", "masks/roi{}"),
+        ("images/p{}/a{}", "masks/p{}/b"),
+    ],
+)
+def test_names_that_do_not_match_are_told_how_to(tmp_path, inspected, names):
+    for number in "01", "02":
+        for name in names:
+            write_volume(tmp_path / f"{name.format(number, number)}.nii.gz", np.ones((2, 3, 4), np.uint8))
+    inspection = inspected(plan_volumes(tmp_path))
+    report = format_report(inspection)
+    assert len(inspection.errors) == 2
+    assert "in 0 masks" not in report
+    (pattern,) = re.findall("--image-key '?([^'\n]+?)'?:?\n", report)
+    match = Match(("images",), masks="masks", image_key=pattern)
+    again = inspected(plan_volumes(tmp_path, VolumeSettings(match)))
+    assert not again.errors
+    assert len(again.cases) == 2
+
+
+def test_names_that_nothing_matches(tmp_path, inspected):
+    for name in ("images/a", "masks/b"):
+        write_volume(tmp_path / f"{name}.nii.gz", np.ones((2, 3, 4), np.uint8))
+    report = format_report(inspected(plan_volumes(tmp_path)))
+    assert "--image-key REGEX" in report
+    assert "a.nii.gz and b.nii.gz" in report
 
 
 def test_labels_of_any_number(tmp_path, convert):
