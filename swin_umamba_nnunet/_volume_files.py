@@ -58,6 +58,7 @@ class VolumeHeader:
         packing: how the voxels are compressed; None: not, or as text.
         floats: NumPy's type of the voxels, for formats whose NaN do not survive ITK; "" for all others.
         image_io: SimpleITK's name of the reader for the format.
+        packed: bytes of the compressed voxels that are read; 0: up to the end of the file.
     """
 
     size: tuple[int, ...]
@@ -67,6 +68,7 @@ class VolumeHeader:
     packing: Literal["gzip", "zlib", "bzip2"] | None
     floats: str
     image_io: str
+    packed: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -173,23 +175,27 @@ def _unpacked(file: IO[bytes], header: VolumeHeader) -> Iterator[IO[bytes]]:
         with bz2.BZ2File(file) as stream:
             yield stream  # type: ignore[misc]
     elif header.packing == "zlib":
-        yield io.BufferedReader(_Zlib(file), _BLOCK)
+        yield io.BufferedReader(_Zlib(file, header.packed or header.data.stat().st_size), _BLOCK)
     else:
         yield file
 
 
 class _Zlib(io.RawIOBase):
-    """The unpacked bytes of a zlib stream, which has its checksum at the end."""
+    """The unpacked bytes of a zlib stream of at most `size` bytes, which has its checksum at the end."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._packed = file, zlib.decompressobj()
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._left = size
+        self._file, self._packed = file, zlib.decompressobj(47)  # 15 bits, zlib or gzip by its header, as MetaIO has it
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
         while not self._packed.eof:
-            packed = self._packed.unconsumed_tail or self._file.read(1 << 16)
+            packed = self._packed.unconsumed_tail
+            if not packed:
+                packed = self._file.read(min(self._left, 1 << 16))
+                self._left -= len(packed)
             if not packed:
                 raise EOFError("the end is missing")
             numbers = self._packed.decompress(packed, len(buffer))
@@ -326,8 +332,9 @@ def _meta(path: Path) -> VolumeHeader:
         size = tuple(int(part) for part in fields.get("DimSize", "").split())
         values = int(fields.get("ElementNumberOfChannels", "1"))
         skip = int(fields.get("HeaderSize", "0"))
+        packed_bytes = int(fields.get("CompressedDataSize", "0"))
     except ValueError:
-        raise VolumeFileError("its MetaImage header is damaged (DimSize, HeaderSize)") from None
+        raise VolumeFileError("its MetaImage header is damaged (DimSize, HeaderSize, CompressedDataSize)") from None
     name = match[1].decode("latin-1").strip()
     local = name.upper() == "LOCAL"
     several = name.upper().startswith("LIST") or "%" in name
@@ -341,11 +348,14 @@ def _meta(path: Path) -> VolumeHeader:
     one = _META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"))
     text = fields.get("BinaryData", "").upper() not in ("TRUE", "1")
     packed = fields.get("CompressedData", "").upper() in ("TRUE", "1")
+    if packed and local and packed_bytes < 1:  # ITK would take the header for voxels
+        raise VolumeFileError("its MetaImage header has no CompressedDataSize; save the file anew")
     if several or text or one is None or skip > 0:
         return VolumeHeader(size, None, data, 0, None, "", "MetaImageIO")
     offset = match.end() if local else 0
     data_bytes = math.prod(size) * values * one
-    return VolumeHeader(size, data_bytes, data, offset, "zlib" if packed else None, "", "MetaImageIO")
+    packing: Literal["zlib"] | None = "zlib" if packed else None
+    return VolumeHeader(size, data_bytes, data, offset, packing, "", "MetaImageIO", max(0, packed_bytes))
 
 
 def _gipl(path: Path) -> VolumeHeader:

@@ -2,7 +2,9 @@
 
 import gzip
 import os
+import re
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -207,6 +209,52 @@ def test_metaimage_entries_before_the_one_of_the_data(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"NDims = 3", b"NDims = 3 ElementDataFile = /etc/hostname"))
     with pytest.raises(VolumeFileError, match="MetaImage header"):
         check(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [("unsigned char", 1), ("signed char", 1), ("int8_t", 1), ("uchar", 1), ("unsigned short int", 2), ("ushort", 2),
+     ("uint16", 2), ("unsigned int", 4), ("uint", 4), ("signed int", 4), ("unsigned long long int", 8),
+     ("ulonglong", 8), ("longlong", 8), ("double", 8)],
+)  # fmt: skip
+def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):
+    path = tmp_path / "a.nrrd"
+    header = f"NRRD0004\n# data file: no\nkey:=data file: no\ntype: {kind}\ndimension: 2\nsizes: 3 4\nendian: little\n"
+    path.write_bytes(f"{header}encoding: raw\n\n".encode() + bytes(12 * width))
+    assert check(path).bytes == 12 * width
+    assert sitk.ReadImage(str(path)).GetSize() == (3, 4)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(VolumeFileError, match="cut off"):
+        check(path)
+
+
+def test_metaimage_files_that_say_how_long_their_compressed_voxels_are(tmp_path):
+    """ITK returns whatever was in the memory where that is missing or too short."""
+    path = write(tmp_path / "a.mha", np.ones((2, 3, 4), np.float32), compressed=True)
+    head, packed = path.read_bytes().split(b"LOCAL\n")
+
+    def save(packed, length):
+        said = b"" if length is None else b"CompressedDataSize = %d\n" % length
+        path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", said, head) + b"LOCAL\n" + packed)
+
+    gzipped = gzip.compress(zlib.decompress(packed))
+    for good in packed, gzipped:  # MetaIO takes both
+        save(good, len(good))
+        check(path)
+        assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).sum() == 24
+    save(packed, len(packed) - 9)
+    with pytest.raises(VolumeFileError, match="cut off"):
+        check(path)
+    save(packed, None)
+    with pytest.raises(VolumeFileError, match="CompressedDataSize"):
+        check(path)
+
+
+def test_a_nii_gz_that_was_never_compressed(tmp_path):
+    """ITK takes it as it is; so does this."""
+    write(tmp_path / "a.nii", np.ones((2, 3, 4), np.float32)).rename(tmp_path / "b.nii.gz")
+    assert check(tmp_path / "b.nii.gz").packing is None
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "b.nii.gz"))).sum() == 24
 
 
 def test_other_endings_are_not_its_business(tmp_path):
