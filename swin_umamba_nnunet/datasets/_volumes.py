@@ -1,5 +1,7 @@
 """Volumes and their segmentations, read and written by SimpleITK, their geometry compared."""
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -215,10 +217,21 @@ def _differ(what: str, names: str, first: Iterable[int], second: Iterable[int]) 
 
 
 def write_volume(image: sitk.Image, path: Path) -> None:
-    """Write without the source's further header entries, which may name a patient."""
+    """Write without the source's further header entries, which may name a patient.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full.
+    """
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
-    sitk.WriteImage(image, str(path), True)
+    try:
+        sitk.WriteImage(image, str(path), True)
+        # ITK does not notice that a disk is full: half a file is left, and no error
+        _volume_files.require_whole(_header(path), finite=False)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, itk_reason(error), str(path)) from error
+    except (CaseError, _volume_files.VolumeFileError) as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def itk_reason(error: RuntimeError) -> str:

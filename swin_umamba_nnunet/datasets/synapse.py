@@ -19,6 +19,7 @@ from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelMap, LabelRule
 from swin_umamba_nnunet.datasets._model import Case, CaseError, ConversionError, Finding, Measured, Plan, decoding
 from swin_umamba_nnunet.datasets._picture_cases import count_values, digest_of
+from swin_umamba_nnunet.datasets._volumes import write_volume
 
 INSTALL_LINE = 'pip install "swin_umamba_nnunet[synapse]"'
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
@@ -202,7 +203,7 @@ class SynapseCases:
             (image, images / f"{case.name}_0000{file_ending}"),
             (encode.encode(label), labels / f"{case.name}{file_ending}"),
         ):
-            sitk.WriteImage(sitk.GetImageFromArray(array), str(path), True)
+            write_volume(sitk.GetImageFromArray(array), path)
 
     def file_ending(self, measured: Iterable[Measured]) -> str:
         """Compressed NIfTI."""

@@ -269,6 +269,54 @@ def test_a_full_disk_is_one_sentence(tmp_path, capsys, monkeypatch):
     assert list((tmp_path / "raw").iterdir()) == []
 
 
+@pytest.mark.parametrize("layout", ["volumes", "synapse"])
+@pytest.mark.parametrize("left", [0, 200, -1])
+def test_a_full_disk_that_itk_does_not_notice(tmp_path, capsys, monkeypatch, layout, left):
+    """It leaves half a file, which nnU-Net would read as zeros."""
+    import SimpleITK as sitk
+
+    source = _make(layout, tmp_path / "s")
+    write = sitk.WriteImage
+
+    def full(image, path, compressed):
+        write(image, path, compressed)
+        Path(path).write_bytes(Path(path).read_bytes()[:left])
+
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    assert "the disk is full" in _refused(capsys, layout, source, "-d", "1")
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_itk_that_cannot_write(tmp_path, capsys, monkeypatch):
+    import SimpleITK as sitk
+
+    def fail(*args):
+        raise RuntimeError("Exception thrown\nITK ERROR: the sea is rough")
+
+    source = write_volumes(tmp_path / "s")
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    error = _refused(capsys, "volumes", source, "-d", "1")
+    assert "the sea is rough" in error
+    assert "pat" in error
+
+
+def test_a_source_that_changes_meanwhile(tmp_path, capsys, monkeypatch):
+    from swin_umamba_nnunet.datasets._volumes import VolumeCases
+
+    source = write_volumes(tmp_path / "s")
+    write = VolumeCases.write
+
+    def cut_first(self, case, *rest):
+        case.images[0].write_bytes(case.images[0].read_bytes()[:-30])
+        write(self, case, *rest)
+
+    monkeypatch.setattr(VolumeCases, "write", cut_first)
+    error = _refused(capsys, "volumes", source, "-d", "1")
+    assert "pat" in error
+    assert "cut off" in error
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
 def test_two_at_a_time_on_one_target(tmp_path, capsys):
     source = write_images(tmp_path / "s")
     with _writer.new_dataset(tmp_path / "raw", "Dataset001_s"):
