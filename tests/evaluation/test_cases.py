@@ -128,6 +128,16 @@ def test_damaged_files(tmp_path, ending, content):
         read_segmentation(path)
 
 
+def test_a_header_that_names_a_file_elsewhere(tmp_path):
+    """Nobody's private files are read because a prediction's header says so."""
+    write_volume(tmp_path / "private.mhd", VOLUME)
+    (tmp_path / "pred").mkdir()
+    header = (tmp_path / "private.mhd").read_text().replace("private.raw", str(tmp_path / "private.raw"))
+    (tmp_path / "pred/a.mha").write_text(header)
+    with pytest.raises(EvaluationError, match="private.raw.*not in its own folder"):
+        read_segmentation(tmp_path / "pred/a.mha")
+
+
 def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
     truth = touch(tmp_path / "gt", "b_label.tiff", "a_label.tiff", ".hidden.tiff", "notes.txt", "dataset.json")
     predicted = touch(tmp_path / "pred", "a.png", "b.png", "plans.json", "a.npz")
