@@ -140,7 +140,7 @@ def require_memory(needed: int) -> None:
         there = 1 << 40
     if needed > there:
         raise VolumeFileError(
-            f"its header declares {needed / 1e9:,.0f} GB of numbers, and this machine has {there / 1e9:,.0f} GB of "
+            f"its header declares {needed // 10**9:,} GB of numbers, and this machine has {there / 1e9:,.0f} GB of "
             "memory; is it damaged?"
         )
 
@@ -169,7 +169,7 @@ def _unpacked(file: IO[bytes], header: VolumeHeader) -> Iterator[IO[bytes]]:
     file.seek(0 if nifti and header.packing else header.offset)
     if header.packing == "gzip":
         with gzip.GzipFile(fileobj=file) as stream:
-            stream.read(header.offset if nifti else 0)
+            stream.seek(header.offset if nifti else 0)
             yield stream  # type: ignore[misc]
     elif header.packing == "bzip2":
         with bz2.BZ2File(file) as stream:
@@ -207,6 +207,8 @@ class _Zlib(io.RawIOBase):
 
 def _beside(path: Path, name: str) -> Path:
     """The data file that a header names, which has to lie in the header's folder (or below it)."""
+    if not name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        raise VolumeFileError("its header is damaged where it names the file with the voxels")
     data = path.parent / name
     if (
         PureWindowsPath(name).drive
@@ -255,8 +257,8 @@ def _nifti(path: Path) -> VolumeHeader:
         raise VolumeFileError("it does not begin with a NIfTI header")
     if magic[:2] != b"n+":
         raise VolumeFileError("it is the header of a pair (.hdr, .img) and has no voxels; save it as one file")
-    if not 1 <= dim[0] <= 7 or not math.isfinite(offset):
-        raise VolumeFileError(f"its NIfTI header is damaged ({dim[0]} axes)")
+    if not 1 <= dim[0] <= 7 or not abs(offset) < 1 << 31:
+        raise VolumeFileError(f"its NIfTI header is damaged ({dim[0]} axes, voxels from byte {offset:g} on)")
     if code in _NIFTI_COMPLEX or code not in _NIFTI_BYTES:
         kind = "complex numbers" if code in _NIFTI_COMPLEX else f"numbers of an unknown kind (NIfTI's datatype {code})"
         raise VolumeFileError(f"it has {kind}; integers or floats are expected")
@@ -277,7 +279,7 @@ def _nrrd(path: Path) -> VolumeHeader:
         raise VolumeFileError("it does not begin with a NRRD header")
     end = re.search(rb"(\r\n|\n|\r)(\r\n|\n|\r)", raw)
     lines = re.split(rb"\r\n|\n|\r", raw[: end.start() if end else len(raw)])
-    texts = [line.decode("latin-1").strip() for line in lines]
+    texts = [os.fsdecode(line).strip() for line in lines]
     fields: dict[str, str] = {}
     listed: list[str] = []
     for number, text in enumerate(texts):
@@ -325,7 +327,7 @@ def _meta(path: Path) -> VolumeHeader:
         raise VolumeFileError("it does not begin with a MetaImage header (ElementDataFile)")
     fields = {}
     for line in re.split(rb"[\r\n]+", raw[:begin]):
-        key, sign, value = re.sub(rb"[=:]", b"=", line, count=1).decode("latin-1").partition("=")
+        key, sign, value = os.fsdecode(re.sub(rb"[=:]", b"=", line, count=1)).partition("=")
         if sign:
             fields[key.strip()] = value.strip()
     try:
@@ -335,13 +337,13 @@ def _meta(path: Path) -> VolumeHeader:
         packed_bytes = int(fields.get("CompressedDataSize", "0"))
     except ValueError:
         raise VolumeFileError("its MetaImage header is damaged (DimSize, HeaderSize, CompressedDataSize)") from None
-    name = match[1].decode("latin-1").strip()
+    name = os.fsdecode(match[1]).strip()
     local = name.upper() == "LOCAL"
     several = name.upper().startswith("LIST") or "%" in name
     if name.upper().startswith("LIST"):
         for line in re.split(rb"[\r\n]+", raw[match.end() :]):
             if line.strip():
-                _data_file(path, line.decode("latin-1").strip())
+                _data_file(path, os.fsdecode(line).strip())
     elif "%" in name:
         _beside(path, name.split()[0])
     data = path if local or several else _data_file(path, name)

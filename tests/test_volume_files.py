@@ -1,5 +1,6 @@
 """Volume files held against their headers: what ITK reads as if nothing were wrong is refused, and all else is read."""
 
+import contextlib
 import gzip
 import os
 import re
@@ -164,11 +165,11 @@ def test_a_nii_beside_a_nii_gz(tmp_path):
 
 def _name_data_file(path, name):
     """Have a header name another data file."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for field in ("ElementDataFile = ", "data file: "):
         head, found, _ = text.partition(field)
         if found:
-            path.write_text(head + field + name + "\n")
+            path.write_text(head + field + name + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr", "a.mha", "a.nrrd"])
@@ -192,13 +193,39 @@ def test_a_header_that_names_a_file_elsewhere(tmp_path, header, name):
 
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
+@pytest.mark.parametrize("name", ["a\0.raw", "\x1b[2Ja.raw", ""])
+def test_data_files_whose_names_are_none(tmp_path, header, name):
+    path = write(tmp_path / header, np.ones((2, 3, 4), np.uint8))
+    _name_data_file(path, name)
+    with pytest.raises(VolumeFileError, match="header is damaged"):
+        check(path)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_damaged_headers_are_refused_or_whole(tmp_path, seed):
+    """Whatever is in a header, nothing but the two kinds of error comes out."""
+    random = np.random.default_rng(seed)
+    for name, compressed in FORMATS:
+        path = write(tmp_path / name, np.ones((2, 3, 4), np.float32), compressed)
+        content = path.read_bytes()
+        for _ in range(25):
+            damaged = bytearray(gzip.decompress(content) if compressed and name == "a.nii.gz" else content)
+            place, letters = int(random.integers(min(400, len(damaged)))), list(b"09-.% \n/:=\0\xffLIST")
+            damaged[place : place + int(random.integers(3))] = bytes(random.choice(letters, 1 + seed * 3).tolist())
+            path.write_bytes(gzip.compress(damaged) if name == "a.nii.gz" else damaged)
+            with contextlib.suppress(VolumeFileError, OSError):
+                check(path)
+        path.unlink()
+
+
+@pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
 def test_data_files_that_are_missing_or_below(tmp_path, header):
     path = write(tmp_path / header, np.ones((2, 3, 4), np.uint8))
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "a.raw").rename(tmp_path / "sub/a.raw")
+    (tmp_path / "süb").mkdir()
+    (tmp_path / "a.raw").rename(tmp_path / "süb/a.raw")
     with pytest.raises(VolumeFileError, match='"a.raw", and that file is missing'):
         check(path)
-    _name_data_file(path, "sub/a.raw")
+    _name_data_file(path, "süb/a.raw")
     check(path)
     assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).sum() == 24
 
