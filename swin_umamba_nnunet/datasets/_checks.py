@@ -15,6 +15,7 @@ from swin_umamba_nnunet.datasets._model import Case, CaseError, Finding, Measure
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_THREADS = 8
+MAX_NAME = 200  # bytes; file systems take 255, and endings, _0000 and names for half-written things are added
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ def inspect(plan: Plan, threads: int = MAX_THREADS, skip_bad: bool = False, prog
     measured = {case.name: each for case, each in zip(plan.cases, results) if isinstance(each, Measured)}
     findings = [*plan.findings, *(each for each in results if isinstance(each, Finding))]
     findings += [finding for each in measured.values() for finding in each.findings]
+    findings += [
+        Finding(
+            "error",
+            f"name is too long for a case: up to {MAX_NAME} bytes fit into the names of files (rename the files, or "
+            "have --image-key take a part of their names)",
+            f"{len(os.fsencode(case.name))} bytes",
+            case.name,
+        )
+        for case in plan.cases
+        if len(os.fsencode(case.name)) > MAX_NAME
+    ]
     findings += _without_label(plan.cases)
     labels, colour, problems = _resolve_labels(plan, measured)
     findings += problems

@@ -32,7 +32,8 @@ def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
     """The one series in a folder as a volume, and what is odd about its slices.
 
     Raises:
-        CaseError: several series, none, a damaged file, or two slices at one place.
+        CaseError: several series, none, a damaged file (also where GDCM would leave it out), or two slices at one
+            place.
     """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not series:
@@ -42,6 +43,12 @@ def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
         shown = "; ".join(f"{_describe(files[uid][0])} {len(files[uid])} files, {uid}" for uid in series[:5])
         raise CaseError("folder holds several DICOM series; put each into a folder of its own", f"{folder}: {shown}")
     names = files[series[0]]
+    # GDCM leaves out what it cannot read to the end, and the volume would be a slice short
+    left_out = sorted({str(path) for path in folder.iterdir() if path.is_file() and _is_dicom(path)} - set(names))
+    left_out = [name for name in left_out if not name.upper().endswith("DICOMDIR")]
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        raise CaseError("DICOM file cannot be read; is it cut off? Get it again", f"{left_out[0]}{more}")
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
     try:

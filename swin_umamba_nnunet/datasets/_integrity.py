@@ -11,7 +11,10 @@ import sys
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 if __name__ == "__main__":
     verify_dataset_integrity(sys.argv[1], int(sys.argv[2]))
+    import torch
+    print("torch sees a GPU:", torch.cuda.is_available())
 """
+_GPU = "torch sees a GPU: "
 _DONE = "verify_dataset_integrity Done"
 
 
@@ -24,12 +27,14 @@ class Verdict:
         summary: one line.
         warnings: what it warned of, line by line.
         output: everything it printed.
+        cuda: whether torch saw a GPU, which the check imports anyway; None where that is not known.
     """
 
     passed: bool
     summary: str
     warnings: tuple[str, ...] = ()
     output: str = ""
+    cuda: bool | None = None
 
 
 def check_integrity(dataset: Path, processes: int = 8) -> Verdict:
@@ -51,7 +56,8 @@ def judge(code: int, output: str, errors: str) -> Verdict:
     """The check's exit code and what it printed, as a verdict."""
     warnings = tuple(dict.fromkeys(line for line in output.splitlines() if line.lower().startswith("warning")))
     if code == 0 and _DONE in output:
-        return Verdict(True, "passed", warnings, output)
+        cuda = (_GPU + "True" in output) if _GPU in output else None
+        return Verdict(True, "passed", warnings, output, cuda)
     said = [
         line for line in output.splitlines() if line.startswith(("Error", "Images contain", "Segmentation contains"))
     ]

@@ -1,8 +1,9 @@
 """Keys: what tells which mask belongs to which image, and which channels belong together."""
 
 import re
+import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from swin_umamba_nnunet.datasets._files import Selection, stem_of
@@ -10,6 +11,18 @@ from swin_umamba_nnunet.datasets._model import ConversionError, Finding
 
 MASK_SUFFIX = re.compile(r"[ _.-](mask|masks|seg|segmentation|label|labels|gt|annotation|groundtruth)$", re.IGNORECASE)
 IMAGE_SUFFIX = re.compile(r"[ _.-](image|img|0000)$", re.IGNORECASE)
+
+# What may name a case in a path, tried in this order: BIDS's entities, all but the last part of the name, its first
+# part, its first number, the folder.
+_PATTERNS = (
+    r"sub-[^_/]+",
+    r"sub-[^_/]+_ses-[^_/]+",
+    r"([^/]+)_[^_/]*$",
+    r"([^_/]+)_[^/]*$",
+    r"(\d+)[^/]*$",
+    r"([^/]+)/[^/]+$",
+)
+_UNMATCHED = "images and masks are not matched by their names"
 
 
 def compile_pattern(pattern: str | None, option: str) -> re.Pattern[str] | None:
@@ -86,6 +99,29 @@ def match_masks(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[
                 matched[keys[0]] = by_mask[name][0]
     taken = set(matched.values())
     return {key: masks[mask] for key, mask in matched.items()}, [key for key in masks if key not in taken]
+
+
+def advise_keys(images: Sequence[Path], masks: Sequence[Path], source: Path) -> Finding:
+    """How to tell which mask belongs to which image, where names such as sub-01_T1w and sub-01_dseg did not.
+
+    Args:
+        images: without a mask.
+        masks: without an image.
+        source: the folder that patterns are relative to.
+    """
+    detail = f"for example {images[0].name} and {masks[0].name}"
+    for pattern in _PATTERNS:
+        keys = [[apply_pattern(re.compile(pattern), path, source) for path in paths] for paths in (images, masks)]
+        if None not in keys[0] and len(set(keys[0])) == len(images) and sorted(map(str, keys[0])) == sorted(
+            map(str, keys[1])
+        ):
+            return Finding("warning", f"{_UNMATCHED}; this matches them:   --image-key {shlex.quote(pattern)}", detail)
+    return Finding(
+        "warning",
+        f"{_UNMATCHED}; say what in a path names the case with --image-key REGEX (and --mask-key REGEX, if masks need "
+        "another)",
+        detail,
+    )
 
 
 def _last(key: str) -> str:

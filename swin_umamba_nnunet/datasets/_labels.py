@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_AUTOMATIC = 255  # more labels than that are no semantic classes
-LOSSY_MARGIN = 40  # JPEG moves a 0/255 mask's values by about that much around edges
+LOSSY_MARGIN = 40  # JPEG moves most of a 0/255 mask's values by no more than that around edges
+LOSSY_VALUES = 8  # so many different ones beyond that are no classes, where hardly a pixel has them
 
 
 class LabelError(ValueError):
@@ -187,6 +188,15 @@ def _listed(rule: LabelRule, colour: bool) -> LabelMap:
     return LabelMap(names, lookup, colour=colour, rest=0 if rule.merge_into_background else None)
 
 
+def _is_lossy(values: Mapping[int, int]) -> bool:
+    """Whether 0/255 masks saved as JPEG would have such values: two ends, and a little of everything in between."""
+    between = {value: pixels for value, pixels in values.items() if LOSSY_MARGIN < value < 255 - LOSSY_MARGIN}
+    total = sum(values.values())
+    few = sum(between.values()) <= 0.05 * total and max(between.values(), default=0) <= 0.005 * total
+    ends = min(values) <= LOSSY_MARGIN and 255 - LOSSY_MARGIN <= max(values) <= 255
+    return ends and (not between or (few and len(between) >= LOSSY_VALUES))
+
+
 def _explain(values: Mapping[int, int], colour: bool) -> str:
     """What is in the masks, and the options that would settle it."""
     total = sum(values.values())
@@ -194,9 +204,10 @@ def _explain(values: Mapping[int, int], colour: bool) -> str:
     shown = ", ".join(f"{show_value(v, colour)} ({100 * values[v] / total:.2g} % of pixels)" for v in common[:8])
     kind = "colours" if colour else "values"
     text = f"the masks hold {len(values)} {kind}: {shown}{', ...' if len(values) > 8 else ''}"
-    if not colour and all(min(abs(v), abs(255 - v)) <= LOSSY_MARGIN for v in values):
+    if not colour and _is_lossy(values):
         return (
-            text + "; near 0 and 255 they look like a 0/255 mask saved as JPEG: --threshold 127 makes two labels of it"
+            text + "; nearly all lie near 0 and 255, which looks like 0/255 masks saved as JPEG: --threshold 127 makes "
+            "two labels of them"
         )
     if len(values) > 24:
         advice = "are these really masks, and not images or lossy (JPEG) files? " if len(values) > 64 else ""

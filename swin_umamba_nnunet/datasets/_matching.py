@@ -6,7 +6,7 @@ from typing import Literal
 
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._files import Lister, Selection
-from swin_umamba_nnunet.datasets._keys import apply_pattern, compile_pattern, keys_of, match_masks
+from swin_umamba_nnunet.datasets._keys import advise_keys, apply_pattern, compile_pattern, keys_of, match_masks
 from swin_umamba_nnunet.datasets._model import Case, ConversionError, Finding, Part
 from swin_umamba_nnunet.datasets._names import name_cases
 from swin_umamba_nnunet.datasets._splits import hold_out, judge_groups
@@ -74,6 +74,9 @@ def build_cases(
         findings += noticed
         labels, spare = match_masks(by_channel[0], mask_files)
         findings += [Finding("warning", "mask without an image was left out", str(mask_files[key])) for key in spare]
+        alone = [path for key, path in by_channel[0].items() if key not in labels]
+        if alone and spare and image_key is None:
+            findings.append(advise_keys(alone, [mask_files[key] for key in spare], source))
         for key in dict.fromkeys(key for keys in by_channel for key in keys):
             paths = tuple(keys[key] for keys in by_channel if key in keys)
             if len(paths) < len(by_channel):

@@ -30,11 +30,13 @@ def decoding(path: Path, topic: str) -> Iterator[None]:
     """Whatever a decoder raises on a damaged file (they are inventive) becomes a CaseError that names the file."""
     try:
         yield
-    except (CaseError, MemoryError):
+    except CaseError:
         raise
+    except MemoryError as error:
+        raise CaseError("not enough memory to read a file; -np 1 reads one case at a time", str(path)) from error
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CaseError(topic, f"{path} ({lines[0][:200] if lines else type(error).__name__})") from error
+        raise CaseError(topic, f"{path} ({lines[0][:400] if lines else type(error).__name__})") from error
 
 
 @dataclass(frozen=True)

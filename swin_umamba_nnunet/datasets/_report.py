@@ -82,7 +82,9 @@ def _labels(inspection: Inspection) -> list[str]:
         counts = labels.count(values)
         pixels.update(counts)
         cases.update(counts.keys())
-    total = max(1, sum(pixels.values()))
+    if not pixels:  # no mask was found or could be read, which is among the errors
+        return []
+    total = sum(pixels.values())
     raw: dict[int, list[str]] = defaultdict(list)
     for value, label in labels.lookup.items():
         raw[label].append(show_value(value, labels.colour))

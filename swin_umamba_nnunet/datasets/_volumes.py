@@ -1,5 +1,7 @@
 """Volumes and their segmentations, read and written by SimpleITK, their geometry compared."""
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -8,15 +10,21 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from swin_umamba_nnunet import _volume_files
 from swin_umamba_nnunet.datasets import _dicom, _files
 from swin_umamba_nnunet.datasets._labels import LabelMap
-from swin_umamba_nnunet.datasets._model import Case, CaseError, Finding, Measured
+from swin_umamba_nnunet.datasets._model import Case, CaseError, Finding, Measured, decoding
 from swin_umamba_nnunet.datasets._picture_cases import count_values, digest_of
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl")
 FILE_ENDING = ".nii.gz"
 GEOMETRY_TOLERANCE = 0.1  # of the smallest spacing: less displaces no voxel
 MOVED = "mask was moved to the image's place (--trust-image-geometry)"
+NOT_FINITE = (
+    "values are not finite (NaN or infinite); replace them by what they stand for: in an image usually the value of "
+    "air, in a mask a label"
+)
+UNREADABLE = "file cannot be read as a volume"
 UNNAMED = "image"
 CT_AIR = -500  # Hounsfield units; nothing else in the clinic is stored with such values
 
@@ -47,16 +55,13 @@ class VolumeCases:
 
     def measure(self, case: Case) -> Measured:
         """See `Handler`."""
+        _compare_headers(case)
         volumes, findings = self._images(case)
         first = volumes[0]
         arrays = [sitk.GetArrayViewFromImage(volume) for volume in volumes]
         for path, array in zip(case.images, arrays):
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise CaseError(
-                    "image has values that are not finite (NaN or infinite); replace them by what they stand for, "
-                    "usually the value of air",
-                    str(path),
-                )
+                raise CaseError(NOT_FINITE, str(path))
         if self.channels == (UNNAMED,) and arrays[0].min() < CT_AIR:
             findings.append(Finding("warning", "values look like CT (Hounsfield units): --modality CT lets nnU-Net "
                                     "normalise them so", f"from {arrays[0].min():g}", case.name))  # fmt: skip
@@ -144,16 +149,24 @@ def read_volume(path: Path) -> tuple[sitk.Image, list[Finding]]:
     """Read a volume file or a folder with one DICOM series: one channel, 3D or 2D, numbers of 32 bit at most.
 
     Raises:
-        CaseError: damaged, several channels or time points, or no single series.
+        CaseError: damaged, not finite where ITK would hide it, several channels or time points, or no single series.
     """
     findings: list[Finding] = []
     if path.is_dir():
         image, findings = _dicom.read_series(path)
     else:
+        header = _header(path)
         try:
-            image = sitk.ReadImage(str(path))
+            with decoding(path, UNREADABLE):
+                _volume_files.require_whole(header)
+        except CaseError as error:
+            if isinstance(error.__cause__, _volume_files.NotFiniteError):
+                raise CaseError(NOT_FINITE, error.detail) from error
+            raise
+        try:
+            image = sitk.ReadImage(str(path), imageIO=header.image_io)
         except RuntimeError as error:
-            raise CaseError("file cannot be read as a volume", f"{path} ({itk_reason(error)})") from error
+            raise CaseError(UNREADABLE, f"{path} ({itk_reason(error)})") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         kind = f"{image.GetNumberOfComponentsPerPixel()} values per voxel"
         raise CaseError(
@@ -172,11 +185,53 @@ def read_volume(path: Path) -> tuple[sitk.Image, list[Finding]]:
     return image, findings
 
 
+def _header(path: Path) -> _volume_files.VolumeHeader:
+    with decoding(path, UNREADABLE):
+        header = _volume_files.read_header(path)
+        assert header is not None, f"none of {VOLUME_ENDINGS}"
+    return header
+
+
+def _compare_headers(case: Case) -> None:
+    """See whether the files of a case declare the same size, before gigabytes are read of one that does not fit.
+
+    Raises:
+        CaseError: they do not; or a file is damaged.
+    """
+    shapes: dict[Path, tuple[int, ...]] = {}
+    for path in (*case.images, *([case.label] if case.label else [])):
+        if path.is_file():
+            shape = _header(path).shape
+            if len(shape) <= 3:  # what has more axes is refused for that
+                shapes[path] = shape
+    for path, shape in shapes.items():
+        first = next(iter(shapes))
+        if shape != shapes[first]:
+            what = "image and mask" if path == case.label else "channels"
+            raise _differ(what, f"{first.name} and {path.name}", shapes[first], shape)
+
+
+def _differ(what: str, names: str, first: Iterable[int], second: Iterable[int]) -> CaseError:
+    sizes = [" x ".join(map(str, shape)) for shape in (first, second)]
+    return CaseError(f"{what} differ in size (slices x rows x columns)", f"{names}: {sizes[0]} and {sizes[1]}")
+
+
 def write_volume(image: sitk.Image, path: Path) -> None:
-    """Write without the source's further header entries, which may name a patient."""
+    """Write without the source's further header entries, which may name a patient.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full.
+    """
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
-    sitk.WriteImage(image, str(path), True)
+    try:
+        sitk.WriteImage(image, str(path), True)
+        # ITK does not notice that a disk is full: half a file is left, and no error
+        _volume_files.require_whole(_header(path), finite=False)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, itk_reason(error), str(path)) from error
+    except (CaseError, _volume_files.VolumeFileError) as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def itk_reason(error: RuntimeError) -> str:
@@ -192,8 +247,7 @@ def _compare(first: sitk.Image, second: sitk.Image, names: str, what: str) -> fl
         CaseError: they differ in size.
     """
     if first.GetSize() != second.GetSize():
-        sizes = [" x ".join(str(size) for size in reversed(image.GetSize())) for image in (first, second)]
-        raise CaseError(f"{what} differ in size (slices x rows x columns)", f"{names}: {sizes[0]} and {sizes[1]}")
+        raise _differ(what, names, reversed(first.GetSize()), reversed(second.GetSize()))
     corners = product(*((0, size - 1) for size in first.GetSize()))
     places = [
         [np.array(image.TransformIndexToPhysicalPoint(corner)) for image in (first, second)] for corner in corners

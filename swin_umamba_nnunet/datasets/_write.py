@@ -8,9 +8,10 @@ from pathlib import Path
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import replacing
-from swin_umamba_nnunet.datasets._checks import Inspection, in_threads
+from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._integrity import Verdict, check_integrity
-from swin_umamba_nnunet.datasets._model import Case, ConversionError
+from swin_umamba_nnunet.datasets._labels import LabelError
+from swin_umamba_nnunet.datasets._model import Case, CaseError, ConversionError
 from swin_umamba_nnunet.datasets._splits import Fold, make_folds
 from swin_umamba_nnunet.datasets._writer import new_dataset
 
@@ -41,7 +42,8 @@ def write_dataset(
         What nnU-Net's integrity check said; the dataset is in place.
 
     Raises:
-        ConversionError: there are errors, the target is there, or nnU-Net does not accept the result; nothing changed.
+        ConversionError: there are errors, the target is there, a source file changed meanwhile, or nnU-Net does not
+            accept the result; nothing changed.
         OSError: the folder cannot be written, or the disk is full; nothing changed.
     """
     if inspection.errors or inspection.labels is None:
@@ -61,8 +63,13 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
     """See whether a dataset can go to `target`, before the work (and before writing, once more).
 
     Raises:
-        ConversionError: the place is taken, its number is, or the source lies in it.
+        ConversionError: the place is taken, its number is, its name is too long, or the source lies in it.
     """
+    if len(os.fsencode(target.name)) > MAX_NAME:
+        raise ConversionError(
+            f'-n "{target.name[11:51]}...": {target.name[:11]} and a name have {len(os.fsencode(target.name))} bytes '
+            f"together; up to {MAX_NAME} fit into the names of folders, so choose a shorter one"
+        )
     _check_target(target, overwrite)
     file = next((parent for parent in target.parents if parent.is_file()), None)
     if file is not None:
@@ -111,7 +118,10 @@ def _write(inspection: Inspection, name: str, folder: Path, threads: int, progre
 
     def write_case(case: Case) -> None:
         side = "Ts" if case.part == "test" else "Tr"
-        plan.handler.write(case, folder / f"images{side}", folder / f"labels{side}", labels, inspection.file_ending)
+        try:
+            plan.handler.write(case, folder / f"images{side}", folder / f"labels{side}", labels, inspection.file_ending)
+        except (CaseError, LabelError) as error:
+            raise ConversionError(f"{case.name} has changed since it was checked: {error}. Run it again") from error
 
     in_threads(write_case, inspection.cases, min(threads, plan.handler.threads), "writing", progress)
     _write_json(folder / "dataset.json", _dataset_json(inspection, name))

@@ -13,10 +13,12 @@ lies within a circle about the centre that survives its zoom and rotations, and 
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from swin_umamba_nnunet.datasets._writer import new_dataset
@@ -53,7 +55,7 @@ class Picture:
 
 
 def draw(seed: int) -> Picture:
-    """The picture of a seed; the same on every machine."""
+    """The picture of a seed, 0 or above; the same on every machine."""
     random = np.random.Generator(np.random.PCG64(seed))
     rows, columns = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
     angle, ring = random.uniform(0, 2 * np.pi), bool(seed % 2)
@@ -64,14 +66,20 @@ def draw(seed: int) -> Picture:
     if ring:
         foreground &= from_mark > RING_HOLE
     squares = np.zeros((SIZE, SIZE), dtype=bool)
-    wanted = random.integers(2, 4)  # two or three
+    side, gap = 2 * HALF_SQUARE, 3
+    forbidden = (np.hypot(rows, columns) > FIELD_RADIUS) | (from_mark < MARK_RADIUS + MIN_DISTANCE)
+    allowed = ~sliding_window_view(forbidden, (side, side)).any(axis=(2, 3))  # by a square's first row and column
+    left, wanted = allowed.copy(), random.integers(2, 4)  # two or three
     while wanted:
+        if not left.any():  # some first squares leave no place for another: start again
+            left, wanted = allowed.copy(), wanted + squares.sum() // side**2
+            squares[:] = False
         y, x = random.uniform(-FIELD_RADIUS, FIELD_RADIUS, 2)
-        square = (abs(rows - y) <= HALF_SQUARE) & (abs(columns - x) <= HALF_SQUARE)
-        near = (abs(rows - y) <= HALF_SQUARE + 3) & (abs(columns - x) <= HALF_SQUARE + 3)
-        inside = np.hypot(rows[square], columns[square]).max() <= FIELD_RADIUS
-        if inside and from_mark[square].min() >= MARK_RADIUS + MIN_DISTANCE and not squares[near].any():
-            squares |= square
+        row, column = (math.ceil(each - HALF_SQUARE + (SIZE - 1) / 2) for each in (y, x))
+        if left[row, column]:
+            squares[row : row + side, column : column + side] = True
+            reach = side + gap - 1
+            left[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = False
             wanted -= 1
     noise = random.normal(0, 20, (SIZE, SIZE))
     image = np.clip(70 + 110 * (foreground | squares) + noise, 0, 255).astype(np.uint8)

@@ -15,10 +15,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from swin_umamba_nnunet._distribution import install_line
+from swin_umamba_nnunet._volume_files import require_memory
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelMap, LabelRule
 from swin_umamba_nnunet.datasets._model import Case, CaseError, ConversionError, Finding, Measured, Plan, decoding
 from swin_umamba_nnunet.datasets._picture_cases import count_values, digest_of
+from swin_umamba_nnunet.datasets._volumes import write_volume
 
 INSTALL_LINE = install_line("synapse")
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
@@ -202,7 +204,7 @@ class SynapseCases:
             (image, images / f"{case.name}_0000{file_ending}"),
             (encode.encode(label), labels / f"{case.name}{file_ending}"),
         ):
-            sitk.WriteImage(sitk.GetImageFromArray(array), str(path), True)
+            write_volume(sitk.GetImageFromArray(array), path)
 
     def file_ending(self, measured: Iterable[Measured]) -> str:
         """Compressed NIfTI."""
@@ -223,7 +225,17 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         path.open("rb") as stream,
         np.load(stream, allow_pickle=False) as file,
     ):
-        return file["image"], file["label"]
+        if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
+            raise ValueError("it is no npz file")
+        require_memory(sum(entry.file_size for entry in file.zip.infolist()))
+        return _numbers(file["image"]), _numbers(file["label"])
+
+
+def _numbers(array):
+    """The array (or HDF5 dataset) if it has integers or floats."""
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"its numbers are of the type {array.dtype}; integers or floats are expected")
+    return array
 
 
 def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -231,4 +243,20 @@ def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
         decoding(path, "file cannot be read as a volume (HDF5 with image and label)"),
         _h5py().File(path, "r") as file,
     ):
-        return file["image"][:], file["label"][:]
+        datasets = [_own_dataset(file, name) for name in ("image", "label")]
+        require_memory(sum(dataset.size * dataset.dtype.itemsize for dataset in datasets))
+        return datasets[0][:], datasets[1][:]
+
+
+def _own_dataset(file, name: str):
+    """A dataset of numbers that lie in the file itself: HDF5 can send a reader to any other file of the machine."""
+    h5py = _h5py()
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(f'its "{name}" is a link; only what lies in the file itself is read')
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f'its "{name}" is no dataset')
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f'the numbers of its "{name}" are in another file; only what lies in the file itself is read')
+    return _numbers(dataset)

@@ -6,6 +6,7 @@ is a (H, W) array with its in-plane spacing, and where the file has no physical 
 spacing file) the unit is the pixel, never the millimetre.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
-from swin_umamba_nnunet.evaluation.readers import FILE_ENDINGS, read_array
+from swin_umamba_nnunet.evaluation.readers import FILE_ENDINGS, declared_shape, read_array
 
 _PIXEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 _OTHER_IMAGES = (".jpg", ".jpeg", ".gif", ".webp", ".npy", ".npz", ".dcm", ".h5", ".mhd")
@@ -186,12 +187,13 @@ def read_pair(pair: CasePair, reader: str | None = None) -> tuple[Segmentation, 
     Raises:
         EvaluationError: one cannot be read, or their shapes or spacings differ.
     """
+    declared = declared_shape(pair.ground_truth), declared_shape(pair.prediction)
+    # numbers of voxels, because a reader may turn the axes; before gigabytes are read of a file that cannot fit
+    if declared[0] and declared[1] and math.prod(declared[0]) != math.prod(declared[1]):
+        raise _differing(pair, declared[0], declared[1])
     truth, prediction = read_segmentation(pair.ground_truth, reader), read_segmentation(pair.prediction, reader)
     if truth.array.shape != prediction.array.shape:
-        raise EvaluationError(
-            f"case {pair.name}: the ground truth {pair.ground_truth} has the shape {truth.array.shape} and the "
-            f"prediction {pair.prediction} {prediction.array.shape}; expected the same (axes z, y, x)"
-        )
+        raise _differing(pair, truth.array.shape, prediction.array.shape)
     if truth.unit == prediction.unit == "mm" and not np.allclose(
         truth.spacing, prediction.spacing, rtol=_SPACING_TOLERANCE, atol=0
     ):
@@ -200,6 +202,13 @@ def read_pair(pair: CasePair, reader: str | None = None) -> tuple[Segmentation, 
             f"the prediction {pair.prediction} {_millimetres(prediction.spacing)}; expected the same (axes z, y, x)"
         )
     return truth, prediction
+
+
+def _differing(pair: CasePair, truth: tuple[int, ...], prediction: tuple[int, ...]) -> EvaluationError:
+    return EvaluationError(
+        f"case {pair.name}: the ground truth {pair.ground_truth} has the shape {truth} and the prediction "
+        f"{pair.prediction} {prediction}; expected the same (axes z, y, x)"
+    )
 
 
 def _as_labels(array: np.ndarray, path: Path) -> np.ndarray:

@@ -1,7 +1,6 @@
 """nnU-Net's own readers, each for the files it can read, with damage noticed that they pass over."""
 
 import contextlib
-import gzip
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from swin_umamba_nnunet._volume_files import NotFiniteError, VolumeFileError, read_header, require_whole
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
 
 # What nnU-Net's readers read, longest first so that ".nii.gz" is not taken for ".gz".
@@ -63,12 +63,15 @@ def read_file(path: Path, reader: str | None, kind: Literal["a label file", "an 
         kind: what it is read as.
 
     Raises:
-        EvaluationError: the file has an unknown ending, or cannot be read.
+        EvaluationError: the file has an unknown ending, cannot be read, is cut off or damaged, or is a label file
+            with values that are not finite.
     """
     printed = io.StringIO()
     try:
-        if path.name.lower().endswith(".gz"):
-            _require_whole_gzip(path)
+        header = read_header(path)
+        if header is not None:
+            # an image's NaN are shown, as black; in a label file they would be background
+            require_whole(header, finite=kind == "a label file")
         with contextlib.redirect_stdout(printed):
             reader_class = _named_reader(reader) if reader else _reader_for(path)
             instance = reader_class()
@@ -77,17 +80,23 @@ def read_file(path: Path, reader: str | None, kind: Literal["a label file", "an 
             )
     except EvaluationError:
         raise
+    except NotFiniteError as error:
+        raise EvaluationError(f"{path} has values that are no labels: {error}; 0, 1, 2, ... are expected") from error
+    except VolumeFileError as error:
+        raise EvaluationError(f"{path} cannot be read as {kind}: {error}") from error
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise EvaluationError(f"{path} cannot be read as {kind} ({reason}); is it damaged or empty?") from error
     return FileContent(array, properties, reader_class.__name__ == "NaturalImage2DIO", printed.getvalue())
 
 
-def _require_whole_gzip(path: Path) -> None:
-    """Raise if a gzip file is cut off or damaged: SimpleITK reads what there is and fills up with zeros."""
-    with gzip.open(path) as file:
-        while file.read(1 << 22):
-            pass
+def declared_shape(path: Path) -> tuple[int, ...] | None:
+    """Shape by the header alone, slices first; None where the format or the file does not tell."""
+    try:
+        header = read_header(path)
+    except (VolumeFileError, OSError):
+        return None  # reading it says what is wrong
+    return None if header is None else header.shape
 
 
 def _reader_for(path: Path):

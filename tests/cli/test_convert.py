@@ -1,15 +1,21 @@
 """`swin-umamba convert`: arguments, report, errors in one sentence, and the five layouts from end to end."""
 
+import argparse
+import errno
+import importlib.metadata
 import json
+import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from swin_umamba_nnunet import cli
+from swin_umamba_nnunet import catalogue, cli
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.datasets import _write, conversion, umamba
+from swin_umamba_nnunet.datasets import _writer, conversion, umamba
 from tests.datasets.trees import (
     blob,
     integrity_here_and_now,
@@ -31,10 +37,7 @@ def _surroundings(tmp_path, monkeypatch):
     """nnU-Net's folders are ours, and its check runs in this process."""
     for variable in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
-    write = _write.write_dataset
-    monkeypatch.setattr(
-        conversion, "write_dataset", lambda *args, **settings: write(*args, check=integrity_here_and_now, **settings)
-    )
+    monkeypatch.setattr(conversion, "check_integrity", integrity_here_and_now)
 
 
 def _refused(capsys, *argv):
@@ -218,6 +221,20 @@ def test_without_nnunet_raw(tmp_path, capsys, monkeypatch):
     assert f"export nnUNet_raw={tmp_path / 'out'}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_dry_run_needs_no_destination(tmp_path, capsys, monkeypatch, layout):
+    pytest.importorskip("h5py", reason="needs the synapse extra")
+    monkeypatch.delenv("nnUNet_raw")
+    source = _make(layout, tmp_path / "source")
+    argv = ["convert", layout, str(source), "-d", "1", "--dry-run"]
+    assert cli.main([*argv, *(["--allow-incomplete"] if layout == "umamba" else [])]) == 0
+    text = capsys.readouterr().out
+    assert "nnUNet_raw" in text
+    assert "Dataset001_" in text
+    assert ("--install-splits" in text) == (layout == "isic")
+    assert "1 to 999" in _refused(capsys, layout, source, "-d", "1000", "--dry-run")
+
+
 @pytest.mark.parametrize("layout", ["images", "volumes", "isic", "synapse", "umamba"])
 def test_the_source_is_looked_at_before_the_destination(tmp_path, capsys, monkeypatch, layout):
     monkeypatch.delenv("nnUNet_raw")
@@ -251,6 +268,171 @@ def test_a_full_disk_is_one_sentence(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(PictureCases, "write", full)
     assert "the disk is full" in _refused(capsys, "images", write_images(tmp_path / "s"), "-d", "1")
     assert list((tmp_path / "raw").iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["volumes", "synapse"])
+@pytest.mark.parametrize("left", [0, 200, -1])
+def test_a_full_disk_that_itk_does_not_notice(tmp_path, capsys, monkeypatch, layout, left):
+    """It leaves half a file, which nnU-Net would read as zeros."""
+    import SimpleITK as sitk
+
+    source = _make(layout, tmp_path / "s")
+    write = sitk.WriteImage
+
+    def full(image, path, compressed):
+        write(image, path, compressed)
+        Path(path).write_bytes(Path(path).read_bytes()[:left])
+
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    assert "the disk is full" in _refused(capsys, layout, source, "-d", "1")
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_itk_that_cannot_write(tmp_path, capsys, monkeypatch):
+    import SimpleITK as sitk
+
+    def fail(*args):
+        raise RuntimeError("Exception thrown\nITK ERROR: the sea is rough")
+
+    source = write_volumes(tmp_path / "s")
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    error = _refused(capsys, "volumes", source, "-d", "1")
+    assert "the sea is rough" in error
+    assert "pat" in error
+
+
+def test_a_source_that_changes_meanwhile(tmp_path, capsys, monkeypatch):
+    from swin_umamba_nnunet.datasets._volumes import VolumeCases
+
+    source = write_volumes(tmp_path / "s")
+    write = VolumeCases.write
+
+    def cut_first(self, case, *rest):
+        case.images[0].write_bytes(case.images[0].read_bytes()[:-30])
+        write(self, case, *rest)
+
+    monkeypatch.setattr(VolumeCases, "write", cut_first)
+    error = _refused(capsys, "volumes", source, "-d", "1")
+    assert "pat" in error
+    assert "cut off" in error
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_two_at_a_time_on_one_target(tmp_path, capsys):
+    source = write_images(tmp_path / "s")
+    with _writer.new_dataset(tmp_path / "raw", "Dataset001_s"):
+        error = _refused(capsys, "images", source, "-d", "1")
+    assert "another process is writing" in error
+    assert str(tmp_path / "raw/Dataset001_s") in error
+
+
+@pytest.mark.parametrize("option", ["-n", "-o"])
+def test_names_that_are_too_long(tmp_path, capsys, option):
+    source = write_images(tmp_path / "s")
+    error = _refused(capsys, "images", source, "-d", "1", option, "x" * 300)
+    assert "xxx" in error
+    assert "shorter" in error
+    assert not (tmp_path / "raw").exists()
+
+
+def test_case_names_that_are_too_long(tmp_path, capsys):
+    for kind in ("images", "masks"):
+        for number in range(2):
+            save(tmp_path / "s" / kind / ("a" * 120) / f"{'b' * 120}{number}.png", blob())
+    assert cli.main(["convert", "images", str(tmp_path / "s"), "-d", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "--image-key" in captured.out
+    assert captured.err.count("\n") == 1
+    assert cli.main(["convert", "images", str(tmp_path / "s"), "-d", "1", "--image-key", r"b(\d)"]) == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "Input/output error", "/disk/img.png")])
+def test_a_machine_that_gives_up_is_one_sentence(tmp_path, capsys, monkeypatch, error):
+    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(PictureCases, "write", fail)
+    said = _refused(capsys, "images", write_images(tmp_path / "s"), "-d", "1")
+    assert "/disk/img.png" in said if error.args else "-np 1" in said
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+class _Parsed(Exception):
+    """A program has understood its arguments."""
+
+
+def _run(command, monkeypatch):
+    """Have the real program parse a command line, without doing what it says.  A shell's own commands are run."""
+    program, *arguments = shlex.split(command, comments=True)
+    if program in ("export", "cp"):
+        if program == "cp":
+            done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+        else:
+            variable, _, value = arguments[0].partition("=")
+            monkeypatch.setenv(variable, value)
+        return
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name=program)
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(self, *args, **settings):
+        parse(self, *args, **settings)
+        raise _Parsed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", [program, *arguments])
+        patch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+        with pytest.raises(_Parsed):
+            entry.load()()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("configured", [True, False])
+def test_what_is_printed_as_next_can_be_typed(layout, tmp_path, capsys, monkeypatch, configured):
+    """Each line, with folders whose names a shell would take apart, by the program that it names."""
+    pytest.importorskip("h5py", reason="needs the synapse extra")
+    place = tmp_path / "it's a folder; really"
+    raw, preprocessed, results = (f"nnUNet_{each}" for each in ("raw", "preprocessed", "results"))
+    for variable in (raw, preprocessed, results):
+        if configured:
+            monkeypatch.setenv(variable, str(place / variable))
+        else:
+            monkeypatch.delenv(variable)
+    source = _make(layout, place / "source")
+    argv = [layout, source, "-d", "42", *([] if configured else ["-o", place / "out"])]
+    argv += ["--allow-incomplete"] if layout == "umamba" else []
+    monkeypatch.setattr(conversion, "check_integrity", lambda *args: replace(integrity_here_and_now(*args), cuda=False))
+    assert cli.main(["convert", *map(str, argv)]) == 0
+    lines = [line for line in capsys.readouterr().out.partition("Next:")[2].splitlines() if line.startswith("    ")]
+    for line in lines:
+        if line.lstrip().startswith("cp "):  # the line before has made this folder
+            (Path(os.environ[preprocessed]) / "Dataset042_source").mkdir(parents=True)
+        _run(line, monkeypatch)
+    assert os.environ.get(results)
+    dataset = Path(os.environ[raw]) / f"Dataset042_{'source' if layout != 'umamba' else 'NeurIPSCell'}"
+    assert (dataset / "dataset.json").is_file()
+    splits = Path(os.environ[preprocessed]) / "Dataset042_source/splits_final.json"
+    assert splits.is_file() == (layout == "isic")
+    (train,) = [line for line in lines if "nnUNetv2_train" in line]
+    assert "-device cpu" in train
+    words = shlex.split(train, comments=True)
+    assert words[words.index("-tr") + 1] in {record.name for record in catalogue.TRAINERS}
+
+
+@pytest.mark.parametrize(("cuda", "said"), [(True, False), (None, False), (False, True)])
+def test_the_processor_is_named_where_torch_sees_no_gpu(tmp_path, capsys, monkeypatch, cuda, said):
+    order = []
+
+    def check(*args):
+        order.append(capsys.readouterr().out)
+        return replace(integrity_here_and_now(*args), cuda=cuda)
+
+    monkeypatch.setattr(conversion, "check_integrity", check)
+    assert cli.main(["convert", "images", str(write_images(tmp_path / "s")), "-d", "1"]) == 0
+    assert ("-device cpu" in capsys.readouterr().out) == said
+    assert "checks" in order[0]  # nothing happens on the screen meanwhile, so it is announced
 
 
 def test_without_h5py(tmp_path, capsys, monkeypatch):

@@ -68,6 +68,9 @@ def test_consecutive_labels_work_by_themselves():
         ({0: 9, 128: 5, 255: 1}, False, "--label background=0 --label NAME1=128 --label NAME2=255"),
         ({0: 9, RED: 5}, True, "--label background='#000000' --label NAME1='#ff0000'"),
         ({0: 9, 3: 1, 250: 4, 255: 6}, False, "--threshold 127"),
+        # a JPEG of quality 50: values everywhere, next to no pixels between the ends
+        ({0: 9000, 255: 900} | dict.fromkeys(range(1, 250, 3), 2), False, "--threshold 127"),
+        ({0: 9000, 255: 900} | dict.fromkeys(range(100, 150, 10), 200), False, "--label NAME1=100"),
         (dict.fromkeys(range(0, 255, 2), 1), False, "really masks"),
     ],
 )

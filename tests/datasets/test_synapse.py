@@ -127,6 +127,73 @@ def test_pickles_are_not_opened(tmp_path, inspected):
     assert [error.case for error in inspected(plan_synapse(tmp_path)).errors] == ["case0005"]
 
 
+@pytest.mark.parametrize("name", ["image", "label"])
+@pytest.mark.parametrize(
+    ("kind", "test"),
+    [(complex, False), ("U3", False), ("S3", False), ("datetime64[s]", False), (complex, True), ("S3", True)],
+)
+def test_what_is_no_number(tmp_path, inspected, name, kind, test):
+    write_synapse(tmp_path)
+    if test:
+        with h5py.File(tmp_path / "test_vol_h5/case0001.npy.h5", "r+") as file:
+            shape = file[name].shape
+            del file[name]
+            file[name] = np.zeros(shape, kind)
+    else:
+        _replace_slice(tmp_path, **{name: np.zeros((10, 8), kind)})
+    (error,) = inspected(plan_synapse(tmp_path)).errors
+    assert error.case == ("case0001" if test else "case0005")
+    assert "integers or floats are expected" in error.detail
+
+
+def test_volumes_that_are_declared_larger_than_memory(tmp_path, inspected):
+    write_synapse(tmp_path)
+    with h5py.File(tmp_path / "test_vol_h5/case0001.npy.h5", "w") as file:
+        for name in ("image", "label"):
+            file.create_dataset(name, (1 << 20, 1 << 15, 1 << 15), "f4", chunks=(1, 64, 64))  # 4 PB in a few kB
+    (error,) = inspected(plan_synapse(tmp_path)).errors
+    assert "case0001.npy.h5" in error.detail
+    assert "GB of memory" in error.detail
+
+
+@pytest.mark.parametrize("way", ["external link", "soft link", "external storage", "virtual dataset", "group"])
+def test_volumes_whose_numbers_are_in_another_file(tmp_path, inspected, way):
+    write_synapse(tmp_path)
+    private = tmp_path / "private"
+    image, label = synapse_volume(1)
+    with h5py.File(private, "w") as file:
+        file["image"] = image
+    with h5py.File(tmp_path / "test_vol_h5/case0001.npy.h5", "w") as file:
+        file["label"] = label
+        if way == "external link":
+            file["image"] = h5py.ExternalLink(str(private), "/image")
+        elif way == "soft link":
+            file["there"] = h5py.ExternalLink(str(private), "/image")
+            file["image"] = h5py.SoftLink("/there")
+        elif way == "external storage":
+            file.create_dataset("image", image.shape, image.dtype, external=[(str(private), 0, image.nbytes)])
+        elif way == "virtual dataset":
+            layout = h5py.VirtualLayout(image.shape, image.dtype)
+            layout[:] = h5py.VirtualSource(str(private), "image", image.shape)
+            file.create_virtual_dataset("image", layout)
+        else:
+            file.create_group("image")
+    (error,) = inspected(plan_synapse(tmp_path)).errors
+    assert error.case == "case0001"
+    assert "only what lies in the file itself" in error.detail or "no dataset" in error.detail
+
+
+def test_too_little_memory_is_said_of_the_case(tmp_path, inspected, monkeypatch):
+    def too_much(*args, **settings):
+        raise MemoryError
+
+    write_synapse(tmp_path, train=(5,), test=())
+    monkeypatch.setattr(np, "load", too_much)
+    (error,) = [error for error in inspected(plan_synapse(tmp_path)).errors if error.case]
+    assert "-np 1" in error.topic
+    assert "case0005" in error.detail
+
+
 def test_without_test_volumes_h5py_is_not_needed(tmp_path, monkeypatch, inspected):
     write_synapse(tmp_path, test=())
     monkeypatch.setitem(sys.modules, "h5py", None)

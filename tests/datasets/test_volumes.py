@@ -1,5 +1,8 @@
 """`convert volumes`: NIfTI, NRRD, MetaImage and DICOM, and whether image and mask lie at one place."""
 
+import gzip
+import re
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -76,6 +79,40 @@ def test_channels_at_different_places(tmp_path, inspected):
     assert "register" in inspected(plan_volumes(tmp_path, VolumeSettings(match))).errors[0].topic
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images/sub-{}_T1w", "masks/sub-{}_dseg"),
+        ("images/sub-{}_ses-1_T1w", "masks/sub-{}_ses-1_dseg"),
+        ("images/p_{}_flair", "masks/p_{}_lesion"),
+        ("images/p{}_flair_x", "masks/p{}_lesion"),
+        ("images/scan{}", "masks/roi{}"),
+        ("images/p{}/a{}", "masks/p{}/b"),
+    ],
+)
+def test_names_that_do_not_match_are_told_how_to(tmp_path, inspected, names):
+    for number in "01", "02":
+        for name in names:
+            write_volume(tmp_path / f"{name.format(number, number)}.nii.gz", np.ones((2, 3, 4), np.uint8))
+    inspection = inspected(plan_volumes(tmp_path))
+    report = format_report(inspection)
+    assert len(inspection.errors) == 2
+    assert "in 0 masks" not in report
+    (pattern,) = re.findall("--image-key '?([^'\n]+?)'?:?\n", report)
+    match = Match(("images",), masks="masks", image_key=pattern)
+    again = inspected(plan_volumes(tmp_path, VolumeSettings(match)))
+    assert not again.errors
+    assert len(again.cases) == 2
+
+
+def test_names_that_nothing_matches(tmp_path, inspected):
+    for name in ("images/a", "masks/b"):
+        write_volume(tmp_path / f"{name}.nii.gz", np.ones((2, 3, 4), np.uint8))
+    report = format_report(inspected(plan_volumes(tmp_path)))
+    assert "--image-key REGEX" in report
+    assert "a.nii.gz and b.nii.gz" in report
+
+
 def test_labels_of_any_number(tmp_path, convert):
     mask = np.zeros((3, 4, 5), np.float32)
     mask[0, 0, :3], mask[1, 0, :2] = 205, 420
@@ -140,12 +177,48 @@ def test_broken_volumes(tmp_path, inspected, image, mask, message):
     assert message in error.topic
 
 
-def test_values_that_are_not_finite(tmp_path, inspected):
-    """In a format that keeps them: ITK reads NaN in NIfTI files as 0, and so does nnU-Net through it."""
-    write_volume(tmp_path / "images/a.mha", np.full((3, 4, 5), np.nan))
-    write_volume(tmp_path / "masks/a.mha", np.ones((3, 4, 5), np.uint8))
+@pytest.mark.parametrize("part", ["images", "masks"])
+@pytest.mark.parametrize("ending", [".mha", ".nii", ".nii.gz"])
+def test_values_that_are_not_finite(tmp_path, inspected, part, ending):
+    """ITK reads NaN in NIfTI files as 0, and so does nnU-Net through it."""
+    for each in ("images", "masks"):
+        write_volume(tmp_path / each / f"a{ending}", np.full((3, 4, 5), np.nan if each == part else 1.0))
     (error,) = [error for error in inspected(plan_volumes(tmp_path)).errors if error.case]
-    assert "not finite" in error.topic
+    assert "not finite" in error.topic or "no whole numbers" in error.topic
+    assert f"a{ending}" in error.detail
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl"])
+def test_volumes_that_are_cut_off(tmp_path, inspected, part, ending):
+    source = write_volumes(tmp_path, ending=ending)
+    path = source / part.replace("masks", "labels") / f"pat1{ending.replace('.mhd', '.raw')}"
+    path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 10)])
+    (error,) = inspected(plan_volumes(source)).errors
+    assert error.case == "pat1"
+    assert f"pat1{ending}" in error.detail
+    assert "cut off" in error.detail
+
+
+def test_a_file_that_cannot_fit_is_not_read(tmp_path, inspected):
+    """Sizes are compared in the headers; the voxels of this one are not even there."""
+    source = _one(tmp_path)
+    path = write_volume(source / "images/a.nii.gz", np.zeros((90, 40, 50), np.uint8))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:400]))
+    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
+    assert "differ in size" in error.topic
+    assert "90 x 40 x 50 and 3 x 4 x 5" in error.detail
+
+
+def test_a_header_that_names_a_file_outside_of_the_source(tmp_path, inspected):
+    write_volume(tmp_path / "private.mhd", np.ones((3, 4, 5), np.uint8))
+    source = _one(tmp_path)
+    (source / "images/a.nii.gz").unlink()
+    header = (tmp_path / "private.mhd").read_text().replace("private.raw", str(tmp_path / "private.raw"))
+    (source / "images/a.mhd").write_text(header)
+    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
+    assert "private.raw" in error.detail
+    assert "not in its own folder" in error.detail
 
 
 def test_colour_volumes_are_refused(tmp_path, inspected):
@@ -244,6 +317,19 @@ def test_positions():
         _dicom.judge_positions(np.repeat(straight, 2, axis=0), axial, "x")
     tilted = straight + np.array([[0, 0.2 * z, 0] for z in straight[:, 2]])
     assert "0.4 mm per slice" in _dicom.judge_positions(tilted, axial, "x")[0].detail
+
+
+@pytest.mark.parametrize("slice_number", [0, 1, 3])
+def test_a_dicom_file_that_is_cut_off(tmp_path, inspected, slice_number):
+    """GDCM leaves the slice out; at either end nothing else would show it."""
+    settings = _dicom_case(tmp_path)
+    (tmp_path / "dicom/P1/DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert not inspected(plan_volumes(tmp_path, settings)).errors
+    path = sorted((tmp_path / "dicom/P1").glob("*.dcm"))[slice_number]
+    path.write_bytes(path.read_bytes()[:-20])
+    (error,) = [error for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case]
+    assert "cut off" in error.topic
+    assert path.name in error.detail
 
 
 def test_damaged_dicom_and_none(tmp_path, inspected):

@@ -212,3 +212,10 @@ def test_nnunets_check_in_its_own_process(tmp_path, inspection):
     assert verdict.passed
     (tmp_path / "raw" / "Dataset001_Täst folder" / "labelsTr" / "img0.png").unlink()
     assert not conversion.check_integrity(tmp_path / "raw" / "Dataset001_Täst folder", 1).passed
+
+
+@pytest.mark.parametrize(
+    ("said", "cuda"), [("torch sees a GPU: True", True), ("torch sees a GPU: False", False), ("", None)]
+)
+def test_the_check_says_on_the_way_whether_there_is_a_gpu(said, cuda):
+    assert judge(0, f"verify_dataset_integrity Done. \n{said}\n", "").cuda is cuda

@@ -1,5 +1,6 @@
 """Pairing and reading of label files, and what is said about bad ones."""
 
+import gzip
 import json
 
 import numpy as np
@@ -102,11 +103,17 @@ def test_colours_are_no_labels(tmp_path, ending, channels):
         read_segmentation(path)
 
 
-@pytest.mark.parametrize(
-    ("ending", "content"),
-    # SimpleITK fills up GIPL files that are too short without a word
-    [(e, c) for e in FILE_ENDINGS for c in ("empty", "noise", "cut") if (e, c) != (".gipl", "cut")],
-)
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
+def test_values_that_are_not_finite_whatever_the_reader_makes_of_them(tmp_path, ending):
+    """ITK reads NaN in NIfTI files as 0, which would be background."""
+    values = VOLUME.astype(np.float32)
+    values[0, 0, 0] = np.nan
+    path = write_volume(tmp_path / f"odd{ending}", values)
+    with pytest.raises(EvaluationError, match=rf"odd{ending} has values that are .*not finite.*0, 1, 2"):
+        read_segmentation(path)
+
+
+@pytest.mark.parametrize(("ending", "content"), [(e, c) for e in FILE_ENDINGS for c in ("empty", "noise", "cut")])
 def test_damaged_files(tmp_path, ending, content):
     generator = np.random.default_rng(0)
     path = tmp_path / f"bad{ending}"
@@ -119,6 +126,16 @@ def test_damaged_files(tmp_path, ending, content):
         path.write_bytes(b"" if content == "empty" else generator.bytes(2000))
     with pytest.raises(EvaluationError, match=r"bad\.\S+ cannot be read as a label file"):
         read_segmentation(path)
+
+
+def test_a_header_that_names_a_file_elsewhere(tmp_path):
+    """Nobody's private files are read because a prediction's header says so."""
+    write_volume(tmp_path / "private.mhd", VOLUME)
+    (tmp_path / "pred").mkdir()
+    header = (tmp_path / "private.mhd").read_text().replace("private.raw", str(tmp_path / "private.raw"))
+    (tmp_path / "pred/a.mha").write_text(header)
+    with pytest.raises(EvaluationError, match="private.raw.*not in its own folder"):
+        read_segmentation(tmp_path / "pred/a.mha")
 
 
 def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
@@ -169,6 +186,15 @@ def test_differing_shape(tmp_path):
     write_image(predicted / "case_0.png", IMAGE[:-1])
     with pytest.raises(EvaluationError, match=r"case case_0: .*\(20, 24\) and the prediction .*\(19, 24\)"):
         read_pair(pair_cases(truth, predicted)[0])
+
+
+def test_differing_shape_is_seen_in_the_headers(tmp_path):
+    """Before gigabytes are read of a file that cannot fit: this one's voxels are not even there."""
+    truth, predicted = write_volume(tmp_path / "gt.nii.gz", VOLUME), tmp_path / "pred.nii.gz"
+    write_volume(predicted, np.zeros((9, 60, 80), np.uint8))
+    predicted.write_bytes(gzip.compress(gzip.decompress(predicted.read_bytes())[:400]))
+    with pytest.raises(EvaluationError, match=r"case a: .*\(4, 6, 8\) and the prediction .*\(9, 60, 80\)"):
+        read_pair(CasePair("a", truth, predicted))
 
 
 def test_differing_spacing(tmp_path):

@@ -1,0 +1,373 @@
+"""Volume files held against their own headers, before ITK or nibabel read them.
+
+ITK fills what is missing of a cut NIfTI or GIPL file with zeros, turns NaN in NIfTI into 0, does not look at the
+checksums of compressed MetaImage files, reads a.nii where a.nii.gz was asked for and both are there, and follows a
+header to whatever file it names.  None of that is an error to it, so it is looked for here: one check for everything
+that reads volumes.
+
+Formats: NIfTI-1 and -2 (nifti1.h, nifti2.h of nifti.nimh.nih.gov), NRRD (teem.sourceforge.net/nrrd/format.html),
+MetaImage (itk.org/Wiki/MetaIO/Documentation), GIPL.
+"""
+
+import bz2
+import gzip
+import io
+import math
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import IO, Literal
+
+import numpy as np
+
+_BLOCK = 1 << 22  # bytes looked at at a time; a multiple of every number's size
+_HEADER = 1 << 20  # bytes that a text header may have
+
+_NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 2304: 4}
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}
+_NIFTI_COMPLEX = (32, 1792, 2048)
+_GIPL_BYTES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
+_GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
+_META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
+               "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
+_NRRD_BYTES = {"char": 1, "short": 2, "int": 4, "longlong": 8, "long long": 8, "float": 4, "double": 8}
+
+
+class VolumeFileError(ValueError):
+    """What is wrong with a volume file; without the file's name, which the caller knows."""
+
+
+class NotFiniteError(VolumeFileError):
+    """The file has values that are NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class VolumeHeader:
+    """What the header of a volume file declares.
+
+    Attributes:
+        size: number of voxels along x, y, z, ...
+        bytes: of all voxels, unpacked; None where the header does not say it in a way that is understood here.
+        data: the file with the voxels.
+        offset: bytes before the voxels, in the unpacked file for NIfTI and else in `data`.
+        packing: how the voxels are compressed; None: not, or as text.
+        floats: NumPy's type of the voxels, for formats whose NaN do not survive ITK; "" for all others.
+        image_io: SimpleITK's name of the reader for the format.
+        packed: bytes of the compressed voxels that are read; 0: up to the end of the file.
+    """
+
+    size: tuple[int, ...]
+    bytes: int | None
+    data: Path
+    offset: int
+    packing: Literal["gzip", "zlib", "bzip2"] | None
+    floats: str
+    image_io: str
+    packed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As NumPy has it: slices, rows, columns; axes of one voxel at the beginning left out."""
+        size = self.size
+        while len(size) > 2 and size[-1] == 1:
+            size = size[:-1]
+        return size[::-1]
+
+
+def read_header(path: Path) -> VolumeHeader | None:
+    """The header of a NIfTI, NRRD, MetaImage or GIPL file; None for files with another ending.
+
+    Raises:
+        VolumeFileError: there is no such header, its voxels lie in a file elsewhere, or they need more memory than
+            the machine has.
+        OSError: the file cannot be opened.
+    """
+    name = path.name.lower()
+    readers = {(".nii", ".nii.gz"): _nifti, (".nrrd", ".nhdr"): _nrrd, (".mha", ".mhd"): _meta, (".gipl",): _gipl}
+    reader = next((reader for endings, reader in readers.items() if name.endswith(endings)), None)
+    if reader is None:
+        return None
+    if not path.stat().st_size:
+        raise VolumeFileError("the file is empty")
+    header = reader(path)
+    if not header.size or min(header.size) < 1:
+        raise VolumeFileError(f"the header declares the size {' x '.join(map(str, header.size)) or '0'}")
+    require_memory(header.bytes if header.bytes is not None else math.prod(header.size))
+    return header
+
+
+def require_whole(header: VolumeHeader, finite: bool = True) -> None:
+    """See whether all voxels that the header declares are there, undamaged and, in a NIfTI file, finite.
+
+    Args:
+        header: from `read_header`.
+        finite: look for NaN and infinite values in NIfTI files, which ITK would return as 0.
+
+    Raises:
+        VolumeFileError: voxels are missing, or the compressed data are damaged.
+        NotFiniteError: values are NaN or infinite.
+        OSError: the file cannot be read.
+    """
+    floats = np.dtype(header.floats) if header.floats and finite else None
+    if header.packing is None and floats is None:
+        if header.bytes is not None:
+            _require_bytes(header.data.stat().st_size - header.offset, header.bytes)
+        return
+    found = bad = 0
+    for block in _voxels(header):
+        if floats is not None and found < (header.bytes or 0):
+            numbers = block[: (header.bytes or 0) - found]
+            values = np.frombuffer(numbers, floats, len(numbers) // floats.itemsize)
+            bad += values.size - np.count_nonzero(np.isfinite(values))
+        found += len(block)
+    if header.bytes is not None:
+        _require_bytes(found, header.bytes)
+    if bad:
+        of = math.prod(header.size)
+        raise NotFiniteError(f"{bad} of {of} values are not finite (NaN or infinite)")
+
+
+def require_memory(needed: int) -> None:
+    """Raise VolumeFileError if so many bytes are more than the machine's memory."""
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        there = 1 << 40
+    if needed > there:
+        raise VolumeFileError(
+            f"its header declares {needed // 10**9:,} GB of numbers, and this machine has {there / 1e9:,.0f} GB of "
+            "memory; is it damaged?"
+        )
+
+
+def _require_bytes(found: int, expected: int) -> None:
+    if found < expected:
+        raise VolumeFileError(
+            f"it is cut off: {max(0, found):,} bytes of voxels are there, and its header declares {expected:,}; "
+            "get the file again"
+        )
+
+
+def _voxels(header: VolumeHeader) -> Iterator[bytes]:
+    """The unpacked voxels, block by block, up to the end of the file (where the checksums are)."""
+    try:
+        with header.data.open("rb") as file, _unpacked(file, header) as stream:
+            while block := stream.read(_BLOCK):
+                yield block
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise VolumeFileError(f"its compressed data are cut off or damaged ({error}); get the file again") from error
+
+
+@contextmanager
+def _unpacked(file: IO[bytes], header: VolumeHeader) -> Iterator[IO[bytes]]:
+    nifti = header.image_io == "NiftiImageIO"
+    file.seek(0 if nifti and header.packing else header.offset)
+    if header.packing == "gzip":
+        with gzip.GzipFile(fileobj=file) as stream:
+            stream.seek(header.offset if nifti else 0)
+            yield stream  # type: ignore[misc]
+    elif header.packing == "bzip2":
+        with bz2.BZ2File(file) as stream:
+            yield stream  # type: ignore[misc]
+    elif header.packing == "zlib":
+        yield io.BufferedReader(_Zlib(file, header.packed or header.data.stat().st_size), _BLOCK)
+    else:
+        yield file
+
+
+class _Zlib(io.RawIOBase):
+    """The unpacked bytes of a zlib stream of at most `size` bytes, which has its checksum at the end."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._left = size
+        self._file, self._packed = file, zlib.decompressobj(47)  # 15 bits, zlib or gzip by its header, as MetaIO has it
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self._packed.eof:
+            packed = self._packed.unconsumed_tail
+            if not packed:
+                packed = self._file.read(min(self._left, 1 << 16))
+                self._left -= len(packed)
+            if not packed:
+                raise EOFError("the end is missing")
+            numbers = self._packed.decompress(packed, len(buffer))
+            if numbers:
+                buffer[: len(numbers)] = numbers
+                return len(numbers)
+        return 0
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The data file that a header names, which has to lie in the header's folder (or below it)."""
+    if not name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        raise VolumeFileError("its header is damaged where it names the file with the voxels")
+    data = path.parent / name
+    if (
+        PureWindowsPath(name).drive
+        or PureWindowsPath(name).root
+        or not data.resolve().is_relative_to(path.parent.resolve())
+    ):
+        raise VolumeFileError(
+            f'its header says that the voxels are in "{name}", which is not in its own folder; only files that lie '
+            "there are read: put it beside the header and have the header name it without a folder"
+        )
+    return data
+
+
+def _data_file(path: Path, name: str) -> Path:
+    data = _beside(path, name)
+    if not data.is_file():
+        raise VolumeFileError(f'its header says that the voxels are in "{name}", and that file is missing')
+    return data
+
+
+def _nifti(path: Path) -> VolumeHeader:
+    plain = path.with_name(path.name[:-3])
+    if path.name.lower().endswith(".gz") and plain.exists():
+        raise VolumeFileError(f"{plain.name} lies beside it, and ITK would read that file instead; move one of them")
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            raw = file.read(540)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise VolumeFileError(f"its compressed data are cut off or damaged ({error}); get the file again") from error
+    for order in "<>":
+        if len(raw) >= 348 and struct.unpack_from(f"{order}i", raw) == (348,):
+            dim = struct.unpack_from(f"{order}8h", raw, 40)
+            (code,) = struct.unpack_from(f"{order}h", raw, 70)
+            offset, slope, intercept = struct.unpack_from(f"{order}3f", raw, 108)
+            magic = raw[344:348]
+            break
+        if len(raw) >= 540 and struct.unpack_from(f"{order}i", raw) == (540,):
+            (code,) = struct.unpack_from(f"{order}h", raw, 12)
+            dim = struct.unpack_from(f"{order}8q", raw, 16)
+            offset, slope, intercept = struct.unpack_from(f"{order}q2d", raw, 168)
+            magic = raw[4:8]
+            break
+    else:
+        raise VolumeFileError("it does not begin with a NIfTI header")
+    if magic[:2] != b"n+":
+        raise VolumeFileError("it is the header of a pair (.hdr, .img) and has no voxels; save it as one file")
+    if not 1 <= dim[0] <= 7 or not abs(offset) < 1 << 31:
+        raise VolumeFileError(f"its NIfTI header is damaged ({dim[0]} axes, voxels from byte {offset:g} on)")
+    if code in _NIFTI_COMPLEX or code not in _NIFTI_BYTES:
+        kind = "complex numbers" if code in _NIFTI_COMPLEX else f"numbers of an unknown kind (NIfTI's datatype {code})"
+        raise VolumeFileError(f"it has {kind}; integers or floats are expected")
+    # NaN as slope says that nothing is scaled (nibabel writes it so); a slope without its intercept says nothing
+    if math.isinf(slope) or (math.isfinite(slope) and slope != 0 and not math.isfinite(intercept)):
+        raise VolumeFileError(f"its NIfTI header scales the values by scl_slope {slope:g} and scl_inter {intercept:g}")
+    size = tuple(max(1, extent) if axis else extent for axis, extent in enumerate(dim[1 : dim[0] + 1]))
+    floats = order + _NIFTI_FLOATS[code] if code in _NIFTI_FLOATS else ""
+    data_bytes = math.prod(size) * _NIFTI_BYTES[code]
+    begin = max(348, int(offset))
+    return VolumeHeader(size, data_bytes, path, begin, "gzip" if packed else None, floats, "NiftiImageIO")
+
+
+def _nrrd(path: Path) -> VolumeHeader:
+    with path.open("rb") as file:
+        raw = file.read(_HEADER)
+    if not raw.startswith(b"NRRD"):
+        raise VolumeFileError("it does not begin with a NRRD header")
+    end = re.search(rb"(\r\n|\n|\r)(\r\n|\n|\r)", raw)
+    lines = re.split(rb"\r\n|\n|\r", raw[: end.start() if end else len(raw)])
+    texts = [os.fsdecode(line).strip() for line in lines]
+    fields: dict[str, str] = {}
+    listed: list[str] = []
+    for number, text in enumerate(texts):
+        key, colon, value = text.partition(":")
+        if colon and not text.startswith("#") and not value.startswith("="):
+            key = key.strip().lower().replace(" ", "")
+            fields.setdefault(key, value.strip())
+            if key == "datafile":
+                if value.strip().upper().startswith("LIST"):
+                    listed = [name for name in texts[number + 1 :] if name]
+                    break
+                # "slice%03d.raw 1 20 1" stands for many files
+                listed.append(value.split()[0] if "%" in value and value.split() else value.strip())
+    try:
+        size = tuple(int(part) for part in fields.get("sizes", "").split())
+    except ValueError:
+        raise VolumeFileError(f"its NRRD header has the sizes \"{fields['sizes'][:60]}\"") from None
+    if not listed and end is None:
+        raise VolumeFileError("it ends within its NRRD header; get the file again")
+    several = len(listed) > 1 or any("%" in name for name in listed)
+    names = [_beside(path, name) if "%" in name else _data_file(path, name) for name in listed]
+    data = names[0] if names and not several else path
+    kind = fields.get("type", "").lower()
+    one = _NRRD_BYTES.get(re.sub(r"^(signed|unsigned) | int$|^u(?=[a-z]+$)", "", kind))
+    width = re.fullmatch(r"u?int(8|16|32|64)(_t)?", kind)
+    one = int(width[1]) // 8 if width else one
+    encoding = fields.get("encoding", "").lower()
+    packing = {"gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2"}.get(encoding)
+    skips = any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip"))
+    if several or skips or one is None or (packing is None and encoding != "raw"):
+        return VolumeHeader(size, None, data, 0, None, "", "NrrdImageIO")
+    offset = 0 if listed else end.end() if end else len(raw)
+    return VolumeHeader(size, math.prod(size) * one, data, offset, packing, "", "NrrdImageIO")  # type: ignore[arg-type]
+
+
+def _meta(path: Path) -> VolumeHeader:
+    with path.open("rb") as file:
+        raw = file.read(_HEADER)
+    # the first mention is the one that MetaIO acts upon, so it has to be an entry of its own
+    last = re.search(rb"ElementDataFile", raw)
+    entry = re.compile(rb"[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)(\r\n|\n|\r|$)")
+    begin = max(raw.rfind(b"\n", 0, last.start()), raw.rfind(b"\r", 0, last.start())) + 1 if last else 0
+    match = entry.match(raw, begin) if last else None
+    if match is None:
+        raise VolumeFileError("it does not begin with a MetaImage header (ElementDataFile)")
+    fields = {}
+    for line in re.split(rb"[\r\n]+", raw[:begin]):
+        key, sign, value = os.fsdecode(re.sub(rb"[=:]", b"=", line, count=1)).partition("=")
+        if sign:
+            fields[key.strip()] = value.strip()
+    try:
+        size = tuple(int(part) for part in fields.get("DimSize", "").split())
+        values = int(fields.get("ElementNumberOfChannels", "1"))
+        skip = int(fields.get("HeaderSize", "0"))
+        packed_bytes = int(fields.get("CompressedDataSize", "0"))
+    except ValueError:
+        raise VolumeFileError("its MetaImage header is damaged (DimSize, HeaderSize, CompressedDataSize)") from None
+    name = os.fsdecode(match[1]).strip()
+    local = name.upper() == "LOCAL"
+    several = name.upper().startswith("LIST") or "%" in name
+    if name.upper().startswith("LIST"):
+        for line in re.split(rb"[\r\n]+", raw[match.end() :]):
+            if line.strip():
+                _data_file(path, os.fsdecode(line).strip())
+    elif "%" in name:
+        _beside(path, name.split()[0])
+    data = path if local or several else _data_file(path, name)
+    one = _META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"))
+    text = fields.get("BinaryData", "").upper() not in ("TRUE", "1")
+    packed = fields.get("CompressedData", "").upper() in ("TRUE", "1")
+    if packed and local and packed_bytes < 1:  # ITK would take the header for voxels
+        raise VolumeFileError("its MetaImage header has no CompressedDataSize; save the file anew")
+    if several or text or one is None or skip > 0:
+        return VolumeHeader(size, None, data, 0, None, "", "MetaImageIO")
+    offset = match.end() if local else 0
+    data_bytes = math.prod(size) * values * one
+    packing: Literal["zlib"] | None = "zlib" if packed else None
+    return VolumeHeader(size, data_bytes, data, offset, packing, "", "MetaImageIO", max(0, packed_bytes))
+
+
+def _gipl(path: Path) -> VolumeHeader:
+    with path.open("rb") as file:
+        raw = file.read(256)
+    if len(raw) < 256 or raw[252:] not in _GIPL_MAGIC:
+        raise VolumeFileError("it does not begin with a GIPL header")
+    *dim, code = struct.unpack_from(">5H", raw)
+    size = tuple(dim)
+    while len(size) > 2 and size[-1] in (0, 1):
+        size = size[:-1]
+    one = _GIPL_BYTES.get(code)
+    return VolumeHeader(size, None if one is None else math.prod(size) * one, path, 256, None, "", "GiplImageIO")

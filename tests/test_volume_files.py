@@ -1,0 +1,289 @@
+"""Volume files held against their headers: what ITK reads as if nothing were wrong is refused, and all else is read."""
+
+import contextlib
+import gzip
+import os
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from swin_umamba_nnunet._volume_files import NotFiniteError, VolumeFileError, read_header, require_whole
+
+# (name, compressed): every format, and every way it stores its voxels
+FORMATS = [("a.nii", False), ("a.nii.gz", True), ("a.gipl", False)]
+FORMATS += [(f"a.{ending}", compressed) for ending in ("nrrd", "nhdr", "mha", "mhd") for compressed in (False, True)]
+RANDOM = np.random.default_rng(0)
+
+
+def write(path, array, compressed=False):
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=False), str(path), compressed)
+    return path
+
+
+def check(path, **settings):
+    header = read_header(path)
+    require_whole(header, **settings)
+    return header
+
+
+@pytest.mark.parametrize(
+    ("name", "compressed", "dtype"),
+    [
+        (*each, dtype)
+        for each in FORMATS
+        for dtype in ("uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
+        if each[0] != "a.gipl" or not dtype.endswith(("int32", "int64"))  # ITK writes none of such numbers
+    ],
+)
+@pytest.mark.parametrize("shape", [(4, 5, 6), (5, 6), (2, 3, 4, 5)])
+def test_whole_files_pass(tmp_path, name, compressed, dtype, shape):
+    array = RANDOM.integers(0, 100, shape).astype(dtype)
+    header = check(write(tmp_path / name, array, compressed))
+    assert header.size == shape[::-1]
+    assert header.shape == shape
+    assert header.bytes == array.nbytes
+    read = sitk.ReadImage(str(tmp_path / name), imageIO=header.image_io)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read).reshape(shape), array)
+
+
+@pytest.mark.parametrize(("name", "compressed"), FORMATS)
+@pytest.mark.parametrize("lost", [1, 8, 0.5, 0.9])
+def test_files_that_are_cut_off(tmp_path, name, compressed, lost):
+    path = write(tmp_path / name, RANDOM.integers(0, 100, (4, 30, 30)).astype(np.int16), compressed)
+    data = read_header(path).data
+    content = data.read_bytes()
+    data.write_bytes(content[: -lost if lost >= 1 else int(len(content) * (1 - lost))])
+    with pytest.raises(VolumeFileError, match="cut off"):
+        check(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.mha", "a.gipl", "a.nii.gz"])
+@pytest.mark.parametrize("left", [0, 3, 60])
+def test_files_that_end_in_their_header(tmp_path, name, left):
+    path = write(tmp_path / name, np.ones((3, 4, 5), np.uint8))
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(VolumeFileError, match="empty|header|cut off"):
+        check(path)
+
+
+@pytest.mark.parametrize(("name", "compressed"), [each for each in FORMATS if each[1]])
+def test_a_flipped_bit_in_compressed_voxels(tmp_path, name, compressed):
+    """ITK returns other numbers for most of these."""
+    path = write(tmp_path / name, RANDOM.integers(0, 3, (8, 20, 20)).astype(np.uint8), compressed)
+    header = read_header(path)
+    content = header.data.read_bytes()
+    for place in range(len(content) - 8 * 40, len(content) - 8, 40):
+        damaged = bytearray(content)
+        damaged[place] ^= 16
+        header.data.write_bytes(damaged)
+        with pytest.raises(VolumeFileError, match="damaged|cut off"):
+            check(path)
+
+
+def test_a_whole_gzip_of_half_a_volume(tmp_path):
+    path = write(tmp_path / "a.nii.gz", np.ones((4, 5, 6), np.int16))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-100]))
+    with pytest.raises(VolumeFileError, match="140 bytes .* declares 240"):
+        check(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_floats_of_nifti_are_looked_at(tmp_path, name, order, version, dtype, value):
+    import nibabel
+
+    kind = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
+    array = RANDOM.normal(size=(4, 5, 6)).astype(order + dtype)
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(order + dtype)
+    nibabel.save(kind(array, np.eye(4), header), tmp_path / name)  # its scl_slope is NaN, which says "not scaled"
+    assert read_header(tmp_path / name).floats == order + dtype
+    check(tmp_path / name)
+    array[3, 4, 5] = array[0, 0, 0] = value
+    nibabel.save(kind(array, np.eye(4), header), tmp_path / name)
+    with pytest.raises(NotFiniteError, match="2 of 120 values"):
+        check(tmp_path / name)
+    check(tmp_path / name, finite=False)
+
+
+def test_what_follows_the_voxels_is_not_looked_at(tmp_path):
+    path = write(tmp_path / "a.nii", np.ones((2, 3, 4), np.float32))
+    path.write_bytes(path.read_bytes() + b"\xff" * 40)
+    check(path)
+
+
+def test_blocks_end_between_two_numbers(tmp_path, monkeypatch):
+    from swin_umamba_nnunet import _volume_files
+
+    monkeypatch.setattr(_volume_files, "_BLOCK", 64)
+    array = np.ones((5, 7, 9))
+    array[2, 3, 4] = np.nan
+    with pytest.raises(NotFiniteError, match="1 of 315"):
+        check(write(tmp_path / "a.nii.gz", array))
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "value", "message"),
+    [
+        (112, "<2f", (2.0, np.nan), "scl_slope 2 and scl_inter nan"),
+        (112, "<f", (np.inf,), "scl_slope inf"),
+        (70, "<h", (32,), "complex"),
+        (70, "<h", (7,), "datatype 7"),
+        (40, "<h", (9,), "9 axes"),
+        (42, "<h", (-1,), "the size -1"),
+        (344, "4s", (b"ni1",), "pair"),
+        (0, "<i", (347,), "NIfTI header"),
+        (42, "<3h", (32767, 32767, 32767), "GB of memory"),
+    ],
+)
+def test_nifti_headers_that_mean_nothing(tmp_path, place, form, value, message):
+    path = write(tmp_path / "a.nii", np.ones((2, 3, 4), np.uint8))
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, place, *value)
+    path.write_bytes(content)
+    with pytest.raises(VolumeFileError, match=message):
+        check(path)
+
+
+def test_a_nii_beside_a_nii_gz(tmp_path):
+    """ITK would read the voxels of the other file."""
+    path = write(tmp_path / "a.nii.gz", np.ones((2, 3, 4), np.float32))
+    check(path)
+    write(tmp_path / "a.nii", np.full((2, 3, 4), 7, np.float32))
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).max() == 7
+    with pytest.raises(VolumeFileError, match="a.nii lies beside it"):
+        check(path)
+    check(tmp_path / "a.nii")
+
+
+def _name_data_file(path, name):
+    """Have a header name another data file."""
+    text = path.read_text(encoding="utf-8")
+    for field in ("ElementDataFile = ", "data file: "):
+        head, found, _ = text.partition(field)
+        if found:
+            path.write_text(head + field + name + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("header", ["a.mhd", "a.nhdr", "a.mha", "a.nrrd"])
+@pytest.mark.parametrize(
+    "name", ["{outside}", "../private.raw", "sub/../../private.raw", "link.raw", "C:\\private.raw", "\\\\host\\p.raw",
+             "LIST\n{outside}", "LIST\na.raw\n../private.raw", "../private%d.raw 1 2 1"]
+)  # fmt: skip
+def test_a_header_that_names_a_file_elsewhere(tmp_path, header, name):
+    private = tmp_path / "private.raw"
+    private.write_bytes(bytes(1000))
+    folder = tmp_path / "source"
+    (folder / "sub").mkdir(parents=True)
+    if name == "link.raw":
+        os.symlink(private, folder / name)
+    path = write(folder / header.replace("mha", "mhd").replace("nrrd", "nhdr"), np.ones((2, 3, 4), np.uint8))
+    path = path.rename(folder / header)
+    check(path)
+    _name_data_file(path, name.format(outside=private))
+    with pytest.raises(VolumeFileError, match="not in its own folder"):
+        check(path)
+
+
+@pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
+@pytest.mark.parametrize("name", ["a\0.raw", "\x1b[2Ja.raw", ""])
+def test_data_files_whose_names_are_none(tmp_path, header, name):
+    path = write(tmp_path / header, np.ones((2, 3, 4), np.uint8))
+    _name_data_file(path, name)
+    with pytest.raises(VolumeFileError, match="header is damaged"):
+        check(path)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_damaged_headers_are_refused_or_whole(tmp_path, seed):
+    """Whatever is in a header, nothing but the two kinds of error comes out."""
+    random = np.random.default_rng(seed)
+    for name, compressed in FORMATS:
+        path = write(tmp_path / name, np.ones((2, 3, 4), np.float32), compressed)
+        content = path.read_bytes()
+        for _ in range(25):
+            damaged = bytearray(gzip.decompress(content) if compressed and name == "a.nii.gz" else content)
+            place, letters = int(random.integers(min(400, len(damaged)))), list(b"09-.% \n/:=\0\xffLIST")
+            damaged[place : place + int(random.integers(3))] = bytes(random.choice(letters, 1 + seed * 3).tolist())
+            path.write_bytes(gzip.compress(damaged) if name == "a.nii.gz" else damaged)
+            with contextlib.suppress(VolumeFileError, OSError):
+                check(path)
+        path.unlink()
+
+
+@pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
+def test_data_files_that_are_missing_or_below(tmp_path, header):
+    path = write(tmp_path / header, np.ones((2, 3, 4), np.uint8))
+    (tmp_path / "süb").mkdir()
+    (tmp_path / "a.raw").rename(tmp_path / "süb/a.raw")
+    with pytest.raises(VolumeFileError, match='"a.raw", and that file is missing'):
+        check(path)
+    _name_data_file(path, "süb/a.raw")
+    check(path)
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).sum() == 24
+
+
+def test_metaimage_entries_before_the_one_of_the_data(tmp_path):
+    """MetaIO acts upon a name within another line; so it may stand in none."""
+    path = write(tmp_path / "a.mha", np.ones((2, 3, 4), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"NDims = 3", b"NDims = 3 ElementDataFile = /etc/hostname"))
+    with pytest.raises(VolumeFileError, match="MetaImage header"):
+        check(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [("unsigned char", 1), ("signed char", 1), ("int8_t", 1), ("uchar", 1), ("unsigned short int", 2), ("ushort", 2),
+     ("uint16", 2), ("unsigned int", 4), ("uint", 4), ("signed int", 4), ("unsigned long long int", 8),
+     ("ulonglong", 8), ("longlong", 8), ("double", 8)],
+)  # fmt: skip
+def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):
+    path = tmp_path / "a.nrrd"
+    header = f"NRRD0004\n# data file: no\nkey:=data file: no\ntype: {kind}\ndimension: 2\nsizes: 3 4\nendian: little\n"
+    path.write_bytes(f"{header}encoding: raw\n\n".encode() + bytes(12 * width))
+    assert check(path).bytes == 12 * width
+    assert sitk.ReadImage(str(path)).GetSize() == (3, 4)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(VolumeFileError, match="cut off"):
+        check(path)
+
+
+def test_metaimage_files_that_say_how_long_their_compressed_voxels_are(tmp_path):
+    """ITK returns whatever was in the memory where that is missing or too short."""
+    path = write(tmp_path / "a.mha", np.ones((2, 3, 4), np.float32), compressed=True)
+    head, packed = path.read_bytes().split(b"LOCAL\n")
+
+    def save(packed, length):
+        said = b"" if length is None else b"CompressedDataSize = %d\n" % length
+        path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", said, head) + b"LOCAL\n" + packed)
+
+    gzipped = gzip.compress(zlib.decompress(packed))
+    for good in packed, gzipped:  # MetaIO takes both
+        save(good, len(good))
+        check(path)
+        assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).sum() == 24
+    save(packed, len(packed) - 9)
+    with pytest.raises(VolumeFileError, match="cut off"):
+        check(path)
+    save(packed, None)
+    with pytest.raises(VolumeFileError, match="CompressedDataSize"):
+        check(path)
+
+
+def test_a_nii_gz_that_was_never_compressed(tmp_path):
+    """ITK takes it as it is; so does this."""
+    write(tmp_path / "a.nii", np.ones((2, 3, 4), np.float32)).rename(tmp_path / "b.nii.gz")
+    assert check(tmp_path / "b.nii.gz").packing is None
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "b.nii.gz"))).sum() == 24
+
+
+def test_other_endings_are_not_its_business(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    assert read_header(tmp_path / "a.png") is None
