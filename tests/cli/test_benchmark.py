@@ -34,7 +34,8 @@ def arguments(tmp_path, monkeypatch) -> list[str]:
     monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
 
     def ask(request):
-        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True}
+        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True,
+                   "ancestors": ["nnunetv2.nnUNetTrainer"]}  # fmt: skip
         return {
             "problems": [],
             "hardware": {"gpus": [], "mps": False},

@@ -63,8 +63,12 @@ def test_a_users_trainer(own_trainers, tmp_path):
     assert trainer["problems"] == []
     assert trainer == {
         "problems": [], "module": "probed_trainers", "weights": None, "own_protocol": [], "stock_network": False,
-        "file_sha256": trainer["file_sha256"],
+        "file_sha256": trainer["file_sha256"], "ancestors": trainer["ancestors"],
     }  # fmt: skip
+    assert trainer["ancestors"][:2] == [
+        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaDScratch",
+    ]  # fmt: skip
+    assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in trainer["ancestors"]
     assert len(trainer["file_sha256"]) == 64
     assert other["own_protocol"] == ["the split", "the loss"]
     recipe = answer["pairs"][f"{NAME} ProbedTiny"]

@@ -171,6 +171,41 @@ def test_the_checklist_is_filled_in(report):
     assert verdicts["Datasets: how many?"].verdict == "caution"
 
 
+def checklist_of(folder, **changes):
+    """Question -> item, after a change of what benchmark.json has recorded about rows, given by their labels."""
+    content = json.loads((folder / "benchmark.json").read_text())
+    for row in content["rows"]:
+        for name, value in changes.get(row["label"].replace("-", "_").replace(" ", "_"), {}).items():
+            row[name] = value
+    (folder / "benchmark.json").write_text(json.dumps(content))
+    analysis = analyse(read_benchmark(folder), (), "", FEW)
+    return {item.question.split(":")[0]: item for item in analysis.checklist}
+
+
+def test_the_checklist_goes_by_what_trainers_derive_from_and_not_by_names(tmp_path):
+    folder = tree.make_tree(tmp_path / "bench")
+    base = "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaD"
+    found = checklist_of(
+        folder,
+        nnU_Net={"stock_network": False, "ancestors": ["mine.Mine", f"{base}NoScan_10epochs", base]},
+        Swin_UMamba_dagger={"ancestors": ["mine.Other", f"{base}_10epochs"]},
+    )
+    # what is called nnUNetTrainer_10epochs is a subclass of the control here
+    assert found["Baselines"].answer.startswith("ResEnc L is a row; nnU-Net")
+    assert "Present: nnU-Net for Swin-UMamba-dagger" in found["Controls"].answer
+    assert "Absent: nnUNetTrainerSwinUMambaDNoScanScratch_10epochs for" in found["Controls"].answer
+    assert found["Confounding booster"].verdict == "caution"  # from scratch is there, too
+    names = {"ancestors": ["theirs.nnUNetTrainerSwinUMambaD_10epochs"]}  # another's trainer of that name
+    assert "for Swin-UMamba-dagger" not in checklist_of(folder, Swin_UMamba_dagger=names)["Controls"].answer
+
+
+def test_what_an_older_benchmark_did_not_record_is_not_known(tmp_path):
+    found = checklist_of(tree.make_tree(tmp_path / "bench"), ResEnc_L={"ancestors": None})
+    for question in ("Baselines", "Controls"):
+        assert found[question].verdict == "not known"
+        assert "run it once more" in found[question].answer
+
+
 def test_commands_versions_hardware_and_hashes_are_there(page):
     for text in ("-m seeded -- nnUNetv2_train Dataset901_Shapes 2d 0", "2.15.0", "Some CPU", "a" * 64, "d" * 16):
         assert text in page.text
