@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.cli._dataset import dataset_json_of
 from swin_umamba_nnunet.cli.errors import CliError
 
@@ -116,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\nNothing was written; -o FOLDER keeps every value in metrics.csv and summary.json.")
     if args.protocol == "plain" and args.instances is None and len(result.cases) > 1:
-        print(f"Look at the worst cases with   {_overlay_command(args, [case.name for case in worst_cases(result)])}")
+        command = _overlay_command(args, [case.name for case in worst_cases(result)])
+        print(f"Look at the worst cases with   {printable(command)}")
     return 0
 
 

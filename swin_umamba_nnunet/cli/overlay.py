@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.cli._dataset import dataset_json_of
 from swin_umamba_nnunet.cli.errors import CliError
 
@@ -204,8 +205,8 @@ def _draw(looks: "Iterator[Look]", labels: "LabelSet", folder: Path, title: str,
 
 def _report(written: Sequence[Path], folder: Path, scores: list[tuple[float, str]]) -> None:
     pictures = written[0] if len(written) == 1 else f"{len(written)} pictures in {folder}"
-    print(f"Wrote {pictures}")
+    print(printable(f"Wrote {pictures}"))
     defined = sorted(score for score in scores if score[0] == score[0])
     if defined:
-        lowest = ", ".join(f"{name} {value:.3f}" for value, name in defined[:3])
+        lowest = printable(", ".join(f"{name} {value:.3f}" for value, name in defined[:3]))
         print(f"Lowest mean Dice (whole case, mean over the classes in either mask): {lowest}")

@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from scipy.ndimage import distance_transform_edt
 
 from swin_umamba_nnunet._atomic import replacing
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.evaluation._views import Classes, View
 from swin_umamba_nnunet.evaluation.labels import mask_of
 
@@ -81,7 +82,7 @@ def legend_handles(entries: Sequence[str], errors: Sequence[str]) -> list[Any]:
     lines = []
     for i, entry in enumerate(entries):
         style = style_of(i, len(entries))
-        label = f"{style.number}  {entry}" if style.number else f" {entry}"  # matplotlib leaves out "_name"
+        label = printable(f"{style.number}  {entry}" if style.number else f" {entry}")  # matplotlib leaves out "_name"
         lines.append(Line2D([], [], color=style.colour, ls=style.dashes, lw=2, label=label, path_effects=halo))
     return [*lines, *(Patch(facecolor=ERRORS[name], edgecolor="black", label=name) for name in errors)]
 

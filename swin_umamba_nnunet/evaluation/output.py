@@ -13,6 +13,7 @@ import numpy as np
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import replacing
+from swin_umamba_nnunet._text import csv_cell
 from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Measurement
@@ -58,7 +59,9 @@ def write_outputs(result: "EvaluationResult", folder: Path) -> None:
     writer.writerow(COLUMNS)
     for m in result.measurements:
         value = int(m.value) if m.count else float(m.value)
-        writer.writerow((m.case, m.label, m.metric, repr(value), m.unit, m.full_convention))
+        texts = map(csv_cell, (m.case, m.label, m.metric, m.unit, m.full_convention))
+        case, label, metric, *rest = texts
+        writer.writerow((case, label, metric, repr(value), *rest))
     # NaN and Infinity as nnU-Net writes them, which every json.load of Python reads
     text = json.dumps(summary(result), indent=4, sort_keys=True) + "\n"
     try:

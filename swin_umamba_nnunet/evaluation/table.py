@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.evaluation.evaluate import EvaluationResult
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, WHOLE_IMAGE, Convention, Statistic
 
@@ -35,7 +36,7 @@ def format_result(result: EvaluationResult) -> str:
         )
     )
     parts += map(_convention, result.conventions)
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts), lines=True)
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def _worst(result: EvaluationResult) -> str:
     if not cases:
         return "No case has a score that is defined."
     several = any(case.n_classes > 1 for case in cases)
-    lines = [
-        f"  {case.name}  {case.score:.4f}" + (f"  (class {case.label}: {case.value:.4f})" if case.n_classes > 1 else "")
-        for case in cases
-    ]
+    lines = []
+    for case in cases:
+        of_class = f"  (class {printable(case.label)}: {case.value:.4f})" if case.n_classes > 1 else ""
+        lines.append(f"  {printable(case.name)}  {case.score:.4f}{of_class}")
     how = ", mean over the classes (and the worst class)" if several else ""
     return f"Worst cases by {cases[0].metric}{how}\n" + "\n".join(lines)
 
@@ -109,8 +110,8 @@ def _cells(row: Statistic) -> tuple[str, ...]:
     interval = "-" if math.isnan(row.low) else f"{row.low:.{digits}f} to {row.high:.{digits}f}"
     remark = ", ".join(part for part in (row.detail, row.how) if part)
     return (
-        row.label, row.metric, _number(row.mean, digits, "undefined"), _number(row.std, digits, "-"), interval,
-        _UNITS.get(row.unit, row.unit), str(row.n_cases), str(row.n_undefined), str(row.n_infinite), remark,
+        printable(row.label), row.metric, _number(row.mean, digits, "undefined"), _number(row.std, digits, "-"),
+        interval, _UNITS.get(row.unit, row.unit), str(row.n_cases), str(row.n_undefined), str(row.n_infinite), remark,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.benchmark.matrix.cells import Cell
 from swin_umamba_nnunet.benchmark.matrix.files import read_json
 from swin_umamba_nnunet.benchmark.matrix.plan import read_plan
@@ -150,4 +151,5 @@ def _line(status: CellStatus) -> tuple[str, ...]:
     state = f"{status.state} ({status.step})" if status.step else status.state
     epoch = "" if status.epochs is None else f"{status.epoch}/{status.epochs}"
     left = clock(status.left) if status.left and status.state != "done" else ""
-    return (cell.dataset, cell.row.label, str(cell.fold), str(cell.seed), state, epoch, seconds, left, status.note)
+    shown = (cell.dataset, cell.row.label, str(cell.fold), str(cell.seed), state, epoch, seconds, left, status.note)
+    return tuple(map(printable, shown))

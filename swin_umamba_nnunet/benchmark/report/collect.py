@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from swin_umamba_nnunet._text import from_csv_cell, printable
 from swin_umamba_nnunet.benchmark.matrix import cells as matrix
 from swin_umamba_nnunet.benchmark.matrix.errors import MatrixError
 from swin_umamba_nnunet.benchmark.matrix.fairness import Identity, identify
@@ -142,7 +143,7 @@ def _row(row: matrix.Row, content: Mapping[str, Any]) -> Row:
     recorded: Mapping[str, Any] = next(own, {})
     weights = recorded.get("weights") or {}
     return Row(
-        row.key, row.label, row.name, row.plans, row.configuration, weights.get("name") or "",
+        row.key, printable(row.label), row.name, row.plans, row.configuration, weights.get("name") or "",
         weights.get("sha256") or "", identify(recorded) if recorded.get("ancestors") else None,
     )  # fmt: skip
 
@@ -196,6 +197,6 @@ def read_scores(path: Path, row: str, fold: str, seed: int) -> pd.DataFrame:
                 value = float(line["value"]) if line["value"] else math.nan
             except ValueError:
                 raise MatrixError(f"{path}, line {number}: {line['value']!r} is no number; evaluate again") from None
-            names = (row, fold, seed, line["case"], line["class"], line["metric"])
+            names = (row, fold, seed, from_csv_cell(line["case"]), from_csv_cell(line["class"]), line["metric"])
             lines.append((*names, value, line["unit"], detail))
     return pd.DataFrame(lines, columns=SCORE_COLUMNS)

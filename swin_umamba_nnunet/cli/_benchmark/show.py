@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from swin_umamba_nnunet._text import printable
+
 if TYPE_CHECKING:
     from swin_umamba_nnunet.benchmark.matrix.commands import Task
     from swin_umamba_nnunet.benchmark.matrix.estimates import Estimate
@@ -42,7 +44,7 @@ def matrix(plan: "Plan", estimates: Mapping[str, "Estimate"]) -> str:
             f"{guess.memory_bytes / 2**30:.1f} GiB" if guess.memory_bytes else "unknown", guess.basis,
         ))  # fmt: skip
     bases = sorted({guess.basis for guess in estimates.values()})
-    errors = sorted({f"not timed: {guess.error}" for guess in estimates.values() if guess.error})
+    errors = sorted({f"not timed: {printable(guess.error)}" for guess in estimates.values() if guess.error})
     summary = f"{len(plan.tasks)} cells on {plan.device}: {_training_time(left)}"
     return "\n".join(["", *_table(lines), "", summary, *(f"  {_BASES[basis]}" for basis in bases), *errors])
 
@@ -69,7 +71,7 @@ def findings(found: Iterable[Mapping[str, Any]]) -> str:
     for severity, title in _SEVERITIES.items():
         texts = [item["text"] for item in found if item["severity"] == severity]
         if texts:
-            lines += ["", f"{title}:", *(f"  - {text}" for text in texts)]
+            lines += ["", f"{title}:", *(f"  - {printable(text)}" for text in texts)]
     return "\n".join(lines)
 
 
@@ -87,8 +89,8 @@ def failure(task: "Task", outcome: str) -> str:
     record = task.cell.read()
     error = record.get("error")
     if outcome != "failed" or not error:
-        return f"\n{task.cell.name}: {outcome}"
-    log = "\n".join(f"    {line}" for line in error["log_tail"].splitlines())
+        return f"\n{task.cell.name}: {printable(outcome)}"
+    log = "\n".join(f"    {line}" for line in printable(error["log_tail"], lines=True).split("\n"))
     return f"\n{task.cell.name}: {error['reason']}; the end of {task.cell.log(error['step'])}:\n{log}"
 
 
@@ -117,7 +119,7 @@ class Progress:
             self._ended += 1
             said = {"busy": "is run by another process"}.get(outcome, outcome)
             took = time.monotonic() - began
-            line = f"[{self._ended}/{len(self._tasks)}] {task.cell.name}: {said} ({clock(took)})"
+            line = f"[{self._ended}/{len(self._tasks)}] {task.cell.name}: {printable(said)} ({clock(took)})"
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
@@ -130,7 +132,7 @@ class Progress:
             running = [task for task, _ in self._running.values()]
         self._bar.n = self._trained()
         labels = [f"{task.cell.row.label} {task.cell.read().get('step', '')}" for task in running]
-        self._bar.set_postfix_str(", ".join(labels), refresh=False)
+        self._bar.set_postfix_str(printable(", ".join(labels)), refresh=False)
         self._bar.refresh()
 
     def _trained(self) -> int:
@@ -153,5 +155,6 @@ def _state(task: "Task") -> str:
 
 
 def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    lines = [tuple(map(printable, line)) for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines]
