@@ -1,5 +1,6 @@
 """What `swin-umamba benchmark run` prints."""
 
+import shlex
 import sys
 import threading
 import time
@@ -94,6 +95,11 @@ def failure(task: "Task", outcome: str) -> str:
     return f"\n{task.cell.name}: {error['reason']}; the end of {task.cell.log(error['step'])}:\n{log}"
 
 
+def command(action: str, plan: "Plan", *options: str) -> str:
+    """`swin-umamba benchmark ACTION` for this benchmark, as a shell takes it."""
+    return shlex.join(["swin-umamba", "benchmark", action, str(plan.config.output), *options])
+
+
 class Progress:
     """Lines about starts and ends, and in a terminal a bar over all epochs."""
 
@@ -101,7 +107,8 @@ class Progress:
         self._tasks = list(tasks)
         self._lock = threading.Lock()
         self._running: dict[str, tuple[Task, float]] = {}
-        self._ended = 0
+        self._numbers = {task.cell.name: f"[{number}/{len(tasks)}]" for number, task in enumerate(tasks, 1)}
+        self._done_before = {task.cell.name for task in tasks if _state(task) == "done"}
         self._looked = 0.0
         self._total = sum(task.epochs or 0 for task in self._tasks)
         self._bar: tqdm = tqdm(total=self._total, initial=self._trained(), unit="epoch",
@@ -111,17 +118,25 @@ class Progress:
         """A cell begins or ends; called from its thread."""
         from swin_umamba_nnunet.benchmark.matrix.status import clock
 
+        name = task.cell.name
         with self._lock:
             if event == "start":
-                self._running[task.cell.name] = (task, time.monotonic())
+                self._running[name] = (task, time.monotonic())
+                if name not in self._done_before:
+                    self._write(f"{self._numbers[name]} {name}: {_next_step(task)} ...")
                 return
-            _, began = self._running.pop(task.cell.name)
-            self._ended += 1
-            said = {"busy": "is run by another process"}.get(outcome, outcome)
-            took = time.monotonic() - began
-            line = f"[{self._ended}/{len(self._tasks)}] {task.cell.name}: {printable(said)} ({clock(took)})"
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            _, began = self._running.pop(name)
+            said = {
+                "busy": "is run by another process", "changed": "left as it is, its inputs have changed",
+            }.get(outcome, outcome)  # fmt: skip
+            if name in self._done_before and outcome == "done":
+                self._write(f"{self._numbers[name]} {name}: already done")
+            else:
+                self._write(f"{self._numbers[name]} {name}: {printable(said)} ({clock(time.monotonic() - began)})")
+
+    def _write(self, line: str) -> None:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
     def tick(self) -> None:
         """Bring the bar up to date, now and then."""
@@ -144,6 +159,22 @@ class Progress:
     def close(self) -> None:
         """End the bar."""
         self._bar.close()
+
+
+def _next_step(task: "Task") -> str:
+    """What running the cell begins with."""
+    from swin_umamba_nnunet.benchmark.matrix.files import read_json
+    from swin_umamba_nnunet.benchmark.matrix.runner import changes
+
+    cell = task.cell
+    if changes(task):
+        return "its inputs have changed"
+    if cell.is_predicted(task.cases, task.file_ending):
+        return "evaluating"
+    if cell.is_trained():
+        return "predicting"
+    epoch = (read_json(cell.measured) or {}).get("epoch")
+    return f"training goes on after epoch {epoch}" if epoch else "training"
 
 
 def _state(task: "Task") -> str:
