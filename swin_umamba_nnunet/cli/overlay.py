@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names.add_argument("--dataset-json", type=Path, metavar="FILE", help="take the class names from this file")
     names.add_argument("--labels", nargs="+", metavar="LABEL", help="classes: 1, liver=1, tumour=1,2 (a region)")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR",
-                        help="where the pictures go; those of an earlier run are replaced (default: overlay/ in the "
-                             "prediction folder)")  # fmt: skip
+                        help="where the pictures go; those of an earlier run are replaced (default: beside the "
+                             "prediction folder, PREDICTIONS_overlay)")  # fmt: skip
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="only these cases")
     parser.add_argument("--sheet", action="store_true",
                         help=f"all cases on one contact sheet, {_ROWS_PER_SHEET} rows a page, instead of a picture "
@@ -80,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
         pairs = _pairs(args)
         images = find_images(args.images, [pair.name for pair in pairs])
         labels = _labels(args, pairs)
-        folder = _output_folder(args.output or args.predictions / "overlay")
+        # beside the predictions, not among them: that folder is nnU-Net's
+        predictions = Path(os.path.abspath(args.predictions))
+        folder = _output_folder(args.output or predictions.with_name(f"{predictions.name}_overlay"))
         looks = _looks(args, pairs, images, labels)
         title = f"{args.predictions.absolute().name} against {args.ground_truth.absolute().name}"
         _draw(looks, labels, folder, title, len(pairs), args.sheet)
