@@ -1,8 +1,11 @@
 """`swin-umamba evaluate`: scores of a prediction folder, and what each of them means."""
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.cli._dataset import dataset_json_of
 from swin_umamba_nnunet.cli.errors import CliError
 
@@ -78,18 +81,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table.
+    """Evaluate, print the table, then write.
 
     Returns:
         0.
 
     Raises:
-        CliError: bad input, see `evaluate_folders`.
+        CliError: bad input, or scores that cannot be written, see `evaluate_folders`.
     """
     from swin_umamba_nnunet import evaluation
-    from swin_umamba_nnunet.evaluation.table import format_result
+    from swin_umamba_nnunet.evaluation.table import format_result, worst_cases
 
     dataset_json = args.dataset_json if args.dataset is None else dataset_json_of(args.dataset)
+
+
+    def show(result: "evaluation.EvaluationResult") -> None:
+        compared = f"{len(result.cases)} cases of {args.predictions} against {args.ground_truth}"
+        print(f"{args.protocol} protocol: {compared}\n")
+        print(format_result(result), flush=True)
+
     try:
         result = evaluation.evaluate_folders(
             args.ground_truth, args.predictions, labels=args.labels, dataset_json=dataset_json, protocol=args.protocol,
@@ -98,11 +108,26 @@ def run(args: argparse.Namespace) -> int:
             medpy_hd95=args.medpy_hd95, count_border_cells=args.count_border_cells, isic_size=args.isic_size,
             resize_predictions=args.resize_predictions, allow_missing=args.allow_missing,
             file_ending=args.file_ending, resamples=args.resamples, seed=args.seed, progress=True,
+            before_writing=show,
         )  # fmt: skip
     except evaluation.EvaluationError as error:
         raise CliError(str(error)) from error
-    print(f"{args.protocol} protocol: {len(result.cases)} cases of {args.predictions} against {args.ground_truth}\n")
-    print(format_result(result))
     if args.output is not None:
         print(f"\nWritten: {args.output / 'metrics.csv'} and {args.output / 'summary.json'}")
+    else:
+        print("\nNothing was written; -o FOLDER keeps every value in metrics.csv and summary.json.")
+    if args.protocol == "plain" and args.instances is None and len(result.cases) > 1:
+        command = _overlay_command(args, [case.name for case in worst_cases(result)])
+        print(f"Look at the worst cases with   {printable(command)}")
     return 0
+
+
+def _overlay_command(args: argparse.Namespace, cases: Sequence[str]) -> str:
+    """The command that draws these cases; only the user knows where the images are."""
+    command = ["swin-umamba", "overlay", "-i", "IMAGES", "-gt", args.ground_truth, "-pred", args.predictions]
+    for option, value in (
+        ("--dataset", args.dataset), ("--dataset-json", args.dataset_json), ("--file-ending", args.file_ending)
+    ):  # fmt: skip
+        command += [option, value] if value is not None else []
+    command += ["--labels", *args.labels] if args.labels else []
+    return shlex.join(map(str, [*command, *(["--cases", *cases] if cases else [])]))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.cli._dataset import dataset_json_of
 from swin_umamba_nnunet.cli.errors import CliError
 
@@ -46,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names.add_argument("--dataset-json", type=Path, metavar="FILE", help="take the class names from this file")
     names.add_argument("--labels", nargs="+", metavar="LABEL", help="classes: 1, liver=1, tumour=1,2 (a region)")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR",
-                        help="where the pictures go; those of an earlier run are replaced (default: overlay/ in the "
-                             "prediction folder)")  # fmt: skip
+                        help="where the pictures go; those of an earlier run are replaced (default: beside the "
+                             "prediction folder, PREDICTIONS_overlay)")  # fmt: skip
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="only these cases")
     parser.add_argument("--sheet", action="store_true",
                         help=f"all cases on one contact sheet, {_ROWS_PER_SHEET} rows a page, instead of a picture "
@@ -79,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
         pairs = _pairs(args)
         images = find_images(args.images, [pair.name for pair in pairs])
         labels = _labels(args, pairs)
-        folder = _output_folder(args.output or args.predictions / "overlay")
+        # beside the predictions, not among them: that folder is nnU-Net's
+        predictions = Path(os.path.abspath(args.predictions))
+        folder = _output_folder(args.output or predictions.with_name(f"{predictions.name}_overlay"))
         looks = _looks(args, pairs, images, labels)
         title = f"{args.predictions.absolute().name} against {args.ground_truth.absolute().name}"
         _draw(looks, labels, folder, title, len(pairs), args.sheet)
@@ -204,8 +207,8 @@ def _draw(looks: "Iterator[Look]", labels: "LabelSet", folder: Path, title: str,
 
 def _report(written: Sequence[Path], folder: Path, scores: list[tuple[float, str]]) -> None:
     pictures = written[0] if len(written) == 1 else f"{len(written)} pictures in {folder}"
-    print(f"Wrote {pictures}")
+    print(printable(f"Wrote {pictures}"))
     defined = sorted(score for score in scores if score[0] == score[0])
     if defined:
-        lowest = ", ".join(f"{name} {value:.3f}" for value, name in defined[:3])
+        lowest = printable(", ".join(f"{name} {value:.3f}" for value, name in defined[:3]))
         print(f"Lowest mean Dice (whole case, mean over the classes in either mask): {lowest}")

@@ -1,8 +1,9 @@
 """Drawing label maps on images: one look for every picture this package makes.
 
 Classes are told apart by colour, by line style and by the number written into them, so a greyscale print and a
-colour-blind reader lose nothing.  The colours are Okabe and Ito's (jfly.uni-koeln.de/color), light and dark in turn,
-the blue a little lighter; every line lies on a black one, so that it shows on bright tissue too.
+colour-blind reader lose nothing; a light fill shows which side of a line is inside.  The colours are Okabe and Ito's
+(jfly.uni-koeln.de/color), light and dark in turn, the blue a little lighter; every line lies on a black one, so that it
+shows on bright tissue too.
 
 Figures are made without pyplot: no window system is touched and no state is shared between threads.
 """
@@ -21,6 +22,7 @@ from matplotlib.patheffects import withStroke
 from scipy.ndimage import distance_transform_edt
 
 from swin_umamba_nnunet._atomic import replacing
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.evaluation._views import Classes, View
 from swin_umamba_nnunet.evaluation.labels import mask_of
 
@@ -32,9 +34,10 @@ PANELS = ("image", "ground truth", "prediction", "differences")
 # 7 colours and 4 line styles: 28 classes look different, and neighbours differ in both.
 _COLOURS = ("#E69F00", "#2F86E0", "#F0E442", "#D55E00", "#56B4E9", "#009E73", "#CC79A7")
 _DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-# Dark, medium and light, so that they differ in a greyscale print.
-ERRORS = {"missed": "#D62839", "extra": "#56B4E9", "wrong class": "#F0E442", "not scored": "#909090"}
+# None of the classes' colours; dark, light and medium, so that they differ in a greyscale print.
+ERRORS = {"missed": "#D62839", "extra": "#A6FF00", "wrong class": "#FF33FF", "not scored": "#909090"}
 _HALO = "black"
+_FILL = 0.22  # opacity of a class within its outline: which side is inside, where an outline is the image's own edge
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def legend_handles(entries: Sequence[str], errors: Sequence[str]) -> list[Any]:
     lines = []
     for i, entry in enumerate(entries):
         style = style_of(i, len(entries))
-        label = f"{style.number}  {entry}" if style.number else f" {entry}"  # matplotlib leaves out "_name"
+        label = printable(f"{style.number}  {entry}" if style.number else f" {entry}")  # matplotlib leaves out "_name"
         lines.append(Line2D([], [], color=style.colour, ls=style.dashes, lw=2, label=label, path_effects=halo))
     return [*lines, *(Patch(facecolor=ERRORS[name], edgecolor="black", label=name) for name in errors)]
 
@@ -108,9 +111,14 @@ def _differences(view: View, classes: Classes) -> dict[str, np.ndarray]:
 
 
 def _draw_outlines(axes: "Axes", masks: Sequence[np.ndarray], width: float = 1.3) -> None:
-    """The outline and the number of each mask (H, W), over what the axes show already."""
+    """The outline, a light fill and the number of each mask (H, W), over what the axes show already."""
     frame = axes.get_xlim(), axes.get_ylim()
     drawn = [(mask, style_of(i, len(masks))) for i, mask in enumerate(masks) if mask.any()]
+    if drawn:
+        fill = np.zeros((*drawn[0][0].shape, 4), np.float32)
+        for mask, style in sorted(drawn, key=lambda item: -item[0].sum()):  # what is nested in it on top of a region
+            fill[mask] = to_rgba(style.colour, _FILL)
+        axes.imshow(fill, aspect=axes.get_aspect())
     for mask, style in drawn:
         _outline(axes, mask, style, width)
     for mask, style in drawn:  # on top of all lines

@@ -1,7 +1,7 @@
 """Evaluate a folder of predictions: pair the cases, check all of them, score them, sum up, write."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,7 @@ def evaluate_folders(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool = False,
+    before_writing: Callable[[EvaluationResult], None] = lambda result: None,
 ) -> EvaluationResult:
     """Score every case of two folders.
 
@@ -97,9 +98,11 @@ def evaluate_folders(
         file_ending: only these files.
         resamples, seed: of the bootstrap over cases.
         progress: show progress bars.
+        before_writing: is given the result before it is written, so that a full disk loses nothing.
 
     Raises:
-        EvaluationError: bad input, a missing library, a dead worker, or an output folder with files of others.
+        EvaluationError: bad input, a missing library, a dead worker, an output folder with files of others, or one that
+            cannot be written.
     """
     truth_folder, prediction_folder = Path(ground_truth), Path(predictions)
     if resamples < 1:
@@ -135,6 +138,7 @@ def evaluate_folders(
         protocol, tuple(pairs), measurements, tuple(chosen.statistics(measurements, bootstrap)), chosen.conventions,
         notes, chosen.summary_keys, bootstrap,
     )  # fmt: skip
+    before_writing(result)
     if output is not None:
         output_files.write_outputs(result, Path(output))
     return result

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swin_umamba_nnunet import __version__
-from swin_umamba_nnunet._atomic import write_text
+from swin_umamba_nnunet._atomic import replacing
+from swin_umamba_nnunet._text import csv_cell
 from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Measurement
@@ -48,16 +49,30 @@ def require_writable(folder: Path) -> None:
 
 
 def write_outputs(result: "EvaluationResult", folder: Path) -> None:
-    """Write both files, each complete or not at all."""
+    """Write both files, or neither.
+
+    Raises:
+        EvaluationError: they cannot be written.
+    """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
     for m in result.measurements:
         value = int(m.value) if m.count else float(m.value)
-        writer.writerow((m.case, m.label, m.metric, repr(value), m.unit, m.full_convention))
-    write_text(folder / METRICS_FILE, table.getvalue())
+        texts = map(csv_cell, (m.case, m.label, m.metric, m.unit, m.full_convention))
+        case, label, metric, *rest = texts
+        writer.writerow((case, label, metric, repr(value), *rest))
     # NaN and Infinity as nnU-Net writes them, which every json.load of Python reads
-    write_text(folder / SUMMARY_FILE, json.dumps(summary(result), indent=4, sort_keys=True) + "\n")
+    text = json.dumps(summary(result), indent=4, sort_keys=True) + "\n"
+    try:
+        with replacing(folder / METRICS_FILE) as metrics, replacing(folder / SUMMARY_FILE) as summary_file:
+            metrics.write_text(table.getvalue(), encoding="utf-8")
+            summary_file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(
+            f"{METRICS_FILE} and {SUMMARY_FILE} cannot be written to {folder} ({error.strerror or error}); make room "
+            "there or name another output folder"
+        ) from error
 
 
 def summary(result: "EvaluationResult") -> dict:

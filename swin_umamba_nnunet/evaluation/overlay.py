@@ -14,6 +14,7 @@ from textwrap import shorten, wrap
 
 from matplotlib.figure import Figure
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.evaluation._pictures import (
     PANELS,
     draw_panel,
@@ -178,4 +179,5 @@ def _legend_size(labels: Sequence[str], width: float) -> tuple[int, float]:
 def _write(figure: Figure, x: float, y: float, text: str, **settings) -> None:
     """Text with its upper left corner at (x, y) inches from the page's."""
     width, height = figure.get_size_inches()
+    text = printable(text, lines=True)
     figure.text(x / width, 1 - y / height, text, ha="left", va="top", parse_math=False, **settings)

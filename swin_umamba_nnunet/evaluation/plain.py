@@ -19,16 +19,18 @@ NAME = "plain"
 DEFAULT_TOLERANCE = 2.0  # mm in volumes, pixels in images without a physical spacing
 
 _OVERLAP = (
-    "Dice = 2TP/(2TP+FP+FN) and IoU = TP/(TP+FP+FN) over voxels (pixels), per case and class. Both masks empty: "
-    "undefined, left out of means and counted; exactly one empty: 0. Over all classes: mean of the class means. "
-    "Elements with the ignore label count as background on both sides."
+    "Dice = 2TP/(2TP+FP+FN), IoU = TP/(TP+FP+FN): overlap of voxels (pixels) per case and class, 1 is best. Over all "
+    "classes: mean of the class means. The ignore label counts as background on both sides."
 )
 _DISTANCES = (
-    " NSD = part of both surfaces that lies within the tolerance of the other (surface-distance package, "
-    "area-weighted); HD95 = the larger of the two directed, area-weighted 95th percentiles of surface distance; ASSD = "
-    "average symmetric surface distance, area-weighted over both surfaces. Volumes have surfaces, images (one slice) "
-    "have contours; spacing from the ground truth's file, pixels where it has none. Both masks empty: undefined; "
-    "exactly one empty: NSD 0, HD95 and ASSD infinite, which means leave out and count."
+    " NSD = share of both surfaces within the tolerance of the other, 1 is best; HD95, ASSD = 95th percentile (of the "
+    "larger direction) and mean of the distances between the surfaces, 0 is best; area-weighted, by the "
+    "surface-distance package. Images have contours for surfaces. Spacing from the ground truth's file, pixels where "
+    "it has none."
+)
+_EMPTY = (
+    " Both masks empty: undefined. Exactly one empty: {zeros} 0{infinite}. Means leave out and count what is undefined"
+    "{or_infinite}."
 )
 _MEDPY = " HD95_medpy = MedPy's HD95: 95th percentile of both directed lists of border-voxel distances joined."
 INSTANCE_DEFINITION = {
@@ -66,6 +68,11 @@ class PlainSettings:
 def convention(settings: PlainSettings, objects: str = "components") -> Convention:
     """The definition in words, as the output prints it."""
     text = _OVERLAP + (_DISTANCES if settings.distances else "") + (_MEDPY if settings.medpy_hd95 else "")
+    distances = settings.distances or settings.medpy_hd95
+    text += _EMPTY.format(
+        zeros="Dice, IoU and NSD" if settings.distances else "Dice and IoU",
+        infinite=", distances infinite" if distances else "", or_infinite=" or infinite" if distances else "",
+    )  # fmt: skip
     if settings.iou_thresholds:
         text += " " + INSTANCE_DEFINITION[objects] + _MATCHING + "."
     return Convention(NAME, text)

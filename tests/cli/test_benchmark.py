@@ -1,12 +1,13 @@
 """`swin-umamba benchmark`: what it prints and how it exits; the cells themselves are replaced."""
 
 import json
+import shlex
 import signal
 from pathlib import Path
 
 import pytest
 
-from swin_umamba_nnunet.benchmark.matrix import local, plan
+from swin_umamba_nnunet.benchmark.matrix import local, plan, runner
 from swin_umamba_nnunet.cli import main
 
 NAME = "Dataset903_Cli"
@@ -34,7 +35,8 @@ def arguments(tmp_path, monkeypatch) -> list[str]:
     monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
 
     def ask(request):
-        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True}
+        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True,
+                   "ancestors": ["nnunetv2.nnUNetTrainer"]}  # fmt: skip
         return {
             "problems": [],
             "hardware": {"gpus": [], "mps": False},
@@ -104,6 +106,55 @@ def test_a_run_in_which_all_goes_well(arguments, outcomes, capsys, tmp_path):
     assert len(written["cells"]) == 4
     assert run("status", str(tmp_path / "bench")) == 0
     assert "4 cells: 4 done" in capsys.readouterr().out
+
+
+def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, capsys, tmp_path, monkeypatch):
+    """In a folder with a space; the commands it names are run as a shell would."""
+    arguments = [str(tmp_path / "my bench") if text == str(tmp_path / "bench") else text for text in arguments]
+    outcomes["One", 1] = "failed"
+    run("run", *arguments)
+    out = capsys.readouterr().out
+    first = f"{NAME}/One__nnUNetPlans__2d/fold_0/seed_0"
+    assert out.index(f"[1/4] {first}: training ...") < out.index(f"[1/4] {first}: done")
+    for action, option in (("status", ["--watch"]), ("report", [])):
+        line = next(line for line in out.splitlines() if f"swin-umamba benchmark {action}" in line)
+        command = shlex.split(line.partition("   ")[2])
+        assert command == ["swin-umamba", "benchmark", action, str(tmp_path / "my bench"), *option]
+    assert main(shlex.split(f"benchmark status '{tmp_path / 'my bench'}'")) == 1
+
+    monkeypatch.setattr(runner, "is_done", lambda task: task.cell.read()["state"] == "done")
+    run("run", *arguments)
+    out = capsys.readouterr().out
+    assert f"{first}: already done" in out
+    assert f"{first}: training" not in out
+    assert f"[3/4] {NAME}/One__nnUNetPlans__2d/fold_0/seed_1: training ..." in out
+
+
+def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
+    from swin_umamba_nnunet.benchmark.matrix import estimates
+
+    said = []
+
+    def timed(plan, task, iterations):
+        said.append(capsys.readouterr().out)
+        return estimates.Estimate(60.0, None, "timed")
+
+    monkeypatch.setattr(estimates, "_timed", timed)
+    assert run("run", *arguments, "--dry-run", "--time-iterations", "7") == 0
+    assert [f"[{number}/2] timing 7 iterations of {row}" in text for (number, row), text in zip(
+        ((1, "One"), (2, "Two")), said)] == [True, True]  # fmt: skip
+    assert "without --dry-run" in capsys.readouterr().out
+
+
+def test_watching_waits_until_a_benchmark_begins(arguments, outcomes, capsys, tmp_path, monkeypatch):
+    """Its inputs are checked first, which takes a while and writes nothing."""
+    from swin_umamba_nnunet.cli._benchmark import status
+
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: run("run", *arguments))
+    assert run("status", str(tmp_path / "bench"), "--watch", "1") == 0
+    out = capsys.readouterr().out
+    assert "no benchmark.json yet" in out
+    assert "4 cells: 4 done" in out
 
 
 def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys, tmp_path):

@@ -1,13 +1,19 @@
 """`swin-umamba evaluate`: from the command line to the table."""
 
+import errno
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from swin_umamba_nnunet.cli import main
-from tests.evaluation.files import write_folders
+from tests.evaluation.files import blobs, write_folders, write_image
 
 LABELS = {"labels": {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}}
 
@@ -34,6 +40,73 @@ def test_table_and_files(folders, tmp_path, capsys):
     assert "50 resamples" in said.out
     assert "checking files" in said.err  # progress
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.csv", "summary.json"}
+
+
+def test_the_numbers_come_before_what_they_mean(folders, capsys):
+    assert evaluate(folders, "--protocol", "endoscopy") == 0
+    said = capsys.readouterr().out
+    order = ["endoscopy\n\nclass", "plain\n\nclass", "Worst cases by DSC", "What the numbers mean", "Convention"]
+    places = [said.index(part) for part in order]
+    assert places == sorted(places)
+    assert "0 to 1" in said
+    assert "pixels" in said
+
+
+def test_the_worst_cases_are_named_with_a_command_that_draws_them(tmp_path, capsys, monkeypatch):
+    truth, predictions = write_folders(tmp_path / "with space", n_cases=5)
+    for case, moved in (("case_3", 6), ("case_1", 2)):
+        write_image(predictions / f"{case}.png", np.roll(blobs(int(case[-1])), moved, axis=-1))
+    options = ["--labels", "liver=1", "both=2,3"]
+    assert evaluate((truth, predictions), *options) == 0
+    said = capsys.readouterr().out
+    lines = said[said.index("Worst cases by Dice") :].splitlines()[1:4]
+    assert [line.split()[0] for line in lines[:2]] == ["case_3", "case_1"]
+    assert "class " in lines[0]
+    command = said.splitlines()[-1].partition("   ")[2]
+    shutil.copytree(truth, tmp_path / "IMAGES")  # any images will do
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == 0
+    assert "Wrote 3 pictures" in capsys.readouterr().out
+
+
+def test_what_is_written_is_said_and_what_is_not(folders, tmp_path, capsys):
+    assert evaluate(folders) == 0
+    assert "Nothing was written; -o FOLDER" in capsys.readouterr().out
+    assert evaluate(folders, "-o", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "Nothing was written" not in said
+    assert "summary.json" in said
+
+
+def test_a_full_disk_loses_no_scores(folders, tmp_path, capsys, monkeypatch):
+    """The table is out before anything is written; of the two files there are both or none."""
+    (tmp_path / "out").mkdir()
+    shown_first = []
+
+    def full(self, text, *args, **kwargs):
+        if "summary" not in self.name:
+            return write_bytes(self, text.encode())
+        shown_first.append(capsys.readouterr().out)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_bytes = Path.write_bytes
+    monkeypatch.setattr(Path, "write_text", full)
+    assert evaluate(folders, "-o", tmp_path / "out") != 0
+    said = capsys.readouterr()
+    assert "(all)" in shown_first[0]
+    assert "Worst cases" in shown_first[0]
+    assert "No space left on device" in said.err
+    assert str(tmp_path / "out") in said.err
+    assert "Written" not in said.out
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_an_output_that_is_a_full_device_is_refused_before_anything_is_scored(folders, capsys):
+    assert evaluate(folders, "-o", "/dev/full") != 0
+    said = capsys.readouterr()
+    assert "/dev/full" in said.err
+    assert "scoring" not in said.err
 
 
 def test_quirks_are_named(folders, capsys):

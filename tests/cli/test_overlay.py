@@ -74,11 +74,23 @@ def written(folder):
 
 def test_a_picture_per_case(pictures, capsys):
     assert run(pictures) == 0
-    assert written(pictures / "pred/overlay") == ["case_0.png", "case_1.png", "case_2.png"]
+    assert written(pictures / "pred_overlay") == ["case_0.png", "case_1.png", "case_2.png"]
     text = capsys.readouterr().out
     assert "3 pictures" in text
     # one pixel of 10 in both classes; 2 of 10
     assert "case_2 0.800, case_1 0.900, case_0 1.000" in text
+
+
+@pytest.mark.parametrize("given", ["pred", "pred/", "../{name}/pred/.", "."])
+def test_the_pictures_lie_beside_the_predictions_and_not_in_them(pictures, monkeypatch, given):
+    """However the folder is named: it holds what nnU-Net wrote."""
+    before = written(pictures / "pred")
+    where = pictures / "pred" if given == "." else pictures
+    monkeypatch.chdir(where)
+    command = ["overlay", "-i", f"{pictures}/images", "-gt", f"{pictures}/truth", "--cases", "case_0"]
+    assert cli.main([*command, "-pred", given.format(name=pictures.name)]) == 0
+    assert written(pictures / "pred_overlay") == ["case_0.png"]
+    assert written(pictures / "pred") == before
 
 
 def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, monkeypatch):
@@ -117,7 +129,7 @@ def test_without_a_dataset_json_every_label_found_is_a_class(pictures, capsys):
 def test_a_sheet_in_pages(pictures, monkeypatch):
     monkeypatch.setattr(overlay, "_ROWS_PER_SHEET", 2)
     assert run(pictures, "--sheet") == 0
-    assert written(pictures / "pred/overlay") == ["sheet_01.png", "sheet_02.png"]
+    assert written(pictures / "pred_overlay") == ["sheet_01.png", "sheet_02.png"]
 
 
 def test_the_slices_of_a_volume(volumes, monkeypatch):
@@ -158,7 +170,7 @@ def test_regions_and_the_ignore_label(pictures, capsys):
 def test_a_missing_image(pictures, capsys):
     (pictures / "images/case_1_0000.png").unlink()
     assert "no image of the case case_1; expected case_1_0000" in refused(capsys, pictures)
-    assert not (pictures / "pred/overlay").exists()
+    assert not (pictures / "pred_overlay").exists()
 
 
 def test_an_image_without_the_channel_in_its_name(pictures):
@@ -201,7 +213,7 @@ def test_a_missing_prediction(pictures, capsys):
     (pictures / "pred/case_1.png").unlink()
     assert "case_1" in refused(capsys, pictures)
     assert run(pictures, "--allow-missing") == 0
-    assert written(pictures / "pred/overlay") == ["case_0.png", "case_2.png"]
+    assert written(pictures / "pred_overlay") == ["case_0.png", "case_2.png"]
 
 
 def test_an_unknown_case_gets_the_nearest_name(pictures, capsys):

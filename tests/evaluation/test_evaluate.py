@@ -17,6 +17,7 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics, load_summa
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
 from swin_umamba_nnunet.evaluation import EvaluationError, evaluate_folders
+from swin_umamba_nnunet.evaluation.table import format_result
 from swin_umamba_nnunet.evaluation.workers import CaseWorkers
 from tests.evaluation import worker_functions
 from tests.evaluation.files import blobs, write_folders, write_image, write_volume
@@ -45,6 +46,24 @@ def test_metrics_csv_has_every_value(folders, tmp_path):
         assert value == measurement.value or math.isnan(value) == math.isnan(measurement.value)
     assert {row["unit"] for row in found} == {"1", "px"}
     assert {row["convention"] for row in found} == {"plain", "plain: tolerance 2 px"}
+
+
+def test_class_and_case_names_are_no_formulas_in_metrics_csv(folders, tmp_path):
+    """A spreadsheet would compute them; numbers stay numbers."""
+    for folder in folders:
+        (folder / "case_0.png").rename(folder / "-1+case.png")
+    evaluate_folders(*folders, labels=["=cmd=1", "@x=2", "3"], output=tmp_path / "out", **FAST)
+    found = read_metrics(tmp_path / "out")
+    assert {line["class"] for line in found} == {"'=cmd", "'@x", "3"}
+    assert {line["case"] for line in found} == {"'-1+case", "case_1", "case_2"}
+    assert {line["metric"] for line in found if math.isfinite(float(line["value"]))} >= {"Dice", "HD95", "TP"}
+
+
+def test_names_do_not_act_on_the_terminal(folders):
+    text = format_result(evaluate_folders(*folders, labels=["\x1b[2Jliver=1", "a\n\u202eb=2,3"], **FAST))
+    assert not set(text) & set("\x1b\u202e")
+    assert "\\x1b[2Jliver" in text
+    assert "a\\n\\u202eb" in text
 
 
 def test_summary_json_is_nnunets_and_more(folders, tmp_path):

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from skimage import io
+from skimage.color import rgb2lab
 
 from swin_umamba_nnunet.evaluation import _pictures
 from swin_umamba_nnunet.evaluation._slices import choose_slices, confusion, dice, slice_axis
@@ -221,6 +222,28 @@ def test_colours_survive_a_greyscale_print():
     errors = sorted(brightness(_pictures.ERRORS[name]) for name in ("missed", "extra", "wrong class"))
     assert min(np.diff(errors)) > 0.15
     assert all(brightness(_pictures.style_of(i, 7).colour) > 0.4 for i in range(7))  # on the black halo
+
+
+def test_errors_have_colours_that_no_class_has():
+    """In CIELAB, where a difference of 2 can be seen and neighbours in a picture want some 30."""
+    colours = [_pictures.style_of(i, 7).colour for i in range(7)]
+    for name in ("missed", "extra", "wrong class"):
+        error = rgb2lab([[to_rgb(_pictures.ERRORS[name])]])
+        assert min(np.linalg.norm(error - rgb2lab([[to_rgb(colour)]])) for colour in colours) > 30, name
+
+
+def test_a_class_is_lightly_filled_so_that_its_inside_is_known(axes):
+    """One that fills the image but for a hole has only edges otherwise, and a line around the hole."""
+    truth = np.ones((1, 20, 20), np.uint8)
+    truth[0, 5:10, 5:10] = 0
+    truth[0, 12:15, 12:15] = 2
+    regions = {"all": (1, 2), "core": (2,)}
+    draw_panel(axes, "ground truth", look_at(case(truth), regions).views[0], regions)
+    fill = np.asarray(axes.images[-1].get_array())
+    assert fill[7, 7, 3] == 0
+    assert 0.1 < fill[0, 0, 3] < 0.4
+    for (row, column), position in (((0, 0), 0), ((13, 13), 1)):  # the nested region on top
+        assert fill[row, column, :3] == pytest.approx(to_rgb(_pictures.style_of(position, 2).colour))
 
 
 def test_an_outline_runs_along_the_mask_at_the_images_edge_too(axes):

@@ -1,5 +1,6 @@
 """Cells and where they keep their files: one dataset, row, fold and seed."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -133,6 +134,20 @@ def _expand(config: MatrixConfig, datasets: Mapping[int | str, str]) -> Iterator
             for dataset in config.datasets:
                 for row in config.trainers:
                     yield Cell(config.output, datasets[dataset], row, fold, seed)
+
+
+def parse_cell(output: Path, name: str, rows: Mapping[str, Row]) -> Cell:
+    """The cell called `name` in the benchmark at `output`.
+
+    Raises:
+        ValueError: it is no name of a cell of these rows (by key).
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    found = re.fullmatch(r"fold_(all|\d+)/seed_(\d+)", "/".join(parts[2:]))
+    if not found or parts[1] not in rows or parts[0] in ("", ".", ".."):
+        raise ValueError(f"names the cell {name!r}; expected DATASET/ROW/fold_F/seed_S with one of its own rows")
+    fold, seed = found.groups()
+    return Cell(output, parts[0], rows[parts[1]], fold if fold == "all" else int(fold), int(seed))
 
 
 def now() -> str:

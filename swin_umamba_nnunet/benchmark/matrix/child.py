@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from swin_umamba_nnunet.benchmark.matrix.cells import now
 
 _POSIX = os.name == "posix"
+_COLOURS = re.compile("\x1b\\[[0-9;?]*[ -/]*[@-~]")  # and movements of the cursor, which say nothing in a log
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_STOP = 10.0
 # By these somebody ends a child; SIGKILL is not among them, which is what running out of memory looks like.
@@ -84,6 +86,7 @@ def tail(log: Path, lines: int = 25, max_bytes: int = 20_000) -> str:
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
+    text = _COLOURS.sub("", text)
     said = [line.rsplit("\r", 1)[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     return "\n".join([line for line in said if line][-lines:])
 

@@ -16,6 +16,7 @@ else:
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+_NOT_IN_NAMES = frozenset('/\\:*?"<>|')  # separators of paths, and what Windows refuses
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,17 @@ def _refuse_unknown(settings: Mapping[str, Any], known: Sequence[str], where: st
             problems.append(f"{where} has an unknown setting `{name}`; {hint}")
 
 
+def _wrong_name(where: str, name: str, example: str) -> str:
+    """Why a name cannot be (part of) a folder's, on every system, and an argument of a command; "" if it can."""
+    path_like = set(name) & _NOT_IN_NAMES or name.strip(" .") != name or not name.isprintable()
+    if name and not path_like and not name.startswith("-"):
+        return ""
+    return (
+        f"`{where}` is {name!r}, which names a folder of the benchmark: a single name was expected, such as {example}, "
+        f"without {' '.join(sorted(_NOT_IN_NAMES))}"
+    )
+
+
 def _list(values: dict[str, Any], name: str, kinds: tuple[type, ...], problems: list[str]) -> tuple:
     default = {"folds": (0,), "seeds": (0,)}.get(name, ())
     found = values.get(name, default)
@@ -155,6 +167,10 @@ def _list(values: dict[str, Any], name: str, kinds: tuple[type, ...], problems: 
     if wrong:
         problems.append(f"`{name}` holds {wrong[0]!r}, but {' or '.join(kind.__name__ for kind in kinds)} was expected")
         return ()
+    if name == "datasets":
+        paths = {item: _wrong_name(name, item, "Dataset901_Synthetic") for item in found if isinstance(item, str)}
+        problems += filter(None, paths.values())
+        found = [item for item in found if not paths.get(item)]
     if name in values and not found and name != "datasets":  # that one is missed above
         problems.append(f"`{name}` is an empty list; leave it out for {list(default)}")
     # "0" and 0 are the same fold; ids and names of one dataset are compared where the names are known
@@ -207,6 +223,11 @@ def _rows(entries: Any, defaults: dict[str, Any], problems: list[str]) -> list[R
         if wrong:
             continue
         row = Row(**entry)
+        examples = {"name": "nnUNetTrainer", "plans": "nnUNetPlans", "configuration": "2d"}
+        paths = [_wrong_name(key, getattr(row, key), example) for key, example in examples.items()]
+        if any(paths):
+            problems += filter(None, paths)
+            continue
         if row.num_gpus < 1:
             problems.append(f"{where}: `num_gpus` is {row.num_gpus}; it must be at least 1 (1 also runs on a CPU)")
         unusual = [

@@ -2,13 +2,13 @@
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet.benchmark.matrix.child import run_child, tail
-from swin_umamba_nnunet.benchmark.matrix.commands import Task
+from swin_umamba_nnunet.benchmark.matrix.commands import Task, environment
 from swin_umamba_nnunet.benchmark.matrix.files import read_json, write_json
 from swin_umamba_nnunet.benchmark.matrix.plan import Plan
 
@@ -34,19 +34,27 @@ class Estimate:
     error: str = ""
 
 
-def estimate(plan: Plan, time_iterations: int = 0) -> dict[str, Estimate]:
+def estimate(
+    plan: Plan, time_iterations: int = 0, said: Callable[[str], None] = lambda text: None
+) -> dict[str, Estimate]:
     """An estimate for every dataset and row: "DATASET ROWKEY" -> estimate.
 
     Args:
         plan: the benchmark.
         time_iterations: how many iterations to time where no cell has run; 0 for none.
+        said: is told what is about to be timed.
     """
-    found = {}
+    same: dict[str, list[Task]] = {}
     for task in plan.tasks:
-        key = f"{task.cell.dataset} {task.cell.row.key}"
-        if key not in found:
-            same = [other for other in plan.tasks if f"{other.cell.dataset} {other.cell.row.key}" == key]
-            found[key] = _measured(same) or (_timed(plan, task, time_iterations) if time_iterations else _counted(task))
+        same.setdefault(f"{task.cell.dataset} {task.cell.row.key}", []).append(task)
+    found = {}
+    for number, (key, tasks) in enumerate(same.items(), 1):
+        guess = _measured(tasks)
+        if guess is None and time_iterations:
+            cell = tasks[0].cell
+            said(f"[{number}/{len(same)}] timing {time_iterations} iterations of {cell.row.label} on {cell.dataset}")
+            guess = _timed(plan, tasks[0], time_iterations)
+        found[key] = guess or _counted(tasks[0])
     return found
 
 
@@ -74,7 +82,9 @@ def _timed(plan: Plan, task: Task, iterations: int) -> Estimate:
         write_json(asked, row)
         module = "swin_umamba_nnunet.benchmark.matrix.timing"
         arguments = (cell.dataset, str(asked), plan.device, str(iterations), str(answered))
-        code = run_child([sys.executable, "-m", module, *arguments], {"nnUNet_wandb_enabled": "0"}, log)
+        # what a cell's commands run in: threads that spin while they wait make a CPU's iterations ten times as long
+        variables = {**environment(task), "nnUNet_wandb_enabled": "0"}
+        code = run_child([sys.executable, "-m", module, *arguments], variables, log)
         answer: Mapping[str, Any] | None = read_json(answered)
         if code != 0 or answer is None:
             return _counted(task, tail(log, 1) or f"exit code {code}")

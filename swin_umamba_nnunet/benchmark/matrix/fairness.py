@@ -8,6 +8,7 @@ mirroring of `nnUNetv2_predict`.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from swin_umamba_nnunet import catalogue
@@ -71,6 +72,87 @@ def of_records(records: Iterable[Mapping[str, Any]]) -> list[Finding]:
         text = f"Cells ran on several machines of the same kind ({where}): small differences in time mean nothing."
         found.append(finding("note", "hosts_differ", text))
     return found
+
+
+# ---------------------------------------------------------------------------------------- what a row is
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a row is, by the ancestors of its class and the network of its plans: names are its users' business.
+
+    Attributes:
+        trainer: what it is called.
+        stock: whether the network is one of nnU-Net's own.
+        residual: whether it has nnU-Net's residual encoder.
+        record: of the nearest ancestor (itself first) that is a trainer of this package, None if none is.
+        suffix: of that ancestor's length variant.
+    """
+
+    trainer: str
+    stock: bool
+    residual: bool
+    record: catalogue.TrainerRecord | None
+    suffix: str
+
+    @property
+    def name(self) -> str:
+        """Of the nearest ancestor in the catalogue, else its own."""
+        return self.trainer if self.record is None else self.record.name + self.suffix
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is a subclass of what the catalogue has."""
+        return self.name != self.trainer
+
+    @property
+    def controls(self) -> list[str]:
+        """Names of this package's trainers that are the same but for one part."""
+        if self.record is None:
+            return []
+        return [item.name + self.suffix for item in catalogue.TRAINERS if item.control_of == self.record.name]
+
+
+def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
+    """What benchmark.json records about a row.
+
+    Args:
+        row: of the configuration.
+        probed: what `probe` says.
+    """
+    trainer = probed["trainers"][row.name]
+    networks = {pair.get("network_class") for name, pair in probed["pairs"].items() if name.endswith(f" {row.key}")}
+    return {
+        **asdict(row), "weights": trainer["weights"], "pretrained": trainer["weights"] is not None,
+        "ancestors": trainer["ancestors"], "stock_network": trainer["stock_network"],
+        "network_classes": sorted(filter(None, networks)),
+    }  # fmt: skip
+
+
+def identify(recorded: Mapping[str, Any]) -> Identity:
+    """What a row is.
+
+    Args:
+        recorded: see `facts`.
+    """
+    known = (_catalogued(name) for name in recorded["ancestors"])
+    record, suffix = next((found for found in known if found[0] is not None), (None, ""))
+    networks = recorded["network_classes"]
+    stock = recorded["stock_network"] and all(name.startswith("dynamic_network_architectures.") for name in networks)
+    return Identity(recorded["name"], stock, any("ResidualEncoder" in name for name in networks), record, suffix)
+
+
+def _catalogued(ancestor: str) -> tuple[catalogue.TrainerRecord | None, str]:
+    """The catalogue's record of a class given with its module, and the suffix of its length; else (None, "")."""
+    module, _, name = ancestor.rpartition(".")
+    try:
+        record = catalogue.get_trainer(name)
+    except ValueError:
+        return None, ""
+    return (record, name.removeprefix(record.name)) if module.startswith("swin_umamba_nnunet.") else (None, "")
+
+
+# ----------------------------------------------------------------------------------------------- findings
 
 
 def _plans(config: MatrixConfig) -> Iterator[Finding]:
@@ -149,38 +231,29 @@ def _recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator
 
 
 def _suggestions(config: MatrixConfig, probed: Mapping[str, Any]) -> Iterator[Finding]:
-    names = {row.name for row in config.trainers}
-    for row in config.trainers:
-        record, suffix = _catalogued(row)
-        if record is None:
+    rows = {row.label: identify(facts(row, probed)) for row in config.trainers}
+    there = {row.name for row in rows.values()}
+    for label, row in rows.items():
+        if row.record is None:
             continue
-        scratch = record.scratch + suffix
-        if record.pretrained and scratch not in names:
-            text = f"{row.label} starts from ImageNet weights; add {scratch} to see what they contribute."
-            yield finding("suggestion", "scratch_missing", text, [row.label])
-        for control in catalogue.TRAINERS:
-            if control.control_of == record.name and control.name + suffix not in names:
-                text = f"Add {control.name}{suffix}, the control of {row.label}: the same but for one part."
-                yield finding("suggestion", "control_missing", text, [row.label])
-    stock = [row for row in config.trainers if probed["trainers"][row.name].get("stock_network")]
-    if not any("ResEnc" not in row.plans for row in stock):
+        how = f" (changed as {row.trainer} is)" if row.derived else ""
+        if row.record.pretrained and (scratch := row.record.scratch + row.suffix) not in there:
+            text = f"{label} starts from ImageNet weights; add {scratch}{how} to see what they contribute."
+            yield finding("suggestion", "scratch_missing", text, [label])
+        for control in row.controls:
+            if control not in there:
+                text = f"Add {control}{how}, the control of {label}: the same but for one part."
+                yield finding("suggestion", "control_missing", text, [label])
+    stock = [row for row in rows.values() if row.stock]
+    if all(row.residual for row in stock):
         text = "Add nnU-Net itself (nnUNetTrainer, in the same number of epochs) as the baseline everybody knows."
         yield finding("suggestion", "nnunet_missing", text)
-    if not any("ResEnc" in row.plans for row in stock):
+    if not any(row.residual for row in stock):
         text = (
             "Add nnU-Net's residual encoder (nnUNetTrainer with plans nnUNetResEncUNetLPlans), "
             "the stronger baseline of nnU-Net Revisited (arXiv 2404.09556)."
         )
         yield finding("suggestion", "resenc_missing", text)
-
-
-def _catalogued(row: Row) -> tuple[catalogue.TrainerRecord | None, str]:
-    """The catalogue's record of a row and the suffix of its length; (None, "") of another's trainer."""
-    try:
-        record = catalogue.get_trainer(row.name)
-    except ValueError:
-        return None, ""
-    return record, row.name.removeprefix(record.name)
 
 
 def _merged(found: Iterable[Finding]) -> list[Finding]:

@@ -26,7 +26,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MatrixError(f"{path} is damaged ({error}); delete it to have it written anew") from error
 
 

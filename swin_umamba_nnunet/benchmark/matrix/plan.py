@@ -1,5 +1,6 @@
 """From a configuration to the tasks of its cells: everything is checked first, and all that is wrong said at once."""
 
+import shlex
 import sys
 import tempfile
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet.benchmark.matrix import fairness
-from swin_umamba_nnunet.benchmark.matrix.cells import expand, now
+from swin_umamba_nnunet.benchmark.matrix.cells import Cell, expand, now, parse_cell
 from swin_umamba_nnunet.benchmark.matrix.child import run_child, tail
 from swin_umamba_nnunet.benchmark.matrix.commands import Task
 from swin_umamba_nnunet.benchmark.matrix.config import MatrixConfig, build_config
@@ -121,14 +122,7 @@ def write_plan(plan: Plan) -> None:
     """benchmark.json: what this benchmark is, for status and report."""
     file = plan.config.output / "benchmark.json"
     before = read_json(file) or {}
-    rows = [
-        {
-            **row,
-            "weights": plan.probed["trainers"][row["name"]]["weights"],
-            "pretrained": plan.probed["trainers"][row["name"]]["weights"] is not None,
-        }
-        for row in plan.config.to_dict()["trainers"]
-    ]
+    rows = [fairness.facts(row, plan.probed) for row in plan.config.trainers]
     write_json(file, {
         "config": plan.config.to_dict(), "created": before.get("created", now()), "updated": now(),
         "device": plan.device, "versions": versions(), "hardware": plan.probed["hardware"], "rows": rows,
@@ -136,6 +130,33 @@ def write_plan(plan: Plan) -> None:
                     for name, pair in plan.probed["pairs"].items()},
         "cells": [task.cell.name for task in plan.tasks], "findings": list(plan.findings),
     })  # fmt: skip
+
+
+def read_plan(folder: Path) -> tuple[dict[str, Any], tuple[Cell, ...]]:
+    """What benchmark.json says, and the cells it names.
+
+    Raises:
+        MatrixError: it is not there, or is not what this version writes.
+    """
+    file = folder / "benchmark.json"
+    content = read_json(file)
+    if content is None:
+        raise MatrixError(
+            f"{folder} has no benchmark.json: no benchmark has begun in there, or one still checks its datasets and "
+            f"trainers; begin one with   swin-umamba benchmark run --output {shlex.quote(str(folder))} ..."
+        )
+    otherwise = "it was changed, or written by another version; `swin-umamba benchmark run` as before writes it anew"
+    config = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(config, dict) or not isinstance(content.get("cells"), list) or not content["cells"]:
+        raise MatrixError(f"{file} names no cells and their configuration; {otherwise}")
+    try:
+        rows = {row.key: row for row in build_config(config).trainers}
+    except ConfigError as error:
+        raise MatrixError(f"{file}: {error.problems[0]}; {otherwise}") from None
+    try:
+        return content, tuple(parse_cell(folder, name, rows) for name in content["cells"])
+    except ValueError as error:
+        raise MatrixError(f"{file} {error}; {otherwise}") from None
 
 
 def write_outcome(plan: Plan) -> None:

@@ -100,6 +100,7 @@ def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, dict[str, Any]]:
     return trainer, {
         "problems": problems,
         "module": trainer.__module__,
+        "ancestors": [f"{each.__module__}.{each.__name__}" for each in inspect.getmro(trainer)],
         "file_sha256": _file_sha256(trainer),
         "weights": weights,
         "own_protocol": list(dict.fromkeys(own)),
@@ -203,6 +204,7 @@ def _recipe(trainer: Any) -> dict[str, Any]:
         "patch_size": plain(list(trainer.configuration_manager.patch_size)),
         "mirroring_axes": plain(mirror_axes),
         "deep_supervision": trainer.enable_deep_supervision,
+        "network_class": trainer.configuration_manager.configuration.get("architecture", {}).get("network_class_name"),
     }
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from filelock import Timeout
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.benchmark.matrix.cells import Cell
-from swin_umamba_nnunet.benchmark.matrix.config import Row
-from swin_umamba_nnunet.benchmark.matrix.errors import MatrixError
 from swin_umamba_nnunet.benchmark.matrix.files import read_json
+from swin_umamba_nnunet.benchmark.matrix.plan import read_plan
 from swin_umamba_nnunet.benchmark.matrix.slurm import queued_cells
 
 
@@ -45,14 +45,9 @@ def read_status(output: Path) -> list[CellStatus]:
     """The state of every cell of the benchmark in a folder.
 
     Raises:
-        MatrixError: there is no benchmark.
+        MatrixError: see `read_plan`, or a cell's files are damaged.
     """
-    benchmark = read_json(output / "benchmark.json")
-    if benchmark is None:
-        raise MatrixError(f"{output} has no benchmark.json; start a benchmark with   swin-umamba benchmark run")
-    rows = [Row(**row) for row in benchmark["config"]["trainers"]]
-    labels = {row.key: row for row in rows}
-    cells = [_cell(output, name, labels) for name in benchmark["cells"]]
+    benchmark, cells = read_plan(output)
     queued = queued_cells(output)
     measured = {cell.name: read_json(cell.measured) or {} for cell in cells}
     speeds: dict[tuple[str, str], list[float]] = {}
@@ -101,12 +96,6 @@ def clock(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s"
-
-
-def _cell(output: Path, name: str, rows: Mapping[str, Row]) -> Cell:
-    dataset, key, fold, seed = name.split("/")
-    fold, seed = fold.removeprefix("fold_"), seed.removeprefix("seed_")
-    return Cell(output, dataset, rows[key], int(fold) if fold.isdecimal() else fold, int(seed))
 
 
 def _status(
@@ -162,4 +151,5 @@ def _line(status: CellStatus) -> tuple[str, ...]:
     state = f"{status.state} ({status.step})" if status.step else status.state
     epoch = "" if status.epochs is None else f"{status.epoch}/{status.epochs}"
     left = clock(status.left) if status.left and status.state != "done" else ""
-    return (cell.dataset, cell.row.label, str(cell.fold), str(cell.seed), state, epoch, seconds, left, status.note)
+    shown = (cell.dataset, cell.row.label, str(cell.fold), str(cell.seed), state, epoch, seconds, left, status.note)
+    return tuple(map(printable, shown))

@@ -6,9 +6,10 @@ The trainer's own network, loss and optimiser at the planned batch and patch; lo
 """
 
 import os
+import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from swin_umamba_nnunet.benchmark.matrix.hooks import peak_memory
 from swin_umamba_nnunet.benchmark.matrix.probe import trainer_of
 from swin_umamba_nnunet.benchmark.matrix.watchdog import end_with_parent
 
-WARM_UP = 2  # iterations: kernels are chosen and compiled in the first
+WARM_UP = 3  # iterations that do not count: in the first, code is compiled, kernels are chosen and memory is taken
 
 
 def time_iterations(dataset: str, row: Mapping[str, str], device: str, iterations: int) -> dict[str, Any]:
@@ -71,21 +72,22 @@ def _batch(trainer: Any) -> dict[str, Any]:
     }
 
 
-def _seconds(step: Any, iterations: int, device: str) -> float:
+def _seconds(step: Callable[[], Any], iterations: int, device: str) -> float:
+    """Median over the iterations after the warm-up: what else the machine does should not count."""
     import torch
 
     def wait() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    for _ in range(WARM_UP):
+    seconds = []
+    for _ in range(WARM_UP + iterations):
+        wait()
+        began = time.perf_counter()
         step()
-    wait()
-    began = time.perf_counter()
-    for _ in range(iterations):
-        step()
-    wait()
-    return (time.perf_counter() - began) / iterations
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[WARM_UP:])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

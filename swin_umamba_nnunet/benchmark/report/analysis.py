@@ -141,6 +141,6 @@ def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
             return name if name in labels else names[name], why
         raise MatrixError(f"the baseline {name!r} is none of the rows; choose one of {', '.join(labels)}")
     for row in benchmark.rows:
-        if row.trainer.split("_")[0] == "nnUNetTrainer" and "ResEnc" not in row.plans:
+        if row.identity is not None and row.identity.stock and not row.identity.residual:
             return row.label, "nnU-Net itself, as none was named"
     return labels[0], "the first row, as none was named"

@@ -9,8 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from swin_umamba_nnunet._text import from_csv_cell, printable
+from swin_umamba_nnunet.benchmark.matrix import cells as matrix
 from swin_umamba_nnunet.benchmark.matrix.errors import MatrixError
+from swin_umamba_nnunet.benchmark.matrix.fairness import Identity, identify
 from swin_umamba_nnunet.benchmark.matrix.files import read_json
+from swin_umamba_nnunet.benchmark.matrix.plan import read_plan
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE
@@ -31,6 +35,7 @@ class Row:
         trainer, plans, configuration: as nnU-Net's commands take them.
         weights: name of the ImageNet weights it starts from, "" for random ones.
         weights_sha256: of that file, "" where unknown.
+        identity: what it is, whatever it is called; None of a benchmark that did not record it.
     """
 
     key: str
@@ -40,6 +45,7 @@ class Row:
     configuration: str
     weights: str = ""
     weights_sha256: str = ""
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True)
@@ -122,47 +128,39 @@ def read_benchmark(folder: Path) -> Benchmark:
     Raises:
         MatrixError: there is no benchmark, or its files are damaged.
     """
-    content = read_json(folder / "benchmark.json")
-    if not isinstance(content, dict) or not content.get("cells"):
-        what = "no benchmark.json" if content is None else "a benchmark.json that names no cells"
-        raise MatrixError(f"{folder} has {what}; expected the folder that   swin-umamba benchmark run   writes to")
-    rows = {row.key: row for row in map(_row, content.get("rows") or content["config"]["trainers"])}
-    held_out = bool((content.get("config") or {}).get("test"))
-    cells = [replace(_cell(folder, name, rows), held_out=held_out) for name in content["cells"]]
+    content, cells = read_plan(folder)
+    rows = {cell.row.key: _row(cell.row, content) for cell in cells}
+    held_out = bool(content["config"].get("test"))
+    found = tuple(replace(_cell(cell, rows[cell.row.key]), held_out=held_out) for cell in cells)
     there = {path.parent.relative_to(folder / "cells").as_posix() for path in folder.glob("cells/*/*/*/*/cell.json")}
-    return Benchmark(folder, content, tuple(rows.values()), tuple(cells), tuple(sorted(there - {*content["cells"]})))
+    return Benchmark(folder, content, tuple(rows.values()), found, tuple(sorted(there - {cell.name for cell in cells})))
 
 
-def _row(entry: Mapping[str, Any]) -> Row:
-    key = f"{entry['name']}__{entry['plans']}__{entry['configuration']}"
-    weights = entry.get("weights") or {}
+def _row(row: matrix.Row, content: Mapping[str, Any]) -> Row:
+    """A row of the configuration with what the runner has recorded about it."""
+    names = ("name", "plans", "configuration")
+    own = (item for item in content.get("rows") or [] if all(item.get(name) == getattr(row, name) for name in names))
+    recorded: Mapping[str, Any] = next(own, {})
+    weights = recorded.get("weights") or {}
     return Row(
-        key, entry.get("label") or entry["name"], entry["name"], entry["plans"], entry["configuration"],
-        weights.get("name") or "", weights.get("sha256") or "",
+        row.key, printable(row.label), row.name, row.plans, row.configuration, weights.get("name") or "",
+        weights.get("sha256") or "", identify(recorded) if recorded.get("ancestors") else None,
     )  # fmt: skip
 
 
-def _cell(folder: Path, name: str, rows: Mapping[str, Row]) -> Cell:
-    try:
-        dataset, key, fold, seed = name.split("/")
-        row, number = rows[key], int(seed.removeprefix("seed_"))
-    except (ValueError, KeyError):
-        raise MatrixError(
-            f"{folder / 'benchmark.json'} names the cell {name!r}; expected DATASET/ROW/fold_F/seed_S with one of its "
-            "own rows"
-        ) from None
-    here, fold = folder / "cells" / name, fold.removeprefix("fold_")
+def _cell(planned: matrix.Cell, row: Row) -> Cell:
+    here, dataset, fold, seed = planned.folder, planned.dataset, str(planned.fold), planned.seed
     empty = pd.DataFrame(columns=SCORE_COLUMNS)
     record = read_json(here / "cell.json") or {}
     problem = _problem(record)
     if problem:
-        return Cell(here, dataset, row, fold, number, record, empty, problem)
+        return Cell(here, dataset, row, fold, seed, record, empty, problem)
     file = here / "evaluation" / METRICS_FILE
     try:
-        scores = read_scores(file, row.label, fold, number)
+        scores = read_scores(file, row.label, fold, seed)
     except FileNotFoundError:
-        return Cell(here, dataset, row, fold, number, record, empty, f"its scores are missing ({file})")
-    return Cell(here, dataset, row, fold, number, record, scores, "" if len(scores) else "its metrics.csv is empty")
+        return Cell(here, dataset, row, fold, seed, record, empty, f"its scores are missing ({file})")
+    return Cell(here, dataset, row, fold, seed, record, scores, "" if len(scores) else "its metrics.csv is empty")
 
 
 def _problem(record: Mapping[str, Any]) -> str:
@@ -199,6 +197,6 @@ def read_scores(path: Path, row: str, fold: str, seed: int) -> pd.DataFrame:
                 value = float(line["value"]) if line["value"] else math.nan
             except ValueError:
                 raise MatrixError(f"{path}, line {number}: {line['value']!r} is no number; evaluate again") from None
-            names = (row, fold, seed, line["case"], line["class"], line["metric"])
+            names = (row, fold, seed, from_csv_cell(line["case"]), from_csv_cell(line["class"]), line["metric"])
             lines.append((*names, value, line["unit"], detail))
     return pd.DataFrame(lines, columns=SCORE_COLUMNS)

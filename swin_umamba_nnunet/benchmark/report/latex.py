@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.benchmark.report import words
 from swin_umamba_nnunet.benchmark.report.statistics import Comparison
 from swin_umamba_nnunet.benchmark.report.summary import Summary
@@ -22,7 +23,7 @@ _ESCAPES = {
 
 def escape(text: str) -> str:
     """Text as LaTeX prints it."""
-    return "".join(_ESCAPES.get(character, character) for character in text)
+    return "".join(_ESCAPES.get(character, character) for character in printable(text, lines=True))
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]], caption: str, label: str) -> str:

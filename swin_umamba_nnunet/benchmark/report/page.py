@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.benchmark.matrix.cells import now
 from swin_umamba_nnunet.benchmark.report import pitfalls, provenance, section, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis
@@ -35,7 +36,8 @@ def render(analysis: Analysis, n_pictures: int, published: bool) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8"))
     css = here.joinpath("page.css").read_text(encoding="utf-8")
-    return template.render(css=Markup(css), **_context(analysis, n_pictures, published))
+    # all of it, charts included: logs and names come from anywhere
+    return printable(template.render(css=Markup(css), **_context(analysis, n_pictures, published)), lines=True)
 
 
 def _context(analysis: Analysis, n_pictures: int, published: bool) -> dict[str, Any]:

@@ -18,6 +18,10 @@ _CONFOUNDERS = (
     "plans_differ", "patch_differs", "batch_differs", "mirroring_differs", "own_protocol",
     "iterations_differ", "split_differs", "scored_cases_differ",
 )  # fmt: skip
+_NOT_RECORDED = (
+    "This benchmark was run by a version that did not record what its trainers derive from; run it once more (finished "
+    "cells are kept) to have it recorded."
+)
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,10 @@ def _pretraining(benchmark: Benchmark) -> Item:
 
 
 def _has_scratch(row: Row, rows: Sequence[Row]) -> bool:
-    record, suffix = _catalogued(row)
-    return record is not None and any(other.trainer == record.scratch + suffix for other in rows)
-
-
-def _catalogued(row: Row) -> tuple[catalogue.TrainerRecord | None, str]:
-    try:
-        record = catalogue.get_trainer(row.trainer)
-    except ValueError:
-        return None, ""
-    return record, row.trainer.removeprefix(record.name)
+    found = row.identity
+    if found is None or found.record is None:
+        return False
+    return any(other.identity and other.identity.name == found.record.scratch + found.suffix for other in rows)
 
 
 def _confounders(benchmark: Benchmark) -> Item:
@@ -106,10 +104,12 @@ def _confounders(benchmark: Benchmark) -> Item:
 
 
 def _baselines(benchmark: Benchmark) -> Item:
-    stock = [row for row in benchmark.rows if row.trainer.split("_")[0] == "nnUNetTrainer"]
-    plain = [row.label for row in stock if "ResEnc" not in row.plans]
-    residual = [row.label for row in stock if "ResEnc" in row.plans]
     question = "Baselines: nnU-Net and its residual encoder"
+    if any(row.identity is None for row in benchmark.rows):
+        return Item(question, UNKNOWN, _NOT_RECORDED)
+    stock = [row for row in benchmark.rows if row.identity and row.identity.stock]
+    plain = [row.label for row in stock if row.identity and not row.identity.residual]
+    residual = [row.label for row in stock if row.label not in plain]
     if plain and residual:
         return Item(question, OK, f"Both are rows: {', '.join(plain)}; {', '.join(residual)}.")
     if not plain and not residual:
@@ -121,20 +121,17 @@ def _baselines(benchmark: Benchmark) -> Item:
 
 def _controls(benchmark: Benchmark) -> Item:
     question = "Controls: the same network without the part that is claimed to matter"
-    names = {row.trainer for row in benchmark.rows}
-    present, absent = [], []
-    for row in benchmark.rows:
-        record, suffix = _catalogued(row)
-        if record is None:
-            continue
-        controls = [control.name + suffix for control in catalogue.TRAINERS if control.control_of == record.name]
-        present += [f"{name} for {row.label}" for name in controls if name in names]
-        absent += [f"{name} for {row.label}" for name in controls if name not in names]
+    if any(row.identity is None for row in benchmark.rows):
+        return Item(question, UNKNOWN, _NOT_RECORDED)
+    labels = {row.identity.name: row.label for row in benchmark.rows if row.identity}
+    wanted = [(name, row.label) for row in benchmark.rows if row.identity for name in row.identity.controls]
+    absent = [f"{name} for {label}" for name, label in wanted if name not in labels]
+    present = [f"{labels[name]} for {label}" for name, label in wanted if name in labels]
     if absent:
-        have = f" Present: {', '.join(present)}." if present else ""
-        return Item(question, CAUTION, f"Absent: {', '.join(absent)}.{have}")
+        have = f" Present: {'; '.join(present)}." if present else ""
+        return Item(question, CAUTION, f"Absent: {'; '.join(absent)}.{have}")
     if present:
-        return Item(question, OK, f"Present: {', '.join(present)}.")
+        return Item(question, OK, f"Present: {'; '.join(present)}.")
     return Item(question, UNKNOWN, "No row has a control that this package knows of.")
 
 

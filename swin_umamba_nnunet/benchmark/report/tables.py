@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from swin_umamba_nnunet._text import csv_cell
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, ArenaResult
 from swin_umamba_nnunet.benchmark.report.collect import Row
 
@@ -23,7 +24,11 @@ def csv_files(analysis: Analysis) -> dict[str, str]:
 
 
 def _text(lines: Iterator[dict[str, Any]]) -> str:
-    return pd.DataFrame(list(lines)).to_csv(index=False, na_rep="", lineterminator="\n")
+    def cell(value: Any) -> Any:
+        return csv_cell(value) if isinstance(value, str) else value
+
+    cells = [{name: cell(value) for name, value in line.items()} for line in lines]
+    return pd.DataFrame(cells).to_csv(index=False, na_rep="", lineterminator="\n")
 
 
 def _head(result: ArenaResult, row: Row) -> dict[str, Any]:

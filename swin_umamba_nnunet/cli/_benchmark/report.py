@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from swin_umamba_nnunet._text import printable
+
 DESCRIPTION = """\
 Write the report of a benchmark: one HTML file that works from disk and loads nothing, with CSV and LaTeX tables beside
 it.  Reads the benchmark's folder only; cells that are missing or have failed are named in it.
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or args.folder / "report"
     analysis, files = write_report(args.folder, output, options, lambda text: print(f"{text} ...", flush=True))
     for cell in analysis.missing:
-        print(f"no scores: {cell.name} ({cell.problem})")
+        print(printable(f"no scores: {cell.name} ({cell.problem})"))
     done = len(analysis.benchmark.cells) - len(analysis.missing)
     print(f"\n{files[0].absolute()}   ({done} of {len(analysis.benchmark.cells)} cells)")
     print(f"beside it: {', '.join(file.name for file in files[1:])}")

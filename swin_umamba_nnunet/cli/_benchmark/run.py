@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.cli._benchmark import show
 from swin_umamba_nnunet.cli._signals import ended_by_signals
 from swin_umamba_nnunet.cli.errors import CliError
@@ -82,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from swin_umamba_nnunet.benchmark.matrix.estimates import estimate
 
-        print(show.matrix(plan, estimate(plan, args.time_iterations)))
+        estimates = estimate(plan, args.time_iterations, lambda text: print(printable(f"{text} ..."), flush=True))
+        print(show.matrix(plan, estimates))
         print(show.findings(plan.findings))
+        print("\nNothing was run; the same command without --dry-run runs it.")
         return 0
     print(show.findings(plan.findings))
     _report_changed(plan, args.rerun_changed)
@@ -117,7 +120,7 @@ def _submit(plan: "Plan", rerun: bool) -> int:
     waiting = len(todo) - len(submitted)
     done = len(plan.tasks) - len(changed) - len(todo)
     print(f"{len(submitted)} submitted, {waiting} queued already, {done} done, {len(changed)} changed and left alone")
-    print(f"Look at them with   swin-umamba benchmark status {output} --watch")
+    print(f"Look at them with   {show.command('status', plan, '--watch')}")
     return int(bool(changed))
 
 
@@ -125,6 +128,8 @@ def _run_here(plan: "Plan", args: argparse.Namespace) -> int:
     from swin_umamba_nnunet.benchmark.matrix.local import LocalRun
     from swin_umamba_nnunet.benchmark.matrix.plan import write_outcome
 
+    watch = show.command("status", plan, "--watch")
+    print(f"\n{len(plan.tasks)} cells on {plan.device}; how far it is, from another terminal:   {watch}")
     progress = show.Progress(plan.tasks)
     local = LocalRun(plan.tasks, args.gpus, args.rerun_changed, progress.hear, progress.tick)
     try:
@@ -142,6 +147,8 @@ def _run_here(plan: "Plan", args: argparse.Namespace) -> int:
         outcome = outcomes[task.cell.name]
         if outcome not in ("done", "changed", "busy"):
             print(show.failure(task, outcome))
+    if counts["done"]:
+        print(f"\nWhat it shows:   {show.command('report', plan)}")
     return int(any(outcome != "done" for outcome in outcomes.values()))
 
 

@@ -1,5 +1,6 @@
 """What `swin-umamba benchmark run` prints."""
 
+import shlex
 import sys
 import threading
 import time
@@ -7,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+from swin_umamba_nnunet._text import printable
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.benchmark.matrix.commands import Task
@@ -42,7 +45,7 @@ def matrix(plan: "Plan", estimates: Mapping[str, "Estimate"]) -> str:
             f"{guess.memory_bytes / 2**30:.1f} GiB" if guess.memory_bytes else "unknown", guess.basis,
         ))  # fmt: skip
     bases = sorted({guess.basis for guess in estimates.values()})
-    errors = sorted({f"not timed: {guess.error}" for guess in estimates.values() if guess.error})
+    errors = sorted({f"not timed: {printable(guess.error)}" for guess in estimates.values() if guess.error})
     summary = f"{len(plan.tasks)} cells on {plan.device}: {_training_time(left)}"
     return "\n".join(["", *_table(lines), "", summary, *(f"  {_BASES[basis]}" for basis in bases), *errors])
 
@@ -69,7 +72,7 @@ def findings(found: Iterable[Mapping[str, Any]]) -> str:
     for severity, title in _SEVERITIES.items():
         texts = [item["text"] for item in found if item["severity"] == severity]
         if texts:
-            lines += ["", f"{title}:", *(f"  - {text}" for text in texts)]
+            lines += ["", f"{title}:", *(f"  - {printable(text)}" for text in texts)]
     return "\n".join(lines)
 
 
@@ -87,9 +90,14 @@ def failure(task: "Task", outcome: str) -> str:
     record = task.cell.read()
     error = record.get("error")
     if outcome != "failed" or not error:
-        return f"\n{task.cell.name}: {outcome}"
-    log = "\n".join(f"    {line}" for line in error["log_tail"].splitlines())
+        return f"\n{task.cell.name}: {printable(outcome)}"
+    log = "\n".join(f"    {line}" for line in printable(error["log_tail"], lines=True).split("\n"))
     return f"\n{task.cell.name}: {error['reason']}; the end of {task.cell.log(error['step'])}:\n{log}"
+
+
+def command(action: str, plan: "Plan", *options: str) -> str:
+    """`swin-umamba benchmark ACTION` for this benchmark, as a shell takes it."""
+    return shlex.join(["swin-umamba", "benchmark", action, str(plan.config.output), *options])
 
 
 class Progress:
@@ -99,7 +107,8 @@ class Progress:
         self._tasks = list(tasks)
         self._lock = threading.Lock()
         self._running: dict[str, tuple[Task, float]] = {}
-        self._ended = 0
+        self._numbers = {task.cell.name: f"[{number}/{len(tasks)}]" for number, task in enumerate(tasks, 1)}
+        self._done_before = {task.cell.name for task in tasks if _state(task) == "done"}
         self._looked = 0.0
         self._total = sum(task.epochs or 0 for task in self._tasks)
         self._bar: tqdm = tqdm(total=self._total, initial=self._trained(), unit="epoch",
@@ -109,17 +118,25 @@ class Progress:
         """A cell begins or ends; called from its thread."""
         from swin_umamba_nnunet.benchmark.matrix.status import clock
 
+        name = task.cell.name
         with self._lock:
             if event == "start":
-                self._running[task.cell.name] = (task, time.monotonic())
+                self._running[name] = (task, time.monotonic())
+                if name not in self._done_before:
+                    self._write(f"{self._numbers[name]} {name}: {_next_step(task)} ...")
                 return
-            _, began = self._running.pop(task.cell.name)
-            self._ended += 1
-            said = {"busy": "is run by another process"}.get(outcome, outcome)
-            took = time.monotonic() - began
-            line = f"[{self._ended}/{len(self._tasks)}] {task.cell.name}: {said} ({clock(took)})"
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            _, began = self._running.pop(name)
+            said = {
+                "busy": "is run by another process", "changed": "left as it is, its inputs have changed",
+            }.get(outcome, outcome)  # fmt: skip
+            if name in self._done_before and outcome == "done":
+                self._write(f"{self._numbers[name]} {name}: already done")
+            else:
+                self._write(f"{self._numbers[name]} {name}: {printable(said)} ({clock(time.monotonic() - began)})")
+
+    def _write(self, line: str) -> None:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
     def tick(self) -> None:
         """Bring the bar up to date, now and then."""
@@ -130,7 +147,7 @@ class Progress:
             running = [task for task, _ in self._running.values()]
         self._bar.n = self._trained()
         labels = [f"{task.cell.row.label} {task.cell.read().get('step', '')}" for task in running]
-        self._bar.set_postfix_str(", ".join(labels), refresh=False)
+        self._bar.set_postfix_str(printable(", ".join(labels)), refresh=False)
         self._bar.refresh()
 
     def _trained(self) -> int:
@@ -144,6 +161,22 @@ class Progress:
         self._bar.close()
 
 
+def _next_step(task: "Task") -> str:
+    """What running the cell begins with."""
+    from swin_umamba_nnunet.benchmark.matrix.files import read_json
+    from swin_umamba_nnunet.benchmark.matrix.runner import changes
+
+    cell = task.cell
+    if changes(task):
+        return "its inputs have changed"
+    if cell.is_predicted(task.cases, task.file_ending):
+        return "evaluating"
+    if cell.is_trained():
+        return "predicting"
+    epoch = (read_json(cell.measured) or {}).get("epoch")
+    return f"training goes on after epoch {epoch}" if epoch else "training"
+
+
 def _state(task: "Task") -> str:
     from swin_umamba_nnunet.benchmark.matrix.runner import changes, is_done
 
@@ -153,5 +186,6 @@ def _state(task: "Task") -> str:
 
 
 def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    lines = [tuple(map(printable, line)) for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines]

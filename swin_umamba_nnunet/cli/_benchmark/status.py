@@ -23,8 +23,13 @@ def run(args: argparse.Namespace) -> int:
     """Print the table, once or again and again; 1 if a cell has failed."""
     from swin_umamba_nnunet.benchmark.matrix.status import read_status, render
 
+    folder = args.output.expanduser().absolute()
+    if args.watch and not (folder / "benchmark.json").is_file():
+        print(f"{folder} has no benchmark.json yet; waiting until a benchmark begins in there ...", flush=True)
+        while not (folder / "benchmark.json").is_file():
+            time.sleep(args.watch)
     while True:
-        statuses = read_status(args.output.expanduser().absolute())
+        statuses = read_status(folder)
         clear = _CLEAR if args.watch and sys.stdout.isatty() else ""
         print(f"{clear}{render(statuses)}", flush=True)
         if not args.watch or all(status.state in ("done", "failed") for status in statuses):

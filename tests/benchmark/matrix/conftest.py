@@ -22,6 +22,12 @@ RECIPE = {
 HARDWARE = {"host": "here", "gpus": [], "mps": False, "cores": 2, "processor": "some"}
 
 
+def network_of(key: str) -> str:
+    """What nnU-Net's plans of a row name."""
+    kind = "ResidualEncoderUNet" if "ResEnc" in key else "PlainConvUNet"
+    return f"dynamic_network_architectures.architectures.unet.{kind}"
+
+
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> SimpleNamespace:
     """Raw and preprocessed dataset with two folds, plans with one preprocessed configuration and one that is not."""
@@ -74,8 +80,14 @@ def probe():
         def __call__(self, request: dict) -> dict:
             self.request = request
             known = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True}
-            trainers = {row["name"]: {**known, **self.trainers.get(row["name"], {})} for row in request["rows"]}
-            pairs = {f"{dataset} {key}": {**RECIPE, **self.pairs.get(key, {})} for dataset, key in request["pairs"]}
+            trainers = {
+                name: {**known, "ancestors": [f"swin_umamba_nnunet.trainers.{name}"], **self.trainers.get(name, {})}
+                for name in (row["name"] for row in request["rows"])
+            }
+            pairs = {
+                f"{dataset} {key}": {**RECIPE, "network_class": network_of(key), **self.pairs.get(key, {})}
+                for dataset, key in request["pairs"]
+            }
             return {"problems": self.problems, "hardware": self.hardware, "trainers": trainers, "pairs": pairs}
 
     return Probe()

@@ -71,6 +71,32 @@ def test_each_mistake(settings, expected):
     assert expected in found
 
 
+NAMES_THAT_ARE_PATHS = ("../Dataset901_X/nnUNetPlans", "a/b", "a\\b", "..", ".", "", "/etc", "C:a", "-o", "a\n", " a")
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_ARE_PATHS)
+def test_names_that_become_folders_are_no_paths(name):
+    """Trained with such plans, a benchmark could not be reported: its cells lay in folders that nobody looks into."""
+    for settings, where in (
+        ({"trainers": [{"name": "A", "plans": name}]}, "plans"),
+        ({"trainers": ["A"], "configuration": name}, "configuration"),
+        ({"trainers": ["A", {"name": "B", "configuration": name}]}, "configuration"),
+        ({"datasets": [name]}, "datasets"),
+    ):
+        (found,) = problems(**settings)
+        assert f"`{where}` is {name!r}" in found
+        assert "a single name was expected" in found
+    if name:
+        assert f"`name` is {name!r}" in problems(trainers=[{"name": name}])[0]
+    (fold,) = problems(folds=[name])
+    assert repr(name) in fold
+
+
+def test_a_path_in_the_setting_of_the_whole_is_said_once():
+    (found,) = problems(trainers=["A", "B", "C"], configuration="../2d")
+    assert "`configuration` is '../2d'" in found
+
+
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(MatrixError, match="cannot be read"):
         read_file(tmp_path / "none.toml")

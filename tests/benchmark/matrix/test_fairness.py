@@ -89,6 +89,28 @@ def test_controls_of_the_catalogue(codes, probe, monkeypatch):
     assert any(f"{control.name}_5epochs" in item["text"] for item in missing)
 
 
+def test_rows_are_what_their_trainers_derive_from(codes, probe):
+    """Subclasses under any name: a pretrained one, its control, nnU-Net's, and another's with nnU-Net's name."""
+    base = "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaD"
+    probe.trainers = {
+        "Mine": {"stock_network": False, "ancestors": ["m.Mine", base]},
+        "MineNoScan": {"stock_network": False, "ancestors": ["m.MineNoScan", f"{base}NoScan", base]},
+        "Short": {"ancestors": ["m.Short", "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer"]},
+        "nnUNetTrainer_5epochs": {"stock_network": False, "ancestors": ["m.nnUNetTrainer_5epochs"]},
+    }
+    found = codes(trainers=["Mine", "Short"])
+    said = found["control_missing"]["text"]
+    assert "Add nnUNetTrainerSwinUMambaDNoScan (changed as Mine is), the control of Mine" in said
+    assert "add nnUNetTrainerSwinUMambaDScratch (changed as Mine is)" in found["scratch_missing"]["text"]
+    assert "nnunet_missing" not in found
+    assert "control_missing" not in codes(trainers=["Mine", "MineNoScan"])
+    assert "nnunet_missing" in codes(trainers=["Mine", "nnUNetTrainer_5epochs"])
+    probe.pairs = {"Short__nnUNetPlans__2d": {"network_class": "dynamic_network_architectures.x.ResidualEncoderUNet"}}
+    found = codes(trainers=["Short"])  # whatever the plans are called
+    assert "nnunet_missing" in found
+    assert "resenc_missing" not in found
+
+
 def test_what_shows_once_cells_have_run():
     def record(host="a", device="cpu", torch="2.4", state="done"):
         return {"state": state, "host": host, "training": {"device_name": device},

@@ -1,12 +1,13 @@
 """What the probe says about real trainers, in this process; and the estimates made of it."""
 
 import dataclasses
+import itertools
 import json
 import os
 
 import pytest
 
-from swin_umamba_nnunet.benchmark.matrix import estimates, prepare, probe, timing
+from swin_umamba_nnunet.benchmark.matrix import commands, estimates, prepare, probe, timing
 from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
 from tests.benchmark.matrix.conftest import NAME, SPLITS
 
@@ -63,8 +64,12 @@ def test_a_users_trainer(own_trainers, tmp_path):
     assert trainer["problems"] == []
     assert trainer == {
         "problems": [], "module": "probed_trainers", "weights": None, "own_protocol": [], "stock_network": False,
-        "file_sha256": trainer["file_sha256"],
+        "file_sha256": trainer["file_sha256"], "ancestors": trainer["ancestors"],
     }  # fmt: skip
+    assert trainer["ancestors"][:2] == [
+        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaDScratch",
+    ]  # fmt: skip
+    assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in trainer["ancestors"]
     assert len(trainer["file_sha256"]) == 64
     assert other["own_protocol"] == ["the split", "the loss"]
     recipe = answer["pairs"][f"{NAME} ProbedTiny"]
@@ -138,7 +143,10 @@ def test_estimates(own_trainers, make_config, monkeypatch):
     assert (counted.basis, counted.seconds) == ("counted", None)
     assert counted.memory_bytes > plan.tasks[0].cost["activation_bytes"]
 
+    environments = []
+
     def run(command, environment, log):  # in this process: a second Python would import torch once more
+        environments.append(environment)
         timing.main(command[-5:])
         return 0
 
@@ -146,10 +154,20 @@ def test_estimates(own_trainers, make_config, monkeypatch):
     monkeypatch.setattr(estimates, "run_child", run)
     timed = estimates.estimate(plan, time_iterations=1)[key]
     assert timed.basis == "timed"
+    # as the training itself will run: threads that spin while they wait would make it seem ten times as long
+    assert environments[0].items() >= commands.environment(plan.tasks[0]).items()
+    assert environments[0].get("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY")) == "PASSIVE"
     assert timed.seconds > 0
     assert timed.memory_bytes > 1e6
     plan.tasks[1].cell.update(training={"seconds_per_epoch": 3.0, "epochs": 7, "peak_memory_bytes": 11})
     assert estimates.estimate(plan, 1)[key] == estimates.Estimate(21.0, 11, "measured")
+
+
+def test_the_first_iterations_do_not_count(monkeypatch):
+    """Nor does one that something else on the machine made slow."""
+    clock = itertools.chain.from_iterable((0.0, seconds) for seconds in (100.0, 50.0, 20.0, 1.0, 9.0, 1.5))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert timing._seconds(lambda: None, 3, "cpu") == 1.5
 
 
 def test_a_row_that_cannot_be_timed_says_why(own_trainers, make_config, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from swin_umamba_nnunet.benchmark.matrix import MatrixError, prepare
 from swin_umamba_nnunet.benchmark.matrix.plan import write_plan
 from swin_umamba_nnunet.benchmark.matrix.status import clock, read_status, render
+from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 
 
 @pytest.fixture
@@ -78,3 +79,37 @@ def test_a_damaged_file_is_named(plan):
 def test_clock():
     assert clock(59.6) == "1 min 00 s"
     assert clock(7_265) == "2 h 01 min"
+
+
+def _rows(content):
+    return content["config"]["trainers"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda content: _rows(content)[1].update(colour="red"), "row 2 of `trainers` has an unknown setting `colour`"),
+        (lambda content: content["config"].update(devise="cpu"), "unknown setting `devise`; did you mean `device`?"),
+        (lambda content: _rows(content)[0].update(plans=3), "`plans` is 3"),
+        (lambda content: _rows(content)[0].update(plans="../a"), "`plans` is '../a'"),
+        (lambda content: content.pop("config"), "names no cells and their configuration"),
+        (lambda content: content.update(cells=[]), "names no cells and their configuration"),
+        (lambda content: content["cells"].append("a/b"), "names the cell 'a/b'"),
+        (lambda content: content["cells"].append(3), "names the cell 3"),
+        (lambda content: content["cells"].append(content["cells"][0] + "x"), "seed_0x'"),
+        (lambda content: content["cells"].append(content["cells"][0].replace("Dataset903_Matrix", "..")), "'../One"),
+    ],
+)
+def test_a_file_of_another_version_is_one_sentence_for_status_and_report(plan, change, named):
+    file = plan.config.output / "benchmark.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    for read in (read_status, read_benchmark):
+        with pytest.raises(MatrixError) as caught:
+            read(plan.config.output)
+        said = str(caught.value)
+        assert named in said
+        assert said.startswith(str(file))
+        assert "swin-umamba benchmark run" in said  # which writes it anew
+        assert "\n" not in said

@@ -1,5 +1,6 @@
 """The files of a report made from a tree: what they say, what they do not load, and that they are well-formed."""
 
+import csv
 import io
 import json
 import math
@@ -169,6 +170,77 @@ def test_the_checklist_is_filled_in(report):
     assert verdicts["Length of the trainings"].answer.startswith("240 iterations per training. At most 0.096 % of")
     assert verdicts["Repetitions: seeds and folds"].verdict == "in order"
     assert verdicts["Datasets: how many?"].verdict == "caution"
+
+
+ACTING = "=cmd|1 \x1b[31m\x07\x00\u202e"
+
+
+def test_what_acts_on_a_screen_or_a_spreadsheet_reaches_neither(tmp_path, capsys):
+    """From labels, keys, logs, hosts and class names into page, LaTeX, CSV and terminal."""
+    folder = tree.keep(tree.make_tree(tmp_path / "bench"), [tree.SHAPES], [tree.ROWS[0], tree.ROWS[3]], folds=[1])
+    file = folder / "benchmark.json"
+    content = json.loads(file.read_text())
+    for row in (*content["rows"], *content["config"]["trainers"]):
+        row["label"] = ACTING if row["label"] == tree.HOSTILE else row["label"]
+    content["hardware"] = {ACTING: ACTING}
+    file.write_text(json.dumps(content))
+    for file in folder.glob("cells/*/*/*/*/cell.json"):
+        record = json.loads(file.read_text()) | {"host": ACTING, "label": ACTING}
+        if record["state"] == "failed":
+            record["error"] |= {"log_tail": f"{ACTING}\nnext line", "reason": ACTING}
+        file.write_text(json.dumps(record))
+    for file in folder.glob("cells/*/*/*/*/evaluation/metrics.csv"):
+        file.write_text(file.read_text().replace(",disc,", ",'=disc,"))  # as evaluate writes a class called =disc
+    assert cli.main(["benchmark", "report", str(folder), "--pictures", "0", "--resamples", "5"]) == 0
+    assert cli.main(["benchmark", "status", str(folder)]) == 1
+    said = capsys.readouterr()
+    texts = {path.name: path.read_text() for path in (folder / "report").iterdir()}
+    for name, text in {"stdout": said.out, "stderr": said.err, **texts}.items():
+        assert not set(text) & set("\x1b\x07\x00\u202e"), name
+    assert "\\x1b[31m\\x07\\x00\\u202e" in texts["report.html"]
+    assert "next line" in texts["report.html"]
+    assert "\\x1b" in said.out
+    assert ">=disc<" in texts["report.html"]  # read back as it was
+    for name in ("results", "classes", "comparisons", "costs", "cases", "cells"):
+        for line in csv.DictReader(io.StringIO(texts[f"{name}.csv"])):
+            labels = [line[key] for key in ("label", "row", "class", "host") if line.get(key)]
+            assert not [label for label in labels if label[0] in "=+-@"]
+    assert any("'=disc" in line for line in texts["classes.csv"].splitlines())
+
+
+def checklist_of(folder, **changes):
+    """Question -> item, after a change of what benchmark.json has recorded about rows, given by their labels."""
+    content = json.loads((folder / "benchmark.json").read_text())
+    for row in content["rows"]:
+        for name, value in changes.get(row["label"].replace("-", "_").replace(" ", "_"), {}).items():
+            row[name] = value
+    (folder / "benchmark.json").write_text(json.dumps(content))
+    analysis = analyse(read_benchmark(folder), (), "", FEW)
+    return {item.question.split(":")[0]: item for item in analysis.checklist}
+
+
+def test_the_checklist_goes_by_what_trainers_derive_from_and_not_by_names(tmp_path):
+    folder = tree.make_tree(tmp_path / "bench")
+    base = "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaD"
+    found = checklist_of(
+        folder,
+        nnU_Net={"stock_network": False, "ancestors": ["mine.Mine", f"{base}NoScan_10epochs", base]},
+        Swin_UMamba_dagger={"ancestors": ["mine.Other", f"{base}_10epochs"]},
+    )
+    # what is called nnUNetTrainer_10epochs is a subclass of the control here
+    assert found["Baselines"].answer.startswith("ResEnc L is a row; nnU-Net")
+    assert "Present: nnU-Net for Swin-UMamba-dagger" in found["Controls"].answer
+    assert "Absent: nnUNetTrainerSwinUMambaDNoScanScratch_10epochs for" in found["Controls"].answer
+    assert found["Confounding booster"].verdict == "caution"  # from scratch is there, too
+    names = {"ancestors": ["theirs.nnUNetTrainerSwinUMambaD_10epochs"]}  # another's trainer of that name
+    assert "for Swin-UMamba-dagger" not in checklist_of(folder, Swin_UMamba_dagger=names)["Controls"].answer
+
+
+def test_what_an_older_benchmark_did_not_record_is_not_known(tmp_path):
+    found = checklist_of(tree.make_tree(tmp_path / "bench"), ResEnc_L={"ancestors": None})
+    for question in ("Baselines", "Controls"):
+        assert found[question].verdict == "not known"
+        assert "run it once more" in found[question].answer
 
 
 def test_commands_versions_hardware_and_hashes_are_there(page):

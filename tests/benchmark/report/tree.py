@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.benchmark.matrix.conftest import network_of
+
 HOSTILE = "<i>scratch</i> & 50 %_$x$"
 SHAPES, ORGANS = "Dataset901_Shapes", "Dataset902_Organs"
 CLASSES = {SHAPES: ("disc", "ring"), ORGANS: ("liver", "spleen", "gallbladder")}
@@ -36,6 +38,11 @@ class TreeRow:
     @property
     def key(self) -> str:
         return f"{self.name}__{self.plans}__2d"
+
+    @property
+    def ancestor(self) -> str:
+        """What the runner records about the class: here, that it is the one of that name."""
+        return f"swin_umamba_nnunet.trainers.{self.name}"
 
 
 ROWS = (
@@ -69,11 +76,14 @@ def make_tree(folder: Path, pictures: bool = False) -> Path:
     names = [f"{d}/{row.key}/fold_{f}/seed_{s}" for d, row, f, s in cell_names()]
     rows = [
         {"name": row.name, "plans": row.plans, "configuration": "2d", "label": row.label, "num_gpus": 1, "slurm": {},
-         "weights": row.weights, "pretrained": row.weights is not None}
+         "weights": row.weights, "pretrained": row.weights is not None, "ancestors": [row.ancestor],
+         "stock_network": row.weights is None and row.label != HOSTILE, "network_classes": [network_of(row.key)]}
         for row in ROWS
     ]  # fmt: skip
+    settings = ("name", "plans", "configuration", "label", "num_gpus", "slurm")
+    config_rows = [{name: row[name] for name in settings} for row in rows]
     content = {
-        "config": {"output": str(folder), "datasets": [901, 902], "trainers": rows, "folds": list(FOLDS),
+        "config": {"output": str(folder), "datasets": [901, 902], "trainers": config_rows, "folds": list(FOLDS),
                    "seeds": list(SEEDS), "baseline": "nnU-Net", "checkpoint": "checkpoint_final.pth"},
         "created": "2026-11-21T10:00:00+00:00", "updated": "2026-11-21T12:00:00+00:00", "device": "cpu",
         "versions": {"python": "3.12.1", "torch": "2.15.0"},

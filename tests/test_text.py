@@ -1,0 +1,48 @@
+"""What files and users name things, as it is shown to people and to spreadsheets."""
+
+import csv
+import io
+
+import pytest
+
+from swin_umamba_nnunet._text import csv_cell, from_csv_cell, printable
+from swin_umamba_nnunet.cli.errors import CliError
+
+HARMLESS = ("liver", "foie gras", "\u809d\u810f", "e\u0301", "\U0001f469\u200d\u2695\ufe0f", "a=b", "T1-w", "50 %", "")
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\uff1d1", "'=1", "''-")
+ACTING = ("\x00", "\x07", "\x08", "\x1b[31m", "\x7f", "\x9b2J", "\r", "\u202e", "\u2066", "\u200f", "\u2028", "\ud800")
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_harmless_text_stays_as_it_is(text):
+    assert printable(text) == printable(text, lines=True) == csv_cell(text) == from_csv_cell(text) == text
+
+
+@pytest.mark.parametrize("acting", ACTING)
+def test_what_acts_is_shown_instead(acting):
+    for lines in (False, True):
+        shown = printable(f"a{acting}b", lines)
+        assert acting[0] not in shown
+        assert shown.startswith("a\\")
+        assert shown.isprintable()
+    assert acting[0] not in csv_cell(f"a{acting}b")
+
+
+def test_lines_stay_where_there_may_be_several():
+    assert printable("a\n\tb", lines=True) == "a\n\tb"
+    assert printable("a\n\tb") == "a\\n\\tb"
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_cell_is_no_formula_and_reads_as_it_was(text):
+    cell = csv_cell(text)
+    assert cell[0] not in "=+-@\t\r\uff1d"
+    if printable(text, lines=True) == text:
+        assert from_csv_cell(cell) == text
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow([cell])
+    assert next(csv.reader(io.StringIO(buffer.getvalue()))) == [cell]
+
+
+def test_errors_of_the_command_line_do_not_act_on_the_terminal():
+    assert str(CliError("no case \x1b[2J\u202ex;\nexpected another")) == "no case \\x1b[2J\\u202ex;\nexpected another"
