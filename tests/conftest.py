@@ -2,12 +2,16 @@
 
 import contextlib
 import locale
+import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+from tests.warm import WarmPython
 
 # Workers of pytest-xdist, and jobs a shell runs in the background, ignore Ctrl-C; what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,3 +63,12 @@ def workspace(tmp_path_factory):
     from tests.workspace import make_workspace  # here: `make gpu-check` runs tests where nnU-Net's libraries are not
 
     return make_workspace(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def warm_python():
+    """Path of an interpreter that starts warm (see `tests/warm.py`), with this checkout; the usual one on Windows."""
+    if not hasattr(os, "fork"):
+        return sys.executable
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
+    return str(WarmPython(sys.executable, Path(__file__).parents[1], variables).path)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.warm import WarmProcess
+from tests.warm import WarmPython
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -28,12 +28,12 @@ class Environment:
     Attributes:
         folder: of the environment.
         variables: environment variables of every command, over the present ones.
-        warm: the process of this environment whose forks run nnU-Net's commands; without it each has its own.
+        warm: the stand-in for its interpreter that runs its commands; without it each starts from nothing.
     """
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
-    warm: WarmProcess | None = None
+    warm: WarmPython | None = None
 
     @property
     def python(self) -> Path:
@@ -41,22 +41,19 @@ class Environment:
 
     def run(self, *command: str | Path, timeout_s: float = 600, **variables: str) -> subprocess.CompletedProcess:
         """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
+        python = self.warm.path if self.warm else self.python
         return subprocess.run(
-            [self.python, *command], cwd=self.folder, timeout=timeout_s, capture_output=True, encoding="utf-8",
+            [python, *command], cwd=self.folder, timeout=timeout_s, capture_output=True, encoding="utf-8",
             errors="replace", env=self._environ(variables),
         )  # fmt: skip
 
     def command(self, name: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
         """Run a command of nnU-Net's (`nnUNetv2_train`, ...) or this package's with this environment's Python."""
-        if self.warm is None:
-            return self.run(self.script(name), *arguments, **variables)
-        entry = _entry(name)
-        what = (entry.module, entry.attr)
-        return self.warm.run(what, [*map(str, arguments)], self.folder, self._environ(variables), timeout_s=600)
+        return self.run(self.script(name), *arguments, **variables)
 
     def warmed(self) -> "Environment":
         """This one with a warm process of its own, which has these variables."""
-        return replace(self, warm=WarmProcess(self.python, self.folder, self._environ({})))
+        return replace(self, warm=WarmPython(self.python, self.folder, self._environ({})))
 
     def _environ(self, variables: dict[str, str]) -> dict[str, str]:
         inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")
@@ -68,17 +65,12 @@ class Environment:
         """What pip would have written for the command, had it installed nnU-Net in here too."""
         script = self.folder / f"{name}.py"
         if not script.exists():
-            entry = _entry(name)
+            (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
             lines = ("import sys", f"from {entry.module} import {entry.attr}", "if __name__ == '__main__':")
             partial = self.folder / f"{name}.{os.getpid()}"  # several workers may ask at once
             partial.write_text("\n".join((*lines, f"    sys.exit({entry.attr}())")))
             partial.replace(script)
         return script
-
-
-def _entry(name: str) -> importlib.metadata.EntryPoint:
-    (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
-    return entry
 
 
 def build_wheel(folder: Path) -> Path:

@@ -1,29 +1,31 @@
-"""Commands in forks of a process that has already imported what they need.
+"""Python in forks of a process that has already imported what it needs.
 
 A command of nnU-Net's spends five seconds of CPU time on its imports, several times what a tiny training takes.  Where
-a process of its own proves nothing, tests run the command in a fork of a warm process instead: its own environment
-variables, arguments, output and exit status, but no second import.  POSIX only.
+starting from nothing proves nothing, tests run the command by an interpreter that is a tiny client: it passes its
+arguments, variables, folder and standard streams to a warm process, which forks, and it ends as the fork ends.  POSIX
+only.
 """
 
 import atexit
 import contextlib
 import importlib
 import json
+import multiprocessing.spawn
 import os
 import random
 import runpy
+import select
 import shutil
+import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 MODULES = (
     "nnunetv2.run.run_training",
@@ -33,56 +35,55 @@ MODULES = (
     "swin_umamba_nnunet.trainers",
     "swin_umamba_nnunet.cli",
     "swin_umamba_nnunet.ops._numba",
+    "torch._dynamo",
 )
+CLIENT = """#!{python} -SE
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect({address!r})
+    request = {{"arguments": sys.argv[1:], "cwd": os.getcwd(), "variables": dict(os.environ)}}
+    message = json.dumps(request).encode() + b"\\n"
+    sent = socket.send_fds(connection, [message], [0, 1, 2])
+    connection.sendall(message[sent:])
+    status = json.loads(connection.makefile().readline() or "254")
+if status < 0:
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
 
 
-class WarmProcess:
-    """Runs Python in forks of one process of `python` that has imported `MODULES`.
+class WarmPython:
+    """A stand-in for the interpreter `python`, whose processes are forks of one that has imported `MODULES`.
+
+    Its options are `-m module`, `-c code` or a file, and arguments.  Forks have the variables of their client, but the
+    number of threads and the like was settled when the libraries were imported.
 
     Args:
         python: the interpreter.
         cwd: where the warm process runs; what is imported must be importable from there.
-        variables: its environment.  A fork has the variables it is given, but the number of threads and the like was
-            settled when the libraries were imported.
+        variables: its environment.
+
+    Attributes:
+        path: of the stand-in.
     """
 
     def __init__(self, python: Path | str, cwd: Path, variables: dict[str, str]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="warm"))  # a socket's path has room for 100 characters
-        self._address = str(self._folder / "socket")
-        command = [str(python), __file__, self._address]
-        with (self._folder / "log").open("w") as log:
+        folder = Path(tempfile.mkdtemp(prefix="warm"))  # a socket's path has room for 100 characters
+        self.path, self._folder = folder / "python", folder
+        address = str(folder / "socket")
+        self.path.write_text(CLIENT.format(python=Path(sys.executable).resolve(), address=address))
+        self.path.chmod(0o700)
+        command = [str(python), __file__, address, str(self.path)]
+        with (folder / "log").open("w") as log:
             self._process = subprocess.Popen(
                 command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         atexit.register(self.close)
-
-    def run(
-        self, what: Sequence[str], arguments: Sequence[str], cwd: Path, variables: dict[str, str], timeout_s: float
-    ) -> subprocess.CompletedProcess:
-        """What `python WHAT ARGUMENTS` does.
-
-        Args:
-            what: ("module", "function") of an entry point, ("-m", "module") or ("-c", "code").
-        """
-        deadline = time.monotonic() + timeout_s
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder, socket.socket(socket.AF_UNIX) as connection:
-            outputs = [str(Path(folder, name)) for name in ("stdout", "stderr")]
-            request = {"what": what, "arguments": arguments, "cwd": str(cwd), "variables": variables}
-            connection.settimeout(timeout_s)
-            self._connect(connection, deadline)
-            connection.sendall(json.dumps({**request, "outputs": outputs}).encode() + b"\n")
-            status = json.loads(connection.makefile().readline() or "null")
-            stdout, stderr = (Path(path).read_text("utf-8", "replace") for path in outputs)
-        assert status is not None, f"the warm process lost {what} {arguments}:\n{stdout[-2000:]}{stderr[-2000:]}"
-        return subprocess.CompletedProcess([*what, *arguments], status, stdout, stderr)
-
-    def _connect(self, connection: socket.socket, deadline: float) -> None:
-        while True:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):  # it is still importing
-                return connection.connect(self._address)
-            log = (self._folder / "log").read_text()
-            assert self._process.poll() is None, f"the warm process ended:\n{log[-3000:]}"
-            assert time.monotonic() < deadline, f"the warm process does not answer:\n{log[-3000:]}"
+        deadline = time.monotonic() + 300
+        while not (folder / "socket").exists():
+            log_text = (folder / "log").read_text()
+            assert self._process.poll() is None, f"the warm process ended:\n{log_text[-3000:]}"
+            assert time.monotonic() < deadline, f"the warm process does not begin:\n{log_text[-3000:]}"
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -92,39 +93,56 @@ class WarmProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    request_queue_size = 64
-    max_children = 64
+def _serve(address: str) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the handlers
     parent = os.getppid()
-
-    def service_actions(self) -> None:
-        super().service_actions()
-        if os.getppid() != self.parent:  # the tests were killed
-            os._exit(1)
-
-
-class _Handler(socketserver.StreamRequestHandler):
-    """In a fork of its own for each request, which forks again, so that any way to end has a status."""
-
-    def handle(self) -> None:
-        request = json.loads(self.rfile.readline())
-        child = os.fork()
-        if child == 0:
-            _become(request)
-        _, status = os.waitpid(child, 0)
-        self.wfile.write(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen(64)
+        while os.getppid() == parent:  # else the tests were killed
+            if not select.select([server], [], [], 1)[0]:
+                continue
+            connection, _ = server.accept()
+            with connection:
+                if os.fork() == 0:
+                    server.close()
+                    _handle(connection)
 
 
-def _become(request: dict[str, Any]) -> NoReturn:
-    for number, path in enumerate((os.devnull, *request["outputs"])):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), number)
+def _handle(connection: socket.socket) -> NoReturn:
+    """Fork again, so that any way to end has a status; a client that is gone takes its fork with it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, streams, *_ = socket.recv_fds(connection, 1 << 16, 3)
+    while not message.endswith(b"\n"):
+        message += connection.recv(1 << 16)
+    request = json.loads(message)
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        _become(request["arguments"], request["cwd"], request["variables"])
+    for stream in streams:
+        os.close(stream)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            connection.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
+            os._exit(0)
+        if select.select([connection], [], [], 0.02)[0] and not connection.recv(1):
+            os.kill(child, signal.SIGKILL)
+
+
+def _become(arguments: list[str], cwd: str, variables: dict[str, str]) -> NoReturn:
     os.environ.clear()
-    os.environ.update(request["variables"])
-    os.chdir(request["cwd"])
+    os.environ.update(variables)
+    os.chdir(cwd)
     status = 1
     try:
         _settle()
-        status = _call(request["what"], request["arguments"])
+        _run(*arguments)
+        status = 0
     except SystemExit as exit:
         status = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else 1
         if isinstance(exit.code, str):
@@ -153,20 +171,24 @@ def _settle() -> None:
     torch.seed()
 
 
-def _call(what: Sequence[str], arguments: Sequence[str]) -> int:
-    sys.argv = ["warm", *arguments]
-    if what[0] == "-m":
-        runpy.run_module(what[1], run_name="__main__", alter_sys=True)
-        return 0
-    if what[0] == "-c":
-        exec(what[1], {"__name__": "__main__"})
-        return 0
-    return getattr(importlib.import_module(what[0]), what[1])() or 0
+def _run(what: str, *arguments: str) -> None:
+    while what in ("-W", "-X"):
+        _, what, *arguments = arguments  # type: ignore[assignment]
+    if what == "-m":
+        sys.argv = list(arguments)
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    elif what == "-c":
+        sys.argv = ["-c", *arguments[1:]]
+        exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = [what, *arguments]
+        runpy.run_path(what, run_name="__main__")
 
 
 if __name__ == "__main__":
     sys.path[0] = os.getcwd()  # not the folder of this file
     for _name in MODULES:
         importlib.import_module(_name)
-    with _Server(sys.argv[1], _Handler) as _server:
-        _server.serve_forever(poll_interval=0.5)
+    multiprocessing.spawn.set_executable(sys.executable)  # it hands over descriptors, which the stand-in does not
+    sys.executable = sys.argv[2]
+    _serve(sys.argv[1])

@@ -108,9 +108,15 @@ def main(
 
 
 def run(
-    case: str, world: int, folder: Path, compiled: bool = False, resume_at: int | None = None, start: Path | None = None
+    python: str,
+    case: str,
+    world: int,
+    folder: Path,
+    compiled: bool = False,
+    resume_at: int | None = None,
+    start: Path | None = None,
 ) -> list[dict]:
-    """What every rank returned."""
+    """What every rank returned, each a process of `python`."""
     folder.mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -122,7 +128,7 @@ def run(
     arguments = [case, str(world), str(folder), str(int(compiled)), str(resume_at), str(start)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.trainers.test_two_processes", str(rank), *arguments], cwd=ROOT, env=variables,
+            [python, "-m", "tests.trainers.test_two_processes", str(rank), *arguments], cwd=ROOT, env=variables,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(world)
@@ -137,13 +143,13 @@ def checkpoint_of(folder: Path, world: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, warm_python):
     """A function case -> (losses, checkpoint) of one process; run once per case."""
 
     @functools.cache
     def get(case: str) -> tuple[list[float], dict]:
         folder = tmp_path_factory.mktemp(case)
-        (result,) = run(case, 1, folder)
+        (result,) = run(warm_python, case, 1, folder)
         return result["losses"], checkpoint_of(folder, 1)
 
     return get
@@ -155,13 +161,13 @@ def alone(tmp_path_factory):
     [("pretrained", False, None), ("pretrained", True, None), ("pretrained", False, 1), ("pretrained", False, 3),
      ("scratch", False, None)],
 )  # fmt: skip
-def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_path):
+def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_path, warm_python):
     (losses_alone, one) = alone(case)
-    both = run(case, 2, tmp_path, compiled, resume_at)
+    both = run(warm_python, case, 2, tmp_path, compiled, resume_at)
     # Cross-entropy is a mean over patches; nnU-Net's Dice gathers the sums of all processes itself.
     mean = [sum(losses) / 2 for losses in zip(*(result["losses"] for result in both))]
     if resume_at == 1:  # what two processes left, one continues
-        (rest,) = run(case, 1, tmp_path / "later", start=tmp_path / f"{case}.pth")
+        (rest,) = run(warm_python, case, 1, tmp_path / "later", start=tmp_path / f"{case}.pth")
         assert rest["losses"] == pytest.approx(losses_alone[resume_at:], rel=2e-3)
     assert mean == pytest.approx(losses_alone, rel=2e-3)
     two = checkpoint_of(tmp_path, 2)

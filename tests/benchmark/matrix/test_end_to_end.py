@@ -1,11 +1,12 @@
 """The whole loop through the real commands: cells of one epoch, a failing one, a killed one, and what a seed fixes.
 
-One dataset is preprocessed once; trainers are tiny.  Everything runs as a user would run it, in processes of its own.
+Trainers are tiny.  The runs that are killed start as a user starts them, the others from a warm interpreter.
 """
 
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from tests import synthetic_dataset as dataset
 from tests.installed import ROOT
+from tests.workspace import once_per_run, prepare
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +63,7 @@ class Slow(Ours):
         time.sleep(1.5)
 '''
 COMMON = 'output = "{output}"\ndatasets = [901]\ndevice = "cpu"\ncheckpoint_minutes = 0\n'
-CLI = (sys.executable, "-m", "swin_umamba_nnunet", "benchmark")
+VERB = ("-m", "swin_umamba_nnunet", "benchmark")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +72,12 @@ class Bench:
 
     folder: Path
     variables: dict[str, str]
+    python: str = sys.executable
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
-            command, cwd=self.folder, env={**os.environ, **self.variables}, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [self.python, *command], cwd=self.folder, env={**os.environ, **self.variables}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def run(self, *command: str) -> tuple[int, str, str]:
@@ -96,8 +99,9 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Bench:
     folder = tmp_path_factory.mktemp("matrix")
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "own"):
-        (folder / name).mkdir()
+    shutil.copytree(once_per_run(tmp_path_factory, "prepared", prepare), folder, dirs_exist_ok=True)
+    (folder / "nnUNet_results").rmdir()
+    (folder / "own").mkdir()
     (folder / "own" / "matrix_trainers.py").write_text(TRAINERS)
     variables = {
         "nnUNet_raw": str(folder / "nnUNet_raw"),
@@ -110,26 +114,21 @@ def bench(tmp_path_factory) -> Bench:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    bench = Bench(folder, variables)
-    dataset.write_raw_dataset(folder / "nnUNet_raw")
-    entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as run"
-    plan = Bench(folder, {**variables, "nnUNet_n_proc_DA": "1"})
-    code, _, err = plan.run(sys.executable, "-c", f"{entry}; run()", "-d", "901", "-c", "2d", "-np", "1", "-npfp", "1")
-    assert code == 0, err
     plans = folder / "nnUNet_preprocessed" / dataset.NAME / "nnUNetPlans.json"
     changed = json.loads(plans.read_text())
     changed["configurations"]["2d"] |= {"patch_size": [40, 56], "batch_size": 2}  # a size that nnU-Net's network takes
     plans.write_text(json.dumps(changed))
-    return bench
+    return Bench(folder, variables)
 
 
 @pytest.fixture(scope="module")
-def ran(bench) -> Bench:
+def ran(bench, warm_python) -> Bench:
     """With two rows run: one fails at first, the other is done."""
+    bench = dataclasses.replace(bench, python=warm_python)
     config = bench.write_config("bench", "Stock", "Ours")
     marker = bench.folder / "nnUNet_raw" / "stock_is_broken"
     marker.touch()
-    code, out, err = bench.run(*CLI, "run", "--config", config)
+    code, out, err = bench.run(*VERB, "run", "--config", config)
     assert code == 1, out + err
     assert "1 failed, 1 done" in out
     assert "RuntimeError: the network has a hole" in out  # the end of its log
@@ -141,7 +140,7 @@ def ran(bench) -> Bench:
 
 def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
     before = ran.cell("bench", "Ours")
-    code, out, err = ran.run(*CLI, "run", "--config", "bench.toml")
+    code, out, err = ran.run(*VERB, "run", "--config", "bench.toml")
     assert code == 0, out + err
     assert "2 done" in out
     assert ran.cell("bench", "Ours") == before
@@ -160,7 +159,7 @@ def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
         log = metrics.parent / "logs" / "train.log"
         assert "nnU-Net's own validation is left out" in log.read_text()
     assert not any((ran.folder / name).exists() for name in ("nnUNet_results",))
-    code, out, _ = ran.run(*CLI, "status", "bench")
+    code, out, _ = ran.run(*VERB, "status", "bench")
     assert code == 0
     assert "2 cells: 2 done" in out
 
@@ -174,7 +173,7 @@ def test_a_killed_run_is_continued(bench):
     def kill_after(epochs: int, number: int) -> int:
         # What a shell starts in the background ignores SIGINT, and so do its children: these tests' own, perhaps.
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-        process = bench.start(*CLI, "run", "--config", config)
+        process = bench.start(*VERB, "run", "--config", config)
         signal.signal(signal.SIGINT, before)
         with process:
             try:
@@ -195,9 +194,9 @@ def test_a_killed_run_is_continued(bench):
     reached = epoch()
     if os.name == "posix":  # no chance to clean up: the training must notice by itself that it is alone
         assert kill_after(reached + 1, signal.SIGKILL) == -signal.SIGKILL
-        _, out, _ = bench.run(*CLI, "status", "killed")
+        _, out, _ = bench.run(*VERB, "status", "killed")
         assert "1 interrupted" in out
-    code, out, err = bench.run(*CLI, "run", "--config", config)
+    code, out, err = bench.run(*VERB, "run", "--config", config)
     assert code == 0, out + err
     record = bench.cell("killed", "Slow")
     assert record["state"] == "done"
@@ -214,10 +213,11 @@ def test_what_a_seed_fixes(ran):
     def losses(seed: int) -> list[float]:
         record = ran.folder / f"seed_{seed}.json"
         command = next(c for c in ran.cell("bench", "Ours")["commands"] if "nnUNetv2_train" in c)
-        command = list(command)
+        command = list(command)[1:]  # without the interpreter
         command[command.index("--record") + 1] = str(record)
         command[command.index("--seed") + 1] = str(seed)
-        again = Bench(ran.folder, {**ran.variables, "nnUNet_results": str(ran.folder / f"results_{seed}")})
+        results = str(ran.folder / f"results_{seed}")
+        again = dataclasses.replace(ran, variables={**ran.variables, "nnUNet_results": results})
         code, out, err = again.run(*command)
         assert code == 0, out + err
         return json.loads(record.read_text())["curves"]["train_losses"]
