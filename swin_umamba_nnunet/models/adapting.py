@@ -15,7 +15,7 @@ class Adaptation:
 
     Attributes:
         output: file that was written.
-        trainer: of the checkpoint.
+        trainer, configuration: of the checkpoint.
         channels: of the images before and after.
         adapted: convolutions that were changed.
         heads: channels of its logits; nnU-Net starts the heads anew whatever their number.
@@ -23,6 +23,7 @@ class Adaptation:
 
     output: Path
     trainer: str
+    configuration: str
     channels: tuple[int, int]
     adapted: tuple[str, ...]
     heads: int
@@ -75,4 +76,4 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
         )
     write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
     heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)
-    return Adaptation(target, trainer, (before, channels), changed, heads)
+    return Adaptation(target, trainer, configuration, (before, channels), changed, heads)

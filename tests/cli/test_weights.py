@@ -13,6 +13,7 @@ from swin_umamba_nnunet.catalogue import TRAINERS
 from swin_umamba_nnunet.cli import weights
 from swin_umamba_nnunet.cli._weights import names
 from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
+from tests.commands import printed
 from tests.pretrained.conftest import save, secluded, server, state_dict  # noqa: F401  (fixtures)
 
 TRAINER = "nnUNetTrainerSwinUMamba"
@@ -233,6 +234,7 @@ def test_a_file_for_other_trainers_says_which_one_fits(capsys, save, state_dict)
     text = capsys.readouterr().out
     assert f"{TRAINER}: vssmtiny_dp01_ckpt_epoch_292.pth" in text
     assert "swin-umamba weights fetch vmamba_tiny_v0" in text
+    assert [command.names for command in printed(text, "swin-umamba")] == [["vmamba_tiny_v0"]]
     assert run("verify", file, "--for", "nnUNetTrainerVMUNet") == 0
 
 

@@ -7,6 +7,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from swin_umamba_nnunet import cli, trainers
 from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from tests.commands import printed
 from tests.models.conftest import DATASET, old_plans
 
 NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
@@ -79,9 +80,14 @@ def test_refusals(checkpoint, tmp_path):
 
 def test_the_verb_never_overwrites(checkpoint, tmp_path, capsys):
     _, file = checkpoint("nnUNetTrainerSwinUMambaD")
+    tmp_path = tmp_path / "it's here"
     command = ["adapt-checkpoint", str(file), "--channels", "3", "-o", str(tmp_path / "new.pth")]
     assert cli.main(command) == 0
-    assert "-pretrained_weights" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "-pretrained_weights" in text
+    (train,) = printed(text, "nnUNetv2_train")
+    assert (train.configuration, train.tr) == ("2d", "nnUNetTrainerSwinUMambaD")
+    assert train.pretrained_weights == str(tmp_path / "new.pth")
     before = (tmp_path / "new.pth").read_bytes()
     assert cli.main(command) == 2
     assert "already exists" in capsys.readouterr().err

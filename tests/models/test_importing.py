@@ -12,6 +12,7 @@ from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.models import import_model
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from tests import golden
+from tests.commands import printed
 from tests.models.conftest import DATASET, old_plans, their_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # torchvision's
@@ -176,3 +177,10 @@ def test_the_verb(released, tmp_path, capsys):
         assert part in text
     assert cli.main(["import-checkpoint", str(source), "-o", str(tmp_path / "model")]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_the_command_to_predict_with_can_be_typed_as_it_is_printed(released, tmp_path, capsys):
+    source, target = released("umamba_bot", folds=("fold_0", "fold_3")), tmp_path / "my model (new) $HOME"
+    assert cli.main(["import-checkpoint", str(source), "-o", str(target)]) == 0
+    (command,) = printed(capsys.readouterr().out, "nnUNetv2_predict_from_modelfolder")
+    assert (command.m, command.f, command.i, command.o) == (str(target), ["0", "3"], "NEW_SCANS", "OUT")
