@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
-from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
+from swin_umamba_nnunet.models.checkpoints import (
+    ModelError,
+    read_segmentation_checkpoint,
+    require_weights,
+    write_checkpoint,
+)
 from swin_umamba_nnunet.pretrained import adapt_input_convolution
 
 
@@ -63,6 +68,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     wrong = [key for key, shape in old.items() if key not in weights or tuple(weights[key].shape) != shape]
     if wrong or set(weights) - set(old):
         raise ModelError(f"{source} does not fit the network of {trainer} that its plans describe (first: {wrong[:1]})")
+    require_weights(weights, old, source)
     before = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
     changed = tuple(key for key, shape in new.items() if shape != old[key])
     if channels == before:
@@ -74,6 +80,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             f"the network of {trainer} has another form at {channels} channels ({misshapen[0]}), which weights for "
             f"{before} cannot be adapted to"
         )
+    require_weights(adapted, new, source)  # sums over channels: float16 may overflow
     write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
     heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)
     return Adaptation(target, trainer, configuration, (before, channels), changed, heads)

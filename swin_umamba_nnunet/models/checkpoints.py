@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from swin_umamba_nnunet._atomic import replacing
-from swin_umamba_nnunet.pretrained.files import why_not_a_checkpoint
+from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values
+from swin_umamba_nnunet.pretrained.errors import CheckpointError
+from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
 
 
 class ModelError(ValueError):
@@ -39,13 +42,10 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
         ModelError: no such file, damaged, with other Python objects in it, or without weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path} is no file; name the checkpoint itself, such as fold_0/checkpoint_final.pth")
     try:
-        if (found := why_not_a_checkpoint(path)) is not None:
-            raise ModelError(f"{path} is {found}; expected a checkpoint such as fold_0/checkpoint_final.pth")
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+        require_checkpoint_file(path)
+    except CheckpointError as error:
+        raise ModelError(f"{path} {error}; expected a checkpoint such as fold_0/checkpoint_final.pth") from error
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -67,10 +67,12 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
         weights = next((content[key] for key in ("model_state_dict", "model") if key in content), content)
         content = {"network_weights": weights}
     weights = content["network_weights"]
-    if not isinstance(weights, Mapping) or not weights or not all(map(torch.is_tensor, weights.values())):
-        raise ModelError(f"{path} holds no state dict: expected names with tensors")
-    if not all(isinstance(key, str) for key in weights):
-        raise ModelError(f"{path} holds no state dict: its tensors have no names")
+    if not isinstance(weights, Mapping):
+        raise ModelError(f"{path} holds no state dict: expected names with tensors, found {type(weights).__name__}")
+    try:
+        check_entries(weights)
+    except CheckpointError as error:
+        raise ModelError(f"{path} {error}") from error
     content["network_weights"] = {_bare(key): value for key, value in weights.items()}
     if len(content["network_weights"]) < len(weights):
         raise ModelError(f"{path} holds tensors twice, with and without the prefix 'module.' or '_orig_mod.'")
@@ -82,6 +84,24 @@ def _bare(key: str) -> str:
     while key.startswith(("module.", "_orig_mod.")):
         key = key.split(".", 1)[1]
     return key
+
+
+def require_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], source: Path) -> None:
+    """Accept what can be weights, by the rule that ImageNet checkpoints are held to (`pretrained.checkpoint`).
+
+    Args:
+        weights: the network's names -> tensors.
+        shapes: the network's; tensors of another shape are for the caller to refuse.
+        source: file they are from, for the message.
+
+    Raises:
+        ModelError: naming the file and the first tensor that is none, or whose values are not finite in float32.
+    """
+    try:
+        check_form(weights)
+        check_values(weights, shapes)
+    except CheckpointError as error:
+        raise ModelError(f"{source} {error}") from error
 
 
 def write_checkpoint(checkpoint: dict, path: Path) -> None:

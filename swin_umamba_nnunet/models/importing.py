@@ -15,7 +15,12 @@ from pathlib import Path
 from torch import Tensor
 
 from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
-from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
+from swin_umamba_nnunet.models.checkpoints import (
+    ModelError,
+    read_segmentation_checkpoint,
+    require_weights,
+    write_checkpoint,
+)
 from swin_umamba_nnunet.pretrained import remap_authors_state_dict
 
 TRAINER_OF_NETWORK = {
@@ -185,6 +190,7 @@ def _import_fold(
     trainer = TRAINER_OF_NETWORK[network]
     expected = shapes_of(build_on_meta(trainer, plans, configuration, dataset))
     _compare(weights, expected, file, trainer, dataset)
+    require_weights(weights, expected, file)
     checkpoint = {
         "network_weights": {key: weights[key] for key in expected},
         "trainer_name": trainer,

@@ -300,6 +300,12 @@ def test_the_authors_segmentation_models_are_recognised(capsys, save):  # noqa: 
     assert "What fits instead" in text
 
 
+def test_a_model_that_says_no_trainer_by_name_is_examined_all_the_same(capsys, save):  # noqa: F811
+    file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": torch.zeros(2)}, "odd.pth")
+    assert run("verify", file) == 1
+    assert "is an nnU-Net checkpoint" in capsys.readouterr().err
+
+
 def test_a_model_of_this_package_is_recognised(capsys, save):  # noqa: F811
     file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": f"{TRAINER}_5epochs"}, "ours.pth")
     assert run("verify", file) == 1
@@ -323,6 +329,18 @@ def test_what_is_no_checkpoint_at_all(capsys, tmp_path, content, message):
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+def test_a_file_that_is_not_there_is_told_without_loading_torch(tmp_path):
+    code = (
+        "import sys\nfrom swin_umamba_nnunet import cli\n"
+        f"code = cli.main(['weights', 'verify', {str(tmp_path / 'absent.pth')!r}])\n"
+        "sys.exit(' '.join(name for name in ('torch', 'nnunetv2') if name in sys.modules) or code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "absent.pth does not exist" in done.stderr
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_weights_of_something_else(capsys, save):  # noqa: F811

@@ -72,6 +72,12 @@ def test_refusals(checkpoint, tmp_path):
     checkpoint("nnUNetTrainerSwinUMambaD", network_weights={"a": torch.zeros(1)})
     with pytest.raises(ModelError, match="does not fit the network"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    network, _ = checkpoint("nnUNetTrainerSwinUMambaD")
+    weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
+    for odd in (torch.full((96,), torch.nan), torch.zeros(96, dtype=torch.int64), torch.zeros(96, device="meta")):
+        checkpoint("nnUNetTrainerSwinUMambaD", network_weights=weights | {key: odd})
+        with pytest.raises(ModelError, match=f"{file} holds .*{key}"):
+            adapt_checkpoint(file, 3, tmp_path / "new.pth")
     torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
     with pytest.raises(ModelError, match="not from an nnU-Net training"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")

@@ -11,9 +11,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.models import import_model
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.importing import recognise
 from tests import golden
 from tests.commands import printed
 from tests.models.conftest import DATASET, old_plans, their_checkpoint
+from tests.pretrained.conftest import ODD_TENSORS
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # torchvision's
 
@@ -146,6 +148,29 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     target.mkdir()
     with pytest.raises(ModelError, match="already exists"):
         import_model(source, target)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's about sparse and quantised tensors
+@pytest.mark.parametrize("kind", [*ODD_TENSORS, "nan", "beyond float32"])
+def test_tensors_that_are_no_weights_make_no_model(kind, released, tmp_path):
+    source = released("umamba_bot")
+    file = source / "fold_all" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    key = "decoder.seg_layers.0.weight"
+    shape = checkpoint["network_weights"][key].shape
+    double = torch.float64
+    odd = {"nan": lambda s: torch.full(s, torch.nan), "beyond float32": lambda s: torch.full(s, 1e39, dtype=double)}
+    checkpoint["network_weights"][key] = (ODD_TENSORS | odd)[kind](shape)
+    torch.save(checkpoint, file)
+    with pytest.raises(ModelError, match=f"{file} holds .*{key}"):
+        import_model(source, tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["released"]
+
+
+@pytest.mark.parametrize("key", ["encoder.stages.{}.0.conv1.weight", "vmunet.layers.0.blocks.{}.ln_1.bias"])
+def test_a_number_in_a_name_is_not_counted_up_to(key):
+    with pytest.raises(ModelError, match="none of the networks"):
+        recognise({key.format(10**15): torch.zeros(1)}, "file.pth")
 
 
 def test_garbage_is_refused_in_one_sentence(tmp_path):
