@@ -9,6 +9,7 @@ from swin_umamba_nnunet.pretrained.errors import CheckpointError
 
 _CHUNK_BYTES = 1 << 20
 _ZIP = b"PK\x03\x04"
+_FOLDER = 0x10  # MS-DOS's attribute, in the zip directory
 
 
 def sha256_of(path: Path) -> str:
@@ -44,6 +45,16 @@ def is_of_the_file_system(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
+def damage_in(archive: zipfile.ZipFile) -> str | None:
+    """What PyTorch would read wrongly without a word: it compares no check sums, and gives memory as it finds it to a
+    tensor whose entry a flipped bit has marked as a folder.  None where all is well."""
+    for entry in archive.infolist():
+        if entry.external_attr & _FOLDER:
+            return f"{entry.filename} is marked as a folder"
+    wrong = archive.testzip()
+    return None if wrong is None else f"the check sum of {wrong} is wrong"
+
+
 def why_not_a_checkpoint(path: Path) -> str | None:
     """What the first bytes betray, as the end of the sentence "the file is ...", or None where they look right.
 
@@ -70,15 +81,20 @@ def _why_not_an_archive(path: Path) -> str | None:
             return None
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            return _why_not_pytorchs(archive, path.stat().st_size)
     except Exception as error:  # damaged bytes raise whatever zipfile stumbles over
         if is_of_the_file_system(error):
             raise
         return "truncated or damaged: its zip directory says where nothing is, and PyTorch cannot read it"
+
+
+def _why_not_pytorchs(archive: zipfile.ZipFile, size: int) -> str | None:
+    entries = archive.infolist()
     compressed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if compressed:
         return f"a zip archive with compressed entries ({compressed[0]}), which PyTorch never writes; it is not read"
-    declared, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    declared = sum(entry.file_size for entry in entries)
     if declared > size:
         return f"a zip archive that declares {declared:,} bytes of content in a file of {size:,}; it is not read"
-    return None
+    damage = damage_in(archive)
+    return None if damage is None else f"damaged ({damage})"

@@ -233,6 +233,15 @@ def test_an_archive_that_would_unpack_to_more_than_it_has_is_not_read(save, stat
     refused(tmp_path / "overlapping.pth", "is a zip archive that declares [0-9,]+ bytes of content in a file of")
 
 
+def test_a_flipped_bit_is_told(save, state_dict):
+    path = save({"model": state_dict()})
+    good = path.read_bytes()
+    value, folder = good.rindex(torch.tensor(1.0).numpy().tobytes()), good.rindex(b"PK\x01\x02") + 38
+    for at, bit, message in ((value, 1, "the check sum of .* is wrong"), (folder, 16, "is marked as a folder")):
+        path.write_bytes(good[:at] + bytes([good[at] ^ bit]) + good[at + 1 :])
+        refused(path, rf"is damaged \(.*{message}")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")
