@@ -1,11 +1,12 @@
 """Reading nnU-Net's segmentation checkpoints without running code, and writing them all at once."""
 
+import contextlib
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
+from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, why_not_written
 
 
 class ModelError(ValueError):
@@ -112,9 +113,70 @@ def write_checkpoint(checkpoint: dict, path: Path) -> None:
     """
     if path.exists():
         raise ModelError(f"{path} already exists; name another file, or delete it first")
+    with written(path):
+        save_checkpoint(checkpoint, path)
+
+
+def save_checkpoint(checkpoint: dict, path: Path) -> None:
+    """As `write_checkpoint`, over what is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished, file_for_torch(unfinished) as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            raise OSError(why_not_written(error)) from error
+
+
+class _ForgivingFile:
+    """Takes all that is written; after an error it writes no more and keeps the error."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def file_for_torch(path: Path) -> Iterator[Any]:
+    """A file for PyTorch's writers, which finish undisturbed before an error of writing is raised.
+
+    On a full disk they would name a line of their sources instead, and torch.export's ends the whole process.
+
+    Raises:
+        OSError: what writing raised first.
+    """
+    with open(path, "wb") as file:
+        forgiving = _ForgivingFile(file)
+        yield forgiving
+        if forgiving.error is not None:
+            raise forgiving.error
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What is done in here writes `path`; whoever does it leaves nothing behind when it fails.
+
+    Raises:
+        ModelError: it could not be written.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            torch.save(checkpoint, unfinished)
-    except (OSError, RuntimeError) as error:
-        raise ModelError(f"{path} cannot be written ({error})") from error
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"{path} could not be written ({why_not_written(error)}), and nothing was left behind: make room, or name "
+            "another place with -o"
+        ) from error

@@ -19,7 +19,8 @@ from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
     read_segmentation_checkpoint,
     require_weights,
-    write_checkpoint,
+    save_checkpoint,
+    written,
 )
 from swin_umamba_nnunet.pretrained import remap_authors_state_dict
 
@@ -116,16 +117,17 @@ def import_model(
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         reports = [
-            _import_fold(file, unfinished / fold / "checkpoint_final.pth", new_plans, dataset, configuration)
+            _import_fold(file, unfinished / fold / "checkpoint_final.pth", target, new_plans, dataset, configuration)
             for fold, file in files.items()
         ]
         if len({report[:3] for report in reports}) > 1:
             raise ModelError(f"the folds of {source} are of different networks: {sorted({r[0] for r in reports})}")
-        for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
-            (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if (fingerprint := folder / "dataset_fingerprint.json").is_file():
-            shutil.copyfile(fingerprint, unfinished / fingerprint.name)
-        os.replace(unfinished, target)
+        with written(target):
+            for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
+                (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            if (fingerprint := folder / "dataset_fingerprint.json").is_file():
+                shutil.copyfile(fingerprint, unfinished / fingerprint.name)
+            os.replace(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     network, their_trainer, used, tensors, dropped = reports[0]
@@ -176,7 +178,7 @@ def _json(path: Path) -> dict:
 
 
 def _import_fold(
-    file: Path, target: Path, plans: dict, dataset: dict, configuration: str | None
+    file: Path, target: Path, output: Path, plans: dict, dataset: dict, configuration: str | None
 ) -> tuple[str, str | None, str, int, int]:
     content = read_segmentation_checkpoint(file)
     network, weights = recognise(content["network_weights"], str(file))
@@ -200,7 +202,8 @@ def _import_fold(
         "current_epoch": content.get("current_epoch", 0),
         "imported_from": {"file": str(file.absolute()), "network": network, "trainer": content.get("trainer_name")},
     }  # fmt: skip
-    write_checkpoint(checkpoint, target)
+    with written(output):
+        save_checkpoint(checkpoint, target)
     dropped = len(content["network_weights"]) - len(weights)
     return network, content.get("trainer_name"), configuration, len(weights), dropped
 

@@ -45,6 +45,15 @@ def is_of_the_file_system(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
+def why_not_written(error: Exception) -> str:
+    """In words what kept PyTorch from writing a file; its own message names a line of its sources."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
+        return "PyTorch could not write all of it, as happens where the disk is full"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def damage_in(archive: zipfile.ZipFile) -> str | None:
     """What PyTorch would read wrongly without a word: it compares no check sums, and gives memory as it finds it to a
     tensor whose entry a flipped bit has marked as a folder.  None where all is well."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from swin_umamba_nnunet.pretrained.files import damage_in, is_of_the_file_system
+from swin_umamba_nnunet.pretrained.files import damage_in, is_of_the_file_system, why_not_written
 
 LATEST, PREVIOUS, BEST = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth"
 
@@ -55,8 +55,8 @@ class SafeCheckpoints:
             os.replace(partial, filename)
         except (OSError, RuntimeError) as error:
             raise CheckpointFileError(
-                f"{filename} could not be written ({error}); earlier checkpoints are intact: see whether the disk is "
-                "full or the folder read-only, then continue with --c"
+                f"{filename} could not be written ({why_not_written(error)}); earlier checkpoints are intact: see "
+                "whether the disk is full or the folder read-only, then continue with --c"
             ) from error
         finally:
             with contextlib.suppress(OSError):

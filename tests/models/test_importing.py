@@ -173,6 +173,19 @@ def test_a_number_in_a_name_is_not_counted_up_to(key):
         recognise({key.format(10**15): torch.zeros(1)}, "file.pth")
 
 
+@pytest.mark.parametrize("at", ["checkpoint_final.pth", "plans.json"])
+def test_a_full_disk_leaves_nothing_behind(at, released, tmp_path, monkeypatch):
+    source = released("umamba_bot")
+
+    def full(*args, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((torch, "save") if at == "checkpoint_final.pth" else (Path, "write_text")), full)
+    with pytest.raises(ModelError, match=rf"{tmp_path / 'model'}\S* could not be written \(No space left on device\)"):
+        import_model(source, tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["released"]
+
+
 def test_garbage_is_refused_in_one_sentence(tmp_path):
     """Random bytes, pickles of anything, and zip files of nothing."""
     torch.manual_seed(0)
