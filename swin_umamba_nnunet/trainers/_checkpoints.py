@@ -10,6 +10,7 @@ import torch
 from torch import distributed
 
 from swin_umamba_nnunet.pretrained.files import damage_in, is_of_the_file_system, why_not_written
+from swin_umamba_nnunet.trainers._checks import told_alone
 
 LATEST, PREVIOUS, BEST = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth"
 
@@ -73,7 +74,8 @@ class SafeCheckpoints:
         """
         checkpoint = filename_or_checkpoint
         if isinstance(checkpoint, str):
-            filename_or_checkpoint, checkpoint = self._agree(checkpoint)
+            with told_alone(CheckpointFileError):
+                filename_or_checkpoint, checkpoint = self._agree(checkpoint)
         # nnU-Net gets the name and reads the file itself: given a dict, its own code fails (as of 2.8)
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
         self.adopt_checkpoint(checkpoint)
