@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of, trainer_called
 from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
     read_segmentation_checkpoint,
@@ -42,7 +42,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     gives what it gave before.
 
     Args:
-        checkpoint: checkpoint_*.pth of one of this package's trainers.
+        checkpoint: checkpoint_*.pth of one of this package's trainers, or of one built on them.
         channels: of the new images, at least 1.
         output: file to write, which must not exist.
 
@@ -61,9 +61,9 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             f"{source} does not say how its network was built ({error!r}): it is not from an nnU-Net training; "
             "make a model of released weights first: swin-umamba import-checkpoint"
         ) from error
-    plans = modern_plans(plans, str(source))
-    old = shapes_of(build_on_meta(trainer, plans, configuration, dataset_json))
-    new = shapes_of(build_on_meta(trainer, plans, configuration, dataset_json, channels))
+    found, plans = trainer_called(trainer, str(source)), modern_plans(plans, str(source))
+    old = shapes_of(build_on_meta(found, plans, configuration, dataset_json))
+    new = shapes_of(build_on_meta(found, plans, configuration, dataset_json, channels))
     weights = content["network_weights"]
     wrong = [key for key, shape in old.items() if key not in weights or tuple(weights[key].shape) != shape]
     if wrong or set(weights) - set(old):

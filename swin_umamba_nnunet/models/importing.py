@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of, trainer_called
 from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
     read_segmentation_checkpoint,
@@ -190,7 +190,7 @@ def _import_fold(
         raise ModelError(f"{file} does not say which configuration it is for; name it: -c 2d")
     fold = target.parent.name.removeprefix("fold_")
     trainer = TRAINER_OF_NETWORK[network]
-    expected = shapes_of(build_on_meta(trainer, plans, configuration, dataset))
+    expected = shapes_of(build_on_meta(trainer_called(trainer, str(file)), plans, configuration, dataset))
     _compare(weights, expected, file, trainer, dataset)
     require_weights(weights, expected, file)
     checkpoint = {

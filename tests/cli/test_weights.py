@@ -238,6 +238,32 @@ def test_a_file_for_other_trainers_says_which_one_fits(capsys, save, state_dict)
     assert run("verify", file, "--for", "nnUNetTrainerVMUNet") == 0
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_a_trainer_of_the_users_own_is_known_by_what_it_is_built_on(
+    capsys, published, save, state_dict, tmp_path, monkeypatch  # noqa: F811
+):  # fmt: skip
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "my_weights_trainers.py").write_text(
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
+        "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
+        "    pass\n"
+        "class nnUNetTrainerMineSmall(nnUNetTrainerSwinUMambaD):\n"
+        "    imagenet_weights = 'vmamba_small_v0'\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "mine"))
+    path = published(folder=cache_folder())
+    assert run("path", "nnUNetTrainerMine") == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert run("verify", path, "--for", "nnUNetTrainerMine") == 0
+    assert run("verify", path, "--for", "nnUNetTrainerMineSmall") == 1
+    assert "nnUNetTrainerMineSmall: vssmsmall" in capsys.readouterr().out
+    trained = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": "nnUNetTrainerMine"}, "mine.pth")
+    assert run("verify", trained) == 1
+    assert "trained with nnUNetTrainerMine built on one of this package" in " ".join(capsys.readouterr().out.split())
+    assert run("path", "nnUNetTrainerYours") == 2
+    assert "no trainer is called 'nnUNetTrainerYours'" in capsys.readouterr().err
+
+
 def test_a_published_file_is_compared_with_the_registry(capsys, published):
     path = published(sha256="0" * 64)
     assert run("verify", path) == 0

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import cli, trainers
 from swin_umamba_nnunet.models import adapt_checkpoint
+from swin_umamba_nnunet.models.building import modern_plans
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from tests.commands import printed
 from tests.models.conftest import DATASET, old_plans
@@ -14,10 +16,6 @@ NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTr
 
 
 def network_of(name: str, channels: int, heads: int = 4) -> torch.nn.Module:
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from swin_umamba_nnunet.models.building import modern_plans
-
     manager = PlansManager(modern_plans(old_plans((32, 32), 4), "here"))
     torch.manual_seed(0)
     build = getattr(trainers, name).build_network_architecture
@@ -82,6 +80,50 @@ def test_refusals(checkpoint, tmp_path):
     with pytest.raises(ModelError, match="not from an nnU-Net training"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
     assert not (tmp_path / "new.pth").exists()
+
+
+@pytest.fixture
+def own_trainers(tmp_path, monkeypatch):
+    """A folder of the user's, with the trainers that README shows how to write."""
+    folder = tmp_path / "my_trainers"
+    folder.mkdir()
+    (folder / "my_adapted_trainers.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
+        "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
+        "    network_settings = {'width': 48}\n"
+        "class nnUNetTrainerOfAnotherKind(nnUNetTrainer):\n"
+        "    pass\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_trainers_of_the_users_own(own_trainers, checkpoint, tmp_path):
+    trainer = type("nnUNetTrainerMine", (trainers.nnUNetTrainerSwinUMambaD,), {"network_settings": {"width": 48}})
+    manager = PlansManager(modern_plans(old_plans((32, 32), 4), "here"))
+    network = trainer.build_network_architecture(manager, manager.get_configuration("2d"), 1, 4, False)
+    settings = {"network_weights": network.state_dict(), "trainer_name": "nnUNetTrainerMine"}
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD", **settings)
+    done = adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    assert (done.trainer, done.channels) == ("nnUNetTrainerMine", (1, 3))
+    weights = torch.load(done.output, weights_only=True)["network_weights"]
+    assert weights["encoder.patch_embed.proj.weight"].shape == (48, 3, 4, 4)
+    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainerOfAnotherKind")
+    with pytest.raises(ModelError, match=r"old.pth: this package has no trainer called 'nnUNetTrainerOfAnotherKind'"):
+        adapt_checkpoint(file, 3, tmp_path / "other.pth")
+    (own_trainers / "a_broken_one.py").write_text("def :\n")
+    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainerNowhere")
+    with pytest.raises(ModelError, match=r"'nnUNetTrainerNowhere'.*a_broken_one.py, line 1"):
+        adapt_checkpoint(file, 3, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("name", [torch.zeros(3), None, 3, ["nnUNetTrainerSwinUMambaD"], torch.ones(()).expand(10**9)])
+def test_a_trainer_that_is_no_name(name, checkpoint, tmp_path):
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name)
+    with pytest.raises(ModelError, match=f"{file} names its trainer by a {type(name).__name__}"):
+        adapt_checkpoint(file, 3, tmp_path / "new.pth")
 
 
 def test_the_verb_never_overwrites(checkpoint, tmp_path, capsys):
