@@ -52,8 +52,8 @@ def modern_plans(plans: dict, source: str) -> dict:
     """
     if not isinstance(plans, dict):  # nnU-Net would take a string for a file name and open it
         raise ModelError(f"{source} holds no plans that nnU-Net understands, but {type(plans).__name__}")
-    plans = copy.deepcopy(plans)
     try:
+        plans = copy.deepcopy(plans)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nnU-Net's "Detected old nnU-Net plans format", which is being mended
             manager = PlansManager(plans)

@@ -1,10 +1,11 @@
 """Reading nnU-Net's segmentation checkpoints without running code, and writing them all at once."""
 
 import contextlib
+import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
 from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, why_not_written
+
+_DEEPEST = 50  # levels of objects and lists in a JSON file; nnU-Net's have six
 
 
 class ModelError(ValueError):
@@ -85,6 +88,35 @@ def _bare(key: str) -> str:
     while key.startswith(("module.", "_orig_mod.")):
         key = key.split(".", 1)[1]
     return key
+
+
+def read_json(path: Path) -> dict:
+    """Content of plans.json or dataset.json.
+
+    Raises:
+        ModelError: it cannot be read, is no JSON object, or nests deeper than any such file does.
+    """
+    too_deep = f"{path} nests deeper than {_DEEPEST} levels; expected the file that nnU-Net writes"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ModelError(too_deep) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
+    level: list[Any] = [content]
+    for _ in range(_DEEPEST):
+        level = [each for node in level for each in _inside(node)]
+    if level:  # what copies and writes it recurses
+        raise ModelError(too_deep)
+    return content
+
+
+def _inside(node: Any) -> Collection[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 def require_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], source: Path) -> None:

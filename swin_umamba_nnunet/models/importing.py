@@ -17,6 +17,7 @@ from torch import Tensor
 from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of, trainer_called
 from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
+    read_json,
     read_segmentation_checkpoint,
     require_weights,
     save_checkpoint,
@@ -112,7 +113,7 @@ def import_model(
     folder, files = _find(source)
     plans_file = _companion(plans, folder / "plans.json", "plans", source)
     dataset_file = _companion(dataset_json, folder / "dataset.json", "dataset_json", source)
-    new_plans, dataset = modern_plans(_json(plans_file), str(plans_file)), _json(dataset_file)
+    new_plans, dataset = modern_plans(read_json(plans_file), str(plans_file)), read_json(dataset_file)
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -167,16 +168,6 @@ def _companion(given: str | os.PathLike | None, beside: Path, option: str, sourc
     return path
 
 
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
-    return content
-
-
 def _import_fold(
     file: Path, target: Path, output: Path, plans: dict, dataset: dict, configuration: str | None
 ) -> tuple[str, str | None, str, int, int]:
@@ -188,6 +179,11 @@ def _import_fold(
     configuration = configuration or arguments.get("configuration")
     if not isinstance(configuration, str):
         raise ModelError(f"{file} does not say which configuration it is for; name it: -c 2d")
+    their_trainer, axes = content.get("trainer_name"), content.get("inference_allowed_mirroring_axes")
+    if not (their_trainer is None or isinstance(their_trainer, str)):
+        raise ModelError(f"{file} names its trainer by a {type(their_trainer).__name__}, expected a string")
+    if not (axes is None or isinstance(axes, list | tuple) and all(type(axis) is int for axis in axes)):
+        raise ModelError(f"{file} holds {type(axes).__name__} as its mirroring axes, expected numbers of axes")
     fold = target.parent.name.removeprefix("fold_")
     trainer = TRAINER_OF_NETWORK[network]
     expected = shapes_of(build_on_meta(trainer_called(trainer, str(file)), plans, configuration, dataset))
@@ -198,14 +194,14 @@ def _import_fold(
         "trainer_name": trainer,
         "init_args": {"plans": plans, "configuration": configuration, "fold": int(fold) if fold.isdigit() else fold,
                       "dataset_json": dataset},
-        "inference_allowed_mirroring_axes": content.get("inference_allowed_mirroring_axes"),
+        "inference_allowed_mirroring_axes": axes,
         "current_epoch": content.get("current_epoch", 0),
-        "imported_from": {"file": str(file.absolute()), "network": network, "trainer": content.get("trainer_name")},
+        "imported_from": {"file": str(file.absolute()), "network": network, "trainer": their_trainer},
     }  # fmt: skip
     with written(output):
         save_checkpoint(checkpoint, target)
     dropped = len(content["network_weights"]) - len(weights)
-    return network, content.get("trainer_name"), configuration, len(weights), dropped
+    return network, their_trainer, configuration, len(weights), dropped
 
 
 def _compare(

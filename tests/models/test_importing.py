@@ -140,7 +140,17 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     refused("no plans that nnU-Net understands")
     (source / "plans.json").write_text("{")
     refused("cannot be read as JSON")
+    for deep in ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": ' * 200 + "1" + "}" * 200):
+        (source / "plans.json").write_text(deep)
+        refused("plans.json nests deeper than")
     (source / "plans.json").write_text(json.dumps(old_plans()))
+    for odd, match in (
+        ({"trainer_name": torch.zeros(3)}, "names its trainer by a Tensor"),
+        ({"inference_allowed_mirroring_axes": torch.zeros(2)}, "holds Tensor as its mirroring axes"),
+    ):
+        torch.save(torch.load(checkpoint, weights_only=False) | odd, checkpoint)
+        refused(match)
+        checkpoint.write_bytes(good)
     torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": None}, checkpoint)
     refused("holds a NoneType as its init_args")
     torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": {}}, checkpoint)
