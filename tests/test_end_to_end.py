@@ -139,6 +139,7 @@ def test_without_the_file_and_without_a_network_nothing_starts(workspace):
     message = result.stderr.strip().splitlines()[-1]
     for part in (record.file_name, record.url, record.sha256, "SWIN_UMAMBA_WEIGHTS", "DScratch_5epochs"):
         assert part in message
+    assert "Traceback" not in result.stderr
     assert workspace.everything == before
 
 
@@ -152,4 +153,5 @@ def test_refusals(workspace):
     assert (three.returncode, cuda.returncode) == (1, 1)
     assert "is for 2D networks" in three.stderr.strip().splitlines()[-1]
     assert "-device cuda" in cuda.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in three.stderr + cuda.stderr
     assert workspace.everything == before

@@ -4,22 +4,17 @@ Every trainer is asked in the same way, by nnU-Net's own `build_network_architec
 nnU-Net's, and those that users have put into a folder of `nnUNet_extTrainer`.
 """
 
-import contextlib
-import difflib
-import io
 from collections.abc import Sequence
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.benchmark.cost import Cost, describe_network
 from swin_umamba_nnunet.benchmark.cost_tasks import Task
-from swin_umamba_nnunet.catalogue import trainer_names
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
+from swin_umamba_nnunet.trainers.finding import find_trainer as find_trainer
 
 
 def describe_trainer(trainer: type[nnUNetTrainer], task: Task, batch_size: int = 1) -> Cost:
@@ -29,28 +24,6 @@ def describe_trainer(trainer: type[nnUNetTrainer], task: Task, batch_size: int =
         ValueError: a patch size that the trainer refuses, or a batch size below 1.
     """
     return describe_network(build_network(trainer, task), task.input_shape, batch_size)
-
-
-def find_trainer(name: str) -> type[nnUNetTrainer]:
-    """The trainer class called `name`, wherever nnU-Net would find it.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name in trainer_names():
-        return getattr(trainers, name)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
-            return recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
-        if "Could not find requested nnunet trainer" not in str(error):
-            raise
-        near = difflib.get_close_matches(name, trainer_names(), n=1, cutoff=0.85)
-        guess = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(
-            f"nnU-Net finds no trainer called {name!r}{guess}; `swin-umamba list` shows this package's, and "
-            "nnU-Net's own is nnUNetTrainer"
-        ) from error
 
 
 def build_network(trainer: type[nnUNetTrainer], task: Task) -> nn.Module:

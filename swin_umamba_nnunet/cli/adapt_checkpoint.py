@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Adapt, and say what was changed."""
+    from swin_umamba_nnunet.cli._demo.runner import command_line
     from swin_umamba_nnunet.models import adapt_checkpoint
     from swin_umamba_nnunet.models.checkpoints import ModelError
 
@@ -33,5 +34,6 @@ def run(args: argparse.Namespace) -> int:
         raise CliError(str(error)) from error
     print(f"{done.output}: {done.trainer}, from {done.channels[0]} to {done.channels[1]} image channels")
     print(f"changed: {', '.join(done.adapted)}")
-    print(f"\nnUNetv2_train DATASET 2d FOLD -tr {done.trainer} -pretrained_weights {done.output}")
+    train = ["nnUNetv2_train", "DATASET", done.configuration, "FOLD", "-tr", done.trainer]
+    print("\n" + command_line([*train, "-pretrained_weights", str(done.output)]))
     return 0

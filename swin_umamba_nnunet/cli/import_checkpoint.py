@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import, and say what was found and decided."""
+    from swin_umamba_nnunet.cli._demo.runner import command_line
     from swin_umamba_nnunet.models import import_model
     from swin_umamba_nnunet.models.checkpoints import ModelError
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"tensors        {report.tensors} taken over, {report.dropped} left out (second names, counters)")
     for remark in report.remarks:
         print(f"note           {remark}")
-    folds = " ".join(target.parent.name.removeprefix("fold_") for _, target in report.folds)
-    print(f"\nnUNetv2_predict_from_modelfolder -m {report.output} -f {folds} -i NEW_SCANS -o OUT")
+    folds = [target.parent.name.removeprefix("fold_") for _, target in report.folds]
+    predict = ["nnUNetv2_predict_from_modelfolder", "-m", str(report.output), "-f", *folds]
+    print("\n" + command_line([*predict, "-i", "NEW_SCANS", "-o", "OUT"]))
     return 0

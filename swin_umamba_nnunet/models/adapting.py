@@ -4,8 +4,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
-from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of, trainer_called
+from swin_umamba_nnunet.models.checkpoints import (
+    ModelError,
+    read_segmentation_checkpoint,
+    require_weights,
+    write_checkpoint,
+)
 from swin_umamba_nnunet.pretrained import adapt_input_convolution
 
 
@@ -15,7 +20,7 @@ class Adaptation:
 
     Attributes:
         output: file that was written.
-        trainer: of the checkpoint.
+        trainer, configuration: of the checkpoint.
         channels: of the images before and after.
         adapted: convolutions that were changed.
         heads: channels of its logits; nnU-Net starts the heads anew whatever their number.
@@ -23,6 +28,7 @@ class Adaptation:
 
     output: Path
     trainer: str
+    configuration: str
     channels: tuple[int, int]
     adapted: tuple[str, ...]
     heads: int
@@ -36,7 +42,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     gives what it gave before.
 
     Args:
-        checkpoint: checkpoint_*.pth of one of this package's trainers.
+        checkpoint: checkpoint_*.pth of one of this package's trainers, or of one built on them.
         channels: of the new images, at least 1.
         output: file to write, which must not exist.
 
@@ -55,13 +61,14 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             f"{source} does not say how its network was built ({error!r}): it is not from an nnU-Net training; "
             "make a model of released weights first: swin-umamba import-checkpoint"
         ) from error
-    plans = modern_plans(plans, str(source))
-    old = shapes_of(build_on_meta(trainer, plans, configuration, dataset_json))
-    new = shapes_of(build_on_meta(trainer, plans, configuration, dataset_json, channels))
+    found, plans = trainer_called(trainer, str(source)), modern_plans(plans, str(source))
+    old = shapes_of(build_on_meta(found, plans, configuration, dataset_json))
+    new = shapes_of(build_on_meta(found, plans, configuration, dataset_json, channels))
     weights = content["network_weights"]
     wrong = [key for key, shape in old.items() if key not in weights or tuple(weights[key].shape) != shape]
     if wrong or set(weights) - set(old):
         raise ModelError(f"{source} does not fit the network of {trainer} that its plans describe (first: {wrong[:1]})")
+    require_weights(weights, old, source)
     before = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
     changed = tuple(key for key, shape in new.items() if shape != old[key])
     if channels == before:
@@ -73,6 +80,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             f"the network of {trainer} has another form at {channels} channels ({misshapen[0]}), which weights for "
             f"{before} cannot be adapted to"
         )
+    require_weights(adapted, new, source)  # sums over channels: float16 may overflow
     write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
     heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)
-    return Adaptation(target, trainer, (before, channels), changed, heads)
+    return Adaptation(target, trainer, configuration, (before, channels), changed, heads)

@@ -9,19 +9,35 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.trainers.base import NetworkTrainer
+from swin_umamba_nnunet.trainers.finding import find_trainer
 
 
-def trainer_called(name: str) -> Any:
-    """The trainer class of this package called `name`.
+def trainer_called(name: Any, source: str) -> Any:
+    """The trainer class called `name`: this package's, or a user's that is built on one.
+
+    Args:
+        name: as a checkpoint has it.
+        source: file it is from, for the message.
 
     Raises:
-        ModelError: it has no such trainer.
+        ModelError: nnU-Net finds none, or one of another kind.
     """
-    if name not in trainers.__all__:
-        raise ModelError(f"this package has no trainer called {name!r}; swin-umamba list --names prints them all")
-    return getattr(trainers, name)
+    if not isinstance(name, str):
+        raise ModelError(f"{source} names its trainer by a {type(name).__name__}, expected a string")
+    try:
+        trainer, why = find_trainer(name), "is of another kind"
+    except ValueError as error:
+        trainer, why = None, str(error)
+    except Exception as error:  # a user's module may raise anything when it is imported
+        trainer, why = None, f"nnU-Net stops while it looks for it ({type(error).__name__}: {error})"
+    if trainer is None or not issubclass(trainer, NetworkTrainer):
+        raise ModelError(
+            f"{source}: this package has no trainer called {name!r} ({why}); swin-umamba list --names prints them all, "
+            "and your own are found where nnUNet_extTrainer names their folder"
+        )
+    return trainer
 
 
 def modern_plans(plans: dict, source: str) -> dict:
@@ -36,8 +52,8 @@ def modern_plans(plans: dict, source: str) -> dict:
     """
     if not isinstance(plans, dict):  # nnU-Net would take a string for a file name and open it
         raise ModelError(f"{source} holds no plans that nnU-Net understands, but {type(plans).__name__}")
-    plans = copy.deepcopy(plans)
     try:
+        plans = copy.deepcopy(plans)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nnU-Net's "Detected old nnU-Net plans format", which is being mended
             manager = PlansManager(plans)
@@ -48,24 +64,23 @@ def modern_plans(plans: dict, source: str) -> dict:
 
 
 def build_on_meta(
-    trainer: str, plans: dict, configuration: str, dataset_json: dict, channels: int | None = None
+    trainer: type[NetworkTrainer], plans: dict, configuration: str, dataset_json: dict, channels: int | None = None
 ) -> nn.Module:
     """The network of a trainer, its parameters on the meta device.
 
     Args:
-        trainer: name of one of this package's trainers, length variants included.
+        trainer: one of this package's, or built on one.
         plans: in the present format.
         configuration: a name in them.
         dataset_json: its channels and labels decide about the network's.
         channels: of the image, instead of the dataset's.
 
     Raises:
-        ModelError: no such trainer or configuration, one that the trainer cannot serve, or damaged plans.
+        ModelError: no such configuration, one that the trainer cannot serve, or damaged plans.
     """
     if not isinstance(configuration, str) or configuration not in plans["configurations"]:
         known = ", ".join(plans["configurations"])
         raise ModelError(f"the plans have no configuration {configuration!r}, only {known}")
-    build = trainer_called(trainer).build_network_architecture
     try:
         manager = PlansManager(plans)
         settings = manager.get_configuration(configuration)
@@ -73,13 +88,13 @@ def build_on_meta(
             channels = determine_num_input_channels(manager, settings, dataset_json)
         heads = manager.get_label_manager(dataset_json).num_segmentation_heads
         with torch.device("meta"):
-            return build(manager, settings, channels, heads, False)
+            return trainer.build_network_architecture(manager, settings, channels, heads, False)
     except ValueError as error:
         raise ModelError(str(error)) from error
     except Exception as error:  # plans and dataset.json come from a file: nnU-Net stumbles over whatever is in them
         raise ModelError(
-            f"the network of {trainer} cannot be built, because the plans or the dataset.json that belong to it are "
-            f"damaged ({error!r})"
+            f"the network of {trainer.__name__} cannot be built, because the plans or the dataset.json that belong to "
+            f"it are damaged ({error!r})"
         ) from error
 
 

@@ -1,17 +1,24 @@
 """Reading nnU-Net's segmentation checkpoints without running code, and writing them all at once."""
 
+import contextlib
+import json
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from swin_umamba_nnunet._atomic import replacing
-from swin_umamba_nnunet.pretrained.files import why_not_a_checkpoint
+from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values
+from swin_umamba_nnunet.pretrained.errors import CheckpointError
+from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, why_not_written
+
+_DEEPEST = 50  # levels of objects and lists in a JSON file; nnU-Net's have six
 
 
 class ModelError(ValueError):
@@ -39,13 +46,10 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
         ModelError: no such file, damaged, with other Python objects in it, or without weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path} is no file; name the checkpoint itself, such as fold_0/checkpoint_final.pth")
     try:
-        if (found := why_not_a_checkpoint(path)) is not None:
-            raise ModelError(f"{path} is {found}; expected a checkpoint such as fold_0/checkpoint_final.pth")
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+        require_checkpoint_file(path)
+    except CheckpointError as error:
+        raise ModelError(f"{path} {error}; expected a checkpoint such as fold_0/checkpoint_final.pth") from error
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -67,10 +71,12 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
         weights = next((content[key] for key in ("model_state_dict", "model") if key in content), content)
         content = {"network_weights": weights}
     weights = content["network_weights"]
-    if not isinstance(weights, Mapping) or not weights or not all(map(torch.is_tensor, weights.values())):
-        raise ModelError(f"{path} holds no state dict: expected names with tensors")
-    if not all(isinstance(key, str) for key in weights):
-        raise ModelError(f"{path} holds no state dict: its tensors have no names")
+    if not isinstance(weights, Mapping):
+        raise ModelError(f"{path} holds no state dict: expected names with tensors, found {type(weights).__name__}")
+    try:
+        check_entries(weights)
+    except CheckpointError as error:
+        raise ModelError(f"{path} {error}") from error
     content["network_weights"] = {_bare(key): value for key, value in weights.items()}
     if len(content["network_weights"]) < len(weights):
         raise ModelError(f"{path} holds tensors twice, with and without the prefix 'module.' or '_orig_mod.'")
@@ -84,6 +90,53 @@ def _bare(key: str) -> str:
     return key
 
 
+def read_json(path: Path) -> dict:
+    """Content of plans.json or dataset.json.
+
+    Raises:
+        ModelError: it cannot be read, is no JSON object, or nests deeper than any such file does.
+    """
+    too_deep = f"{path} nests deeper than {_DEEPEST} levels; expected the file that nnU-Net writes"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ModelError(too_deep) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
+    level: list[Any] = [content]
+    for _ in range(_DEEPEST):
+        level = [each for node in level for each in _inside(node)]
+    if level:  # what copies and writes it recurses
+        raise ModelError(too_deep)
+    return content
+
+
+def _inside(node: Any) -> Collection[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def require_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], source: Path) -> None:
+    """Accept what can be weights, by the rule that ImageNet checkpoints are held to (`pretrained.checkpoint`).
+
+    Args:
+        weights: the network's names -> tensors.
+        shapes: the network's; tensors of another shape are for the caller to refuse.
+        source: file they are from, for the message.
+
+    Raises:
+        ModelError: naming the file and the first tensor that is none, or whose values are not finite in float32.
+    """
+    try:
+        check_form(weights)
+        check_values(weights, shapes)
+    except CheckpointError as error:
+        raise ModelError(f"{source} {error}") from error
+
+
 def write_checkpoint(checkpoint: dict, path: Path) -> None:
     """Save under `path`, complete or not at all; the folder is made.
 
@@ -92,9 +145,70 @@ def write_checkpoint(checkpoint: dict, path: Path) -> None:
     """
     if path.exists():
         raise ModelError(f"{path} already exists; name another file, or delete it first")
+    with written(path):
+        save_checkpoint(checkpoint, path)
+
+
+def save_checkpoint(checkpoint: dict, path: Path) -> None:
+    """As `write_checkpoint`, over what is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished, file_for_torch(unfinished) as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            raise OSError(why_not_written(error)) from error
+
+
+class _ForgivingFile:
+    """Takes all that is written; after an error it writes no more and keeps the error."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def file_for_torch(path: Path) -> Iterator[Any]:
+    """A file for PyTorch's writers, which finish undisturbed before an error of writing is raised.
+
+    On a full disk they would name a line of their sources instead, and torch.export's ends the whole process.
+
+    Raises:
+        OSError: what writing raised first.
+    """
+    with open(path, "wb") as file:
+        forgiving = _ForgivingFile(file)
+        yield forgiving
+        if forgiving.error is not None:
+            raise forgiving.error
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What is done in here writes `path`; whoever does it leaves nothing behind when it fails.
+
+    Raises:
+        ModelError: it could not be written.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            torch.save(checkpoint, unfinished)
-    except (OSError, RuntimeError) as error:
-        raise ModelError(f"{path} cannot be written ({error})") from error
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"{path} could not be written ({why_not_written(error)}), and nothing was left behind: make room, or name "
+            "another place with -o"
+        ) from error

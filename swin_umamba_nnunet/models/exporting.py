@@ -18,7 +18,7 @@ from torch import Tensor
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.checkpoints import ModelError, file_for_torch, written
 from swin_umamba_nnunet.models.predicting import load_predictor
 from swin_umamba_nnunet.networks import set_backend
 from swin_umamba_nnunet.pretrained.files import sha256_of
@@ -80,19 +80,23 @@ def export_model(
         expected = network(patch)
     set_backend(network, "portable")
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.unfinished")
-    unfinished.mkdir(parents=True)
+    with written(target):
+        unfinished.mkdir(parents=True)
     try:
         program = _trace(network, patch)
         differences = {}
         for name in formats:
             path = unfinished / FORMATS[name]
-            found = _write_torch(program, path, patch) if name == "torch" else _write_onnx(program, path, patch)
+            with written(target):
+                _save(program, path, name)
+            found = _run_torch(path, patch) if name == "torch" else _run_onnx(path, patch)
             differences[name] = float((found - expected).abs().max() / expected.abs().max())
             if not differences[name] < 1e-3:
                 raise ModelError(f"the {name} file gives other logits (relative difference {differences[name]:.2g})")
         description = describe_model(predictor, Path(model), fold, checkpoint)
-        (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, target)
+        with written(target):
+            (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+            os.replace(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     files = {name: target / FORMATS[name] for name in formats}
@@ -151,20 +155,28 @@ def _channels(predictor: Any) -> int:
     )
 
 
-def _write_torch(program: Any, path: Path, patch: Tensor) -> Tensor:
-    torch.export.save(program, path)
-    with torch.no_grad():
-        return torch.export.load(path).module()(patch)
-
-
-def _write_onnx(program: Any, path: Path, patch: Tensor) -> Tensor:
+def _save(program: Any, path: Path, name: str) -> None:
+    if name == "torch":
+        with file_for_torch(path) as file:
+            torch.export.save(program, file)
+        return
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401 (which `_run_onnx` needs)
         import onnxscript  # noqa: F401 (what torch.onnx works with)
     except ImportError as error:
         raise ModelError(f"ONNX needs libraries that are not installed ({error}): {INSTALL_LINE}") from error
     torch.onnx.export(
         program, (), str(path), input_names=["image"], output_names=["logits"], external_data=False, verbose=False
     )  # fmt: skip
+
+
+def _run_torch(path: Path, patch: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.export.load(path).module()(patch)
+
+
+def _run_onnx(path: Path, patch: Tensor) -> Tensor:
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"image": patch.numpy()})[0])

@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.helpers import empty_cache
 from torch import Tensor
 
+from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.cuda_graphs import GraphedNetwork
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,35 @@ class FastPredictor(nnUNetPredictor):
         elif wanted is None:
             wanted = min(IMAGES_PER_CALL, PIXELS_PER_CALL // math.prod(self.configuration_manager.patch_size))
         return 1 << (max(1, wanted).bit_length() - 1)
+
+    def require_channels(self, found: int, what: str) -> None:
+        """Refuse an image of another number of channels than the model is for, before nnU-Net stumbles over it.
+
+        Raises:
+            ModelError: naming both, and the model's channels.
+        """
+        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        if found != len(names):
+            told = ", ".join(f"{number} {name}" for number, name in names.items())
+            raise ModelError(
+                f"{what} has {found} channel{'s' if found != 1 else ''}, but the model is for {len(names)} ({told}): "
+                "give it the channels it was trained with, in that order"
+            )
+
+    def predict_single_npy_array(self, input_image: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+        """As nnU-Net's.
+
+        Args:
+            input_image: (C, slices, H, W).
+            *args, **kwargs: nnU-Net's.
+
+        Raises:
+            ModelError: another shape, or other channels than the model's.
+        """
+        if np.ndim(input_image) != 4:
+            raise ModelError(f"the image has shape {np.shape(input_image)}, expected (channels, slices, rows, columns)")
+        self.require_channels(len(input_image), "the image")
+        return super().predict_single_npy_array(input_image, *args, **kwargs)
 
     def _mirrorings(self) -> list[tuple[int, ...]]:
         """Axes (of images with batch and channels) to flip for each copy, in nnU-Net's order; the first flips none."""

@@ -14,8 +14,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of
-from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of, trainer_called
+from swin_umamba_nnunet.models.checkpoints import (
+    ModelError,
+    read_json,
+    read_segmentation_checkpoint,
+    require_weights,
+    save_checkpoint,
+    written,
+)
 from swin_umamba_nnunet.pretrained import remap_authors_state_dict
 
 TRAINER_OF_NETWORK = {
@@ -106,21 +113,22 @@ def import_model(
     folder, files = _find(source)
     plans_file = _companion(plans, folder / "plans.json", "plans", source)
     dataset_file = _companion(dataset_json, folder / "dataset.json", "dataset_json", source)
-    new_plans, dataset = modern_plans(_json(plans_file), str(plans_file)), _json(dataset_file)
+    new_plans, dataset = modern_plans(read_json(plans_file), str(plans_file)), read_json(dataset_file)
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         reports = [
-            _import_fold(file, unfinished / fold / "checkpoint_final.pth", new_plans, dataset, configuration)
+            _import_fold(file, unfinished / fold / "checkpoint_final.pth", target, new_plans, dataset, configuration)
             for fold, file in files.items()
         ]
         if len({report[:3] for report in reports}) > 1:
             raise ModelError(f"the folds of {source} are of different networks: {sorted({r[0] for r in reports})}")
-        for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
-            (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if (fingerprint := folder / "dataset_fingerprint.json").is_file():
-            shutil.copyfile(fingerprint, unfinished / fingerprint.name)
-        os.replace(unfinished, target)
+        with written(target):
+            for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
+                (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            if (fingerprint := folder / "dataset_fingerprint.json").is_file():
+                shutil.copyfile(fingerprint, unfinished / fingerprint.name)
+            os.replace(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     network, their_trainer, used, tensors, dropped = reports[0]
@@ -160,18 +168,8 @@ def _companion(given: str | os.PathLike | None, beside: Path, option: str, sourc
     return path
 
 
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
-    return content
-
-
 def _import_fold(
-    file: Path, target: Path, plans: dict, dataset: dict, configuration: str | None
+    file: Path, target: Path, output: Path, plans: dict, dataset: dict, configuration: str | None
 ) -> tuple[str, str | None, str, int, int]:
     content = read_segmentation_checkpoint(file)
     network, weights = recognise(content["network_weights"], str(file))
@@ -181,22 +179,29 @@ def _import_fold(
     configuration = configuration or arguments.get("configuration")
     if not isinstance(configuration, str):
         raise ModelError(f"{file} does not say which configuration it is for; name it: -c 2d")
+    their_trainer, axes = content.get("trainer_name"), content.get("inference_allowed_mirroring_axes")
+    if not (their_trainer is None or isinstance(their_trainer, str)):
+        raise ModelError(f"{file} names its trainer by a {type(their_trainer).__name__}, expected a string")
+    if not (axes is None or isinstance(axes, list | tuple) and all(type(axis) is int for axis in axes)):
+        raise ModelError(f"{file} holds {type(axes).__name__} as its mirroring axes, expected numbers of axes")
     fold = target.parent.name.removeprefix("fold_")
     trainer = TRAINER_OF_NETWORK[network]
-    expected = shapes_of(build_on_meta(trainer, plans, configuration, dataset))
+    expected = shapes_of(build_on_meta(trainer_called(trainer, str(file)), plans, configuration, dataset))
     _compare(weights, expected, file, trainer, dataset)
+    require_weights(weights, expected, file)
     checkpoint = {
         "network_weights": {key: weights[key] for key in expected},
         "trainer_name": trainer,
         "init_args": {"plans": plans, "configuration": configuration, "fold": int(fold) if fold.isdigit() else fold,
                       "dataset_json": dataset},
-        "inference_allowed_mirroring_axes": content.get("inference_allowed_mirroring_axes"),
+        "inference_allowed_mirroring_axes": axes,
         "current_epoch": content.get("current_epoch", 0),
-        "imported_from": {"file": str(file.absolute()), "network": network, "trainer": content.get("trainer_name")},
+        "imported_from": {"file": str(file.absolute()), "network": network, "trainer": their_trainer},
     }  # fmt: skip
-    write_checkpoint(checkpoint, target)
+    with written(output):
+        save_checkpoint(checkpoint, target)
     dropped = len(content["network_weights"]) - len(weights)
-    return network, content.get("trainer_name"), configuration, len(weights), dropped
+    return network, their_trainer, configuration, len(weights), dropped
 
 
 def _compare(

@@ -1,15 +1,19 @@
 """Prediction in one call, for programs: nnU-Net's own settings, in fewer calls of the network where that is faster."""
 
+import glob
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.checkpoints import ModelError, read_json, read_segmentation_checkpoint
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
+from swin_umamba_nnunet.pretrained.errors import CheckpointError
+from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +68,33 @@ def load_predictor(
     )  # fmt: skip
     _autoregister.register()  # a program may have set nnUNet_extTrainer itself, or run without the start-up line
     use = tuple(int(fold) if fold.isdigit() else fold for fold in wanted)
-    predictor.initialize_from_trained_model_folder(str(folder), use, checkpoint)
+    for name in ("plans.json", "dataset.json"):
+        read_json(folder / name)  # nnU-Net has no sentence for what is no JSON
+    try:
+        predictor.initialize_from_trained_model_folder(str(folder), use, checkpoint)
+    except Exception as error:  # plans and checkpoint are files: nnU-Net stumbles over whatever is in them
+        _explain(error, folder, [folder / f"fold_{fold}" / checkpoint for fold in wanted])
+        raise
     return predictor
+
+
+def _explain(error: Exception, folder: Path, checkpoints: Sequence[Path]) -> None:
+    """Raise a sentence about a model that nnU-Net could not load; nothing where it is not the files' fault."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError | ImportError):
+        return
+    for path in checkpoints:
+        try:
+            require_checkpoint_file(path)
+        except CheckpointError as damage:
+            raise ModelError(f"{path} {damage}") from error
+        try:
+            name = read_segmentation_checkpoint(path).get("trainer_name")
+        except ModelError:  # nnU-Net reads more than weights
+            continue
+        if not isinstance(name, str):
+            raise ModelError(f"{path} names its trainer by a {type(name).__name__}, expected a string") from error
+    said = (str(error).splitlines() or ["no details"])[0]
+    raise ModelError(f"{folder} holds no model that nnU-Net can load ({type(error).__name__}: {said})") from error
 
 
 def _cuda_graphs_wanted() -> bool:
@@ -73,6 +102,21 @@ def _cuda_graphs_wanted() -> bool:
     if said.lower() not in _SWITCH:
         raise ModelError(f"the environment variable {CUDA_GRAPHS_VARIABLE} is {said!r}; set it to 1 or 0")
     return _SWITCH[said.lower()]
+
+
+def _require_channels(predictor: FastPredictor, images: Path, case: str, ending: str) -> None:
+    """Refuse a case of other channels than the model's as far as that shows without reading volumes twice."""
+    files = sorted(images.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{ending}"))
+    reader = predictor.plans_manager.image_reader_writer_class
+    names = predictor.dataset_json.get("channel_names", predictor.dataset_json.get("modality", {}))
+    if issubclass(reader, NaturalImage2DIO) and len(files) <= len(names):  # RGB: several channels in a file
+        try:
+            found = len(reader().read_images([str(path) for path in files])[0])
+        except Exception as error:  # whatever the picture library says of a damaged file
+            raise ModelError(f"{files[0]} cannot be read as an image ({type(error).__name__}: {error})") from error
+    else:
+        found = len(files)
+    predictor.require_channels(found, f"{case} ({', '.join(path.name for path in files)}) in {images}")
 
 
 def predict(
@@ -101,7 +145,7 @@ def predict(
         The segmentation files.
 
     Raises:
-        ModelError: no such model, or no images in its file format.
+        ModelError: no such model, no images in its file format, or images of other channels.
     """
     predictor = load_predictor(
         model, folds=folds, checkpoint=checkpoint, device=device, mirroring=mirroring,
@@ -111,6 +155,8 @@ def predict(
     cases = sorted({path.name[: -len(f"_0000{ending}")] for path in Path(images).glob(f"*_0000{ending}")})
     if not cases:
         raise ModelError(f"{images} has no images named CASE_0000{ending}, which this model is for")
+    for case in cases:
+        _require_channels(predictor, Path(images), case, ending)
     Path(output).mkdir(parents=True, exist_ok=True)
     predictor.predict_from_files_sequential(str(images), str(output), overwrite=True)
     return [Path(output) / f"{case}{ending}" for case in cases]

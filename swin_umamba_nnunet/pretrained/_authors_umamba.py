@@ -58,9 +58,9 @@ def umamba_renaming(kind: str, release: str) -> Callable[[Mapping[str, Tensor]],
 
 
 def _count(found: Collection[str], prefix: str) -> int:
-    """One more than the largest number after `prefix` (a pattern), 1 if there is none."""
+    """One more than the largest number after `prefix` (a pattern), 1 if there is none; no more than there are keys."""
     numbers = (re.match(rf"{prefix}(\d+)\.", key) for key in found)
-    return 1 + max((int(number[1]) for number in numbers if number), default=0)
+    return min(1 + max((int(number[1]) for number in numbers if number), default=0), max(1, len(found)))
 
 
 def _stem(found: Collection[str]) -> list[str]:

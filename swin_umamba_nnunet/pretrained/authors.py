@@ -140,7 +140,7 @@ def _vm_unet(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
 def _block_counts(state_dict: Mapping[str, Tensor], stages: str, published: tuple[int, ...]) -> list[int]:
     """Blocks per stage as far as the keys show them, else the published number: VM-UNet is in use in two depths."""
     found = [re.match(rf"{re.escape(stages)}(\d+)\.blocks\.(\d+)\.", key) for key in state_dict]
-    blocks = [(int(match[1]), int(match[2])) for match in found if match]
+    blocks = [(int(match[1]), min(int(match[2]), len(found))) for match in found if match]  # no more than keys
     return [max((b + 1 for s, b in blocks if s == stage), default=depth) for stage, depth in enumerate(published)]
 
 

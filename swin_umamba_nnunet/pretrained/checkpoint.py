@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.files import sha256_of, why_not_a_checkpoint
+from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, sha256_of
 from swin_umamba_nnunet.pretrained.registry import WeightsRecord
 from swin_umamba_nnunet.pretrained.remap import remap_vmamba_state_dict
-from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, identify, variant_of
+from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, identify, inventory, variant_of
 
 # Older copies store their yacs configuration beside the weights.  torch's restricted unpickler then fills an
 # OrderedDict in its place: a plain container, so nothing is imported or run.
 _YACS_NODE = "yacs.config.CfgNode"
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ALLOWED: list[Any] = [(collections.OrderedDict, _YACS_NODE)]
 
 
@@ -51,7 +52,7 @@ def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, classifie
 
     Raises:
         CheckpointError: not a readable file, damaged, not a checkpoint, of another network or another VMamba, or with
-            values that are not finite.
+            tensors that are no weights (see `check_form` and `check_values`).
     """
     path = Path(path).absolute()
     what = "expected " + " or ".join(f"{record.title}, {record.file_name} from {record.url}" for record in expected)
@@ -61,11 +62,10 @@ def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, classifie
         record = next((record for record in expected if variant_of(record) == found), None)
         if record is None:
             raise CheckpointError(f"is {found}{_too_wide(found, expected)}")
+        check_form(state_dict)
         state_dict = remap_vmamba_state_dict(state_dict)
         check_inventory(state_dict, record, classifier=classifier)
-        broken = [key for key, value in state_dict.items() if not torch.isfinite(value).all()]
-        if broken:
-            raise CheckpointError(f"holds values that are not finite, the first in {broken[0]}")
+        check_values(state_dict, inventory(record))
         return Checkpoint(path, sha256_of(path), state_dict, record)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}; {what}") from error
@@ -74,6 +74,54 @@ def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, classifie
 def _too_wide(found: Variant, expected: Sequence[WeightsRecord]) -> str:
     width = max(record.width for record in expected)
     return f", too wide for a network of width {width}" if found.width > width else ""
+
+
+def check_form(state_dict: Mapping[str, Tensor]) -> None:
+    """Accept only what can be a network's weights, as far as that shows without touching a value.
+
+    A weight is a dense tensor of float16, bfloat16, float32 or float64 with its values in memory: not sparse, nested,
+    quantised or on the meta device, and nothing that a conversion to float32 would change silently (integers, booleans,
+    complex numbers, 8-bit floats).  No network here has a tensor of another kind, so counters such as BatchNorm's
+    `num_batches_tracked` are refused like anything else.
+
+    Raises:
+        CheckpointError: naming the first tensor that is none; the message continues "PATH ...".
+    """
+    for key, tensor in state_dict.items():
+        if (found := _odd_form(tensor)) is not None:
+            raise CheckpointError(
+                f"holds {key} as {found}; expected dense tensors of floating-point numbers: get the file that its "
+                "authors published, or save its weights anew as such"
+            )
+
+
+def _odd_form(tensor: Tensor) -> str | None:
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized:
+        return f"a quantised tensor ({tensor.dtype})"
+    if tensor.layout != torch.strided:
+        return f"a tensor of layout {tensor.layout}"
+    if tensor.device.type != "cpu":
+        return f"a tensor without values (on the device {tensor.device})"
+    return None if tensor.dtype in _FLOATING else f"a tensor of {tensor.dtype}"
+
+
+def check_values(state_dict: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Accept only values that are finite in float32, which is what networks here compute in.
+
+    Args:
+        state_dict: tensors that `check_form` has accepted.
+        shapes: those of the network.  Tensors of other names and shapes are not looked at: a file of kilobytes can
+            declare one that takes gigabytes.
+
+    Raises:
+        CheckpointError: naming the first tensor with another value; the message continues "PATH ...".
+    """
+    for key, tensor in state_dict.items():
+        if shapes.get(key) == tuple(tensor.shape) and not torch.isfinite(tensor.to(torch.float32)).all():
+            beyond = " in float32" if tensor.dtype == torch.float64 else ""
+            raise CheckpointError(f"holds values that are not finite{beyond}, the first in {key}")
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
@@ -87,15 +135,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _load(path: Path) -> Any:
     """The file's content; every error continues the sentence that starts with the file's name."""
-    if path.is_dir():
-        raise CheckpointError("is a folder, not a checkpoint file")
-    if not path.exists():
-        raise CheckpointError("does not exist")
-    try:
-        if (found := why_not_a_checkpoint(path)) is not None:
-            raise CheckpointError(f"is {found}")
-    except OSError as error:
-        raise CheckpointError(f"cannot be read ({error.strerror})") from error
+    require_checkpoint_file(path)
     try:
         return _load_tensors(path)
     except pickle.UnpicklingError as error:
@@ -134,9 +174,23 @@ def _state_dict_of(content: Any) -> dict[str, Tensor]:
             "segmentation network use nnUNetv2_train's -pretrained_weights"
         )
     state_dict = content["model"] if isinstance(content.get("model"), Mapping) else content
-    strangers = [str(key) for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    check_entries(state_dict)
+    return dict(state_dict)
+
+
+def check_entries(state_dict: Mapping[Any, Any]) -> None:
+    """Accept names with tensors, one at least.
+
+    Raises:
+        CheckpointError: anything else; the message continues "PATH ...".
+    """
+    strange_keys = [key for key in state_dict if not isinstance(key, str)]
+    strangers = [key for key, value in state_dict.items() if not isinstance(value, Tensor) or value.is_nested]
+    if strange_keys:
+        raise CheckpointError(
+            f"holds no state dict: its entries have no names, but keys of type {type(strange_keys[0]).__name__}"
+        )
     if strangers or not state_dict:
         raise CheckpointError(
             f"holds no state dict (entries that are no tensors: {', '.join(strangers[:4]) or 'none'})"
         )
-    return dict(state_dict)

@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from swin_umamba_nnunet.pretrained.checkpoint import load_state_dict
+from swin_umamba_nnunet.pretrained.checkpoint import check_form, check_values, load_state_dict
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
 from swin_umamba_nnunet.pretrained.files import sha256_of
 from swin_umamba_nnunet.pretrained.registry import WeightsRecord
 from swin_umamba_nnunet.pretrained.remap import remap_vmamba_state_dict
-from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, identify
+from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, identify, inventory
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,19 @@ def examine_checkpoint(path: str | os.PathLike) -> Finding:
     try:
         state_dict = load_state_dict(path)
         variant = identify(state_dict)
+        check_form(state_dict)
         state_dict = remap_vmamba_state_dict(state_dict)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from error
     record = variant.record
     size, digest = path.stat().st_size, sha256_of(path)
     faults = [] if record is None else _faults(state_dict, record, size, digest, path.name in record.file_names)
-    broken = [key for key, value in state_dict.items() if not torch.isfinite(value).all()]
-    if broken:
-        faults.append(f"it holds values that are not finite, the first in {broken[0]}")
     classifier = record is not None and not _inventory_fault(state_dict, record, classifier=True)
+    if record is not None:
+        try:
+            check_values(state_dict, inventory(record))
+        except CheckpointError as error:
+            faults.append(f"it {error}")
     return Finding(path, size, digest, variant, record, len(state_dict), classifier, tuple(faults))
 
 

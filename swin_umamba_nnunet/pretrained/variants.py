@@ -68,8 +68,10 @@ def identify(state_dict: Mapping) -> Variant:
         blocks[int(match.group(2))] = blocks.get(int(match.group(2)), 0) + 1
     first = f"layers.0.blocks.0.{scans[0].group(4)}"
     try:
-        width, inner = shape_of(as_linear(state_dict[f"{first}.out_proj.weight"]))
+        width, inner = as_linear(shape_of(state_dict[f"{first}.out_proj.weight"]))
         _, d_state = shape_of(state_dict[f"{first}.A_logs"])
+        if width < 1:
+            raise ValueError("its width is 0")
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"has a first VMamba block that is incomplete or of odd shape ({error})") from error
     depths = tuple(blocks[stage] for stage in sorted(blocks))

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import torch
 from torch import distributed
 
+from swin_umamba_nnunet.pretrained.files import damage_in, is_of_the_file_system, why_not_written
+from swin_umamba_nnunet.trainers._checks import told_alone
+
 LATEST, PREVIOUS, BEST = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth"
-# Damage; what a file system or a network drive may do for a moment (OSError) is none, and no reason to lose epochs.
-_DAMAGED = (EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 class CheckpointFileError(RuntimeError):
@@ -56,8 +56,8 @@ class SafeCheckpoints:
             os.replace(partial, filename)
         except (OSError, RuntimeError) as error:
             raise CheckpointFileError(
-                f"{filename} could not be written ({error}); earlier checkpoints are intact: see whether the disk is "
-                "full or the folder read-only, then continue with --c"
+                f"{filename} could not be written ({why_not_written(error)}); earlier checkpoints are intact: see "
+                "whether the disk is full or the folder read-only, then continue with --c"
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -74,7 +74,8 @@ class SafeCheckpoints:
         """
         checkpoint = filename_or_checkpoint
         if isinstance(checkpoint, str):
-            filename_or_checkpoint, checkpoint = self._agree(checkpoint)
+            with told_alone(CheckpointFileError):
+                filename_or_checkpoint, checkpoint = self._agree(checkpoint)
         # nnU-Net gets the name and reads the file itself: given a dict, its own code fails (as of 2.8)
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
         self.adopt_checkpoint(checkpoint)
@@ -106,7 +107,9 @@ class SafeCheckpoints:
         for path in dict.fromkeys((filename, *map(str, newest_first))):
             try:
                 checkpoint = _load(path)
-            except _DAMAGED as error:
+            except Exception as error:
+                if not _is_damage(error):
+                    raise
                 reason = reason or f"{type(error).__name__}: {(str(error).splitlines() or ['no details'])[0]}"
                 continue
             if path != filename:
@@ -129,15 +132,26 @@ def _load(filename: str) -> dict:
     """A checkpoint with its check sums verified, on the CPU.
 
     Raises:
-        one of `_DAMAGED`: it is.
+        Exception: whatever zipfile, pickle and torch stumble over in a damaged one, see `_is_damage`.
     """
-    with zipfile.ZipFile(filename) as archive:  # PyTorch itself does not check the sums
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+    with zipfile.ZipFile(filename) as archive:
+        if damage := damage_in(archive):
+            raise zipfile.BadZipFile(damage)
     checkpoint = torch.load(filename, map_location="cpu", weights_only=False)
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
         raise ValueError("it holds no network_weights")
     return checkpoint
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a checkpoint cannot be read because of what is in it: a flipped bit raises nearly anything.
+
+    No reason to lose epochs is what a file system or a network drive may do for a moment, memory that does not suffice,
+    and a class that this environment lacks or has elsewhere.
+    """
+    if is_of_the_file_system(error) or isinstance(error, MemoryError | ImportError | AttributeError):
+        return False
+    return not (isinstance(error, RuntimeError) and "memory" in str(error))  # torch's allocator
 
 
 def _keep(latest: str, previous: str) -> None:

@@ -1,6 +1,7 @@
-"""What is refused before a trainer writes its first file."""
+"""What is refused before a trainer writes its first file, and how a refusal is shown."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -62,3 +63,27 @@ def check_device(device: torch.device, backend: str | None = None, scans: bool =
         )
     if scans:
         resolve_backend(backend, device.type)
+
+
+@contextlib.contextmanager
+def told_alone(*kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds are sentences for the user: uncaught, Python prints them without a traceback.
+
+    nnU-Net's commands catch nothing, so the message would be the last of dozens of lines.  What is raised instead is of
+    the same class, so that everybody who catches it still does (torch's DDP processes among them, which report it to
+    the first), and a SystemExit with the message: the process ends with exit code 1.
+    """
+    try:
+        yield
+    except kinds as error:
+        if isinstance(error, SystemExit):
+            raise
+        raise _with_exit(error) from error
+
+
+def _with_exit(error: Exception) -> Exception:
+    kind = type(error)
+    members = {"__module__": kind.__module__, "__reduce__": lambda self: (kind, self.args)}  # pickled as what it was
+    alone: Exception = type(kind.__name__, (kind, SystemExit), members)(*error.args)
+    alone.code = str(error)  # type: ignore[attr-defined]
+    return alone

@@ -4,6 +4,7 @@ A trainer is one of these classes with a few class attributes.  `NetworkTrainer`
 `mamba.MambaTrainer` has that of the VMamba networks.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +14,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from swin_umamba_nnunet.ops import PLAIN, resolve_backend
-from swin_umamba_nnunet.trainers._checkpoints import SafeCheckpoints
-from swin_umamba_nnunet.trainers._checks import check_device, check_patch
-from swin_umamba_nnunet.trainers._loaders import EndingLoaders
+from swin_umamba_nnunet.pretrained.errors import WeightsError
+from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError, SafeCheckpoints
+from swin_umamba_nnunet.trainers._checks import check_device, check_patch, told_alone
+from swin_umamba_nnunet.trainers._loaders import EndingLoaders, WorkerDiedError
 from swin_umamba_nnunet.trainers._network import target_scales, unwrap
-from swin_umamba_nnunet.trainers._step import GuardedStep
+from swin_umamba_nnunet.trainers._step import GuardedStep, NonFiniteError
 
 # nnU-Net sets these on the instance; a class attribute of the same name in a trainer takes precedence.
 CLASS_SETTINGS = (
@@ -31,6 +33,9 @@ CLASS_SETTINGS = (
     "oversample_foreground_percent",
     "probabilistic_oversampling",
 )
+
+# Errors that end a training and are one sentence.
+_FOR_THE_USER = (WeightsError, CheckpointFileError, NonFiniteError, WorkerDiedError)
 
 # Setting of every network, which a configuration in the plans may hold too (`swin-umamba plan` writes it there).
 RECOMPUTE = "gradient_checkpointing"
@@ -75,14 +80,16 @@ class NetworkTrainer(SafeCheckpoints, EndingLoaders, GuardedStep, nnUNetTrainer)
             ValueError: a configuration of other dimensions, an empty patch, or a scan backend that does not exist.
             RuntimeError: a device that is not there, or that no scan backend (or not the one asked for) can run on.
         """
-        patch_size = PlansManager(plans).get_configuration(configuration).patch_size
-        check_patch(type(self).__name__, patch_size, configuration, self.dims)
-        check_device(device, self.all_network_settings().get("backend"), self.scans())
+        with told_alone(ValueError, RuntimeError):
+            patch_size = PlansManager(plans).get_configuration(configuration).patch_size
+            check_patch(type(self).__name__, patch_size, configuration, self.dims)
+            check_device(device, self.all_network_settings().get("backend"), self.scans())
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in CLASS_SETTINGS:
             if hasattr(type(self), name):
                 setattr(self, name, getattr(type(self), name))
-        self.apply_precision()
+        with told_alone(ValueError, RuntimeError):
+            self.apply_precision()
 
     # ------------------------------------------------------------------------------------------------- network
 
@@ -153,6 +160,20 @@ class NetworkTrainer(SafeCheckpoints, EndingLoaders, GuardedStep, nnUNetTrainer)
             unwrap(self.network).decoder.seg_layers[:-1].requires_grad_(False)
 
     # ------------------------------------------------------------------------------------------------- log
+
+    def run_training(self) -> None:
+        """As nnU-Net's; what ends it with a sentence for the user is in the log too, and shown without a traceback.
+
+        Raises:
+            WeightsError, CheckpointFileError, NonFiniteError, WorkerDiedError: each a SystemExit too, see `told_alone`.
+        """
+        with told_alone(*_FOR_THE_USER):
+            try:
+                super().run_training()
+            except _FOR_THE_USER as error:
+                if Path(self.log_file).is_file():  # a training that never started leaves none
+                    self.print_to_log_file(f"ERROR: {error}", also_print_to_console=False)
+                raise
 
     def on_train_start(self) -> None:
         """Says which scan backend runs, then as nnU-Net's."""

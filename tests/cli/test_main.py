@@ -1,6 +1,7 @@
 """The command as a whole: help, version, errors; quick because nothing heavy is imported."""
 
 import errno
+import importlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from swin_umamba_nnunet import __version__, catalogue, cli
 from swin_umamba_nnunet.cli import list_trainers
 from swin_umamba_nnunet.cli.errors import CliError
+from tests.commands import printed
 
 HEAVY = ("torch", "nnunetv2", "numba", "matplotlib", "nilearn", "SimpleITK")
 
@@ -276,3 +278,10 @@ def test_list_as_json_holds_the_catalogue(capsys):
     assert [each["name"] for each in listed["networks"]] == [record.name for record in catalogue.NETWORKS]
     names = [name for each in listed["trainers"] for name in (each["name"], *each["variants"])]
     assert tuple(names) == catalogue.trainer_names()
+
+
+@pytest.mark.parametrize("verb", ["import-checkpoint", "adapt-checkpoint", "export"])
+def test_the_commands_in_a_description_can_be_typed(verb):
+    text = importlib.import_module(cli.VERBS[verb][0]).DESCRIPTION
+    assert printed(text, "swin-umamba")
+    printed(text, "nnUNetv2_train")

@@ -13,6 +13,7 @@ from swin_umamba_nnunet.catalogue import TRAINERS
 from swin_umamba_nnunet.cli import weights
 from swin_umamba_nnunet.cli._weights import names
 from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
+from tests.commands import printed
 from tests.pretrained.conftest import save, secluded, server, state_dict  # noqa: F401  (fixtures)
 
 TRAINER = "nnUNetTrainerSwinUMamba"
@@ -233,7 +234,34 @@ def test_a_file_for_other_trainers_says_which_one_fits(capsys, save, state_dict)
     text = capsys.readouterr().out
     assert f"{TRAINER}: vssmtiny_dp01_ckpt_epoch_292.pth" in text
     assert "swin-umamba weights fetch vmamba_tiny_v0" in text
+    assert [command.names for command in printed(text, "swin-umamba")] == [["vmamba_tiny_v0"]]
     assert run("verify", file, "--for", "nnUNetTrainerVMUNet") == 0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_a_trainer_of_the_users_own_is_known_by_what_it_is_built_on(
+    capsys, published, save, state_dict, tmp_path, monkeypatch  # noqa: F811
+):  # fmt: skip
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "my_weights_trainers.py").write_text(
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
+        "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
+        "    pass\n"
+        "class nnUNetTrainerMineSmall(nnUNetTrainerSwinUMambaD):\n"
+        "    imagenet_weights = 'vmamba_small_v0'\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "mine"))
+    path = published(folder=cache_folder())
+    assert run("path", "nnUNetTrainerMine") == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert run("verify", path, "--for", "nnUNetTrainerMine") == 0
+    assert run("verify", path, "--for", "nnUNetTrainerMineSmall") == 1
+    assert "nnUNetTrainerMineSmall: vssmsmall" in capsys.readouterr().out
+    trained = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": "nnUNetTrainerMine"}, "mine.pth")
+    assert run("verify", trained) == 1
+    assert "trained with nnUNetTrainerMine built on one of this package" in " ".join(capsys.readouterr().out.split())
+    assert run("path", "nnUNetTrainerYours") == 2
+    assert "no trainer is called 'nnUNetTrainerYours'" in capsys.readouterr().err
 
 
 def test_a_published_file_is_compared_with_the_registry(capsys, published):
@@ -298,6 +326,12 @@ def test_the_authors_segmentation_models_are_recognised(capsys, save):  # noqa: 
     assert "What fits instead" in text
 
 
+def test_a_model_that_says_no_trainer_by_name_is_examined_all_the_same(capsys, save):  # noqa: F811
+    file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": torch.zeros(2)}, "odd.pth")
+    assert run("verify", file) == 1
+    assert "is an nnU-Net checkpoint" in capsys.readouterr().err
+
+
 def test_a_model_of_this_package_is_recognised(capsys, save):  # noqa: F811
     file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": f"{TRAINER}_5epochs"}, "ours.pth")
     assert run("verify", file) == 1
@@ -321,6 +355,18 @@ def test_what_is_no_checkpoint_at_all(capsys, tmp_path, content, message):
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+def test_a_file_that_is_not_there_is_told_without_loading_torch(tmp_path):
+    code = (
+        "import sys\nfrom swin_umamba_nnunet import cli\n"
+        f"code = cli.main(['weights', 'verify', {str(tmp_path / 'absent.pth')!r}])\n"
+        "sys.exit(' '.join(name for name in ('torch', 'nnunetv2') if name in sys.modules) or code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "absent.pth does not exist" in done.stderr
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_weights_of_something_else(capsys, save):  # noqa: F811

@@ -3,20 +3,19 @@
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import cli, trainers
 from swin_umamba_nnunet.models import adapt_checkpoint
+from swin_umamba_nnunet.models.building import modern_plans
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from tests.commands import printed
 from tests.models.conftest import DATASET, old_plans
 
 NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
 
 
 def network_of(name: str, channels: int, heads: int = 4) -> torch.nn.Module:
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from swin_umamba_nnunet.models.building import modern_plans
-
     manager = PlansManager(modern_plans(old_plans((32, 32), 4), "here"))
     torch.manual_seed(0)
     build = getattr(trainers, name).build_network_architecture
@@ -71,17 +70,72 @@ def test_refusals(checkpoint, tmp_path):
     checkpoint("nnUNetTrainerSwinUMambaD", network_weights={"a": torch.zeros(1)})
     with pytest.raises(ModelError, match="does not fit the network"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    network, _ = checkpoint("nnUNetTrainerSwinUMambaD")
+    weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
+    for odd in (torch.full((96,), torch.nan), torch.zeros(96, dtype=torch.int64), torch.zeros(96, device="meta")):
+        checkpoint("nnUNetTrainerSwinUMambaD", network_weights=weights | {key: odd})
+        with pytest.raises(ModelError, match=f"{file} holds .*{key}"):
+            adapt_checkpoint(file, 3, tmp_path / "new.pth")
     torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
     with pytest.raises(ModelError, match="not from an nnU-Net training"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
     assert not (tmp_path / "new.pth").exists()
 
 
+@pytest.fixture
+def own_trainers(tmp_path, monkeypatch):
+    """A folder of the user's, with the trainers that README shows how to write."""
+    folder = tmp_path / "my_trainers"
+    folder.mkdir()
+    (folder / "my_adapted_trainers.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
+        "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
+        "    network_settings = {'width': 48}\n"
+        "class nnUNetTrainerOfAnotherKind(nnUNetTrainer):\n"
+        "    pass\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_trainers_of_the_users_own(own_trainers, checkpoint, tmp_path):
+    trainer = type("nnUNetTrainerMine", (trainers.nnUNetTrainerSwinUMambaD,), {"network_settings": {"width": 48}})
+    manager = PlansManager(modern_plans(old_plans((32, 32), 4), "here"))
+    network = trainer.build_network_architecture(manager, manager.get_configuration("2d"), 1, 4, False)
+    settings = {"network_weights": network.state_dict(), "trainer_name": "nnUNetTrainerMine"}
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD", **settings)
+    done = adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    assert (done.trainer, done.channels) == ("nnUNetTrainerMine", (1, 3))
+    weights = torch.load(done.output, weights_only=True)["network_weights"]
+    assert weights["encoder.patch_embed.proj.weight"].shape == (48, 3, 4, 4)
+    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainerOfAnotherKind")
+    with pytest.raises(ModelError, match=r"old.pth: this package has no trainer called 'nnUNetTrainerOfAnotherKind'"):
+        adapt_checkpoint(file, 3, tmp_path / "other.pth")
+    (own_trainers / "a_broken_one.py").write_text("def :\n")
+    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainerNowhere")
+    with pytest.raises(ModelError, match=r"'nnUNetTrainerNowhere'.*a_broken_one.py, line 1"):
+        adapt_checkpoint(file, 3, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("name", [torch.zeros(3), None, 3, ["nnUNetTrainerSwinUMambaD"], torch.ones(()).expand(10**9)])
+def test_a_trainer_that_is_no_name(name, checkpoint, tmp_path):
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name)
+    with pytest.raises(ModelError, match=f"{file} names its trainer by a {type(name).__name__}"):
+        adapt_checkpoint(file, 3, tmp_path / "new.pth")
+
+
 def test_the_verb_never_overwrites(checkpoint, tmp_path, capsys):
     _, file = checkpoint("nnUNetTrainerSwinUMambaD")
+    tmp_path = tmp_path / "it's here"
     command = ["adapt-checkpoint", str(file), "--channels", "3", "-o", str(tmp_path / "new.pth")]
     assert cli.main(command) == 0
-    assert "-pretrained_weights" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "-pretrained_weights" in text
+    (train,) = printed(text, "nnUNetv2_train")
+    assert (train.configuration, train.tr) == ("2d", "nnUNetTrainerSwinUMambaD")
+    assert train.pretrained_weights == str(tmp_path / "new.pth")
     before = (tmp_path / "new.pth").read_bytes()
     assert cli.main(command) == 2
     assert "already exists" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The reader of segmentation checkpoints on whatever may lie under such a name: read, or refused in a sentence."""
 
 import copy
+import os
 import pickle
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
 from tests.models.conftest import DATASET, old_plans
+
+resource = pytest.importorskip("resource") if os.name == "posix" else None
 
 JUNK = [
     None, True, 0, -1, 2**70, float("nan"), "", "module.", "\x00", [], (), {}, [1, "a"], {"a": {}}, {1: 2},
@@ -161,10 +164,35 @@ def test_a_pickle_runs_nothing(tmp_path):
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("failed"), KeyboardInterrupt()])
 def test_writing_is_all_or_nothing(tmp_path, monkeypatch, error):
     def write_half(checkpoint, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise error
 
     monkeypatch.setattr(torch, "save", write_half)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ModelError):
         write_checkpoint(content(), tmp_path / "folder" / "new.pth")
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit to the size of files")
+def test_a_disk_that_is_full_is_named(tmp_path):
+    """By a limit to the size of files, which fails in the same calls."""
+    path = tmp_path / "new.pth"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(ModelError, match=rf"{path} could not be written \(File too large\)"):
+            write_checkpoint({"network_weights": {"a": torch.zeros(1 << 16)}}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["unexpected pos 768 vs 662", "file write failed"])
+def test_what_pytorch_says_of_a_full_disk_is_put_in_words(tmp_path, monkeypatch, text):
+    def fail(checkpoint, file):
+        raise RuntimeError(f"[enforce fail at inline_container.cc:672] . {text}")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(ModelError, match=r"new.pth could not be written .*disk is full") as refused:
+        write_checkpoint(content(), tmp_path / "new.pth")
+    assert "inline_container" not in str(refused.value)

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:You are using `torch.load`:FutureWarning",  # torch 2.4's own archive reader
 )
 
+resource = pytest.importorskip("resource") if os.name == "posix" else None
+
 
 @pytest.fixture
 def model(tmp_path):
@@ -102,6 +104,19 @@ def test_refusals_leave_nothing_behind(model, tmp_path, capsys):
     assert cli.main(["export", "-m", str(folder), "-o", str(folder)]) == 2
     assert "already exists" in capsys.readouterr().err
 
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit to the size of files")
+def test_a_full_disk_leaves_nothing_behind(model, tmp_path):
+    """By a limit to the size of files, which fails in the same calls."""
+    _, folder = model("nnUNetTrainerUMambaBot")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(ModelError, match=rf"{tmp_path / 'exported'} could not be written \(File too large\)"):
+            export_model(folder, tmp_path / "exported")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
 def test_a_torch_that_cannot_export_is_named(model, tmp_path, monkeypatch):

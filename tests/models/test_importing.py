@@ -11,8 +11,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.models import import_model
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.importing import recognise
 from tests import golden
+from tests.commands import printed
 from tests.models.conftest import DATASET, old_plans, their_checkpoint
+from tests.pretrained.conftest import ODD_TENSORS
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # torchvision's
 
@@ -137,7 +140,17 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     refused("no plans that nnU-Net understands")
     (source / "plans.json").write_text("{")
     refused("cannot be read as JSON")
+    for deep in ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": ' * 200 + "1" + "}" * 200):
+        (source / "plans.json").write_text(deep)
+        refused("plans.json nests deeper than")
     (source / "plans.json").write_text(json.dumps(old_plans()))
+    for odd, match in (
+        ({"trainer_name": torch.zeros(3)}, "names its trainer by a Tensor"),
+        ({"inference_allowed_mirroring_axes": torch.zeros(2)}, "holds Tensor as its mirroring axes"),
+    ):
+        torch.save(torch.load(checkpoint, weights_only=False) | odd, checkpoint)
+        refused(match)
+        checkpoint.write_bytes(good)
     torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": None}, checkpoint)
     refused("holds a NoneType as its init_args")
     torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": {}}, checkpoint)
@@ -145,6 +158,42 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     target.mkdir()
     with pytest.raises(ModelError, match="already exists"):
         import_model(source, target)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's about sparse and quantised tensors
+@pytest.mark.parametrize("kind", [*ODD_TENSORS, "nan", "beyond float32"])
+def test_tensors_that_are_no_weights_make_no_model(kind, released, tmp_path):
+    source = released("umamba_bot")
+    file = source / "fold_all" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    key = "decoder.seg_layers.0.weight"
+    shape = checkpoint["network_weights"][key].shape
+    double = torch.float64
+    odd = {"nan": lambda s: torch.full(s, torch.nan), "beyond float32": lambda s: torch.full(s, 1e39, dtype=double)}
+    checkpoint["network_weights"][key] = (ODD_TENSORS | odd)[kind](shape)
+    torch.save(checkpoint, file)
+    with pytest.raises(ModelError, match=f"{file} holds .*{key}"):
+        import_model(source, tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["released"]
+
+
+@pytest.mark.parametrize("key", ["encoder.stages.{}.0.conv1.weight", "vmunet.layers.0.blocks.{}.ln_1.bias"])
+def test_a_number_in_a_name_is_not_counted_up_to(key):
+    with pytest.raises(ModelError, match="none of the networks"):
+        recognise({key.format(10**15): torch.zeros(1)}, "file.pth")
+
+
+@pytest.mark.parametrize("at", ["checkpoint_final.pth", "plans.json"])
+def test_a_full_disk_leaves_nothing_behind(at, released, tmp_path, monkeypatch):
+    source = released("umamba_bot")
+
+    def full(*args, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((torch, "save") if at == "checkpoint_final.pth" else (Path, "write_text")), full)
+    with pytest.raises(ModelError, match=rf"{tmp_path / 'model'}\S* could not be written \(No space left on device\)"):
+        import_model(source, tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["released"]
 
 
 def test_garbage_is_refused_in_one_sentence(tmp_path):
@@ -176,3 +225,10 @@ def test_the_verb(released, tmp_path, capsys):
         assert part in text
     assert cli.main(["import-checkpoint", str(source), "-o", str(tmp_path / "model")]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_the_command_to_predict_with_can_be_typed_as_it_is_printed(released, tmp_path, capsys):
+    source, target = released("umamba_bot", folds=("fold_0", "fold_3")), tmp_path / "my model (new) $HOME"
+    assert cli.main(["import-checkpoint", str(source), "-o", str(target)]) == 0
+    (command,) = printed(capsys.readouterr().out, "nnUNetv2_predict_from_modelfolder")
+    assert (command.m, command.f, command.i, command.o) == (str(target), ["0", "3"], "NEW_SCANS", "OUT")

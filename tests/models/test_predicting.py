@@ -1,6 +1,11 @@
 """Prediction from a program, whatever its environment variables are."""
 
+import json
+
+import numpy as np
 import pytest
+import SimpleITK as sitk
+import torch
 
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
@@ -55,3 +60,68 @@ def test_what_is_not_understood_is_refused_before_anything_is_read(tmp_path, mon
     monkeypatch.setenv(CUDA_GRAPHS_VARIABLE, "yes")
     with pytest.raises(ModelError, match="SWIN_UMAMBA_CUDA_GRAPHS is 'yes'; set it to 1 or 0"):
         load_predictor(tmp_path)
+
+
+def change_checkpoint(folder, **changes) -> None:
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    torch.save(torch.load(path, weights_only=False) | changes, path)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_models_that_cannot_be_loaded_are_told_in_a_sentence(model, tmp_path):  # noqa: F811
+    _, folder = model("nnUNetTrainerUMambaBot")
+    plans, checkpoint = folder / "plans.json", folder / "fold_0" / "checkpoint_final.pth"
+    good_plans, good = plans.read_text(), checkpoint.read_bytes()
+
+    def refused(match: str) -> None:
+        with pytest.raises(ModelError, match=match):
+            load_predictor(folder, device="cpu")
+
+    for deep in ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": ' * 200 + "1" + "}" * 200):
+        plans.write_text(deep)
+        refused(f"{plans} nests deeper than")
+    plans.write_text("[1]")
+    refused(f"{plans} holds a list")
+    plans.write_text("{}")
+    refused(f"{folder} holds no model that nnU-Net can load")
+    plans.write_text(good_plans)
+    change_checkpoint(folder, trainer_name=torch.zeros(3))
+    refused(f"{checkpoint} names its trainer by a Tensor")
+    change_checkpoint(folder, trainer_name="nnUNetTrainerNowhere")
+    refused(f"{folder} holds no model .*nnUNetTrainerNowhere")
+    change_checkpoint(folder, trainer_name="nnUNetTrainerUMambaBot", network_weights={"a": torch.zeros(1)})
+    refused(f"{folder} holds no model that nnU-Net can load")
+    checkpoint.write_bytes(good[: len(good) // 2])
+    refused(f"{checkpoint} is truncated or damaged")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending, model, tmp_path):  # noqa: F811
+    _, folder = model("nnUNetTrainerUMambaBot")
+    images, output = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    if ending == ".png":
+        plans = json.loads((folder / "plans.json").read_text())
+        (folder / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": "NaturalImage2DIO"}))
+        dataset = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps(dataset | {"file_ending": ".png"}))
+        picture = sitk.GetImageFromArray(np.zeros((32, 40, 3), np.uint8), isVector=True)  # RGB for a grey model
+        sitk.WriteImage(picture, str(images / "case_0000.png"))
+    else:
+        for channel in range(2):
+            sitk.WriteImage(
+                sitk.GetImageFromArray(np.zeros((2, 32, 40), np.float32)), str(images / f"case_000{channel}.nii.gz")
+            )
+    with pytest.raises(ModelError, match=r"case .* has \d channels, but the model is for 1 \(0 MR\)"):
+        predicting.predict(folder, images, output, device="cpu")
+    assert not output.exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_an_array_of_other_channels_is_told(model):  # noqa: F811
+    _, folder = model("nnUNetTrainerUMambaBot")
+    predictor = load_predictor(folder, device="cpu")
+    for shape, match in (((2, 1, 32, 40), "has 2 channels, but the model is for 1"), ((32, 40), r"shape \(32, 40\)")):
+        with pytest.raises(ModelError, match=match):
+            predictor.predict_single_npy_array(np.zeros(shape, np.float32), {"spacing": [1.0, 1.0, 1.0]})

@@ -1,13 +1,17 @@
 import contextlib
+import copy
 import os
 import sys
 import types
+import zipfile
 
 import pytest
 import torch
 
 from swin_umamba_nnunet.pretrained import CheckpointError, get_record, read_checkpoint
+from swin_umamba_nnunet.pretrained.examine import examine_checkpoint
 from swin_umamba_nnunet.pretrained.files import sha256_of
+from tests.pretrained.conftest import ODD_TENSORS
 
 TINY = get_record("vmamba_tiny_v0")
 WANTED = rf"; expected VMamba-Tiny \(first release\), {TINY.file_name} from https://"
@@ -129,7 +133,7 @@ def test_a_folder_a_missing_and_an_unreadable_file(tmp_path, save, state_dict, m
     def denied(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("swin_umamba_nnunet.pretrained.checkpoint.why_not_a_checkpoint", denied)
+    monkeypatch.setattr("swin_umamba_nnunet.pretrained.files.why_not_a_checkpoint", denied)
     refused(path, r"cannot be read \(Permission denied\)")
 
 
@@ -156,6 +160,92 @@ def test_one_missing_tensor_is_told(save, state_dict):
 def test_values_that_are_not_finite_are_refused(save, state_dict):
     content = state_dict() | {"layers.3.blocks.1.ln_1.bias": torch.full((768,), torch.nan)}
     refused(save(content), r"not finite, the first in layers\.3\.blocks\.1\.ln_1\.bias")
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's about sparse, nested and quantised tensors
+def test_a_nested_tensor_is_none(save, state_dict):
+    nested = torch.nested.nested_tensor([torch.zeros(1), torch.zeros(2)])
+    refused(save(state_dict() | {"norm.bias": nested}), "no tensors: norm.bias")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+@pytest.mark.parametrize("key", ["layers.3.blocks.1.ln_1.bias", "layers.0.blocks.0.self_attention.A_logs"])
+def test_what_cannot_be_a_weight_is_refused(save, state_dict, kind, key):
+    odd = ODD_TENSORS[kind](state_dict()[key].shape)
+    refused(save(state_dict() | {key: odd}), rf"holds {key} as .*expected dense tensors of floating-point numbers")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_floating_type_are_taken(save, state_dict, dtype):
+    path = save({key: value.to(dtype) for key, value in state_dict().items()})
+    assert len(read_checkpoint(path, TINY).state_dict) == 212
+
+
+def test_values_beyond_float32_are_refused(save, state_dict):
+    big = torch.full((768,), 1e300, dtype=torch.float64)
+    refused(save(state_dict() | {"layers.3.blocks.1.ln_1.bias": big}), r"not finite in float32, the first in layers\.3")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({5: torch.zeros(1)}, "holds no state dict: .* keys of type int"),
+        ({b"a": torch.zeros(1)}, "holds no state dict: .* keys of type bytes"),
+        ({"a": {"b": torch.zeros(1)}}, "no tensors: a"),
+        ({"a": ["b"]}, "no tensors: a"),
+        ({"layers.0.blocks.0.self_attention.out_proj.weight": torch.zeros(0, 192)}, "of odd shape .*width is 0"),
+    ],
+    ids=str,
+)
+def test_odd_keys_and_entries_are_told(save, state_dict, change, message):
+    refused(save(state_dict() | change), message)
+
+
+@pytest.mark.parametrize("key", ["head.weight", "extra", "layers.0.blocks.0.self_attention.A_logs", "norm.bias"])
+def test_no_value_is_looked_at_whose_shape_is_not_the_networks(save, state_dict, monkeypatch, key):
+    """A file of kilobytes can declare terabytes."""
+    path = save(state_dict() | {key: torch.ones(()).expand(10**6, 10**6)})
+    is_finite = torch.isfinite
+
+    def look(tensor):
+        assert tensor.numel() < 10**8
+        return is_finite(tensor)
+
+    monkeypatch.setattr(torch, "isfinite", look)
+    examine_checkpoint(path)
+    with contextlib.suppress(CheckpointError):
+        read_checkpoint(path, TINY)
+
+
+def test_an_archive_that_would_unpack_to_more_than_it_has_is_not_read(save, state_dict, tmp_path, monkeypatch):
+    with zipfile.ZipFile(save({"model": state_dict()})) as stored:
+        entries = {name: stored.read(name) for name in stored.namelist()}
+    monkeypatch.setattr(torch, "load", None)
+    with zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    refused(tmp_path / "deflated.pth", r"is a zip archive with compressed entries \(weights/")
+    with zipfile.ZipFile(tmp_path / "overlapping.pth", "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        archive.filelist += [copy.copy(archive.filelist[0]) for _ in range(1000)]  # all at the same place
+    refused(tmp_path / "overlapping.pth", "is a zip archive that declares [0-9,]+ bytes of content in a file of")
+
+
+def test_a_flipped_bit_is_told(save, state_dict):
+    path = save({"model": state_dict()})
+    good = path.read_bytes()
+    value, folder = good.rindex(torch.tensor(1.0).numpy().tobytes()), good.rindex(b"PK\x01\x02") + 38
+    for at, bit, message in ((value, 1, "the check sum of .* is wrong"), (folder, 16, "is marked as a folder")):
+        path.write_bytes(good[:at] + bytes([good[at] ^ bit]) + good[at + 1 :])
+        refused(path, rf"is damaged \(.*{message}")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    refused(tmp_path / "pipe.pth", "is a pipe or a device")
 
 
 def test_norm_and_head_may_be_missing_only_where_they_are_not_asked_for(save, state_dict):

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
 
 from swin_umamba_nnunet.trainers import _checkpoints
-from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
+from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError, SafeCheckpoints
 from tests.trainers.conftest import tiny
 
 CLASS = tiny("nnUNetTrainerSwinUMambaScratch")
@@ -62,6 +63,76 @@ def test_a_damaged_latest_gives_way_to_the_one_before(how, trainer, make_trainer
     assert resumed.current_epoch == 2
     with open(resumed.log_file) as file:
         assert "checkpoint_previous.pth is used instead" in file.read()
+
+
+@pytest.mark.filterwarnings("ignore")  # what zipfile and torch remark about such files
+def test_a_latest_with_any_single_bit_flipped_is_read_or_gives_way(tmp_path):
+    """Headers flipped make zipfile and torch raise nearly anything."""
+    latest, previous = tmp_path / "checkpoint_latest.pth", tmp_path / "checkpoint_previous.pth"
+    torch.save({"network_weights": {"a": torch.arange(5.0)}, "current_epoch": 2}, previous)
+    torch.save({"network_weights": {"a": torch.arange(5.0)}, "current_epoch": 3}, latest)
+    good, said = latest.read_bytes(), []
+    checkpoints = SafeCheckpoints()
+    checkpoints.print_to_log_file = said.append
+    # the first local header, and the directory at the end
+    bits = [*range(8 * 40), *range(8 * good.index(b"PK\x01\x02"), 8 * len(good), 4)]
+    for bit in bits:
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        latest.write_bytes(bad)
+        said.clear()
+        path, checkpoint = checkpoints._readable(str(latest))
+        assert torch.equal(checkpoint["network_weights"]["a"], torch.arange(5.0))
+        assert (path, checkpoint["current_epoch"]) in ((str(latest), 3), (str(previous), 2))
+        assert bool(said) == (path == str(previous))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("File 'data.pkl' is encrypted, password required for extraction"),
+        NotImplementedError("That compression method is not supported"),
+        zlib.error("Error -3 while decompressing data"),
+        OSError(22, "Invalid argument"),
+        OSError("Invalid data stream"),
+        RuntimeError("PytorchStreamReader failed reading zip archive"),
+        TypeError("an integer is required"),
+    ],
+    ids=repr,
+)
+def test_what_damage_raises_is_damage(error, trainer, make_trainer, monkeypatch):
+    save(trainer, "checkpoint_latest.pth", 2)
+    latest, zip_file = save(trainer, "checkpoint_latest.pth", 3), _checkpoints.zipfile.ZipFile
+
+    def stumble(path):
+        if path == str(latest):
+            raise error
+        return zip_file(path)
+
+    monkeypatch.setattr(_checkpoints.zipfile, "ZipFile", stumble)
+    assert resume(make_trainer, latest).current_epoch == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        ModuleNotFoundError("No module named 'mine'"),
+    ],
+    ids=repr,
+)
+def test_what_is_not_the_files_fault_loses_no_epochs(error, trainer, make_trainer, monkeypatch):
+    save(trainer, "checkpoint_latest.pth", 2)
+    latest = save(trainer, "checkpoint_latest.pth", 3)
+
+    def fail(*args, **settings):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        resume(make_trainer, latest)
 
 
 def test_the_check_sums_are_verified_once(trainer, make_trainer, monkeypatch):

@@ -1,5 +1,10 @@
 """When ImageNet weights are asked for, loaded and recorded; the files themselves are `pretrained`'s matter."""
 
+import json
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from swin_umamba_nnunet.pretrained import CheckpointError, LoadReport, WeightsNotFoundError
 from swin_umamba_nnunet.trainers import _imagenet
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
-from tests.trainers.conftest import tiny
+from swin_umamba_nnunet.trainers._loaders import WorkerDiedError
+from swin_umamba_nnunet.trainers._step import NonFiniteError
+from tests.trainers.conftest import DATASET, make_plans, tiny
 
 PRETRAINED, SCRATCH = "nnUNetTrainerSwinUMambaD", "nnUNetTrainerSwinUMambaDScratch"
 FILE = Path("weights.pth")
@@ -159,6 +166,41 @@ def test_without_a_usable_file_nothing_is_left(stage, make_trainer, calls, monke
         trainer.run_training()
     assert "nnU-Net starts" not in calls
     assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
+
+
+def test_nnunets_own_command_shows_the_message_alone(nnunet_folders):
+    """Everything else the command prints is nnU-Net's, on stdout."""
+    folder = nnunet_folders / "nnUNet_preprocessed" / "Dataset902_None"
+    (folder / "nnUNetPlans.json").write_text(json.dumps(make_plans()))
+    (folder / "dataset.json").write_text(json.dumps(DATASET))
+    done = subprocess.run(
+        [sys.executable, "-c", "from nnunetv2.run.run_training import run_training_entry as run; run()",
+         "902", "2d", "0", "-tr", f"{PRETRAINED}_1epoch", "-device", "cpu"],
+        env={**os.environ, "SWIN_UMAMBA_WEIGHTS": str(nnunet_folders / "absent.pth"), "PYTHONWARNINGS": "ignore"},
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (message,) = done.stderr.strip().splitlines()
+    assert "vmamba_tiny_v0" in message
+    assert f"{SCRATCH}_1epoch" in message
+    assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [WeightsNotFoundError, CheckpointFileError, NonFiniteError, WorkerDiedError])
+def test_an_error_for_the_user_is_what_it_was_and_ends_python_with_its_message(
+    error, make_trainer, calls, monkeypatch
+):
+    def fail(self):
+        raise error("what to do")
+
+    trainer = make_trainer(tiny(SCRATCH))
+    monkeypatch.setattr(nnUNetTrainer, "run_training", fail)
+    with pytest.raises(error, match="what to do") as caught:
+        trainer.run_training()
+    assert isinstance(caught.value, SystemExit)
+    assert caught.value.code == "what to do"
+    assert type(pickle.loads(pickle.dumps(caught.value))) is error  # as DDP sends it from rank to rank
+    assert "ERROR: what to do" in log_of(trainer)
 
 
 def test_what_others_wrote_stays(make_trainer, calls, monkeypatch):

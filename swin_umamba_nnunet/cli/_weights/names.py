@@ -1,9 +1,12 @@
 """Checkpoints by the names people use for them, the trainers that go with them, and how far a hash is trusted."""
 
+import dataclasses
 import difflib
+import os
 import textwrap
 
-from swin_umamba_nnunet.catalogue import TRAINERS, TrainerRecord, get_trainer
+from swin_umamba_nnunet import _autoregister
+from swin_umamba_nnunet.catalogue import TRAINERS, TrainerRecord, get_trainer, trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
 from swin_umamba_nnunet.pretrained.registry import (
     RECORDS,
@@ -19,7 +22,7 @@ def record_called(name: str) -> WeightsRecord:
     wanted = name
     if name.startswith("nnUNetTrainer"):
         try:
-            trainer = get_trainer(name)
+            trainer = trainer_called(name)
         except ValueError as error:
             raise CliError(str(error)) from error
         if trainer.weights is None:
@@ -31,6 +34,32 @@ def record_called(name: str) -> WeightsRecord:
         known = [record.name for record in RECORDS] + [one.name for one in TRAINERS if one.pretrained]
         close = difflib.get_close_matches(name, [*known, *WEIGHTS_OF_NETWORK], n=1)
         raise CliError(f"{error}, or a trainer's name" + (f"; did you mean {close[0]}?" if close else "")) from error
+
+
+def trainer_called(name: str) -> TrainerRecord:
+    """The record of a trainer of this package, or of a user's that is built on one, with the weights that one has.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return get_trainer(name)
+    except ValueError as unknown:
+        folders = [folder for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep) if folder.strip()]
+        if not set(folders) - {_autoregister.FOLDER}:  # the user has none: spare them the import of nnU-Net
+            raise
+        from swin_umamba_nnunet.trainers.finding import find_trainer
+
+        try:
+            found = find_trainer(name)
+        except ValueError:
+            raise unknown from None
+        except Exception as error:  # a user's module may raise anything when it is imported
+            raise ValueError(f"nnU-Net stops while it looks for {name} ({type(error).__name__}: {error})") from error
+        parents = [each.__name__ for each in found.__mro__ if each.__name__ in trainer_names()]
+        if not parents:
+            raise
+        return dataclasses.replace(get_trainer(parents[0]), name=name, weights=found.imagenet_weights)
 
 
 def trainers_from(record: WeightsRecord) -> tuple[list[str], list[str]]:
@@ -49,7 +78,7 @@ def trainers_from(record: WeightsRecord) -> tuple[list[str], list[str]]:
 def pretrained_trainer(name: str) -> TrainerRecord:
     """The trainer called `name`, which has to start from a checkpoint."""
     try:
-        trainer = get_trainer(name)
+        trainer = trainer_called(name)
     except ValueError as error:
         raise CliError(f"--for {name}: {error}") from error
     if trainer.weights is None:

@@ -5,9 +5,17 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swin_umamba_nnunet.catalogue import TRAINERS, TrainerRecord, get_trainer
-from swin_umamba_nnunet.cli._weights.names import accepted_by, fits, pretrained_trainer, trainers_from, wrapped
+from swin_umamba_nnunet.catalogue import TRAINERS, TrainerRecord, trainer_names
+from swin_umamba_nnunet.cli._weights.names import (
+    accepted_by,
+    fits,
+    pretrained_trainer,
+    trainer_called,
+    trainers_from,
+    wrapped,
+)
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
+from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.pretrained.examine import Finding
@@ -19,9 +27,13 @@ def verify(args: argparse.Namespace) -> int:
     Raises:
         CheckpointError: it is no checkpoint of anything known here.
     """
-    from swin_umamba_nnunet.pretrained.examine import examine_checkpoint
-
     trainer = None if args.trainer is None else pretrained_trainer(args.trainer)
+    try:
+        require_checkpoint_file(args.file.expanduser())
+    except CheckpointError as error:
+        raise CheckpointError(f"{args.file} {error}") from error
+    from swin_umamba_nnunet.pretrained.examine import examine_checkpoint  # imports torch
+
     try:
         finding = examine_checkpoint(args.file)
     except CheckpointError:
@@ -71,20 +83,22 @@ def _segmentation_model(path: Path) -> str | None:
         content = read_segmentation_checkpoint(path)
     except ModelError:
         return None
-    name = str(content.get("trainer_name", ""))
+    name = content.get("trainer_name")
+    name = name if isinstance(name, str) else ""
     try:
-        get_trainer(name)
+        trainer_called(name)
     except ValueError:
         pass
     else:
+        whose = "of this package" if name in trainer_names() else "built on one of this package"
         return (
-            f"a segmentation model trained with {name} of this package: predict with nnUNetv2_predict, or fine-tune it "
+            f"a segmentation model trained with {name} {whose}: predict with nnUNetv2_predict, or fine-tune it "
             "with nnUNetv2_train ... -pretrained_weights FILE"
         )
     try:
         network, _ = recognise(content["network_weights"], str(path))
     except ModelError:
-        return f"a segmentation model trained with nnU-Net's {name}" if name else None
+        return f"a segmentation model trained with {name}, no trainer of this package" if name else None
     return f"the authors' segmentation model {network}: `swin-umamba import-checkpoint` makes it usable"
 
 
