@@ -2,7 +2,8 @@
 # pyproject.toml changes.  README.md spells the same out for pip.
 #
 #   make demo     install, then train, predict and evaluate on a small brain MRI dataset     ARGS="--device cpu"
-#   make test     install, then run the tests                                                ARGS="tests/ops -x"
+#   make test     install, then run the tests, on all cores                                  ARGS="tests/ops -x -n 0"
+#   make versions install, then run the tests that touch torch's insides with the oldest and the newest torch
 #   make lint     install, then ruff and mypy
 #   make bench    install, then measure this machine
 #   make gpu-check  on a machine with a GPU, torch, Triton and pytest: check the CUDA backend, then measure it in
@@ -20,13 +21,17 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 
-.PHONY: demo test lint bench gpu-check clean
+.PHONY: demo test versions lint bench gpu-check clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/swin-umamba demo --work demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+versions: $(VENV)/.installed-dev
+	$(BIN)/python tests/versions.py oldest $(ARGS)
+	$(BIN)/python tests/versions.py newest $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,11 +1,14 @@
 """What all tests share."""
 
+# ruff: noqa: E402
 import contextlib
 import locale
 import os
 import signal
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; before torch starts a thread for each
 
 import pytest
 import torch
@@ -27,7 +30,9 @@ def pytest_runtest_setup():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` are skipped where there is none."""
+    """Long files first, so that no worker is left with one; tests marked `gpu` are skipped where there is none."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
     if torch.cuda.is_available():
         return
     for item in items:
