@@ -27,7 +27,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/swin-umamba demo --work demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 versions: $(VENV)/.installed-dev
 	$(BIN)/python tests/versions.py oldest $(ARGS)

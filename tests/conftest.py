@@ -29,6 +29,11 @@ def pytest_runtest_setup():
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
+def pytest_configure(config):
+    """The order below is kept by pytest-xdist too, where it is there and would change it."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items):
     """Long files first, so that no worker is left with one; tests marked `gpu` are skipped where there is none."""
     long = {item.path for item in items if item.get_closest_marker("slow")}

@@ -50,7 +50,7 @@ def main() -> int:
         subprocess.run([*uv, "pip", "freeze", "--python", own], check=True)
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         environment.pop("PYTHONPATH", None)
-        workers = ["-n", "auto", "--maxprocesses", "8", "--dist", "loadfile", "--no-loadscope-reorder"]
+        workers = ["-n", "auto", "--maxprocesses", "8", "--dist", "loadfile"]
         tests = args.tests or ([] if args.all else INSIDES)
         command = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *tests]
         return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
