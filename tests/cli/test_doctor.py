@@ -215,8 +215,9 @@ def test_an_import_error_in_the_finder_is_passed_on(quick, capsys):
     assert "No module named 'acvl_utils'" in advice(capsys)
 
 
-def test_what_the_real_finder_answers(tmp_path, monkeypatch):
+def test_what_the_real_finder_answers(tmp_path, monkeypatch, warm_python):
     """One trainer that another folder has first, one of ours, and one that nobody has, in one process."""
+    monkeypatch.setattr("sys.executable", warm_python)
     (tmp_path / "my_trainers.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
         f"class {NAMES[0]}(nnUNetTrainer):\n    pass\n"

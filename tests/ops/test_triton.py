@@ -84,7 +84,7 @@ def test_one_direction_at_the_edges_of_a_window(length, poisoned):
 
 
 @values
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (6, 1), (3, 5), (7, 3)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (6, 1), (2, 5), (4, 3)])
 def test_four_directions_at_uneven_sizes(height, width, poisoned):
     check((1, height, width, 3, 4, 2))
 
@@ -92,20 +92,20 @@ def test_four_directions_at_uneven_sizes(height, width, poisoned):
 @values
 @pytest.mark.parametrize("states", [1, 3, 8, 16, 24])
 def test_numbers_of_states(states, poisoned):
-    check((2, 2, 3, 5, 4, states))
+    check((1, 2, 3, 5, 4, states))
 
 
 @values
 @pytest.mark.parametrize("channels", [1, 31, 32, 33, 70])
 def test_channels_that_fill_no_block(channels, poisoned):
-    check((2, 1, 5, channels, 1, 4))
+    check((2, 1, 3, channels, 1, 4))
 
 
 @values
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("softplus", [True, False])
 def test_half_precision_inputs_and_no_softplus(dtype, softplus, poisoned):
-    check((1, 2, 5, 4, 4, 4), dtype, softplus)
+    check((1, 2, 3, 4, 4, 4), dtype, softplus)
 
 
 @values
@@ -139,7 +139,7 @@ def test_step_sizes_of_all_magnitudes(poisoned):
 
 @values
 def test_same_bits_every_time():
-    inputs, dy = make_inputs(2, 3, 3, 5, 4, 4) if INTERPRETER else make_inputs(4, 60, 60, 96, 4, 16)
+    inputs, dy = make_inputs(2, 2, 2, 5, 4, 4) if INTERPRETER else make_inputs(4, 60, 60, 96, 4, 16)
     runs = []
     for _ in range(2):
         y, states = _triton.forward(*inputs, True, True)

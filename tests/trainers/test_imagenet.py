@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -168,13 +167,13 @@ def test_without_a_usable_file_nothing_is_left(stage, make_trainer, calls, monke
     assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
 
 
-def test_nnunets_own_command_shows_the_message_alone(nnunet_folders):
+def test_nnunets_own_command_shows_the_message_alone(nnunet_folders, warm_python):
     """Everything else the command prints is nnU-Net's, on stdout."""
     folder = nnunet_folders / "nnUNet_preprocessed" / "Dataset902_None"
     (folder / "nnUNetPlans.json").write_text(json.dumps(make_plans()))
     (folder / "dataset.json").write_text(json.dumps(DATASET))
     done = subprocess.run(
-        [sys.executable, "-c", "from nnunetv2.run.run_training import run_training_entry as run; run()",
+        [warm_python, "-c", "from nnunetv2.run.run_training import run_training_entry as run; run()",
          "902", "2d", "0", "-tr", f"{PRETRAINED}_1epoch", "-device", "cpu"],
         env={**os.environ, "SWIN_UMAMBA_WEIGHTS": str(nnunet_folders / "absent.pth"), "PYTHONWARNINGS": "ignore"},
         capture_output=True, encoding="utf-8", check=False,
