@@ -84,6 +84,7 @@ def selective_scan_2d_norm_gate(
     Raises:
         ValueError: shapes that do not fit together, an image without pixels, another dtype.
         BackendUnavailableError: Triton cannot run here.
+        NotImplementedError: derivatives other than by `backward()`.
     """
     _check(x, norm_weight, norm_bias, gate)
     resolve_backend("triton", x.device.type)
@@ -138,6 +139,9 @@ def _backward(
 def _(dout, y, mean, rstd, gate, weight, bias):
     dgate = y.new_empty(0) if gate is None else gate.new_empty(gate.shape)
     return y.new_empty(y.shape), dgate, weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+
+
+_backward.register_autograd(_scan.refuse_second_derivative)
 
 
 def _setup_context(ctx, inputs, output):

@@ -4,25 +4,39 @@ Numba has no vector type and LLVM does not vectorise the scan's loops by itself:
 willing to check for overlap.  So this file defines one, lane by lane in LLVM's own terms; LLVM lowers it to AVX-512,
 AVX2, SSE or NEON.  It is the only file that imports numba.
 
-Numba keeps a compiled kernel until the kernel's own file changes, so the kernels' names carry this file's digest.
+Numba keeps a compiled kernel until the kernel's own file changes, so the kernels' names carry a digest of both files.
 """
 
+import contextlib
+import functools
 import hashlib
+import logging
 import math
 import operator
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core import config as numba_config
 from numba.extending import intrinsic, models, overload, register_model
+
+from swin_umamba_nnunet._cache import user_cache_folder
+
+logger = logging.getLogger(__name__)
+_config: Any = numba_config  # its settings are made when it is imported, where no type checker sees them
 
 LANES = 16  # float32 values in one vector
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
-_SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+_SOURCE = Path(__file__).read_bytes()
 _FAST = ("contract", "nsz")  # fused multiply-add is allowed; NaN and infinity keep their meaning
+
+
+inline = njit(inline="always")
 
 
 class _VectorType(types.Type):
@@ -142,22 +156,29 @@ def exp2(typingctx, a):
     return _vector(_vector), codegen
 
 
-def _at_most(bound: float):
+def _replaced(comparison: str, bound: float, instead: float):
     @intrinsic
-    def minimum(typingctx, a):
-        """min(a, bound); NaN stays NaN."""
+    def replace(typingctx, a, value):
+        """`instead` where `a` compares so with the bound, else `value`; NaN compares with nothing."""
 
         def codegen(context, builder, signature, args):
-            limit = _constant(bound)
-            return builder.select(builder.fcmp_ordered(">", args[0], limit), limit, args[0])
+            there = builder.fcmp_ordered(comparison, args[0], _constant(bound))
+            return builder.select(there, _constant(instead), args[1])
 
-        return _vector(_vector), codegen
+        return _vector(_vector, _vector), codegen
 
-    return minimum
+    return replace
 
 
-_below_zero = _at_most(0.0)
-exponent_range = _at_most(126.0)
+_negative_part = _replaced(">", 0.0, 0.0)
+_positive_part = _replaced("<", 0.0, 0.0)
+_exponent_range = _replaced(">", 126.0, 126.0)
+_nothing_far_below = _replaced("<", -86.0, 0.0)  # where exp2 has come to its end; -infinity ends here
+
+
+@inline
+def exponent_range(a):
+    return _exponent_range(a, a)
 
 
 @intrinsic
@@ -177,20 +198,50 @@ def prefetch(typingctx, array, index):
     return types.void(array, types.intp), codegen
 
 
-inline = njit(inline="always")
-
-
 def compile_kernel(signature: str):
-    """Compile now; at run time without the interpreter lock; cached on disk where numba finds a folder it may write."""
+    """Compile now; at run time without the interpreter lock; cached on disk where the user's cache can be written."""
 
     def decorate(function):
-        function.__qualname__ += f"_{_SOURCE}"  # part of the cache file's name
-        try:
-            return njit(signature, nogil=True, cache=True, boundscheck=False)(function)
-        except RuntimeError:  # numba found no folder for its cache
-            return njit(signature, nogil=True, boundscheck=False)(function)
+        source = Path(function.__code__.co_filename).read_bytes()
+        # part of the cache file's name: neither another version of this package nor of these vectors finds it
+        function.__qualname__ += "_" + hashlib.sha256(_SOURCE + source).hexdigest()[:12]
+        with _cache_folder():
+            try:
+                return njit(signature, nogil=True, cache=bool(_config.CACHE_DIR), boundscheck=False)(function)
+            except RuntimeError:  # numba found no folder for its cache
+                return njit(signature, nogil=True, boundscheck=False)(function)
 
     return decorate
+
+
+@contextlib.contextmanager
+def _cache_folder():
+    """Numba's cache in the user's and not beside this file, where it would outlive `pip uninstall`.
+
+    NUMBA_CACHE_DIR, where it is set, has the last word.  Without a folder that can be written, kernels are compiled in
+    every process.
+    """
+    before = _config.CACHE_DIR
+    if not before:
+        _config.CACHE_DIR = _writable_cache()
+    try:
+        yield
+    finally:
+        _config.CACHE_DIR = before
+
+
+@functools.cache
+def _writable_cache() -> str:
+    """`numba` in the user's cache folder; empty, and a warning, where that cannot be written."""
+    try:
+        folder = user_cache_folder() / "numba"
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError) as error:
+        logger.warning("the compiled scan is not kept, and compiling it delays every start by seconds (%s); set "
+                       "XDG_CACHE_HOME or NUMBA_CACHE_DIR to a folder that can be written", error)  # fmt: skip
+        return ""
+    return str(folder)
 
 
 @intrinsic
@@ -221,19 +272,19 @@ def totals(typingctx, array, index):
 
 @inline
 def softplus(z):
-    """log(1 + exp(z)), accurate for large negative z too: log1p(e) = 2 artanh(e / (2 + e))."""
-    e = exp2((_below_zero(z) + _below_zero(splat(np.float32(0)) - z)) * splat(np.float32(LOG2E)))
+    """log(1 + exp(z)), accurate for large negative z too: log1p(e) = 2 artanh(e / (2 + e)); 0 below -86."""
+    e = exp2((_negative_part(z, z) - _positive_part(z, z)) * splat(np.float32(LOG2E)))
     s = e / (splat(np.float32(2)) + e)
     square = s * s
     series = splat(np.float32(1 / 15))
     for odd in (13, 11, 9, 7, 5, 3, 1):
         series = series * square + splat(np.float32(1 / odd))
-    return z - _below_zero(z) + splat(np.float32(2)) * s * series
+    return _positive_part(z, z) + _nothing_far_below(z, splat(np.float32(2)) * s * series)
 
 
 @inline
 def sigmoid(z):
     """The derivative of softplus."""
-    below = _below_zero(z)
-    e = exp2((below + _below_zero(splat(np.float32(0)) - z)) * splat(np.float32(LOG2E)))
-    return exp2(below * splat(np.float32(LOG2E))) / (splat(np.float32(1)) + e)
+    below = _negative_part(z, z)
+    e = exp2((below - _positive_part(z, z)) * splat(np.float32(LOG2E)))
+    return _nothing_far_below(z, exp2(below * splat(np.float32(LOG2E))) / (splat(np.float32(1)) + e))

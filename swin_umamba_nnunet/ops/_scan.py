@@ -18,14 +18,20 @@ A backend that brings its own backward is a module with
         the backend's own backward reads it, so the order of N and D inside is the backend's business
     gradients: float32, shaped as what they belong to
 
-Everything inside is float32, whatever comes in (float64 inputs too: only the plain backends keep float64).
+Everything inside is float32, whatever floating-point dtype comes in (float64 inputs too: only the plain backends keep
+float64); integers are refused, since the result would be cut to their kind.
+
+Such a backend knows its first derivative by `backward()` and no other; what else is asked of it is refused
+(`refuse_transforms`), where torch would answer a forward derivative with zero.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
+from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
 from swin_umamba_nnunet.ops import _portable, _reference
@@ -65,8 +71,9 @@ def selective_scan(
         (batch, dim, L) in the dtype of `u`; inside, everything is float32 (`reference` keeps float64).
 
     Raises:
-        ValueError: shapes that do not fit together, an empty sequence, complex A, an unknown backend.
+        ValueError: shapes that do not fit together, an empty sequence, complex or integer tensors, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
+        NotImplementedError: derivatives other than by `backward()`, see `refuse_transforms`.
     """
     if B.dim() == 2 or C.dim() == 2:
         raise ValueError(
@@ -128,8 +135,9 @@ def selective_scan_2d(
         are so at a fixed number.
 
     Raises:
-        ValueError: shapes that do not fit together, an image without pixels, an unknown backend.
+        ValueError: shapes that do not fit together, an image without pixels, integer tensors, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
+        NotImplementedError: derivatives other than by `backward()`, see `refuse_transforms`.
     """
     given, low_rank, weight = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     chosen = resolve_backend(backend, x.device.type)
@@ -185,6 +193,7 @@ def prepare(
 ) -> tuple[tuple[Tensor, ...], bool]:  # fmt: skip
     """The first seven in the dtypes and layouts backends take, and whether anything here needs a gradient."""
     given = [t for t in (x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) if t is not None]
+    refuse_transforms(given)
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if low_rank is not None and weight is not None:
         with torch.no_grad():  # the gradient takes the way through these two, see `scan_gradients`
@@ -193,6 +202,43 @@ def prepare(
     sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs) if t is not None)
     parameters = (t.to(torch.float32).contiguous() for t in (A, Ds, dt_bias))
     return (*sequences, *parameters), needs_grad
+
+
+_ONLY_BACKWARD = (
+    "the selective scan is differentiable by backward() and once; {} not supported. backend='reference' (or "
+    "SWIN_UMAMBA_BACKEND=reference) has every derivative that torch knows, slowly"
+)
+
+
+def refuse_transforms(given: Iterable[Tensor]) -> None:
+    """Look for derivatives that the operators registered here do not have, before torch leaves them out or trips.
+
+    Raises:
+        NotImplementedError: inside `torch.func.grad`, `jvp` or what is made of them (jacrev, per-sample gradients), or
+            with a tensor that carries a forward derivative.
+    """
+    _refuse_functorch()
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:  # else no tensor carries one
+        for tensor in given:
+            if forward_ad.unpack_dual(tensor).tangent is not None:
+                raise NotImplementedError(_ONLY_BACKWARD.format("forward-mode differentiation is"))
+
+
+@torch.compiler.assume_constant_result
+def _refuse_functorch_levels() -> None:
+    for level in _functorch.get_interpreter_stack() or ():
+        if level.key() in (_functorch.TransformType.Grad, _functorch.TransformType.Jvp):
+            raise NotImplementedError(
+                _ONLY_BACKWARD.format("torch.func's grad, vjp, jvp, jacrev and jacfwd (per-sample gradients too) are")
+            )
+
+
+_refuse_functorch = _refuse_functorch_levels  # see `resolve_backend`
+
+
+def refuse_second_derivative(ctx, *_) -> None:
+    """The gradient of a gradient, for `register_autograd`."""
+    raise NotImplementedError(_ONLY_BACKWARD.format("a second derivative is"))
 
 
 def _backend(name: str):
@@ -241,6 +287,9 @@ def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, states, delta_softplu
     steps = x.new_empty((A.shape[0], *x.shape), dtype=torch.float32)
     dx, *others = (t.new_empty(t.shape, dtype=torch.float32) for t in (x, Bs, Cs, A, Ds, dt_bias))
     return dx, steps, *others
+
+
+_backward.register_autograd(refuse_second_derivative)
 
 
 def save_scan(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) -> tuple[Tensor | None, ...]:
@@ -319,3 +368,5 @@ def check_shapes(expected: dict) -> None:
             )
         if tensor.is_complex():
             raise ValueError(f"{name} is complex; only real selective scans are supported")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype}; selective scans take floating-point tensors: {name}.float()")

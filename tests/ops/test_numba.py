@@ -1,8 +1,11 @@
 """The CPU backend against the float64 reference, and what its host side promises."""
 
+import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,6 +72,16 @@ def test_nan_reaches_the_output():
         arguments = [a.float() for a in inputs_1d(1, 4, 10, 3)]
         arguments[index].view(-1)[0] = float("nan")
         assert selective_scan(*arguments, delta_softplus=True, backend="numba").isnan().any(), index
+
+
+def test_a_channel_switched_off_by_its_bias():
+    arguments = [a.float() for a in inputs_1d(2, 5, 70, 4)]
+    arguments[6][1] = -float("inf")
+    expected, found = (values_and_gradients(selective_scan, arguments, backend=name, delta_softplus=True)
+                       for name in ("reference", "numba"))  # fmt: skip
+    assert torch.equal(found[0][:, 1], (arguments[5][1] * arguments[0][:, 1]).double())  # the skip term is left
+    for value, wanted in zip(found, expected, strict=True):
+        assert relative_error(value, wanted) < 1e-5
 
 
 def test_inputs_need_not_be_contiguous():
@@ -206,3 +219,49 @@ def test_where_processes_cannot_fork():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def _run_in_copy(folder: Path, script: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script with the copy of this package in `folder`."""
+    outside = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env={**outside, "PYTHONPATH": str(folder), **environment},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def _copy(folder: Path) -> Path:
+    """A copy of this package in `folder`; returns the folder of its operators."""
+    package = folder / "swin_umamba_nnunet"
+    shutil.copytree(Path(_numba.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package / "ops"
+
+
+def test_compiled_code_lies_in_the_users_cache(tmp_path):
+    """And not in the package's folder, which `pip uninstall` would have to leave behind."""
+    code = _copy(tmp_path / "code")
+    (code / "small.py").write_text(
+        "from swin_umamba_nnunet.ops._numba_vectors import compile_kernel\n\n"
+        "@compile_kernel('void(float32[::1])')\ndef kernel(x):\n    x[0] = 7\n"
+    )
+    script = "import numpy as np; from swin_umamba_nnunet.ops.small import kernel\n"
+    script += "x = np.zeros(1, np.float32); kernel(x); raise SystemExit(int(x[0] != 7))"
+    (tmp_path / "file").touch()
+    for cache, kept in ((tmp_path / "cache", True), (tmp_path / "file" / "cache", False)):
+        result = _run_in_copy(tmp_path / "code", script, XDG_CACHE_HOME=str(cache))
+        assert bool(list(cache.rglob("*.nbc"))) == kept
+        assert ("XDG_CACHE_HOME" in result.stderr) == (not kept)
+        assert not list(code.rglob("*.nb?"))
+
+
+def test_another_version_has_its_own_compiled_code(tmp_path):
+    """Names in the cache differ with the kernels' file and with that of the vectors, whatever their dates say."""
+    script = "from swin_umamba_nnunet.ops import _numba; print(_numba._forward_block.__qualname__)"
+    names = {_numba._forward_block.py_func.__qualname__}
+    for changed in ("_numba.py", "_numba_vectors.py"):
+        path = _copy(tmp_path / changed.strip("_.py")) / changed
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        names.add(_run_in_copy(path.parents[2], script, NUMBA_DISABLE_JIT="1").stdout.strip())
+    assert len(names) == 3

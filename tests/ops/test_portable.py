@@ -24,6 +24,13 @@ def test_2d_in_other_precisions(dtype):
     assert_matches_reference(selective_scan_2d, inputs_2d(2, 6, 7, 24, 16), backend="portable", dtype=dtype)
 
 
+def test_one_step_gives_every_argument_a_gradient():
+    leaves = [a.requires_grad_() for a in inputs_1d(2, 5, 1, 8)]
+    selective_scan(*leaves, backend="portable", delta_softplus=True).sum().backward()
+    assert all(leaf.grad is not None for leaf in leaves)
+    assert (leaves[2].grad == 0).all()
+
+
 def test_keeps_float64():
     arguments = inputs_2d(1, 4, 5, 3, 2)
     found, expected = (selective_scan_2d(*arguments, backend=name) for name in ("portable", "reference"))
