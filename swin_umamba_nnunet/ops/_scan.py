@@ -139,8 +139,11 @@ def selective_scan_2d(
         BackendUnavailableError: a backend that cannot run here.
         NotImplementedError: derivatives other than by `backward()`, see `refuse_transforms`.
     """
-    given, low_rank, weight = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     chosen = resolve_backend(backend, x.device.type)
+    if chosen == "numba":
+        return _scan_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds).to(out_dtype or x.dtype)
+    given, low_rank, weight = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     if chosen in PLAIN:
         return scan(x, step_sizes(x, low_rank, weight), *given, True, chosen, out_dtype)
     return scan(x, None, *given, True, chosen, out_dtype, low_rank, weight)
@@ -150,7 +153,6 @@ def project(
     x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor, Ds: Tensor
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
     """(Bs, Cs, A, Ds, dt_bias) as `scan` takes them, and what `step_sizes` takes, out of SS2D's parameters."""
-    _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
     projected = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
@@ -255,17 +257,17 @@ def _forward(
 
 @_forward.register_fake
 def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, delta_softplus, save_states, backend):
-    return fake_outputs(x, A, save_states)
+    return fake_outputs(x, Bs.shape[3], A.shape[2], save_states)
 
 
-def fake_outputs(x: Tensor, A: Tensor, save_states: bool) -> tuple[Tensor, Tensor]:
+def fake_outputs(x: Tensor, directions: int, states: int, save_states: bool) -> tuple[Tensor, Tensor]:
     """y and the states without values."""
     batch, height, width, channels = x.shape
     y = x.new_empty(x.shape, dtype=torch.float32)
     if not save_states:
         return y, y.new_empty(0)
     windows = (height * width + WINDOW - 1) // WINDOW
-    return y, y.new_empty(batch, A.shape[0], windows, A.shape[2], channels)
+    return y, y.new_empty(batch, directions, windows, states, channels)
 
 
 @torch.library.custom_op("swin_umamba::scan_backward", mutates_args=())
@@ -327,6 +329,67 @@ def _autograd(ctx, dy, _dstates):
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
+# What the backend numba does in one operator after the projection: it makes A and the step sizes from their parameters
+# as it goes, so that the largest tensor of all never exists, and reads and writes `projected` in place.
+#
+#     x (b,H,W,D), projected (b,H,W,K*(R+2N)): floating-point, each position's row holding R, N and N values (step size,
+#     B and C) of each direction; dt_weight (K,D,R), dt_bias (K,D), A_logs (K*D,N), Ds (K*D,)
+#     y (b,H,W,D) float32; states (b,K,ceil(L/WINDOW),N,D) float32, empty if not asked for
+
+
+def _scan_2d(
+    x: Tensor, x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor
+) -> Tensor:
+    projected = linear(x, x_proj_weight.flatten(0, 1))
+    given = (x, projected, dt_weight, dt_bias, A_logs, Ds)
+    refuse_transforms(given)
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    return _forward_2d(*given, needs_grad)[0]
+
+
+@torch.library.custom_op("swin_umamba::scan_2d", mutates_args=())
+def _forward_2d(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor, save_states: bool
+) -> tuple[Tensor, Tensor]:
+    return _backend("numba").forward_2d(x, projected, dt_weight, dt_bias, A_logs, Ds, save_states)
+
+
+@_forward_2d.register_fake
+def _(x, projected, dt_weight, dt_bias, A_logs, Ds, save_states):
+    return fake_outputs(x, dt_weight.shape[0], A_logs.shape[1], save_states)
+
+
+@torch.library.custom_op("swin_umamba::scan_2d_backward", mutates_args=())
+def _backward_2d(
+    dy: Tensor, x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor,
+    states: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return _backend("numba").backward_2d(dy, x, projected, dt_weight, dt_bias, A_logs, Ds, states)
+
+
+@_backward_2d.register_fake
+def _(dy, x, projected, dt_weight, dt_bias, A_logs, Ds, states):
+    given = (x, projected, dt_weight, dt_bias, A_logs, Ds)
+    return tuple(t.new_empty(t.shape, dtype=torch.float32) for t in given)
+
+
+_backward_2d.register_autograd(refuse_second_derivative)
+
+
+def _setup_context_2d(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:-1], output[1])
+    ctx.set_materialize_grads(False)  # see `_setup_context`
+
+
+def _autograd_2d(ctx, dy, _dstates):
+    *given, states = ctx.saved_tensors
+    gradients = _backward_2d(dy, *given, states)
+    return *(g.to(t.dtype) for g, t in zip(gradients, given)), None
+
+
+_forward_2d.register_autograd(_autograd_2d, setup_context=_setup_context_2d)
+
+
 def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
     batch, dim, length = u.shape if u.dim() == 3 else (0, 0, 0)
     groups = B.shape[1] if B.dim() == 4 else 0
@@ -344,7 +407,7 @@ def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
         raise ValueError(f"selective_scan: {dim} channels cannot be shared by {groups} groups of B and C")
 
 
-def _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> None:
+def check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> None:
     shape = tuple(x.shape) if x.dim() == 4 else (0, 0, 0, 0)
     rank = dt_projs_weight.shape[-1]
     states = A_logs.shape[-1]

@@ -1,16 +1,15 @@
 """The CPU backend against the float64 reference, and what its host side promises."""
 
-import os
-import shutil
+import ctypes
+import runpy
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import _numba, _scan
+from swin_umamba_nnunet.ops import _numba, _numba_vectors, _scan
 from tests.ops.cases import (
     LENGTHS,
     SIZES_2D,
@@ -195,19 +194,28 @@ def _core_arguments(arguments):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_default_dtype_and_device_do_not_matter(dtype):
-    arguments = [a.float() for a in inputs_2d(1, 5, 6, 24, 4)]
-    expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    arguments = _core_arguments([a.float() for a in inputs_2d(1, 5, 6, 24, 4)])
+    x, *parameters = (a.float() for a in inputs_2d(1, 5, 6, 24, 4))
+    projected = torch.nn.functional.linear(x, parameters[0].flatten(0, 1))
+
+    def results() -> list:
+        y, states = _numba.forward(*arguments, True, True)
+        y_2d, states_2d = _numba.forward_2d(x, projected, *parameters[1:], True)
+        gradients = _numba.backward(y, *arguments, states, True)
+        return [y, states, *gradients, y_2d, *_numba.backward_2d(y, x, projected, *parameters[1:], states_2d)]
+
+    expected = results()
     former = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     torch.set_default_device("meta")
     try:
-        y, states = _numba.forward(*_core_arguments(arguments), True, True)
-        gradients = _numba.backward(y, *_core_arguments(arguments), states, True)
+        found = results()
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(former)
-    assert torch.equal(y.double(), expected[0])
-    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients)
+    for f, e in zip(found, expected, strict=True):
+        assert f.dtype == torch.float32
+        assert torch.equal(f, e)
 
 
 def test_where_processes_cannot_fork():
@@ -221,47 +229,25 @@ def test_where_processes_cannot_fork():
     assert result.returncode == 0, result.stderr
 
 
-def _run_in_copy(folder: Path, script: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run a script with the copy of this package in `folder`."""
-    outside = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env={**outside, "PYTHONPATH": str(folder), **environment},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return result
-
-
-def _copy(folder: Path) -> Path:
-    """A copy of this package in `folder`; returns the folder of its operators."""
-    package = folder / "swin_umamba_nnunet"
-    shutil.copytree(Path(_numba.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
-    return package / "ops"
-
-
-def test_compiled_code_lies_in_the_users_cache(tmp_path):
-    """And not in the package's folder, which `pip uninstall` would have to leave behind."""
-    code = _copy(tmp_path / "code")
-    (code / "small.py").write_text(
-        "from swin_umamba_nnunet.ops._numba_vectors import compile_kernel\n\n"
-        "@compile_kernel('void(float32[::1])')\ndef kernel(x):\n    x[0] = 7\n"
-    )
-    script = "import numpy as np; from swin_umamba_nnunet.ops.small import kernel\n"
-    script += "x = np.zeros(1, np.float32); kernel(x); raise SystemExit(int(x[0] != 7))"
+def test_compiled_code_lies_in_the_users_cache(tmp_path, monkeypatch, caplog):
+    """And not in the package's folder, which `pip uninstall` would have to leave behind.  Each version has its own."""
+    code, cache = tmp_path / "code.py", tmp_path / "cache"
     (tmp_path / "file").touch()
-    for cache, kept in ((tmp_path / "cache", True), (tmp_path / "file" / "cache", False)):
-        result = _run_in_copy(tmp_path / "code", script, XDG_CACHE_HOME=str(cache))
-        assert bool(list(cache.rglob("*.nbc"))) == kept
-        assert ("XDG_CACHE_HOME" in result.stderr) == (not kept)
-        assert not list(code.rglob("*.nb?"))
-
-
-def test_another_version_has_its_own_compiled_code(tmp_path):
-    """Names in the cache differ with the kernels' file and with that of the vectors, whatever their dates say."""
-    script = "from swin_umamba_nnunet.ops import _numba; print(_numba._forward_block.__qualname__)"
-    names = {_numba._forward_block.py_func.__qualname__}
-    for changed in ("_numba.py", "_numba_vectors.py"):
-        path = _copy(tmp_path / changed.strip("_.py")) / changed
-        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-        names.add(_run_in_copy(path.parents[2], script, NUMBA_DISABLE_JIT="1").stdout.strip())
-    assert len(names) == 3
+    monkeypatch.setattr(_numba_vectors._config, "CACHE_DIR", "")
+    text = "def kernel(arguments):\n    arguments[0] = 7\n"
+    for folder, source, vectors, expected in (
+        (cache, text, b"1", 1), (cache, text, b"1", 1), (cache, text + "\n", b"1", 2), (cache, text, b"2", 3),
+        (tmp_path / "file" / "cache", text, b"1", 3),
+    ):  # fmt: skip
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        monkeypatch.setattr(_numba_vectors, "_SOURCE", vectors)
+        _numba_vectors._writable_cache.cache_clear()
+        code.write_text(source, encoding="utf-8")
+        names = runpy.run_path(str(code))
+        given = (ctypes.c_int64 * 1)()
+        _numba_vectors.compile_kernel(names["kernel"]).ctypes(given)
+        assert given[0] == 7
+        assert len(list(cache.rglob("*.nbi"))) == expected
+        assert ("XDG_CACHE_HOME" in caplog.text) == (folder != cache)
+        assert len(list(tmp_path.rglob("*.nbi"))) == expected
+    _numba_vectors._writable_cache.cache_clear()
