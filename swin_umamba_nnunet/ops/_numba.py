@@ -58,6 +58,7 @@ from swin_umamba_nnunet.ops._numba_vectors import (
 
 WINDOW = 64  # steps between saved states, the contract of `_scan`
 _AT_ONCE = 8  # steps, or ranks, whose products with the low-rank form are independent sums in registers
+_FEW = 3  # of them where not so many are left: ranks are multiples of it
 _MOST_VECTORS = 4  # of a task: more share B and C, fewer feed more threads
 _TASKS_WANTED = 8
 
@@ -419,6 +420,9 @@ def _backward_kernel(arguments):
                     while r + _AT_ONCE <= rank:
                         correlate(_AT_ONCE, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
                         r += _AT_ONCE
+                    while r + _FEW <= rank:
+                        correlate(_FEW, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
+                        r += _FEW
                     while r < rank:
                         correlate(1, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
                         r += 1
@@ -432,6 +436,10 @@ def _backward_kernel(arguments):
                             combine(_AT_ONCE, LANES, LANES, beyond(target, r * LANES), turned,
                                     beyond(own_weight, r * LANES))  # fmt: skip
                             r += _AT_ONCE
+                        while r + _FEW <= rank:
+                            combine(_FEW, LANES, LANES, beyond(target, r * LANES), turned,
+                                    beyond(own_weight, r * LANES))  # fmt: skip
+                            r += _FEW
                         while r < rank:
                             combine(1, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES))
                             r += 1
