@@ -12,7 +12,8 @@ A backend that brings its own backward is a module with
 
     x (b,H,W,D), dt (K,b,H,W,D), Bs and Cs (b,H,W,K,N): contiguous, one dtype out of float32, float16, bfloat16
     (the directions of dt are outermost because that is how the batched matrix product that makes it leaves them)
-    A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32
+    A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32; `numba` also takes (S*K,...) of them, S sets that images
+        use in turn
     y (b,H,W,D) float32: sum over directions of the scan's output, at the position it was computed for
     states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for; only
         the backend's own backward reads it, so the order of N and D inside is the backend's business
@@ -32,7 +33,7 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 from torch.autograd import forward_ad
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad, silu
 
 from swin_umamba_nnunet.ops import _portable, _reference
 from swin_umamba_nnunet.ops._select import PLAIN, resolve_backend
@@ -47,12 +48,14 @@ def selective_scan(
     B: Tensor,
     C: Tensor,
     D: Tensor | None = None,
+    z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    return_last_state: bool = False,
     *,
     backend: str | None = None,
-) -> Tensor:
-    """Selective scan over a sequence, with the arguments of mamba_ssm's `selective_scan_fn`.
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Selective scan over a sequence, with the arguments of mamba_ssm's `selective_scan_fn` in their order.
 
     h_l = exp(delta_l A) h_{l-1} + delta_l B_l u_l,  y_l = <C_l, h_l> + D u_l  (Mamba, arXiv 2312.00752, eq. 2 and 4).
 
@@ -60,46 +63,85 @@ def selective_scan(
         u: (batch, dim, L).
         delta: (batch, dim, L) step sizes, before `delta_bias` and softplus if these are given.
         A: (dim, N), negative for a stable recurrence.
-        B, C: (batch, N, L), or (batch, G, N, L) where `dim / G` consecutive channels share a group; mamba_ssm's
-            constant form (dim, N) is not supported.
+        B, C: (batch, N, L), or (batch, G, N, L) where `dim / G` consecutive channels share a group, or (dim, N), the
+            same at every position, which costs as much as a group per channel.
         D: (dim,) skip term, or None.
+        z: (batch, dim, L), a gate: y_l is multiplied by SiLU of it, before rounding; or None.
         delta_bias: (dim,), added to delta; or None.
         delta_softplus: apply softplus to delta (after the bias).
+        return_last_state: return h_L too.
         backend: one of `BACKENDS`; None chooses.
 
     Returns:
-        (batch, dim, L) in the dtype of `u`; inside, everything is float32 (`reference` keeps float64).
+        (batch, dim, L) in the dtype of `u`; inside, everything is float32 (`reference` keeps float64).  With
+        `return_last_state` a pair, of this and the state (batch, dim, N) in float32 at least; unlike mamba_ssm's, it
+        has a gradient.
 
     Raises:
         ValueError: shapes that do not fit together, an empty sequence, complex or integer tensors, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
         NotImplementedError: derivatives other than by `backward()`, see `refuse_transforms`.
     """
-    if B.dim() == 2 or C.dim() == 2:
-        raise ValueError(
-            "B and C of shape (dim, N), the same at every position, are not supported; "
-            "give them as (batch, N, L) or (batch, G, N, L)"
-        )
-    B = B[:, None] if B.dim() == 3 else B
-    C = C[:, None] if C.dim() == 3 else C
-    _check_1d(u, delta, A, B, C, D, delta_bias)
-    batch, dim, length = u.shape
-    groups = B.shape[1]
-    D = A.new_zeros(dim) if D is None else D
-    delta_bias = A.new_zeros(dim) if delta_bias is None else delta_bias
+    B, C = _as_groups(B, C, u)
+    _check_1d(u, delta, A, B, C, D, z, delta_bias)
     chosen = resolve_backend(backend, u.device.type)
+    length, wide = u.shape[2], torch.promote_types(torch.float32, u.dtype)
+    D = A.new_zeros(u.shape[1]) if D is None else D
+    delta_bias = A.new_zeros(u.shape[1]) if delta_bias is None else delta_bias
+    if return_last_state:
+        u, delta, B, C = _ask_for_state(u, delta, B, C, delta_bias, delta_softplus)
+    y = _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus, chosen, wide)
+    y, last = y[..., :length], y[..., length:]
+    if z is not None:
+        y = y * silu(z.to(wide))
+    y = y.to(u.dtype)
+    return (y, last) if return_last_state else y
+
+
+def _as_groups(B: Tensor, C: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """B and C as (batch, G, N, L), with the same G; what does not fit is left to `_check_1d`."""
+    B, C = (t[:, None] if t.dim() == 3 else t for t in (B, C))
+    if u.dim() != 3 or (B.dim() != 2 and C.dim() != 2):
+        return B, C
+    batch, dim, length = u.shape
+    each_channel = []
+    for t in (B, C):
+        if t.dim() == 2 and t.shape[0] == dim:
+            t = t[None, :, :, None].expand(batch, -1, -1, length)
+        elif t.dim() == 4 and t.shape[1] and dim % t.shape[1] == 0:
+            t = t.repeat_interleave(dim // t.shape[1], dim=1)
+        each_channel.append(t)
+    return each_channel[0], each_channel[1]
+
+
+def _ask_for_state(
+    u: Tensor, delta: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor, delta_softplus: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sequence with N further steps in which time stands still and C reads one state after the other."""
+    batch, groups, states, _ = C.shape
+    still = delta.new_full(delta.shape[:2], -float("inf")) if delta_softplus else -delta_bias.expand(delta.shape[:2])
+    reading = torch.eye(states, dtype=C.dtype, device=C.device).expand(batch, groups, -1, -1)
+    delta = torch.cat((delta, still.to(delta.dtype)[..., None].expand(-1, -1, states)), dim=-1)
+    return pad(u, (0, states)), delta, pad(B, (0, states)), torch.cat((C, reading), dim=-1)
+
+
+def _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus: bool, chosen: str, out_dtype: torch.dtype) -> Tensor:
+    """The scan of (batch, dim, L) with G groups of B and C (batch, G, N, L)."""
+    groups = B.shape[1]
+    u, delta = (t.unflatten(1, (groups, -1)) for t in (u, delta))  # (batch, G, dim / G, L)
+    A, D, delta_bias = (t.unflatten(0, (groups, -1)) for t in (A, D, delta_bias))
+    if chosen == "numba":  # groups are images there, each with parameters of its own
+        inputs, parameters = [tuple(t.flatten(0, 1) for t in (u, delta, B, C))], [(A, D, delta_bias)]
+    else:
+        inputs = list(zip(*(t.unbind(1) for t in (u, delta, B, C))))
+        parameters = [(A[g, None], D[g, None], delta_bias[g, None]) for g in range(groups)]
     outputs = []
-    width = dim // groups
-    for g in range(groups):
-        own = slice(g * width, (g + 1) * width)
+    for sequences, own in zip(inputs, parameters):
         # (batch, dim, L) -> an image of one row, channels last, one direction
-        x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in (u[:, own], delta[:, own], B[:, g], C[:, g]))
-        y = scan(
-            x, dt[None], Bs[..., None, :], Cs[..., None, :], A[None, own], D[None, own], delta_bias[None, own],
-            delta_softplus, chosen,
-        )  # fmt: skip
+        x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in sequences)
+        y = scan(x, dt[None], Bs[..., None, :], Cs[..., None, :], *own, delta_softplus, chosen, out_dtype)
         outputs.append(y[:, 0].transpose(1, 2))
-    return outputs[0] if groups == 1 else torch.cat(outputs, dim=1)
+    return outputs[0].reshape(-1, groups * u.shape[2], u.shape[3]) if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 def selective_scan_2d(
@@ -390,7 +432,7 @@ def _autograd_2d(ctx, dy, _dstates):
 _forward_2d.register_autograd(_autograd_2d, setup_context=_setup_context_2d)
 
 
-def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
+def _check_1d(u, delta, A, B, C, D, z, delta_bias) -> None:
     batch, dim, length = u.shape if u.dim() == 3 else (0, 0, 0)
     groups = B.shape[1] if B.dim() == 4 else 0
     expected = {
@@ -400,6 +442,7 @@ def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
         "B": (B, ("batch", "G", "N", "L"), (batch, groups, A.shape[-1], length)),
         "C": (C, ("batch", "G", "N", "L"), (batch, groups, A.shape[-1], length)),
         "D": (D, ("dim",), (dim,)),
+        "z": (z, ("batch", "dim", "L"), (batch, dim, length)),
         "delta_bias": (delta_bias, ("dim",), (dim,)),
     }
     check_shapes(expected)

@@ -53,8 +53,8 @@ class TestShapes:
                 selective_scan(*wrong)
         with pytest.raises(ValueError, match="cannot be shared"):
             selective_scan(u[:, :5], delta[:, :5], A[:5], B, C)
-        with pytest.raises(ValueError, match="the same at every position"):
-            selective_scan(u, delta, A, A, C)
+        with pytest.raises(ValueError, match="C has shape"):
+            selective_scan(u, delta, A, A, C[:, :, :3])
         with pytest.raises(ValueError, match="complex"):
             selective_scan(u, delta, A.to(torch.complex64), B, C)
 

@@ -5,8 +5,15 @@ import operator
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import selective_scan, selective_scan_2d
-from tests.ops.cases import LENGTHS, SIZES_2D, assert_matches_reference, inputs_1d, inputs_2d
+from tests.ops.cases import (
+    LENGTHS,
+    SIZES_2D,
+    assert_matches_reference,
+    inputs_1d,
+    inputs_2d,
+    selective_scan,
+    selective_scan_2d,
+)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
