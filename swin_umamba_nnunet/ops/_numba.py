@@ -128,6 +128,17 @@ def _load_parameters(arguments, own, first, A, weight):
 
 
 @inline
+def _copy(source, target, count):
+    done = 0
+    while done + LANES <= count:
+        store(target, done, load(source, done))
+        done += LANES
+    while done < count:
+        put(target, done, get(source, done))
+        done += 1
+
+
+@inline
 def _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank):
     """What all channels of a task share: places of a window's steps, and B, C and low-rank step sizes there."""
     height, width = argument(arguments, _HEIGHT), argument(arguments, _WIDTH)
@@ -135,23 +146,27 @@ def _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank):
     given_B, given_C, given_rank = (
         address(arguments, _BS), address(arguments, _CS), address(arguments, _LOW_RANK)
     )  # fmt: skip
-    length = height * width
+    # where the window begins, then step by step: a division for each would take as long as all of the rest
+    along, across = (height, width) if k % 2 else (width, height)
+    step = begin if k < 2 else height * width - 1 - begin
+    fast, slow = step % along, step // along
+    forth = 1 if k < 2 else -1
     for t in range(steps):
-        step = begin + t if k < 2 else length - 1 - begin - t
-        place = image * length + ((step % height) * width + step // height if k % 2 else step)
+        place = image * height * width + (fast * width + slow if k % 2 else slow * width + fast)
         put_integer(places, t, place)
+        fast += forth
+        if fast == along:
+            fast, slow = 0, slow + 1
+        elif fast < 0:
+            fast, slow = along - 1, slow - 1
         row = place * argument(arguments, _POSITION_STEP) + k * argument(arguments, _DIRECTION_STEP)
-        n = 0
-        while n + LANES <= N:
-            store(Bs, t * N + n, load(given_B, row + n))
-            store(Cs, t * N + n, load(given_C, row + n))
-            n += LANES
-        while n < N:
-            put(Bs, t * N + n, get(given_B, row + n))
-            put(Cs, t * N + n, get(given_C, row + n))
-            n += 1
-        for r in range(rank):
-            put(low_rank, t * rank + r, get(given_rank, row + r))
+        _copy(beyond(given_B, row), beyond(Bs, t * N), N)
+        _copy(beyond(given_C, row), beyond(Cs, t * N), N)
+        if N >= LANES // 2:  # whole vectors stay within the row, where B and C follow
+            for r in range(0, rank, LANES):
+                store(low_rank, t * rank + r, load(given_rank, row + r))
+        else:
+            _copy(beyond(given_rank, row), beyond(low_rank, t * rank), rank)
 
 
 @inline
@@ -222,7 +237,7 @@ def _walk_back(steps, N, delta, delta_u, dy, through_A, through_B, h, g, dA, A, 
 
 def _forward_size(N: int, rank: int, vectors: int) -> int:
     """float32 values of working memory that `_forward_kernel` needs."""
-    return WINDOW * (2 + 2 * N + rank + 3 * LANES) + vectors * LANES * (2 * N + rank)
+    return WINDOW * (2 + 2 * N + rank + 3 * LANES) + vectors * LANES * (2 * N + rank) + LANES
 
 
 @compile_kernel
@@ -245,7 +260,7 @@ def _forward_kernel(arguments):
     Cs = beyond(Bs, WINDOW * N)
     low_rank = beyond(Cs, WINDOW * N)
     vectors = argument(arguments, _VECTORS)
-    h = beyond(low_rank, WINDOW * rank)
+    h = beyond(low_rank, WINDOW * rank + LANES)
     A = beyond(h, vectors * N * LANES)
     weight = beyond(A, vectors * N * LANES)
     while True:
@@ -293,7 +308,7 @@ def _forward_kernel(arguments):
 
 def _backward_size(N: int, rank: int, vectors: int) -> int:
     """float32 values of working memory that `_backward_kernel` needs."""
-    steps = WINDOW * (2 + 4 * N + 2 * rank + 8 * LANES) + (2 * WINDOW + 1) * N * LANES + LANES * LANES
+    steps = WINDOW * (2 + 4 * N + 3 * rank + 9 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
     return steps + vectors * LANES * (3 * N + 2 * rank + 2) + N * LANES
 
 
@@ -332,9 +347,11 @@ def _backward_kernel(arguments):
     dBs = beyond(Cs, WINDOW * N)
     dCs = beyond(dBs, WINDOW * N)
     low_rank = beyond(dCs, WINDOW * N)
-    d_low_rank = beyond(low_rank, WINDOW * rank)
+    rank_step = (rank + LANES - 1) // LANES * LANES
+    d_low_rank = beyond(low_rank, WINDOW * rank + LANES)
+    turned_back = beyond(d_low_rank, WINDOW * rank + LANES * LANES)
     vectors = argument(arguments, _VECTORS)
-    h = beyond(d_low_rank, WINDOW * rank)
+    h = beyond(turned_back, WINDOW * rank_step)
     g = beyond(h, N * LANES)
     dA = beyond(g, vectors * N * LANES)
     A = beyond(dA, vectors * N * LANES)
@@ -365,9 +382,9 @@ def _backward_kernel(arguments):
                 begin = window * WINDOW
                 steps = min(WINDOW, length - begin)
                 _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank)
-                for i in range(steps * N):
-                    put(dBs, i, np.float32(0))
-                    put(dCs, i, np.float32(0))
+                for i in range(0, steps * N, LANES):
+                    store(dBs, i, zero)
+                    store(dCs, i, zero)
                 for i in range(WINDOW // LANES * rank):
                     store(d_low_rank, i * LANES, zero)
                 for v in range(count):
@@ -443,13 +460,19 @@ def _backward_kernel(arguments):
                         while r < rank:
                             combine(1, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES))
                             r += 1
+                for t in range(0, steps, LANES):  # back to a row per step; what is too much gives way to B and C
+                    for r in range(0, rank, LANES):
+                        transpose(beyond(d_low_rank, t * rank + r * LANES), LANES,
+                                  beyond(turned_back, t * rank_step + r), rank_step)  # fmt: skip
                 for t in range(steps):
                     row = ((task % groups * images * length + get_integer(places, t)) * directions + k) * columns
-                    for r in range(rank):
-                        put(rows, row + r, get(d_low_rank, t // LANES * LANES * rank + r * LANES + t % LANES))
-                    for n in range(N):
-                        put(rows, row + rank + n, get(dBs, t * N + n))
-                        put(rows, row + rank + N + n, get(dCs, t * N + n))
+                    if N >= LANES // 2:
+                        for r in range(0, rank, LANES):
+                            store(rows, row + r, load(turned_back, t * rank_step + r))
+                    else:
+                        _copy(beyond(turned_back, t * rank_step), beyond(rows, row), rank)
+                    _copy(beyond(dBs, t * N), beyond(rows, row + rank), N)
+                    _copy(beyond(dCs, t * N), beyond(rows, row + rank + N), N)
             for v in range(count):
                 channel = (image * directions + k) * channels + start + v * LANES
                 own_A, own_dA = beyond(A, v * N * LANES), beyond(dA, v * N * LANES)

@@ -27,8 +27,8 @@ BATCH = 2
 
 def stages(seconds: float, say: Callable[[str], None]) -> Iterator[Figure]:
     """The scan with its projections at the shapes of a network's stages, forward, and forward and backward."""
-    say(f"\nBy stage of a network ({IMAGE[0]}x{IMAGE[1]} pixels, and the first one also of 256x256 and 320x320), the scan "
-        "with its projections,\nbatch 1, G state-steps/s:\n")  # fmt: skip
+    say(f"\nThe scan with its projections by stage of a network ({IMAGE[0]}x{IMAGE[1]} pixels, the first stage also of "
+        "256x256 and 320x320),\nbatch 1, G state-steps/s:\n")  # fmt: skip
     say(f"  {'H x W x D':14s} {'forward':>10s} {'forward+backward':>18s}")
     shapes = [(1, size // 4, size // 4, STAGES[0][1]) for size in (320, 256)]
     shapes += [(1, IMAGE[0] // stride, IMAGE[1] // stride, channels) for stride, channels in STAGES]
@@ -38,8 +38,8 @@ def stages(seconds: float, say: Callable[[str], None]) -> Iterator[Figure]:
         for passes, milliseconds in times.items():
             steps = 4 * STATES * torch.Size(shape).numel()
             rates.append(steps / milliseconds / 1e6)
-            yield Figure(CORE, FUSED, EAGER, passes, "float32", 1, shape[1:3], 1, shape[3], resolve_backend(None, "cpu"),
-                         milliseconds, giga_state_steps=rates[-1])  # fmt: skip
+            yield Figure(CORE, FUSED, EAGER, passes, "float32", 1, shape[1:3], 1, shape[3],
+                         resolve_backend(None, "cpu"), milliseconds, giga_state_steps=rates[-1])  # fmt: skip
         say(f"  {'x'.join(map(str, shape[1:])):14s} {rates[0]:10.2f} {rates[1]:18.2f}")
     times = interleaved_milliseconds(_both_passes(SMALLEST), seconds)
     say("  a call for {}x{}x{}, where there is nothing to do: {:.2f} ms, and with backward {:.2f} ms".format(
@@ -90,8 +90,8 @@ def others(seconds: float, say: Callable[[str], None]) -> None:
     """What people run on a CPU, on the same sequence: how many times longer it takes than the scan here."""
     batch, channels, length, states = SEQUENCE
 
-    def here(*arguments: Tensor) -> Any:
-        return selective_scan(*arguments[:6], delta_bias=arguments[6], delta_softplus=True)
+    def here(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor) -> Any:
+        return selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True)
 
     functions: dict[str, Callable[..., Any]] = {"here": here, "plain loop": plain_loop}
     missing = ""
