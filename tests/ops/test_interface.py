@@ -215,6 +215,22 @@ class TestTorch:
                 test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
             )  # fmt: skip
 
+    def test_registration_of_the_form_with_projections(self):
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(1, 2, 3, 16), (1, 2, 3, 4 * 7), (4, 16, 3), (4, 16), (64, 2), (64,)]
+        tensors = [torch.randn(*shape, generator=generator) for shape in shapes]
+        for save_states in (False, True):
+            leaves = [t.clone().requires_grad_(save_states) for t in tensors]
+            torch.library.opcheck(
+                torch.ops.swin_umamba.scan_2d.default, (*leaves, save_states),
+                test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+            )  # fmt: skip
+        states = torch.ops.swin_umamba.scan_2d(*tensors, True)[1]
+        torch.library.opcheck(
+            torch.ops.swin_umamba.scan_2d_backward.default, (torch.randn(1, 2, 3, 16), *tensors, states),
+            test_utils=("test_schema", "test_faketensor"),
+        )  # fmt: skip
+
     def test_step_sizes_are_not_kept_for_backward(self):
         """They are K times as large as the image; what makes them is R / D of that."""
         arguments = [a.float().requires_grad_() for a in inputs_2d(2, 6, 7, 48, 5)]

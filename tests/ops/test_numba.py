@@ -108,8 +108,72 @@ def test_every_output_element_is_written(monkeypatch):
     assert_matches_reference(selective_scan_2d, inputs_2d(2, 7, 11, 21, 5), backend="numba")
 
 
+@pytest.mark.parametrize("states", [1, 2, 8, 16, 24, 64])
+def test_numbers_of_states(states):
+    """Registers take sixteen at once, then four, then one."""
+    assert_matches_reference(selective_scan_2d, inputs_2d(1, 5, 15, 20, states), backend="numba")
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 6, 12, 17, 48])
+@pytest.mark.parametrize("states", [2, 16])
+def test_ranks_of_the_step_size(rank, states):
+    assert_matches_reference(selective_scan_2d, inputs_2d(1, 7, 10, 35, states, rank), backend="numba")
+
+
+@pytest.mark.parametrize("directions", [1, 2, 4])
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (70, 1), (9, 8)], ids=str)
+def test_numbers_of_directions(directions, size):
+    x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(inputs_2d(2, *size, 24, 4))
+    arguments = [
+        x, dt[:directions], Bs[..., :directions, :], Cs[..., :directions, :], A[:directions], Ds[:directions],
+        dt_bias[:directions],
+    ]  # fmt: skip
+    assert not arguments[2].is_contiguous() or directions == 4
+
+    def function(*leaves, backend):
+        return _scan.scan(*leaves, True, backend)
+
+    assert_matches_reference(function, arguments, backend="numba")
+
+
+def test_strides_of_every_argument():
+    generator = torch.Generator().manual_seed(0)
+    arguments = [a.float() for a in inputs_2d(2, 6, 5, 32, 8)]
+    expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    for _ in range(5):
+        strided = []
+        for a in arguments:
+            order = torch.randperm(a.dim(), generator=generator).tolist()
+            back = [order.index(axis) for axis in range(a.dim())]
+            strided.append(a.permute(order).contiguous().permute(back))
+        found = values_and_gradients(selective_scan_2d, strided, backend="numba")
+        for f, e in zip(found, expected, strict=True):
+            assert relative_error(f, e) < 1e-6
+
+
+def test_python_threads_where_openmp_is_absent(monkeypatch):
+    arguments = [a.float() for a in inputs_2d(2, 9, 8, 80, 16)]
+    expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    monkeypatch.setattr(_numba, "_openmp", lambda: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], expected[0])
+    for f, e in zip(found, expected, strict=True):
+        assert relative_error(f, e) < 1e-6  # torch's matrix products depend on the number of threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch comes with another OpenMP, or with none")
+def test_torchs_own_threads_are_found():
+    assert "OpenMP" not in torch.__config__.parallel_info() or _numba._openmp() is not None
+
+
 def test_bits_do_not_depend_on_threads():
     arguments = [a.float() for a in inputs_2d(3, 12, 9, 96, 16)]
+    projected = torch.nn.functional.linear(arguments[0], arguments[1].flatten(0, 1))
     results = []
     threads = torch.get_num_threads()
     try:
@@ -119,6 +183,9 @@ def test_bits_do_not_depend_on_threads():
             x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(leaves)
             y, states = _numba.forward(x, dt, Bs, Cs, A, Ds, dt_bias, True, True)
             results.append([y, states, *_numba.backward(y, x, dt, Bs, Cs, A, Ds, dt_bias, states, True)])
+            given = (arguments[0], projected, *arguments[2:])
+            y, states = _numba.forward_2d(*given, True)
+            results[-1] += [y, states, *_numba.backward_2d(y, *given, states)]
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
