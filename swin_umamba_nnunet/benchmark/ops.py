@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swin_umamba_nnunet.benchmark.speed import cpu
 from swin_umamba_nnunet.benchmark.speed.clock import Clock, call_milliseconds
 from swin_umamba_nnunet.benchmark.speed.record import (
     CORE,
@@ -21,7 +22,7 @@ from swin_umamba_nnunet.benchmark.speed.record import (
     new_document,
     write_document,
 )
-from swin_umamba_nnunet.ops import BACKENDS, backend_report, selective_scan_2d
+from swin_umamba_nnunet.ops import BACKENDS, PLAIN, backend_report, selective_scan_2d
 from swin_umamba_nnunet.ops._scan import scan
 
 DIRECTIONS = 4
@@ -31,7 +32,9 @@ _REFERENCE_SIDE = 12  # the reference is timed on a small image: it takes minute
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
-    """Check, measure, and `say` line by line what was found.
+    """Check, measure, and `say` line by line what was found; on a CPU also what whole networks pay for their scans.
+
+    A backend asked for by name is measured alone.
 
     Returns:
         1 if a backend's values or gradients are off, else 0.
@@ -85,6 +88,10 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     if "reference" in wanted:
         say(f"  (x reference: over the reference's rate at side {_REFERENCE_SIDE}, which falls further with size)")
     say("\nSpread is the interquartile range over the median. Times are comparable within one run only.")
+    if args.device == "cpu" and not args.backend and not failed:
+        figures += [*cpu.stages(args.seconds, say)]
+        cpu.others(args.seconds, say)
+        figures += [*cpu.controls(args.seconds, say)]
     if args.json:
         document["figures"] = figures
         document["checks"] = [
@@ -110,6 +117,21 @@ def worst_error(backend: str, device: str, states: int = 16) -> float:
     expected, actual = results(torch.float64, "reference"), results(torch.float32, backend)
     errors = [((a.double() - e).norm() / e.norm()).item() for a, e in zip(actual, expected)]
     return float("nan") if any(e != e for e in errors) else max(errors)
+
+
+def giga_state_steps(backend: str, device: str, seconds: float = 0.3) -> float:
+    """Speed of a backend in one figure: the scan with its projections, forward, of one 32x32 image, D = 192, N = 16.
+
+    The plain backends, which take seconds for that, get a smaller image.
+    """
+    side = _REFERENCE_SIDE if backend in PLAIN else 32
+    arguments = _arguments_2d((1, side, side, 192), 16, device)
+
+    @torch.no_grad()
+    def forward() -> None:
+        selective_scan_2d(*arguments, backend=backend)
+
+    return DIRECTIONS * side * side * 192 * 16 / _quartiles(forward, device, seconds)[1] / 1e6
 
 
 def measure(

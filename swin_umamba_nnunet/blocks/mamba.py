@@ -6,6 +6,7 @@ Parameter names are mamba_ssm's, so that checkpoints load by prefix; neither mam
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class Mamba(nn.Module):
         low_rank, Bs, Cs = self.x_proj(x.transpose(1, 2)).split((self.dt_proj.in_features, states, states), dim=-1)
         delta = linear(low_rank, self.dt_proj.weight)  # its bias goes in with the softplus
         A = -torch.exp(self.A_log.to(torch.promote_types(torch.float32, self.A_log.dtype)))
-        y = selective_scan(
+        y: Any = selective_scan(
             x, delta.transpose(1, 2), A, Bs.transpose(1, 2), Cs.transpose(1, 2), self.D,
             delta_bias=self.dt_proj.bias, delta_softplus=True, backend=self.backend,
         )  # fmt: skip

@@ -84,9 +84,11 @@ def selective_scan_2d_norm_gate(
     Raises:
         ValueError: shapes that do not fit together, an image without pixels, another dtype.
         BackendUnavailableError: Triton cannot run here.
+        NotImplementedError: derivatives other than by `backward()`.
     """
     _check(x, norm_weight, norm_bias, gate)
     resolve_backend("triton", x.device.type)
+    _scan.check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     given, low_rank, dt_weight = _scan.project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     tensors, save = _scan.prepare(x, None, *given, low_rank, dt_weight)
     norm = tuple(t.to(torch.float32).contiguous() for t in (norm_weight, norm_bias))
@@ -119,7 +121,7 @@ def _forward(
 @_forward.register_fake
 def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, dt_weight, gate, weight, bias, eps, delta_softplus, save):
     out = x.new_empty(x.shape)
-    _, states = _scan.fake_outputs(x, A, save)
+    _, states = _scan.fake_outputs(x, A.shape[0], A.shape[2], save)
     y = x.new_empty(x.shape if save else (0,), dtype=torch.float32)
     mean, rstd = (y.new_empty(x.shape[:3] if save else (0,)) for _ in range(2))
     return out, y, mean, rstd, states
@@ -138,6 +140,9 @@ def _backward(
 def _(dout, y, mean, rstd, gate, weight, bias):
     dgate = y.new_empty(0) if gate is None else gate.new_empty(gate.shape)
     return y.new_empty(y.shape), dgate, weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+
+
+_backward.register_autograd(_scan.refuse_second_derivative)
 
 
 def _setup_context(ctx, inputs, output):

@@ -1,46 +1,66 @@
 """CPU backend: explicit 16-lane vectors in numba, forward and backward, no autograd inside and no compiler at install.
 
 Channels are the lanes: one vector holds 16 neighbouring channels, so a time step is N independent vector updates and
-every load is contiguous, whichever direction the scan runs in (`_numba_vectors` has the vectors).
+every load is contiguous, whichever direction the scan runs in.  A window of steps is first gathered (places, B, C, step
+sizes after the softplus: all that has no memory of the step before), then walked with the states in registers
+(`_numba_vectors` has the vectors and these loops).  Step sizes are made from their low-rank form window by window and
+never exist as a tensor; their gradient goes back the same way.
 
-Work is split into (image, block of channels) tasks whose size depends on the shape alone.  A task owns the outputs it
-writes and runs its directions in order; what several blocks contribute to (dB, dC) goes to separate rows that are
-added in a fixed order.  So the result is the same bit for bit at any number of threads.  Threads are a plain Python
-pool over code that releases the GIL: as many as torch uses, usable from several threads at once, and renewed after
-fork, which numba's own threading layers do not offer together.
+Work is split into (image, group of channels) tasks whose size depends on the shape alone.  A task owns the outputs it
+writes and runs its directions in order; what several tasks contribute to one number goes to separate rows that are
+added in a fixed order.  So the result is the same bit for bit at any number of threads.
+
+Threads are torch's own (`_run`): its OpenMP threads keep spinning for a while after a matrix product, and any others
+would have to share the cores with them.
 
 Memory is linear in L, without a state per position: backward recomputes one window at a time from the saved states.
 """
 
+import ctypes
 import functools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from swin_umamba_nnunet.ops._numba_vectors import (
     LANES,
     LN2,
     LOG2E,
-    broadcast,
+    address,
+    argument,
+    beyond,
+    combine,
     compile_kernel,
+    correlate,
     exp2,
-    exponent_range,
+    forward_window,
+    get,
+    get_integer,
     inline,
     load,
-    prefetch,
-    sigmoid,
+    put,
+    put_integer,
+    recompute_window,
+    reverse_window,
     softplus,
+    softplus_and_slope,
     splat,
     store,
-    totals,
+    take,
+    transpose,
 )
 
 WINDOW = 64  # steps between saved states, the contract of `_scan`
-_AHEAD = 6  # steps to prefetch ahead
-_BLOCKS = (64, 32, 16)  # channels a task takes, widest first
+_AT_ONCE = 8  # steps, or ranks, whose products with the low-rank form are independent sums in registers
+_FEW = 3  # of them where not so many are left: ranks are multiples of it
+_MOST_VECTORS = 4  # of a task: more share B and C, fewer feed more threads
+_TASKS_WANTED = 8
 
 
 def unavailable_reason(device_type: str) -> str | None:
@@ -49,208 +69,423 @@ def unavailable_reason(device_type: str) -> str | None:
 
 
 # ---------------------------------------------------------------------------------------------------- kernels
-# Flat float32 arrays throughout: array views made per step would be reference-counted.  All of them share one layout
-# rule: the last axis is the one named last in the contract of `_scan`.
+# What a kernel is given: one array of integers, addresses among them, in this order.
+
+_NAMES = (
+    "next_task", "next_slot", "tasks", "scratch", "scratch_size",
+    "images", "height", "width", "channels", "directions", "states", "rank", "vectors", "sets",
+    "softplus", "logarithms", "save", "position_step", "direction_step",
+    "x", "dt", "weight", "bias", "A", "Ds", "low_rank", "Bs", "Cs", "y", "saved",
+    "dy", "dx", "ddt", "rows", "dA", "dDs", "dbias", "dweight",
+)  # fmt: skip
+(
+    _NEXT_TASK, _NEXT_SLOT, _TASKS, _SCRATCH, _SCRATCH_SIZE,
+    _IMAGES, _HEIGHT, _WIDTH, _CHANNELS, _DIRECTIONS, _STATES, _RANK, _VECTORS, _SETS,
+    _SOFTPLUS, _LOGARITHMS, _SAVE, _POSITION_STEP, _DIRECTION_STEP,
+    _X, _DT, _WEIGHT, _BIAS, _A, _DS, _LOW_RANK, _BS, _CS, _Y, _SAVED,
+    _DY, _DX, _DDT, _ROWS, _DA, _DDS, _DBIAS, _DWEIGHT,
+) = range(len(_NAMES))  # fmt: skip
 
 
 @inline
-def _position(k, t, height, width):
-    """Place in the row-major image of step `t` of direction `k`."""
-    step = t if k < 2 else height * width - 1 - t
-    return (step % height) * width + step // height if k % 2 else step
+def _transposed(source, step, columns, target):
+    """Sixteen rows of so many values, `step` apart -> a vector per column."""
+    done = 0
+    while done + LANES <= columns:
+        transpose(beyond(source, done), step, beyond(target, done * LANES), LANES)
+        done += LANES
+    for lane in range(LANES):
+        for column in range(done, columns):
+            put(target, column * LANES + lane, get(source, lane * step + column))
 
 
 @inline
-def _prefetch_inputs(x, dt, Bs, Cs, ahead, k, positions, directions, N, channels, first, block):
-    """Ask for what the step at the place `ahead` will read."""
-    for v in range(0, block, LANES):
-        prefetch(x, ahead * channels + first + v)
-        prefetch(dt, (k * positions + ahead) * channels + first + v)
-    for n in range(0, N, LANES):
-        prefetch(Bs, (ahead * directions + k) * N + n)
-        prefetch(Cs, (ahead * directions + k) * N + n)
+def _transposed_back(source, columns, target, step):
+    """The inverse."""
+    done = 0
+    while done + LANES <= columns:
+        transpose(beyond(source, done * LANES), LANES, beyond(target, done), step)
+        done += LANES
+    for lane in range(LANES):
+        for column in range(done, columns):
+            put(target, lane * step + column, get(source, column * LANES + lane))
 
 
 @inline
-def _decay(delta, rate, decaying):
-    """exp(delta A) from A * log2(e); `decaying` says that no exponent is above zero."""
-    exponent = delta * rate
-    if not decaying:
-        exponent = exponent_range(exponent)
-    return exp2(exponent)
-
-
-_ARRAYS = "float32[::1]"
-
-
-@compile_kernel(f"void({', '.join([_ARRAYS] * 10)}, {', '.join(['intp'] * 9)}, boolean, boolean, boolean)")
-def _forward_block(
-    x, dt, Bs, Cs, A, Ds, dt_bias, y, states, scratch,
-    image, images, first, block, height, width, channels, directions, N, delta_softplus, decaying, save_states,
-):  # fmt: skip
-    """All directions of one image for the channels [first, first + block); A holds A*log2(e) as (K, N, D).
-
-    scratch: 2 * N * block values (the states, and this block's part of A).
-    """
-    length = height * width
-    positions = images * length
-    windows = (length + WINDOW - 1) // WINDOW
-    decay = N * block
-    for k in range(directions):
+def _load_parameters(arguments, own, first, A, weight):
+    """What belongs to sixteen channels: a vector of A * log2(e) per state, a vector of weights per rank."""
+    N, rank = argument(arguments, _STATES), argument(arguments, _RANK)
+    channel = own * argument(arguments, _CHANNELS) + first
+    _transposed(beyond(address(arguments, _A), channel * N), N, N, A)
+    if argument(arguments, _LOGARITHMS):
         for n in range(N):
-            for v in range(0, block, LANES):
-                store(scratch, n * block + v, splat(np.float32(0)))
-                store(scratch, decay + n * block + v, load(A, (k * N + n) * channels + first + v))
-        for t in range(length):
-            if save_states and t % WINDOW == 0:
-                saved = ((image * directions + k) * windows + t // WINDOW) * N * channels + first
-                for n in range(N):
-                    for v in range(0, block, LANES):
-                        store(states, saved + n * channels + v, load(scratch, n * block + v))
-            place = image * length + _position(k, t, height, width)
-            row = (place * directions + k) * N
-            ahead = image * length + _position(k, min(t + _AHEAD, length - 1), height, width)
-            _prefetch_inputs(x, dt, Bs, Cs, ahead, k, positions, directions, N, channels, first, block)
-            for v in range(0, block, LANES):
-                prefetch(y, ahead * channels + first + v)
-            for v in range(0, block, LANES):
-                z = load(dt, (k * positions + place) * channels + first + v)
-                z = z + load(dt_bias, k * channels + first + v)
-                delta = softplus(z) if delta_softplus else z
-                u = load(x, place * channels + first + v)
-                delta_u = delta * u
-                total = load(Ds, k * channels + first + v) * u
-                if k > 0:
-                    total = total + load(y, place * channels + first + v)
-                for n in range(N):
-                    state = n * block + v
-                    a = _decay(delta, load(scratch, decay + state), decaying)
-                    h = a * load(scratch, state) + delta_u * broadcast(Bs, row + n)
-                    store(scratch, state, h)
-                    total = total + h * broadcast(Cs, row + n)
-                store(y, place * channels + first + v, total)
+            store(A, n * LANES, splat(np.float32(-LOG2E)) * exp2(load(A, n * LANES) * splat(np.float32(LOG2E))))
+    else:
+        for n in range(N):
+            store(A, n * LANES, load(A, n * LANES) * splat(np.float32(LOG2E)))
+    if rank > 0:
+        _transposed(beyond(address(arguments, _WEIGHT), channel * rank), rank, rank, weight)
 
 
-@compile_kernel(f"void({', '.join([_ARRAYS] * 17)}, {', '.join(['intp'] * 9)}, boolean, boolean)")
-def _backward_block(
-    dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, dx, ddt, dBs, dCs, dA, dDs, ddt_bias, scratch,
-    image, images, first, block, height, width, channels, directions, N, delta_softplus, decaying,
-):  # fmt: skip
-    """Gradients of one block of channels of one image.
+@inline
+def _copy(source, target, count):
+    done = 0
+    while done + LANES <= count:
+        store(target, done, load(source, done))
+        done += LANES
+    while done < count:
+        put(target, done, get(source, done))
+        done += 1
 
-    dBs, dCs: rows of this block, (block, image, L, K, N rounded up to LANES).  dA, dDs, ddt_bias: rows of this image.
-    scratch: `_scratch_size` values.
-    """
+
+@inline
+def _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank):
+    """What all channels of a task share: places of a window's steps, and B, C and low-rank step sizes there."""
+    height, width = argument(arguments, _HEIGHT), argument(arguments, _WIDTH)
+    N, rank = argument(arguments, _STATES), argument(arguments, _RANK)
+    given_B, given_C, given_rank = (
+        address(arguments, _BS), address(arguments, _CS), address(arguments, _LOW_RANK)
+    )  # fmt: skip
+    # where the window begins, then step by step: a division for each would take as long as all of the rest
+    along, across = (height, width) if k % 2 else (width, height)
+    step = begin if k < 2 else height * width - 1 - begin
+    fast, slow = step % along, step // along
+    forth = 1 if k < 2 else -1
+    for t in range(steps):
+        place = image * height * width + (fast * width + slow if k % 2 else slow * width + fast)
+        put_integer(places, t, place)
+        fast += forth
+        if fast == along:
+            fast, slow = 0, slow + 1
+        elif fast < 0:
+            fast, slow = along - 1, slow - 1
+        row = place * argument(arguments, _POSITION_STEP) + k * argument(arguments, _DIRECTION_STEP)
+        _copy(beyond(given_B, row), beyond(Bs, t * N), N)
+        _copy(beyond(given_C, row), beyond(Cs, t * N), N)
+        if N >= LANES // 2:  # whole vectors stay within the row, where B and C follow
+            for r in range(0, rank, LANES):
+                store(low_rank, t * rank + r, load(given_rank, row + r))
+        else:
+            _copy(beyond(given_rank, row), beyond(low_rank, t * rank), rank)
+
+
+@inline
+def _before_softplus(arguments, k, first, bias, steps, places, weight, low_rank, z):
+    """Step sizes of sixteen channels before the softplus, from their low-rank form or as they were given."""
+    rank = argument(arguments, _RANK)
+    if rank > 0:
+        for t in range(0, steps, _AT_ONCE):
+            for j in range(_AT_ONCE):
+                store(z, (t + j) * LANES, bias)
+            combine(_AT_ONCE, rank, rank, beyond(z, t * LANES), weight, beyond(low_rank, t * rank))
+    else:
+        channels = argument(arguments, _CHANNELS)
+        positions = argument(arguments, _IMAGES) * argument(arguments, _HEIGHT) * argument(arguments, _WIDTH)
+        given = address(arguments, _DT)
+        for t in range(steps):
+            at = (k * positions + get_integer(places, t)) * channels + first
+            store(z, t * LANES, load(given, at) + bias)
+
+
+@inline
+def _walk(steps, N, delta, delta_u, y, h, A, Bs, Cs):
+    """All states of a window, as many at once as fit into registers."""
+    n = 0
+    while n + 16 <= N:
+        i = n * LANES
+        forward_window(16, steps, N, delta, delta_u, y, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(Cs, n))
+        n += 16
+    while n + 4 <= N:
+        i = n * LANES
+        forward_window(4, steps, N, delta, delta_u, y, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(Cs, n))
+        n += 4
+    while n < N:
+        i = n * LANES
+        forward_window(1, steps, N, delta, delta_u, y, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(Cs, n))
+        n += 1
+
+
+@inline
+def _walk_back(steps, N, delta, delta_u, dy, through_A, through_B, h, g, dA, A, Bs, Cs, decays, history, dBs, dCs):
+    """The same: forwards once more, and back."""
+    n = 0
+    while n + 16 <= N:
+        i = n * LANES
+        recompute_window(16, steps, N, delta, delta_u, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(decays, i),
+                         beyond(history, i))  # fmt: skip
+        reverse_window(16, steps, N, delta, delta_u, dy, through_A, through_B, beyond(g, i), beyond(dA, i),
+                       beyond(A, i), beyond(Bs, n), beyond(Cs, n), beyond(decays, i), beyond(history, i),
+                       beyond(dBs, n), beyond(dCs, n))  # fmt: skip
+        n += 16
+    while n + 4 <= N:
+        i = n * LANES
+        recompute_window(4, steps, N, delta, delta_u, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(decays, i),
+                         beyond(history, i))  # fmt: skip
+        reverse_window(4, steps, N, delta, delta_u, dy, through_A, through_B, beyond(g, i), beyond(dA, i),
+                       beyond(A, i), beyond(Bs, n), beyond(Cs, n), beyond(decays, i), beyond(history, i),
+                       beyond(dBs, n), beyond(dCs, n))  # fmt: skip
+        n += 4
+    while n < N:
+        i = n * LANES
+        recompute_window(1, steps, N, delta, delta_u, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(decays, i),
+                         beyond(history, i))  # fmt: skip
+        reverse_window(1, steps, N, delta, delta_u, dy, through_A, through_B, beyond(g, i), beyond(dA, i),
+                       beyond(A, i), beyond(Bs, n), beyond(Cs, n), beyond(decays, i), beyond(history, i),
+                       beyond(dBs, n), beyond(dCs, n))  # fmt: skip
+        n += 1
+
+
+def _forward_size(N: int, rank: int, vectors: int) -> int:
+    """float32 values of working memory that `_forward_kernel` needs."""
+    return WINDOW * (2 + 2 * N + rank + 3 * LANES) + vectors * LANES * (2 * N + rank) + LANES
+
+
+@compile_kernel
+def _forward_kernel(arguments):
+    """All directions of one image for the channels of a task, window by window: y, and the states between windows."""
+    height, width, channels = argument(arguments, _HEIGHT), argument(arguments, _WIDTH), argument(arguments, _CHANNELS)
+    directions, N, rank = argument(arguments, _DIRECTIONS), argument(arguments, _STATES), argument(arguments, _RANK)
+    tasks, groups = argument(arguments, _TASKS), argument(arguments, _TASKS) // argument(arguments, _IMAGES)
+    x, y, saved = address(arguments, _X), address(arguments, _Y), address(arguments, _SAVED)
+    Ds, bias = address(arguments, _DS), address(arguments, _BIAS)
+    softplus_on = argument(arguments, _SOFTPLUS)
     length = height * width
-    positions = images * length
     windows = (length + WINDOW - 1) // WINDOW
-    padded = (N + LANES - 1) // LANES * LANES
-    size = N * block
-    decay, grad, grad_A = size, 2 * size, 3 * size  # offsets in scratch; the states themselves start at 0
-    history, decays = 4 * size, (5 + WINDOW) * size  # history: the state before each step, and after the last
-    sums_B = decays + WINDOW * size
-    sums_C = sums_B + padded * LANES
-    small = sums_C + padded * LANES  # block values each: d(skip), d(dt_bias)
+    scratch = beyond(address(arguments, _SCRATCH), take(arguments, _NEXT_SLOT) * argument(arguments, _SCRATCH_SIZE))
+    delta = scratch
+    delta_u = beyond(delta, WINDOW * LANES)
+    total = beyond(delta_u, WINDOW * LANES)
+    places = beyond(total, WINDOW * LANES)
+    Bs = beyond(places, 2 * WINDOW)
+    Cs = beyond(Bs, WINDOW * N)
+    low_rank = beyond(Cs, WINDOW * N)
+    vectors = argument(arguments, _VECTORS)
+    h = beyond(low_rank, WINDOW * rank + LANES)
+    A = beyond(h, vectors * N * LANES)
+    weight = beyond(A, vectors * N * LANES)
+    while True:
+        task = take(arguments, _NEXT_TASK)
+        if task >= tasks:
+            break
+        image, start = task // groups, task % groups * vectors * LANES
+        count = min(vectors, (channels - start) // LANES)
+        for k in range(directions):
+            own = image % argument(arguments, _SETS) * directions + k
+            for v in range(count):
+                _load_parameters(arguments, own, start + v * LANES, beyond(A, v * N * LANES),
+                                 beyond(weight, v * rank * LANES))  # fmt: skip
+                for n in range(N):
+                    store(h, (v * N + n) * LANES, splat(np.float32(0)))
+            for window in range(windows):
+                begin = window * WINDOW
+                steps = min(WINDOW, length - begin)
+                _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank)
+                for v in range(count):
+                    first = start + v * LANES
+                    own_h, own_A = beyond(h, v * N * LANES), beyond(A, v * N * LANES)
+                    if argument(arguments, _SAVE):
+                        at = ((image * directions + k) * windows + window) * N * channels + first
+                        for n in range(N):
+                            store(saved, at + n * channels, load(own_h, n * LANES))
+                    _before_softplus(arguments, k, first, load(bias, own * channels + first), steps, places,
+                                     beyond(weight, v * rank * LANES), low_rank, delta)  # fmt: skip
+                    skip = load(Ds, own * channels + first)
+                    for t in range(steps):
+                        at = get_integer(places, t) * channels + first
+                        z = load(delta, t * LANES)
+                        d = softplus(z) if softplus_on else z
+                        u = load(x, at)
+                        store(delta, t * LANES, d)
+                        store(delta_u, t * LANES, d * u)
+                        so_far = skip * u
+                        if k > 0:
+                            so_far = so_far + load(y, at)
+                        store(total, t * LANES, so_far)
+                    _walk(steps, N, delta, delta_u, total, own_h, own_A, Bs, Cs)
+                    for t in range(steps):
+                        store(y, get_integer(places, t) * channels + first, load(total, t * LANES))
+
+
+def _backward_size(N: int, rank: int, vectors: int) -> int:
+    """float32 values of working memory that `_backward_kernel` needs."""
+    steps = WINDOW * (2 + 4 * N + 3 * rank + 9 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
+    return steps + vectors * LANES * (3 * N + 2 * rank + 2) + N * LANES
+
+
+@compile_kernel
+def _backward_kernel(arguments):
+    """Gradients of all directions of one image for the channels of a task, windows in reverse.
+
+    rows: what the task adds to the gradients of (low-rank step sizes, B, C), at every position.
+    """
+    height, width, channels = argument(arguments, _HEIGHT), argument(arguments, _WIDTH), argument(arguments, _CHANNELS)
+    directions, N, rank = argument(arguments, _DIRECTIONS), argument(arguments, _STATES), argument(arguments, _RANK)
+    tasks, groups = argument(arguments, _TASKS), argument(arguments, _TASKS) // argument(arguments, _IMAGES)
+    images = argument(arguments, _IMAGES)
+    x, dy, saved = address(arguments, _X), address(arguments, _DY), address(arguments, _SAVED)
+    Ds, bias = address(arguments, _DS), address(arguments, _BIAS)
+    dx, ddt, rows = address(arguments, _DX), address(arguments, _DDT), address(arguments, _ROWS)
+    softplus_on, logarithms = argument(arguments, _SOFTPLUS), argument(arguments, _LOGARITHMS)
+    length = height * width
+    windows = (length + WINDOW - 1) // WINDOW
+    columns = rank + 2 * N
+    scratch = beyond(address(arguments, _SCRATCH), take(arguments, _NEXT_SLOT) * argument(arguments, _SCRATCH_SIZE))
+    delta = scratch
+    delta_u = beyond(delta, WINDOW * LANES)
+    slope = beyond(delta_u, WINDOW * LANES)
+    u = beyond(slope, WINDOW * LANES)
+    g_y = beyond(u, WINDOW * LANES)
+    through_A = beyond(g_y, WINDOW * LANES)
+    through_B = beyond(through_A, WINDOW * LANES)
+    g_z = beyond(through_B, WINDOW * LANES)
+    decays = beyond(g_z, WINDOW * LANES)
+    history = beyond(decays, WINDOW * N * LANES)
+    turned = beyond(history, (WINDOW + 1) * N * LANES)
+    places = beyond(turned, LANES * LANES)
+    Bs = beyond(places, 2 * WINDOW)
+    Cs = beyond(Bs, WINDOW * N)
+    dBs = beyond(Cs, WINDOW * N)
+    dCs = beyond(dBs, WINDOW * N)
+    low_rank = beyond(dCs, WINDOW * N)
+    rank_step = (rank + LANES - 1) // LANES * LANES
+    d_low_rank = beyond(low_rank, WINDOW * rank + LANES)
+    turned_back = beyond(d_low_rank, WINDOW * rank + LANES * LANES)
+    vectors = argument(arguments, _VECTORS)
+    h = beyond(turned_back, WINDOW * rank_step)
+    g = beyond(h, N * LANES)
+    dA = beyond(g, vectors * N * LANES)
+    A = beyond(dA, vectors * N * LANES)
+    weight = beyond(A, vectors * N * LANES)
+    dweight = beyond(weight, vectors * rank * LANES)
+    d_skip = beyond(dweight, vectors * rank * LANES)
+    d_bias = beyond(d_skip, vectors * LANES)
     zero = splat(np.float32(0))
-    for i in range(sums_B, small, LANES):
-        store(scratch, i, zero)
-    for k in range(directions):
-        for n in range(N):
-            for v in range(0, block, LANES):
-                state = n * block + v
-                store(scratch, decay + state, load(A, (k * N + n) * channels + first + v))
-                store(scratch, grad + state, zero)
-                store(scratch, grad_A + state, zero)
-        for v in range(0, 2 * block, LANES):
-            store(scratch, small + v, zero)
-        for window in range(windows - 1, -1, -1):
-            begin = window * WINDOW
-            steps = min(WINDOW, length - begin)
-            saved = ((image * directions + k) * windows + window) * N * channels + first
-            for n in range(N):
-                for v in range(0, block, LANES):
-                    store(scratch, history + n * block + v, load(states, saved + n * channels + v))
-            for i in range(steps):  # the states and decays of this window again
-                place = image * length + _position(k, begin + i, height, width)
-                row = (place * directions + k) * N
-                ahead = image * length + _position(k, begin + min(i + _AHEAD, steps - 1), height, width)
-                _prefetch_inputs(x, dt, Bs, Cs, ahead, k, positions, directions, N, channels, first, block)
-                for v in range(0, block, LANES):
-                    prefetch(dy, place * channels + first + v)
-                    prefetch(dx, place * channels + first + v)
-                for v in range(0, block, LANES):
-                    z = load(dt, (k * positions + place) * channels + first + v) + load(
-                        dt_bias, k * channels + first + v
-                    )
-                    delta = softplus(z) if delta_softplus else z
-                    delta_u = delta * load(x, place * channels + first + v)
+    while True:
+        task = take(arguments, _NEXT_TASK)
+        if task >= tasks:
+            break
+        image, start = task // groups, task % groups * vectors * LANES
+        count = min(vectors, (channels - start) // LANES)
+        for k in range(directions):
+            own = image % argument(arguments, _SETS) * directions + k
+            for v in range(count):
+                _load_parameters(arguments, own, start + v * LANES, beyond(A, v * N * LANES),
+                                 beyond(weight, v * rank * LANES))  # fmt: skip
+                for n in range(N):
+                    store(g, (v * N + n) * LANES, zero)
+                    store(dA, (v * N + n) * LANES, zero)
+                for r in range(rank):
+                    store(dweight, (v * rank + r) * LANES, zero)
+                store(d_skip, v * LANES, zero)
+                store(d_bias, v * LANES, zero)
+            for window in range(windows - 1, -1, -1):
+                begin = window * WINDOW
+                steps = min(WINDOW, length - begin)
+                _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank)
+                for i in range(0, steps * N, LANES):
+                    store(dBs, i, zero)
+                    store(dCs, i, zero)
+                for i in range(WINDOW // LANES * rank):
+                    store(d_low_rank, i * LANES, zero)
+                for v in range(count):
+                    first = start + v * LANES
+                    own_A, own_g, own_dA = (
+                        beyond(A, v * N * LANES), beyond(g, v * N * LANES), beyond(dA, v * N * LANES)
+                    )  # fmt: skip
+                    own_weight = beyond(weight, v * rank * LANES)
+                    at = ((image * directions + k) * windows + window) * N * channels + first
                     for n in range(N):
-                        state = n * block + v
-                        a = _decay(delta, load(scratch, decay + state), decaying)
-                        store(scratch, decays + i * size + state, a)
-                        h = a * load(scratch, history + i * size + state) + delta_u * broadcast(Bs, row + n)
-                        store(scratch, history + (i + 1) * size + state, h)
-            for i in range(steps - 1, -1, -1):
-                place = image * length + _position(k, begin + i, height, width)
-                row = (place * directions + k) * N
-                for v in range(0, block, LANES):
-                    z = load(dt, (k * positions + place) * channels + first + v) + load(
-                        dt_bias, k * channels + first + v
-                    )
-                    delta = softplus(z) if delta_softplus else z
-                    u = load(x, place * channels + first + v)
-                    g_y = load(dy, place * channels + first + v)
-                    delta_u = delta * u
-                    through_A = zero
-                    through_B = zero
+                        store(h, n * LANES, load(saved, at + n * channels))
+                    _before_softplus(arguments, k, first, load(bias, own * channels + first), steps, places,
+                                     own_weight, low_rank, delta)  # fmt: skip
+                    for t in range(steps):
+                        at = get_integer(places, t) * channels + first
+                        z = load(delta, t * LANES)
+                        d, s = softplus_and_slope(z) if softplus_on else (z, splat(np.float32(1)))
+                        store(delta, t * LANES, d)
+                        store(slope, t * LANES, s)
+                        store(u, t * LANES, load(x, at))
+                        store(delta_u, t * LANES, d * load(x, at))
+                        store(g_y, t * LANES, load(dy, at))
+                        store(through_A, t * LANES, zero)
+                        store(through_B, t * LANES, zero)
+                    _walk_back(steps, N, delta, delta_u, g_y, through_A, through_B, h, own_g, own_dA, own_A, Bs, Cs,
+                               decays, history, dBs, dCs)  # fmt: skip
+                    skip = load(Ds, own * channels + first)
+                    sum_skip, sum_bias = load(d_skip, v * LANES), load(d_bias, v * LANES)
+                    for t in range(steps):
+                        at = get_integer(places, t) * channels + first
+                        # A is held times log2(e), hence ln 2
+                        gradient = load(through_A, t * LANES) * splat(np.float32(LN2))
+                        gradient = (gradient + load(through_B, t * LANES) * load(u, t * LANES)) * load(slope, t * LANES)
+                        store(g_z, t * LANES, gradient)
+                        sum_bias = sum_bias + gradient
+                        sum_skip = sum_skip + load(g_y, t * LANES) * load(u, t * LANES)
+                        g_u = load(through_B, t * LANES) * load(delta, t * LANES) + skip * load(g_y, t * LANES)
+                        if k > 0:
+                            g_u = g_u + load(dx, at)
+                        store(dx, at, g_u)
+                    store(d_skip, v * LANES, sum_skip)
+                    store(d_bias, v * LANES, sum_bias)
+                    if rank == 0:
+                        for t in range(steps):
+                            at = (k * images * length + get_integer(places, t)) * channels + first
+                            store(ddt, at, load(g_z, t * LANES))
+                        continue
+                    r = 0
+                    own_dweight = beyond(dweight, v * rank * LANES)
+                    while r + _AT_ONCE <= rank:
+                        correlate(_AT_ONCE, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
+                        r += _AT_ONCE
+                    while r + _FEW <= rank:
+                        correlate(_FEW, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
+                        r += _FEW
+                    while r < rank:
+                        correlate(1, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
+                        r += 1
+                    for t in range(steps, (steps + LANES - 1) // LANES * LANES):
+                        store(g_z, t * LANES, zero)
+                    for t in range(0, steps, LANES):
+                        transpose(beyond(g_z, t * LANES), LANES, turned, LANES)
+                        target = beyond(d_low_rank, t * rank)
+                        r = 0
+                        while r + _AT_ONCE <= rank:
+                            combine(_AT_ONCE, LANES, LANES, beyond(target, r * LANES), turned,
+                                    beyond(own_weight, r * LANES))  # fmt: skip
+                            r += _AT_ONCE
+                        while r + _FEW <= rank:
+                            combine(_FEW, LANES, LANES, beyond(target, r * LANES), turned,
+                                    beyond(own_weight, r * LANES))  # fmt: skip
+                            r += _FEW
+                        while r < rank:
+                            combine(1, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES))
+                            r += 1
+                for t in range(0, steps, LANES):  # back to a row per step; what is too much gives way to B and C
+                    for r in range(0, rank, LANES):
+                        transpose(beyond(d_low_rank, t * rank + r * LANES), LANES,
+                                  beyond(turned_back, t * rank_step + r), rank_step)  # fmt: skip
+                for t in range(steps):
+                    row = ((task % groups * images * length + get_integer(places, t)) * directions + k) * columns
+                    if N >= LANES // 2:
+                        for r in range(0, rank, LANES):
+                            store(rows, row + r, load(turned_back, t * rank_step + r))
+                    else:
+                        _copy(beyond(turned_back, t * rank_step), beyond(rows, row), rank)
+                    _copy(beyond(dBs, t * N), beyond(rows, row + rank), N)
+                    _copy(beyond(dCs, t * N), beyond(rows, row + rank + N), N)
+            for v in range(count):
+                channel = (image * directions + k) * channels + start + v * LANES
+                own_A, own_dA = beyond(A, v * N * LANES), beyond(dA, v * N * LANES)
+                if logarithms:
                     for n in range(N):
-                        state = n * block + v
-                        B_n = broadcast(Bs, row + n)
-                        a = load(scratch, decays + i * size + state)
-                        before = load(scratch, history + i * size + state)
-                        after = load(scratch, history + (i + 1) * size + state)
-                        g_h = load(scratch, grad + state) + g_y * broadcast(Cs, row + n)
-                        through_B = through_B + g_h * B_n
-                        lane_B = g_h * delta_u
-                        lane_C = g_y * after
-                        if v > 0:
-                            lane_B = lane_B + load(scratch, sums_B + n * LANES)
-                            lane_C = lane_C + load(scratch, sums_C + n * LANES)
-                        store(scratch, sums_B + n * LANES, lane_B)
-                        store(scratch, sums_C + n * LANES, lane_C)
-                        g_h = g_h * a
-                        store(scratch, grad + state, g_h)
-                        g_decay = g_h * before
-                        through_A = through_A + g_decay * load(scratch, decay + state)
-                        store(scratch, grad_A + state, load(scratch, grad_A + state) + g_decay * delta)
-                    # A is stored times log2(e), hence ln 2
-                    g_z = through_A * splat(np.float32(LN2)) + through_B * u
-                    if delta_softplus:
-                        g_z = g_z * sigmoid(z)
-                    g_u = through_B * delta + load(Ds, k * channels + first + v) * g_y
-                    if k > 0:
-                        g_u = g_u + load(dx, place * channels + first + v)
-                    store(dx, place * channels + first + v, g_u)
-                    store(ddt, (k * positions + place) * channels + first + v, g_z)
-                    store(scratch, small + v, load(scratch, small + v) + g_y * u)
-                    store(scratch, small + block + v, load(scratch, small + block + v) + g_z)
-                target = (((first // block * images + image) * length) * directions) * padded
-                target += ((place - image * length) * directions + k) * padded
-                for n in range(0, padded, LANES):
-                    store(dBs, target + n, totals(scratch, sums_B + n * LANES))
-                    store(dCs, target + n, totals(scratch, sums_C + n * LANES))
-        for v in range(0, block, LANES):
-            own = (image * directions + k) * channels + first + v
-            store(dDs, own, load(scratch, small + v))
-            store(ddt_bias, own, load(scratch, small + block + v))
-            for n in range(N):
-                own = ((image * directions + k) * N + n) * channels + first + v
-                store(dA, own, load(scratch, grad_A + n * block + v))
-
-
-def _scratch_size(N: int, block: int) -> int:
-    padded = -(-N // LANES) * LANES
-    return (5 + 2 * WINDOW) * N * block + 2 * padded * LANES + 2 * block
+                        through_it = load(own_dA, n * LANES) * load(own_A, n * LANES) * splat(np.float32(LN2))
+                        store(own_dA, n * LANES, through_it)
+                _transposed_back(own_dA, N, beyond(address(arguments, _DA), channel * N), N)
+                if rank > 0:
+                    _transposed_back(beyond(dweight, v * rank * LANES), rank,
+                                     beyond(address(arguments, _DWEIGHT), channel * rank), rank)  # fmt: skip
+                store(address(arguments, _DDS), channel, load(d_skip, v * LANES))
+                store(address(arguments, _DBIAS), channel, load(d_bias, v * LANES))
 
 
 # ---------------------------------------------------------------------------------------------------- host side
@@ -261,24 +496,8 @@ def forward(
     save_states: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """See `_scan`."""
-    device = x.device
-    images, height, width, channels = x.shape
-    directions, _, N = A.shape
-    inputs, padded = _prepare(x, dt, Bs, Cs, A, Ds, dt_bias)
-    block = _block(images, padded)
-    decaying = _decaying(A, delta_softplus)
-    windows = -(-height * width // WINDOW)
-    y = _buffer(images, height, width, padded)
-    states = _buffer(images, directions, windows, N, padded) if save_states else _buffer(0)
-    arrays = [*inputs, _flat(y), _flat(states)]
-
-    def task(image: int, first: int) -> None:
-        _forward_block(*arrays, _scratch(2 * N * block), image, images, first, block, height, width, padded,
-                       directions, N, delta_softplus, decaying, save_states)  # fmt: skip
-
-    _run(task, images, range(0, padded, block))
-    y = y[..., :channels].contiguous().to(device)
-    return y, (states[..., :channels].contiguous() if save_states else states).to(device)
+    given = _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus)
+    return given.forward(save_states)
 
 
 def backward(
@@ -286,77 +505,178 @@ def backward(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """See `_scan`."""
-    device = x.device
-    images, height, width, channels = x.shape
-    directions, _, N = A.shape
-    inputs, padded = _prepare(x, dt, Bs, Cs, A, Ds, dt_bias)
-    block = _block(images, padded)
-    decaying = _decaying(A, delta_softplus)
-    rounded = -(-N // LANES) * LANES
-    dx = _buffer(images, height, width, padded)
-    ddt = _buffer(directions, images, height, width, padded)
-    dBs, dCs = (_buffer(padded // block, images, height, width, directions, rounded) for _ in range(2))
-    dA = _buffer(images, directions, N, padded)
-    dDs, ddt_bias = (_buffer(images, directions, padded) for _ in range(2))
-    arrays = [_flat(_pad(dy, padded)), *inputs, _flat(_pad(states, padded))]
-    arrays += [_flat(t) for t in (dx, ddt, dBs, dCs, dA, dDs, ddt_bias)]
-
-    def task(image: int, first: int) -> None:
-        _backward_block(*arrays, _scratch(_scratch_size(N, block)), image, images, first, block, height,
-                        width, padded, directions, N, delta_softplus, decaying)  # fmt: skip
-
-    _run(task, images, range(0, padded, block))
-    gradients = (
-        dx[..., :channels], ddt[..., :channels], dBs.sum(0)[..., :N], dCs.sum(0)[..., :N],
-        dA.sum(0)[..., :channels].transpose(1, 2), dDs.sum(0)[..., :channels], ddt_bias.sum(0)[..., :channels],
-    )  # fmt: skip
-    return tuple(g.contiguous().to(device) for g in gradients)  # type: ignore[return-value]
+    given = _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus)
+    dx, ddt, rows, dA, dDs, ddt_bias, _ = given.backward(dy, states)
+    dBs, dCs = (part.contiguous() for part in rows.chunk(2, dim=-1))
+    return dx, ddt, dBs, dCs, dA, dDs, ddt_bias
 
 
-def _prepare(x, dt, Bs, Cs, A, Ds, dt_bias) -> tuple[list[np.ndarray], int]:
-    """The kernels' flat inputs, channels padded with zeros to whole vectors, and the padded number of channels."""
-    padded = -(-x.shape[-1] // LANES) * LANES
-    decay = A.cpu().transpose(1, 2) * LOG2E
-    return [
-        _flat(_pad(x, padded)), _flat(_pad(dt, padded)), _flat(Bs), _flat(Cs),
-        _flat(_pad(decay, padded)), _flat(_pad(Ds, padded)), _flat(_pad(dt_bias, padded)),
-    ], padded  # fmt: skip
+def forward_2d(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor, save_states: bool
+) -> tuple[Tensor, Tensor]:
+    """See `_scan`."""
+    return _Given(x, A_logs, Ds, dt_bias, projected=projected, dt_weight=dt_weight).forward(save_states)
 
 
-def _decaying(A: Tensor, delta_softplus: bool) -> bool:
-    """Whether every exponent is at most 0, so that the kernels need not look for overflow."""
-    return delta_softplus and bool((A <= 0).all())
+def backward_2d(
+    dy: Tensor, x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor,
+    states: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """See `_scan`."""
+    given = _Given(x, A_logs, Ds, dt_bias, projected=projected, dt_weight=dt_weight)
+    dx, _, rows, dA_logs, dDs, ddt_bias, ddt_weight = given.backward(dy, states)
+    return dx, rows.flatten(3), ddt_weight, ddt_bias, dA_logs.flatten(0, 1), dDs.flatten()
 
 
-def _pad(tensor: Tensor, channels: int) -> Tensor:
-    missing = channels - tensor.shape[-1]
-    return torch.nn.functional.pad(tensor, (0, missing)) if missing else tensor
+class _Given:
+    """The inputs of a scan as the kernels take them, with step sizes, or projections that hold their low-rank form."""
+
+    def __init__(
+        self, x: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, *, dt: Tensor | None = None, Bs: Tensor | None = None,
+        Cs: Tensor | None = None, delta_softplus: bool = True, projected: Tensor | None = None,
+        dt_weight: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.device = x.device
+        self.images, self.height, self.width, self.channels = x.shape
+        self.states = A.shape[-1]
+        self.parameters, self.rank = dt_bias.shape[0], 0 if dt_weight is None else dt_weight.shape[-1]
+        self.missing = -self.channels % LANES  # channels are padded with zeros to whole vectors
+        self.padded = self.channels + self.missing
+        self.tensors = {
+            "x": self._fit(x), "Ds": self._fit(Ds.view(dt_bias.shape)), "bias": self._fit(dt_bias),
+            "A": self._fit_rows(A.view(*dt_bias.shape, self.states)),
+        }  # fmt: skip
+        if projected is not None and dt_weight is not None:
+            self.directions = self.parameters
+            projected = _plain(projected)
+            self.tensors |= {"weight": self._fit_rows(dt_weight), "low_rank": projected}
+            begin, columns = projected.data_ptr() + 4 * self.rank, self.rank + 2 * self.states
+            self.addresses = {"Bs": begin, "Cs": begin + 4 * self.states}
+        else:
+            assert dt is not None and Bs is not None and Cs is not None  # noqa: PT018
+            self.directions, columns = Bs.shape[3], self.states
+            self.tensors |= {"dt": self._fit(dt), "Bs": _plain(Bs), "Cs": _plain(Cs)}
+            self.addresses = {}
+        blocks = self.padded // LANES
+        vectors = min(_MOST_VECTORS, -(-self.images * blocks // _TASKS_WANTED))
+        self.vectors = max(vectors, 1)
+        self.groups = -(-blocks // self.vectors)
+        self.settings = {
+            "tasks": self.images * self.groups, "images": self.images, "height": self.height, "width": self.width,
+            "channels": self.padded, "directions": self.directions, "states": self.states, "rank": self.rank,
+            "vectors": self.vectors, "sets": self.parameters // self.directions, "softplus": int(delta_softplus),
+            "logarithms": int(projected is not None), "direction_step": columns,
+            "position_step": columns * self.directions,
+        }  # fmt: skip
+
+    def forward(self, save_states: bool) -> tuple[Tensor, Tensor]:
+        windows = -(-self.height * self.width // WINDOW)
+        y = _buffer(self.images, self.height, self.width, self.padded)
+        states = _buffer(self.images, self.directions, windows, self.states, self.padded) if save_states else _buffer(0)
+        size = _forward_size(self.states, self.rank, self.vectors)
+        self._run(_forward_kernel, size, {"y": y, "saved": states}, save=int(save_states))
+        return self._cut(y), self._cut(states) if save_states else states.to(self.device)
+
+    def backward(self, dy: Tensor, states: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x, dt (empty if it has a low-rank form), rows of `projected`, A, Ds, dt_bias and dt_weight."""
+        image = (self.images, self.height, self.width)
+        own = self.images // (self.parameters // self.directions), self.parameters, self.padded
+        out = {
+            "dx": _buffer(*image, self.padded),
+            "ddt": _buffer(0) if self.rank else _buffer(self.directions, *image, self.padded),
+            "rows": _buffer(self.groups, *image, self.directions, self.rank + 2 * self.states),
+            "dA": _buffer(*own, self.states), "dDs": _buffer(*own), "dbias": _buffer(*own),
+            "dweight": _buffer(*own, self.rank),
+        }  # fmt: skip
+        size = _backward_size(self.states, self.rank, self.vectors)
+        self._run(_backward_kernel, size, {"dy": self._fit(dy), "saved": self._fit(states), **out})
+        dx, ddt, rows, dA, dDs, dbias, dweight = out.values()
+        rows, dA, dDs, dbias, dweight = (_sum(parts) for parts in (rows, dA, dDs, dbias, dweight))
+        dA, dweight = (rows_of[:, : self.channels] for rows_of in (dA, dweight))
+        return (
+            self._cut(dx), ddt.to(self.device) if self.rank else self._cut(ddt), rows.to(self.device),
+            dA.contiguous().to(self.device), self._cut(dDs), self._cut(dbias), dweight.contiguous().to(self.device),
+        )  # fmt: skip
+
+    def _fit(self, tensor: Tensor) -> Tensor:
+        tensor = _plain(tensor)
+        missing = self.padded - tensor.shape[-1]
+        # padding takes what looks like an image stored channels-last for one
+        return pad(tensor, (0, missing)).contiguous() if missing else tensor
+
+    def _fit_rows(self, tensor: Tensor) -> Tensor:
+        tensor = _plain(tensor)
+        return pad(tensor, (0, 0, 0, self.missing)).contiguous() if self.missing else tensor
+
+    def _cut(self, tensor: Tensor) -> Tensor:
+        if self.missing:
+            tensor = tensor[..., : self.channels].contiguous()
+        return tensor.to(self.device)
+
+    def _run(self, kernel, size: int, tensors: dict[str, Tensor], **settings: int) -> None:
+        threads = min(torch.get_num_threads(), self.settings["tasks"])
+        scratch = _buffer(threads * size)
+        values = {**self.settings, **settings, "scratch": scratch.data_ptr(), "scratch_size": size, **self.addresses}
+        for name, tensor in {**self.tensors, **tensors}.items():
+            values[name] = tensor.data_ptr()
+        _run(kernel, np.array([values.get(name, 0) for name in _NAMES], np.int64), threads)
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32).contiguous().view(-1).numpy()
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()
 
 
-def _block(images: int, channels: int) -> int:
-    """Channels per task: wide tasks share B and C, many tasks feed many threads.  The shape alone decides."""
-    fitting = [block for block in _BLOCKS if channels % block == 0]
-    return next((block for block in fitting if images * (channels // block) >= 4), fitting[-1])
+def _sum(parts: Tensor) -> Tensor:
+    """Sum of what the tasks wrote side by side, in a fixed order."""
+    return parts[0] if parts.shape[0] == 1 else parts.sum(0)
 
 
-def _run(task, images: int, blocks: range) -> None:
-    """Run `task(image, first)` for every pair, on as many threads as torch uses, this one included."""
-    pairs = [(image, first) for image in range(images) for first in blocks]
-    left = iter(pairs)  # shared: a list's iterator hands each element out once
+def _buffer(*shape: int) -> Tensor:
+    """Memory for the kernels to fill: what they expect, whatever torch's default dtype and device are set to.
 
-    def work() -> None:
-        for pair in left:
-            task(*pair)
+    From torch because it aligns to cache lines: unaligned vectors straddle two.
+    """
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
-    helpers = min(torch.get_num_threads(), len(pairs)) - 1
-    pending = [_pool(helpers).submit(work) for _ in range(helpers)]
-    work()
-    for helper in pending:
-        helper.result()
+
+# ---------------------------------------------------------------------------------------------------- threads
+
+
+def _run(kernel, arguments: np.ndarray, threads: int) -> None:
+    """Run a kernel on so many threads, this one included; each takes the next task until none is left.
+
+    On torch's own threads: through the entry point of OpenMP that torch itself was compiled to call.  Where there is
+    none (macOS, Windows), and in a forked child, which has only the records of its parent's threads: on Python's.
+    """
+    given = arguments.ctypes.data_as(_INTEGERS)
+    if threads == 1:
+        kernel.ctypes(given)
+    elif (team := _openmp()) is not None:
+        team(kernel.address, given, threads, 0)
+    else:
+        pool = _pool(threads - 1)
+        pending = [pool.submit(kernel.ctypes, given) for _ in range(threads - 1)]
+        kernel.ctypes(given)
+        for helper in pending:
+            helper.result()
+
+
+_INTEGERS = ctypes.POINTER(ctypes.c_int64)
+_forked = False
+
+
+@functools.cache
+def _openmp() -> Callable[..., None] | None:
+    """GOMP_parallel(function, its argument, threads, flags) of the library torch is linked to; None without one."""
+    if _forked:
+        return None
+    try:  # already loaded, so this finds it; a symbol is looked for in what it depends on, too
+        team = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    team.argtypes = [ctypes.c_void_p, _INTEGERS, ctypes.c_uint, ctypes.c_uint]
+    team.restype = None
+    return team  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -364,15 +684,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="selective-scan")
 
 
+def _after_fork() -> None:
+    """Threads do not survive a fork, and OpenMP does not know: it would wait for them."""
+    global _forked
+    _forked = True
+    _openmp.cache_clear()
+    _pool.cache_clear()
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork; the child makes its own
-
-
-def _scratch(size: int) -> np.ndarray:
-    """Working memory of one task, from torch because it aligns to cache lines: unaligned vectors straddle two."""
-    return _flat(_buffer(size))
-
-
-def _buffer(*shape: int) -> Tensor:
-    """Memory for the kernels to fill: what they expect, whatever torch's default dtype and device are set to."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu")
+    os.register_at_fork(after_in_child=_after_fork)

@@ -4,25 +4,40 @@ Numba has no vector type and LLVM does not vectorise the scan's loops by itself:
 willing to check for overlap.  So this file defines one, lane by lane in LLVM's own terms; LLVM lowers it to AVX-512,
 AVX2, SSE or NEON.  It is the only file that imports numba.
 
-Numba keeps a compiled kernel until the kernel's own file changes, so the kernels' names carry this file's digest.
+Numba keeps a compiled kernel until the kernel's own file changes, so the kernels' names carry a digest of both files.
 """
 
+import contextlib
+import functools
 import hashlib
+import logging
 import math
 import operator
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.core import cgutils
+from numba.core import config as numba_config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, overload, register_model
+
+from swin_umamba_nnunet._cache import user_cache_folder
+
+logger = logging.getLogger(__name__)
+_config: Any = numba_config  # its settings are made when it is imported, where no type checker sees them
 
 LANES = 16  # float32 values in one vector
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
-_SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+_SOURCE = Path(__file__).read_bytes()
 _FAST = ("contract", "nsz")  # fused multiply-add is allowed; NaN and infinity keep their meaning
+
+
+inline = njit(inline="always")
 
 
 class _VectorType(types.Type):
@@ -47,26 +62,130 @@ def _constant(value: float) -> ir.Constant:
     return ir.Constant(_float_lanes, [value] * LANES)
 
 
-def _pointer(context, builder, array_type, array, index):
-    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
-    return builder.bitcast(builder.gep(data, [index]), ir.PointerType(_float_lanes))
+def _row(builder, pointer, index):
+    """Address of the vector that begins at an element."""
+    return builder.bitcast(builder.gep(pointer, [index]), ir.PointerType(_float_lanes))
+
+
+def _index(value: int) -> ir.Constant:
+    return ir.Constant(ir.IntType(64), value)
+
+
+# ------------------------------------------------------------------------------------- memory, lane by lane
+# Addresses are plain pointers to float32, indices count elements: kernels are called through C, with addresses.
+
+floats = types.CPointer(types.float32)
 
 
 @intrinsic
-def load(typingctx, array, index):
-    def codegen(context, builder, signature, args):
-        return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
+def argument(typingctx, arguments, index):
+    """Number `index` of the kernel's arguments, an integer."""
 
-    return _vector(array, types.intp), codegen
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.gep(args[0], [args[1]]))
+
+    return types.int64(arguments, types.intp), codegen
 
 
 @intrinsic
-def store(typingctx, array, index, value):
+def address(typingctx, arguments, index):
+    """The same, an address of float32 values."""
+
     def codegen(context, builder, signature, args):
-        builder.store(args[2], _pointer(context, builder, signature.args[0], *args[:2]), align=4)
+        return builder.inttoptr(builder.load(builder.gep(args[0], [args[1]])), ir.PointerType(ir.FloatType()))
+
+    return floats(arguments, types.intp), codegen
+
+
+@intrinsic
+def take(typingctx, arguments, index):
+    """What stands in the place, which is one more afterwards for whoever asks next, in any thread."""
+
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), _index(1), "monotonic")
+
+    return types.int64(arguments, types.intp), codegen
+
+
+@intrinsic
+def beyond(typingctx, pointer, index):
+    """The address of an element."""
+
+    def codegen(context, builder, signature, args):
+        return builder.gep(args[0], [args[1]])
+
+    return floats(floats, types.intp), codegen
+
+
+@intrinsic
+def get(typingctx, pointer, index):
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.gep(args[0], [args[1]]))
+
+    return types.float32(floats, types.intp), codegen
+
+
+@intrinsic
+def put(typingctx, pointer, index, value):
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], builder.gep(args[0], [args[1]]))
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, _vector), codegen
+    return types.void(floats, types.intp, types.float32), codegen
+
+
+@intrinsic
+def get_integer(typingctx, pointer, index):
+    """An integer from memory that holds them in the place of float32 values, two for each."""
+
+    def codegen(context, builder, signature, args):
+        integers = builder.bitcast(args[0], ir.PointerType(ir.IntType(64)))
+        return builder.load(builder.gep(integers, [args[1]]), align=4)
+
+    return types.int64(floats, types.intp), codegen
+
+
+@intrinsic
+def put_integer(typingctx, pointer, index, value):
+    def codegen(context, builder, signature, args):
+        integers = builder.bitcast(args[0], ir.PointerType(ir.IntType(64)))
+        builder.store(args[2], builder.gep(integers, [args[1]]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(floats, types.intp, types.int64), codegen
+
+
+@intrinsic
+def load(typingctx, pointer, index):
+    def codegen(context, builder, signature, args):
+        return builder.load(_row(builder, *args), align=4)
+
+    return _vector(floats, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, pointer, index, value):
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], _row(builder, *args[:2]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(floats, types.intp, _vector), codegen
+
+
+@intrinsic
+def prefetch(typingctx, pointer, index):
+    """Ask for the cache line of an element: steps lie kilobytes apart, where no hardware prefetcher looks."""
+
+    def codegen(context, builder, signature, args):
+        byte = builder.bitcast(builder.gep(args[0], [args[1]]), ir.PointerType(ir.IntType(8)))
+        for_reading, keep, data = (ir.Constant(ir.IntType(32), v) for v in (0, 3, 1))
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, for_reading, keep, data)
+        return context.get_dummy_value()
+
+    return types.void(floats, types.intp), codegen
+
+
+# ------------------------------------------------------------------------------------------------- arithmetic
 
 
 def _fill(builder, value):
@@ -81,17 +200,6 @@ def splat(typingctx, value):
         return _fill(builder, args[0])
 
     return _vector(types.float32), codegen
-
-
-@intrinsic
-def broadcast(typingctx, array, index):
-    """One element of an array in every lane."""
-
-    def codegen(context, builder, signature, args):
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=args[0]).data
-        return _fill(builder, builder.load(builder.gep(data, [args[1]])))
-
-    return _vector(array, types.intp), codegen
 
 
 def _overload_arithmetic(symbol, instruction: str) -> None:
@@ -113,127 +221,450 @@ for _symbol, _instruction in (
     _overload_arithmetic(_symbol, _instruction)
 
 
-def _fit_exp2(degree: int) -> list[float]:
-    """c with 2**f = 1 + c[0] f + c[1] f**2 + ... on [-1/2, 1/2], by least squares of the relative error."""
-    f = np.cos(np.pi * (np.arange(400) + 0.5) / 400) / 2
-    return list(np.linalg.lstsq(f[:, None] ** np.arange(degree), np.expm1(f * LN2) / f, rcond=None)[0])
+def _fused(builder, a, b, c):
+    return builder.fadd(builder.fmul(a, b, flags=_FAST), c, flags=_FAST)
 
 
-_EXP2 = _fit_exp2(5)  # relative error 2e-7, and vanishing towards 0, where a decay lives that is to last
+def _fit(function, degree: int, low: float, high: float) -> list[float]:
+    """c with function(x) = c[0] + c[1] x + ... on [low, high], by least squares of the relative error."""
+    x = (low + high) / 2 + np.cos(np.pi * (np.arange(400) + 0.5) / 400) * (high - low) / 2
+    values = function(x)
+    return list(np.linalg.lstsq(x[:, None] ** np.arange(degree + 1) / values[:, None], np.ones(400), rcond=None)[0])
+
+
+# 2**f = 1 + f p(f) on [-1/2, 1/2]: relative error 2e-7, and vanishing towards 0, where a decay lives that is to last
+_EXP2 = _fit(lambda f: np.expm1(f * LN2) / f, 4, -0.5, 0.5)
+# log(1 + e) = e p(e) on [0, 1]
+_LOG1P = _fit(lambda e: np.log1p(e) / e, 9, 0.0, 1.0)
 _ROUND = 1.5 * 2**23  # adding it to a float32 leaves the nearest integer in the lowest bits
+
+
+def _polynomial(builder, x, coefficients: list[float]):
+    value = _constant(coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = _fused(builder, value, x, _constant(coefficient))
+    return value
+
+
+def _has_avx512() -> bool:
+    features = get_host_cpu_features() if _config.CPU_FEATURES is None else _config.CPU_FEATURES
+    return "+avx512f" in features.split(",")
+
+
+_AVX512 = _has_avx512()
+
+
+def _call(builder, name: str, result, *args):
+    """One of LLVM's own functions."""
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def _bounded(builder, comparison: str, a, bound: float):
+    """`a`, or the bound where `a` compares so with it; NaN stays NaN."""
+    limit = _constant(bound)
+    return builder.select(builder.fcmp_ordered(comparison, a, limit), limit, a)
+
+
+def _exp2(builder, a):
+    """2**a; NaN stays NaN.  Without AVX-512 between 2**-125 and 2**126, and these beyond."""
+    if not _AVX512:
+        a = _bounded(builder, ">", _bounded(builder, "<", a, -125.0), 126.0)
+        shifted = builder.fadd(a, _constant(_ROUND))
+        f = builder.fsub(a, builder.fsub(shifted, _constant(_ROUND)))
+        value = _polynomial(builder, f, [1.0, *_EXP2])
+        exponent = builder.shl(builder.bitcast(shifted, _int_lanes), ir.Constant(_int_lanes, [23] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(value, _int_lanes), exponent), _float_lanes)
+    nearest = _call(builder, "llvm.nearbyint.v16f32", _float_lanes, a)
+    value = _polynomial(builder, builder.fsub(a, nearest), [1.0, *_EXP2])
+    everywhere, as_set = ir.Constant(ir.IntType(16), -1), ir.Constant(ir.IntType(32), 4)
+    return _call(builder, "llvm.x86.avx512.mask.scalef.ps.512", _float_lanes, value, nearest, value, everywhere, as_set)
 
 
 @intrinsic
 def exp2(typingctx, a):
-    """2**a for a <= 126; below -125 the value there; NaN stays NaN."""
-
     def codegen(context, builder, signature, args):
-        (a,) = args
-        low = _constant(-125.0)
-        a = builder.select(builder.fcmp_ordered("<", a, low), low, a)
-        shifted = builder.fadd(a, _constant(_ROUND))
-        f = builder.fsub(a, builder.fsub(shifted, _constant(_ROUND)))
-        value = _constant(_EXP2[-1])
-        for coefficient in [*_EXP2[-2::-1], 1.0]:
-            value = builder.fadd(builder.fmul(value, f, flags=_FAST), _constant(coefficient), flags=_FAST)
-        exponent = builder.shl(builder.bitcast(shifted, _int_lanes), ir.Constant(_int_lanes, [23] * LANES))
-        return builder.bitcast(builder.add(builder.bitcast(value, _int_lanes), exponent), _float_lanes)
+        return _exp2(builder, *args)
 
     return _vector(_vector), codegen
 
 
-def _at_most(bound: float):
-    @intrinsic
-    def minimum(typingctx, a):
-        """min(a, bound); NaN stays NaN."""
+@intrinsic
+def log1p(typingctx, a):
+    """log(1 + a) for a in [0, 1]."""
 
-        def codegen(context, builder, signature, args):
-            limit = _constant(bound)
-            return builder.select(builder.fcmp_ordered(">", args[0], limit), limit, args[0])
+    def codegen(context, builder, signature, args):
+        return builder.fmul(args[0], _polynomial(builder, args[0], _LOG1P), flags=_FAST)
 
-        return _vector(_vector), codegen
-
-    return minimum
-
-
-_below_zero = _at_most(0.0)
-exponent_range = _at_most(126.0)
+    return _vector(_vector), codegen
 
 
 @intrinsic
-def prefetch(typingctx, array, index):
-    """Ask for the cache line of `array[index]`: steps lie kilobytes apart, where no hardware prefetcher looks."""
+def minus_magnitude(typingctx, a):
+    """-|a|."""
 
     def codegen(context, builder, signature, args):
-        byte = ir.PointerType(ir.IntType(8))
-        integer = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), byte)
-        builder.call(prefetch, [address, *(ir.Constant(integer, v) for v in (0, 3, 1))])  # read, keep, data
-        return context.get_dummy_value()
+        sign = ir.Constant(_int_lanes, [1 << 31] * LANES)
+        return builder.bitcast(builder.or_(builder.bitcast(args[0], _int_lanes), sign), _float_lanes)
 
-    return types.void(array, types.intp), codegen
-
-
-inline = njit(inline="always")
-
-
-def compile_kernel(signature: str):
-    """Compile now; at run time without the interpreter lock; cached on disk where numba finds a folder it may write."""
-
-    def decorate(function):
-        function.__qualname__ += f"_{_SOURCE}"  # part of the cache file's name
-        try:
-            return njit(signature, nogil=True, cache=True, boundscheck=False)(function)
-        except RuntimeError:  # numba found no folder for its cache
-            return njit(signature, nogil=True, boundscheck=False)(function)
-
-    return decorate
+    return _vector(_vector), codegen
 
 
 @intrinsic
-def totals(typingctx, array, index):
-    """Lane totals of the 16 vectors that follow each other at `index`, as one vector: vector j's total in lane j."""
+def positive_part(typingctx, a):
+    """max(a, 0); NaN stays NaN."""
 
     def codegen(context, builder, signature, args):
-        vectors = [
-            builder.load(_pointer(context, builder, signature.args[0], args[0], builder.add(args[1], step)), align=4)
-            for step in (ir.Constant(args[1].type, LANES * j) for j in range(LANES))
-        ]
-        half = LANES
-        while half > 1:  # fold two vectors into one: their groups of 2*half lanes become groups of half, interleaved
-            half //= 2
-            picks = [lane // (2 * half) * 2 * half + lane % half for lane in range(LANES)]
-            from_second = [LANES if lane // half % 2 else 0 for lane in range(LANES)]
-            low = ir.Constant(_int_lanes, [p + s for p, s in zip(picks, from_second)])
-            high = ir.Constant(_int_lanes, [p + s + half for p, s in zip(picks, from_second)])
-            middle = len(vectors) // 2
-            vectors = [
-                builder.fadd(builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high), flags=_FAST)
-                for a, b in zip(vectors[:middle], vectors[middle:])
-            ]
-        return vectors[0]
+        return _bounded(builder, "<", args[0], 0.0)
 
-    return _vector(array, types.intp), codegen
+    return _vector(_vector), codegen
+
+
+@intrinsic
+def where_positive(typingctx, a, value, otherwise):
+    """One of the two, by the sign of `a`."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered(">", args[0], _constant(0.0)), args[1], args[2])
+
+    return _vector(_vector, _vector, _vector), codegen
 
 
 @inline
 def softplus(z):
-    """log(1 + exp(z)), accurate for large negative z too: log1p(e) = 2 artanh(e / (2 + e))."""
-    e = exp2((_below_zero(z) + _below_zero(splat(np.float32(0)) - z)) * splat(np.float32(LOG2E)))
-    s = e / (splat(np.float32(2)) + e)
-    square = s * s
-    series = splat(np.float32(1 / 15))
-    for odd in (13, 11, 9, 7, 5, 3, 1):
-        series = series * square + splat(np.float32(1 / odd))
-    return z - _below_zero(z) + splat(np.float32(2)) * s * series
+    """log(1 + exp(z)), accurate for large negative z too."""
+    return positive_part(z) + log1p(exp2(minus_magnitude(z) * splat(np.float32(LOG2E))))
 
 
 @inline
-def sigmoid(z):
-    """The derivative of softplus."""
-    below = _below_zero(z)
-    e = exp2((below + _below_zero(splat(np.float32(0)) - z)) * splat(np.float32(LOG2E)))
-    return exp2(below * splat(np.float32(LOG2E))) / (splat(np.float32(1)) + e)
+def softplus_and_slope(z):
+    """The same, and its derivative."""
+    e = exp2(minus_magnitude(z) * splat(np.float32(LOG2E)))
+    one = splat(np.float32(1))
+    return positive_part(z) + log1p(e), where_positive(z, one, e) / (one + e)
+
+
+# ---------------------------------------------------------------------------------- loops over the steps of a window
+# Written as LLVM's instructions, because the states of sixteen channels have to stay in registers from step to step:
+# vectors of a loop are phi nodes, and what belongs to each state is written out.
+
+
+def _loop(builder, count, values, body):
+    """The values after `values = body(i, values)` for i in range(count)."""
+    before = builder.block
+    head, inside, after = (builder.append_basic_block(name) for name in ("head", "inside", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    i = builder.phi(ir.IntType(64))
+    current = [builder.phi(value.type) for value in values]
+    builder.cbranch(builder.icmp_signed("<", i, count), inside, after)
+    builder.position_at_end(inside)
+    results = body(i, current)
+    following = builder.add(i, _index(1))
+    builder.branch(head)
+    for phi, first, later in zip([i, *current], [_index(0), *values], [following, *results]):
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, builder.block)
+    builder.position_at_end(after)
+    return current
+
+
+class _Memory:
+    """Vectors and scalars at an address, by their number."""
+
+    def __init__(self, builder, pointer) -> None:
+        self.builder, self.pointer = builder, pointer
+
+    def __getitem__(self, number):
+        return self.builder.load(self._place(number), align=4)
+
+    def __setitem__(self, number, value) -> None:
+        self.builder.store(value, self._place(number), align=4)
+
+    def _place(self, number):
+        return _row(self.builder, self.pointer, self.builder.mul(self._whole(number), _index(LANES)))
+
+    def everywhere(self, number):
+        """One float32 value in every lane."""
+        return _fill(self.builder, self.builder.load(self.builder.gep(self.pointer, [self._whole(number)])))
+
+    @staticmethod
+    def _whole(number):
+        return _index(number) if isinstance(number, int) else number
+
+
+def _as_written(group, signature, emit):
+    """An intrinsic's answer: code written out for so many states, which the caller names as a literal."""
+    if not isinstance(group, types.IntegerLiteral):
+        return None  # numba asks again with the literal
+
+    def codegen(context, builder, _signature, args):
+        is_pointer = [argument is floats for argument in signature.args[1:]]
+        emit(builder, group.literal_value, *(_Memory(builder, a) if p else a for a, p in zip(args[1:], is_pointer)))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _emit_forward(builder, group, steps, states, delta, delta_u, y, h, A, Bs, Cs):
+    """Per state and step: 9 multiplications and fused ones (the bound: one per cycle and 16 lanes), 7 others."""
+
+    def step(t, carried):
+        d, d_u = delta[t], delta_u[t]
+        row = builder.mul(t, states)
+        totals = [y[t], None]
+        after = []
+        for n in range(group):
+            place = builder.add(row, _index(n))
+            a = _exp2(builder, builder.fmul(d, A[n], flags=_FAST))
+            state = _fused(builder, a, carried[n], builder.fmul(d_u, Bs.everywhere(place), flags=_FAST))
+            after.append(state)
+            C_n = Cs.everywhere(place)
+            total = totals[n % 2]  # two sums, so that none waits for the other's
+            totals[n % 2] = (builder.fmul(state, C_n, flags=_FAST) if total is None
+                             else _fused(builder, state, C_n, total))  # fmt: skip
+        y[t] = totals[0] if totals[1] is None else builder.fadd(*totals, flags=_FAST)
+        return after
+
+    for n, state in enumerate(_loop(builder, steps, [h[n] for n in range(group)], step)):
+        h[n] = state
+
+
+@intrinsic(prefer_literal=True)
+def forward_window(typingctx, group, steps, states, delta, delta_u, y, h, A, Bs, Cs):
+    """y[t] += <C, h> over the steps of a window, for `group` states (a literal) of `states`; h goes on from there.
+
+    delta, delta_u, y: a vector per step; h, A: a vector per state; Bs, Cs: `states` values per step.
+    """
+    signature = types.void(group, types.intp, types.intp, *[floats] * 7)
+    return _as_written(group, signature, _emit_forward)
+
+
+def _emit_recompute(builder, group, steps, states, delta, delta_u, h, A, Bs, decays, history):
+    """Bound by stores: two vectors per state and step."""
+
+    def step(t, carried):
+        d, d_u = delta[t], delta_u[t]
+        row = builder.mul(t, states)
+        after = []
+        for n in range(group):
+            place = builder.add(row, _index(n))
+            a = _exp2(builder, builder.fmul(d, A[n], flags=_FAST))
+            decays[place] = a
+            history[place] = carried[n]
+            after.append(_fused(builder, a, carried[n], builder.fmul(d_u, Bs.everywhere(place), flags=_FAST)))
+        return after
+
+    last = builder.mul(steps, states)
+    for n, state in enumerate(_loop(builder, steps, [h[n] for n in range(group)], step)):
+        history[builder.add(last, _index(n))] = state
+
+
+@intrinsic(prefer_literal=True)
+def recompute_window(typingctx, group, steps, states, delta, delta_u, h, A, Bs, decays, history):
+    """The decays of a window, and the states before each of its steps and after the last one."""
+    signature = types.void(group, types.intp, types.intp, *[floats] * 7)
+    return _as_written(group, signature, _emit_recompute)
+
+
+def _pick(builder, a, b, lanes):
+    return builder.shuffle_vector(a, b, ir.Constant(_int_lanes, lanes))
+
+
+def _in_quarters(pattern):
+    """Lane numbers of a shuffle that treats each quarter of four lanes alike; 4 to 7 are of the second vector."""
+    return [4 * quarter + p % 4 + LANES * (p // 4) for quarter in range(4) for p in pattern]
+
+
+_WHOLE_QUARTERS = [[4 * q + i + o for o in (0, LANES) for q in quarters for i in range(4)]
+                   for quarters in ((0, 2), (1, 3))]  # fmt: skip
+# what is added to what: neighbours, then pairs, then quarters twice; each is one instruction of AVX-512
+_FOLDS = (
+    (_in_quarters((0, 4, 1, 5)), _in_quarters((2, 6, 3, 7))),
+    (_in_quarters((0, 1, 4, 5)), _in_quarters((2, 3, 6, 7))),
+    _WHOLE_QUARTERS,
+    _WHOLE_QUARTERS,
+)
+
+
+class _Totals:
+    """Adds up the lanes of vectors as they come: the total of vector j ends in lane j of one vector."""
+
+    def __init__(self, builder) -> None:
+        self.builder = builder
+        self.waiting: list = []  # (level, vector)
+
+    def add(self, vector, level: int = 0) -> None:
+        while self.waiting and self.waiting[-1][0] == level:
+            first = self.waiting.pop()[1]
+            halves = (_pick(self.builder, first, vector, lanes) for lanes in _FOLDS[level])
+            vector = self.builder.fadd(*halves, flags=_FAST)
+            level += 1
+        self.waiting.append((level, vector))
+
+    def result(self):
+        while len(self.waiting) > 1 or self.waiting[0][0] < len(_FOLDS):
+            level, vector = self.waiting[-1]  # no partner came: itself, whose lanes nobody looks at
+            self.add(vector, level)
+        return self.waiting[0][1]
+
+
+def _emit_reverse(builder, group, steps, states, delta, delta_u, dy, through_A, through_B, g, dA, A, Bs, Cs,
+                  decays, history, dBs, dCs):  # fmt: skip
+    """Per state and step: 8 multiplications and fused ones (the bound), 4 shuffles and 3 sums, 6 loads, a store."""
+    lanes = ir.VectorType(ir.FloatType(), group)
+    first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), group), list(range(group)))
+
+    def accumulate(memory, place, totals):
+        pointer = builder.bitcast(builder.gep(memory.pointer, [place]), ir.PointerType(lanes))
+        whole = totals.result()
+        part = builder.shuffle_vector(whole, whole, first_lanes)
+        builder.store(builder.fadd(builder.load(pointer, align=4), part, flags=_FAST), pointer, align=4)
+
+    def step(i, carried):
+        t = builder.sub(builder.sub(steps, _index(1)), i)
+        d, d_u, g_y = delta[t], delta_u[t], dy[t]
+        sum_A, sum_B = through_A[t], through_B[t]
+        row = builder.mul(t, states)
+        next_row = builder.add(row, states)
+        total_B, total_C = _Totals(builder), _Totals(builder)
+        before_it = []
+        for n in range(group):
+            place = builder.add(row, _index(n))
+            after = history[builder.add(next_row, _index(n))]
+            g_h = _fused(builder, g_y, Cs.everywhere(place), carried[n])
+            sum_B = _fused(builder, g_h, Bs.everywhere(place), sum_B)
+            total_B.add(builder.fmul(g_h, d_u, flags=_FAST))
+            total_C.add(builder.fmul(g_y, after, flags=_FAST))
+            g_before = builder.fmul(g_h, decays[place], flags=_FAST)
+            g_exponent = builder.fmul(g_before, history[place], flags=_FAST)
+            sum_A = _fused(builder, g_exponent, A[n], sum_A)
+            dA[n] = _fused(builder, g_exponent, d, dA[n])
+            before_it.append(g_before)
+        through_A[t], through_B[t] = sum_A, sum_B
+        accumulate(dBs, row, total_B)
+        accumulate(dCs, row, total_C)
+        return before_it
+
+    for n, gradient in enumerate(_loop(builder, steps, [g[n] for n in range(group)], step)):
+        g[n] = gradient
+
+
+@intrinsic(prefer_literal=True)
+def reverse_window(typingctx, group, steps, states, delta, delta_u, dy, through_A, through_B, g, dA, A, Bs, Cs,
+                   decays, history, dBs, dCs):  # fmt: skip
+    """Gradients through the steps of a window, last one first, for `group` states (a literal) of `states`.
+
+    through_A[t] += sum of dL/d(delta A) A over states, through_B[t] += sum of dL/d(delta u B) B; g: the gradient of
+    the state, goes on from there; dA += dL/d(delta A) delta; dBs, dCs: `states` values per step, += sums over lanes.
+    The others as `recompute_window` takes and leaves them.
+    """
+    signature = types.void(group, types.intp, types.intp, *[floats] * 14)
+    return _as_written(group, signature, _emit_reverse)
+
+
+def _emit_combine(builder, group, count, rank, out, weights, factors):
+    """Bound by the fused multiplications."""
+
+    def column(r, sums):
+        w = weights[r]
+        return [
+            _fused(builder, w, factors.everywhere(builder.add(builder.mul(_index(j), rank), r)), each)
+            for j, each in enumerate(sums)
+        ]
+
+    for j, value in enumerate(_loop(builder, count, [out[j] for j in range(group)], column)):
+        out[j] = value
+
+
+@intrinsic(prefer_literal=True)
+def combine(typingctx, group, count, rank, out, weights, factors):
+    """out[j] += sum over r < count of weights[r] * factors[j * rank + r], for `group` vectors (a literal)."""
+    return _as_written(group, types.void(group, types.intp, types.intp, floats, floats, floats), _emit_combine)
+
+
+def _emit_correlate(builder, group, steps, rank, out, vectors, factors):
+    def step(t, sums):
+        vector = vectors[t]
+        row = builder.mul(t, rank)
+        return [_fused(builder, vector, factors.everywhere(builder.add(row, _index(j))), s) for j, s in enumerate(sums)]
+
+    for j, value in enumerate(_loop(builder, steps, [out[j] for j in range(group)], step)):
+        out[j] = value
+
+
+@intrinsic(prefer_literal=True)
+def correlate(typingctx, group, steps, rank, out, vectors, factors):
+    """out[j] += sum over t < steps of vectors[t] * factors[t * rank + j], for `group` vectors (a literal)."""
+    return _as_written(group, types.void(group, types.intp, types.intp, floats, floats, floats), _emit_correlate)
+
+
+@intrinsic
+def transpose(typingctx, source, source_step, target, target_step):
+    """Sixteen vectors, lane i of vector j to lane j of vector i; the vectors begin so many values after each other."""
+
+    def codegen(context, builder, signature, args):
+        vectors = [builder.load(_row(builder, args[0], builder.mul(_index(j), args[1])), align=4) for j in range(LANES)]
+        for distance in (8, 4, 2, 1):
+            low = [lane + (LANES - distance if lane & distance else 0) for lane in range(LANES)]
+            high = [lane + (LANES if lane & distance else distance) for lane in range(LANES)]
+            swapped = list(vectors)
+            for j in range(LANES):
+                if not j & distance:
+                    pair = vectors[j], vectors[j + distance]
+                    swapped[j], swapped[j + distance] = _pick(builder, *pair, low), _pick(builder, *pair, high)
+            vectors = swapped
+        for j, vector in enumerate(vectors):
+            builder.store(vector, _row(builder, args[2], builder.mul(_index(j), args[3])), align=4)
+        return context.get_dummy_value()
+
+    return types.void(floats, types.intp, floats, types.intp), codegen
+
+
+# ---------------------------------------------------------------------------------------------------- compilation
+
+
+def compile_kernel(function):
+    """Compile a function of one array of integers now, to be called through C (`.ctypes`, `.address`).
+
+    Cached on disk where the user's cache can be written.  Called so, it runs without the interpreter lock.
+    """
+    source = Path(function.__code__.co_filename).read_bytes()
+    # part of the cache file's name: neither another version of this package nor of these vectors finds it
+    function.__qualname__ += "_" + hashlib.sha256(_SOURCE + source).hexdigest()[:12]
+    compiled = functools.partial(cfunc, types.void(types.CPointer(types.int64)), boundscheck=False, error_model="numpy")
+    with _cache_folder():
+        try:
+            return compiled(cache=bool(_config.CACHE_DIR))(function)
+        except RuntimeError:  # numba found no folder for its cache
+            return compiled()(function)
+
+
+@contextlib.contextmanager
+def _cache_folder():
+    """Numba's cache in the user's and not beside this file, where it would outlive `pip uninstall`.
+
+    NUMBA_CACHE_DIR, where it is set, has the last word.  Without a folder that can be written, kernels are compiled in
+    every process.
+    """
+    before = _config.CACHE_DIR
+    if not before:
+        _config.CACHE_DIR = _writable_cache()
+    try:
+        yield
+    finally:
+        _config.CACHE_DIR = before
+
+
+@functools.cache
+def _writable_cache() -> str:
+    """`numba` in the user's cache folder; empty, and a warning, where that cannot be written."""
+    try:
+        folder = user_cache_folder() / "numba"
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError) as error:
+        logger.warning("the compiled scan is not kept, and compiling it delays every start by seconds (%s); set "
+                       "XDG_CACHE_HOME or NUMBA_CACHE_DIR to a folder that can be written", error)  # fmt: skip
+        return ""
+    return str(folder)

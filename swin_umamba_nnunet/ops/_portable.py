@@ -27,7 +27,7 @@ def scan(
     decay = torch.exp(delta[..., None] * A[:, None, None])  # (K, b, L, D, N)
     state = (delta * u)[..., None] * B
     reach = 1
-    while reach < u.shape[2]:
+    while reach < max(2, u.shape[2]):  # of a single step once too, with nothing in it: A then has its gradient, zero
         later = state[:, :, reach:] + decay[:, :, reach:] * state[:, :, :-reach]
         state = torch.cat([state[:, :, :reach], later], dim=2)
         decay = torch.cat([decay[:, :, :reach], decay[:, :, reach:] * decay[:, :, :-reach]], dim=2)

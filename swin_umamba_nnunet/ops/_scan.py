@@ -12,21 +12,28 @@ A backend that brings its own backward is a module with
 
     x (b,H,W,D), dt (K,b,H,W,D), Bs and Cs (b,H,W,K,N): contiguous, one dtype out of float32, float16, bfloat16
     (the directions of dt are outermost because that is how the batched matrix product that makes it leaves them)
-    A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32
+    A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32; `numba` also takes (S*K,...) of them, S sets that images
+        use in turn
     y (b,H,W,D) float32: sum over directions of the scan's output, at the position it was computed for
     states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for; only
         the backend's own backward reads it, so the order of N and D inside is the backend's business
     gradients: float32, shaped as what they belong to
 
-Everything inside is float32, whatever comes in (float64 inputs too: only the plain backends keep float64).
+Everything inside is float32, whatever floating-point dtype comes in (float64 inputs too: only the plain backends keep
+float64); integers are refused, since the result would be cut to their kind.
+
+Such a backend knows its first derivative by `backward()` and no other; what else is asked of it is refused
+(`refuse_transforms`), where torch would answer a forward derivative with zero.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch._C import _functorch
+from torch.autograd import forward_ad
+from torch.nn.functional import linear, pad, silu
 
 from swin_umamba_nnunet.ops import _portable, _reference
 from swin_umamba_nnunet.ops._select import PLAIN, resolve_backend
@@ -41,12 +48,14 @@ def selective_scan(
     B: Tensor,
     C: Tensor,
     D: Tensor | None = None,
+    z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    return_last_state: bool = False,
     *,
     backend: str | None = None,
-) -> Tensor:
-    """Selective scan over a sequence, with the arguments of mamba_ssm's `selective_scan_fn`.
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Selective scan over a sequence, with the arguments of mamba_ssm's `selective_scan_fn` in their order.
 
     h_l = exp(delta_l A) h_{l-1} + delta_l B_l u_l,  y_l = <C_l, h_l> + D u_l  (Mamba, arXiv 2312.00752, eq. 2 and 4).
 
@@ -54,45 +63,85 @@ def selective_scan(
         u: (batch, dim, L).
         delta: (batch, dim, L) step sizes, before `delta_bias` and softplus if these are given.
         A: (dim, N), negative for a stable recurrence.
-        B, C: (batch, N, L), or (batch, G, N, L) where `dim / G` consecutive channels share a group; mamba_ssm's
-            constant form (dim, N) is not supported.
+        B, C: (batch, N, L), or (batch, G, N, L) where `dim / G` consecutive channels share a group, or (dim, N), the
+            same at every position, which costs as much as a group per channel.
         D: (dim,) skip term, or None.
+        z: (batch, dim, L), a gate: y_l is multiplied by SiLU of it, before rounding; or None.
         delta_bias: (dim,), added to delta; or None.
         delta_softplus: apply softplus to delta (after the bias).
+        return_last_state: return h_L too.
         backend: one of `BACKENDS`; None chooses.
 
     Returns:
-        (batch, dim, L) in the dtype of `u`; inside, everything is float32 (`reference` keeps float64).
+        (batch, dim, L) in the dtype of `u`; inside, everything is float32 (`reference` keeps float64).  With
+        `return_last_state` a pair, of this and the state (batch, dim, N) in float32 at least; unlike mamba_ssm's, it
+        has a gradient.
 
     Raises:
-        ValueError: shapes that do not fit together, an empty sequence, complex A, an unknown backend.
+        ValueError: shapes that do not fit together, an empty sequence, complex or integer tensors, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
+        NotImplementedError: derivatives other than by `backward()`, see `refuse_transforms`.
     """
-    if B.dim() == 2 or C.dim() == 2:
-        raise ValueError(
-            "B and C of shape (dim, N), the same at every position, are not supported; "
-            "give them as (batch, N, L) or (batch, G, N, L)"
-        )
-    B = B[:, None] if B.dim() == 3 else B
-    C = C[:, None] if C.dim() == 3 else C
-    _check_1d(u, delta, A, B, C, D, delta_bias)
-    batch, dim, length = u.shape
-    groups = B.shape[1]
-    D = A.new_zeros(dim) if D is None else D
-    delta_bias = A.new_zeros(dim) if delta_bias is None else delta_bias
+    B, C = _as_groups(B, C, u)
+    _check_1d(u, delta, A, B, C, D, z, delta_bias)
     chosen = resolve_backend(backend, u.device.type)
+    length, wide = u.shape[2], torch.promote_types(torch.float32, u.dtype)
+    D = A.new_zeros(u.shape[1]) if D is None else D
+    delta_bias = A.new_zeros(u.shape[1]) if delta_bias is None else delta_bias
+    if return_last_state:
+        u, delta, B, C = _ask_for_state(u, delta, B, C, delta_bias, delta_softplus)
+    y = _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus, chosen, wide)
+    y, last = y[..., :length], y[..., length:]
+    if z is not None:
+        y = y * silu(z.to(wide))
+    y = y.to(u.dtype)
+    return (y, last) if return_last_state else y
+
+
+def _as_groups(B: Tensor, C: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """B and C as (batch, G, N, L), with the same G; what does not fit is left to `_check_1d`."""
+    B, C = (t[:, None] if t.dim() == 3 else t for t in (B, C))
+    if u.dim() != 3 or (B.dim() != 2 and C.dim() != 2):
+        return B, C
+    batch, dim, length = u.shape
+    each_channel = []
+    for t in (B, C):
+        if t.dim() == 2 and t.shape[0] == dim:
+            t = t[None, :, :, None].expand(batch, -1, -1, length)
+        elif t.dim() == 4 and t.shape[1] and dim % t.shape[1] == 0:
+            t = t.repeat_interleave(dim // t.shape[1], dim=1)
+        each_channel.append(t)
+    return each_channel[0], each_channel[1]
+
+
+def _ask_for_state(
+    u: Tensor, delta: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor, delta_softplus: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sequence with N further steps in which time stands still and C reads one state after the other."""
+    batch, groups, states, _ = C.shape
+    still = delta.new_full(delta.shape[:2], -float("inf")) if delta_softplus else -delta_bias.expand(delta.shape[:2])
+    reading = torch.eye(states, dtype=C.dtype, device=C.device).expand(batch, groups, -1, -1)
+    delta = torch.cat((delta, still.to(delta.dtype)[..., None].expand(-1, -1, states)), dim=-1)
+    return pad(u, (0, states)), delta, pad(B, (0, states)), torch.cat((C, reading), dim=-1)
+
+
+def _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus: bool, chosen: str, out_dtype: torch.dtype) -> Tensor:
+    """The scan of (batch, dim, L) with G groups of B and C (batch, G, N, L)."""
+    groups = B.shape[1]
+    u, delta = (t.unflatten(1, (groups, -1)) for t in (u, delta))  # (batch, G, dim / G, L)
+    A, D, delta_bias = (t.unflatten(0, (groups, -1)) for t in (A, D, delta_bias))
+    if chosen == "numba":  # groups are images there, each with parameters of its own
+        inputs, parameters = [tuple(t.flatten(0, 1) for t in (u, delta, B, C))], [(A, D, delta_bias)]
+    else:
+        inputs = list(zip(*(t.unbind(1) for t in (u, delta, B, C))))
+        parameters = [(A[g, None], D[g, None], delta_bias[g, None]) for g in range(groups)]
     outputs = []
-    width = dim // groups
-    for g in range(groups):
-        own = slice(g * width, (g + 1) * width)
+    for sequences, own in zip(inputs, parameters):
         # (batch, dim, L) -> an image of one row, channels last, one direction
-        x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in (u[:, own], delta[:, own], B[:, g], C[:, g]))
-        y = scan(
-            x, dt[None], Bs[..., None, :], Cs[..., None, :], A[None, own], D[None, own], delta_bias[None, own],
-            delta_softplus, chosen,
-        )  # fmt: skip
+        x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in sequences)
+        y = scan(x, dt[None], Bs[..., None, :], Cs[..., None, :], *own, delta_softplus, chosen, out_dtype)
         outputs.append(y[:, 0].transpose(1, 2))
-    return outputs[0] if groups == 1 else torch.cat(outputs, dim=1)
+    return outputs[0].reshape(-1, groups * u.shape[2], u.shape[3]) if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 def selective_scan_2d(
@@ -128,11 +177,15 @@ def selective_scan_2d(
         are so at a fixed number.
 
     Raises:
-        ValueError: shapes that do not fit together, an image without pixels, an unknown backend.
+        ValueError: shapes that do not fit together, an image without pixels, integer tensors, an unknown backend.
         BackendUnavailableError: a backend that cannot run here.
+        NotImplementedError: derivatives other than by `backward()`, see `refuse_transforms`.
     """
-    given, low_rank, weight = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     chosen = resolve_backend(backend, x.device.type)
+    if chosen == "numba":
+        return _scan_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds).to(out_dtype or x.dtype)
+    given, low_rank, weight = project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     if chosen in PLAIN:
         return scan(x, step_sizes(x, low_rank, weight), *given, True, chosen, out_dtype)
     return scan(x, None, *given, True, chosen, out_dtype, low_rank, weight)
@@ -142,7 +195,6 @@ def project(
     x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor, Ds: Tensor
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
     """(Bs, Cs, A, Ds, dt_bias) as `scan` takes them, and what `step_sizes` takes, out of SS2D's parameters."""
-    _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
     projected = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
@@ -185,6 +237,7 @@ def prepare(
 ) -> tuple[tuple[Tensor, ...], bool]:  # fmt: skip
     """The first seven in the dtypes and layouts backends take, and whether anything here needs a gradient."""
     given = [t for t in (x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) if t is not None]
+    refuse_transforms(given)
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if low_rank is not None and weight is not None:
         with torch.no_grad():  # the gradient takes the way through these two, see `scan_gradients`
@@ -193,6 +246,43 @@ def prepare(
     sequences = (t.to(low).contiguous() for t in (x, dt, Bs, Cs) if t is not None)
     parameters = (t.to(torch.float32).contiguous() for t in (A, Ds, dt_bias))
     return (*sequences, *parameters), needs_grad
+
+
+_ONLY_BACKWARD = (
+    "the selective scan is differentiable by backward() and once; {} not supported. backend='reference' (or "
+    "SWIN_UMAMBA_BACKEND=reference) has every derivative that torch knows, slowly"
+)
+
+
+def refuse_transforms(given: Iterable[Tensor]) -> None:
+    """Look for derivatives that the operators registered here do not have, before torch leaves them out or trips.
+
+    Raises:
+        NotImplementedError: inside `torch.func.grad`, `jvp` or what is made of them (jacrev, per-sample gradients), or
+            with a tensor that carries a forward derivative.
+    """
+    _refuse_functorch()
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:  # else no tensor carries one
+        for tensor in given:
+            if forward_ad.unpack_dual(tensor).tangent is not None:
+                raise NotImplementedError(_ONLY_BACKWARD.format("forward-mode differentiation is"))
+
+
+@torch.compiler.assume_constant_result
+def _refuse_functorch_levels() -> None:
+    for level in _functorch.get_interpreter_stack() or ():
+        if level.key() in (_functorch.TransformType.Grad, _functorch.TransformType.Jvp):
+            raise NotImplementedError(
+                _ONLY_BACKWARD.format("torch.func's grad, vjp, jvp, jacrev and jacfwd (per-sample gradients too) are")
+            )
+
+
+_refuse_functorch = _refuse_functorch_levels  # see `resolve_backend`
+
+
+def refuse_second_derivative(ctx, *_) -> None:
+    """The gradient of a gradient, for `register_autograd`."""
+    raise NotImplementedError(_ONLY_BACKWARD.format("a second derivative is"))
 
 
 def _backend(name: str):
@@ -209,17 +299,17 @@ def _forward(
 
 @_forward.register_fake
 def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, delta_softplus, save_states, backend):
-    return fake_outputs(x, A, save_states)
+    return fake_outputs(x, Bs.shape[3], A.shape[2], save_states)
 
 
-def fake_outputs(x: Tensor, A: Tensor, save_states: bool) -> tuple[Tensor, Tensor]:
+def fake_outputs(x: Tensor, directions: int, states: int, save_states: bool) -> tuple[Tensor, Tensor]:
     """y and the states without values."""
     batch, height, width, channels = x.shape
     y = x.new_empty(x.shape, dtype=torch.float32)
     if not save_states:
         return y, y.new_empty(0)
     windows = (height * width + WINDOW - 1) // WINDOW
-    return y, y.new_empty(batch, A.shape[0], windows, A.shape[2], channels)
+    return y, y.new_empty(batch, directions, windows, states, channels)
 
 
 @torch.library.custom_op("swin_umamba::scan_backward", mutates_args=())
@@ -241,6 +331,9 @@ def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, states, delta_softplu
     steps = x.new_empty((A.shape[0], *x.shape), dtype=torch.float32)
     dx, *others = (t.new_empty(t.shape, dtype=torch.float32) for t in (x, Bs, Cs, A, Ds, dt_bias))
     return dx, steps, *others
+
+
+_backward.register_autograd(refuse_second_derivative)
 
 
 def save_scan(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) -> tuple[Tensor | None, ...]:
@@ -278,7 +371,68 @@ def _autograd(ctx, dy, _dstates):
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
+# What the backend numba does in one operator after the projection: it makes A and the step sizes from their parameters
+# as it goes, so that the largest tensor of all never exists, and reads and writes `projected` in place.
+#
+#     x (b,H,W,D), projected (b,H,W,K*(R+2N)): floating-point, each position's row holding R, N and N values (step size,
+#     B and C) of each direction; dt_weight (K,D,R), dt_bias (K,D), A_logs (K*D,N), Ds (K*D,)
+#     y (b,H,W,D) float32; states (b,K,ceil(L/WINDOW),N,D) float32, empty if not asked for
+
+
+def _scan_2d(
+    x: Tensor, x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor
+) -> Tensor:
+    projected = linear(x, x_proj_weight.flatten(0, 1))
+    given = (x, projected, dt_weight, dt_bias, A_logs, Ds)
+    refuse_transforms(given)
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    return _forward_2d(*given, needs_grad)[0]
+
+
+@torch.library.custom_op("swin_umamba::scan_2d", mutates_args=())
+def _forward_2d(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor, save_states: bool
+) -> tuple[Tensor, Tensor]:
+    return _backend("numba").forward_2d(x, projected, dt_weight, dt_bias, A_logs, Ds, save_states)
+
+
+@_forward_2d.register_fake
+def _(x, projected, dt_weight, dt_bias, A_logs, Ds, save_states):
+    return fake_outputs(x, dt_weight.shape[0], A_logs.shape[1], save_states)
+
+
+@torch.library.custom_op("swin_umamba::scan_2d_backward", mutates_args=())
+def _backward_2d(
+    dy: Tensor, x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor,
+    states: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return _backend("numba").backward_2d(dy, x, projected, dt_weight, dt_bias, A_logs, Ds, states)
+
+
+@_backward_2d.register_fake
+def _(dy, x, projected, dt_weight, dt_bias, A_logs, Ds, states):
+    given = (x, projected, dt_weight, dt_bias, A_logs, Ds)
+    return tuple(t.new_empty(t.shape, dtype=torch.float32) for t in given)
+
+
+_backward_2d.register_autograd(refuse_second_derivative)
+
+
+def _setup_context_2d(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:-1], output[1])
+    ctx.set_materialize_grads(False)  # see `_setup_context`
+
+
+def _autograd_2d(ctx, dy, _dstates):
+    *given, states = ctx.saved_tensors
+    gradients = _backward_2d(dy, *given, states)
+    return *(g.to(t.dtype) for g, t in zip(gradients, given)), None
+
+
+_forward_2d.register_autograd(_autograd_2d, setup_context=_setup_context_2d)
+
+
+def _check_1d(u, delta, A, B, C, D, z, delta_bias) -> None:
     batch, dim, length = u.shape if u.dim() == 3 else (0, 0, 0)
     groups = B.shape[1] if B.dim() == 4 else 0
     expected = {
@@ -288,6 +442,7 @@ def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
         "B": (B, ("batch", "G", "N", "L"), (batch, groups, A.shape[-1], length)),
         "C": (C, ("batch", "G", "N", "L"), (batch, groups, A.shape[-1], length)),
         "D": (D, ("dim",), (dim,)),
+        "z": (z, ("batch", "dim", "L"), (batch, dim, length)),
         "delta_bias": (delta_bias, ("dim",), (dim,)),
     }
     check_shapes(expected)
@@ -295,7 +450,7 @@ def _check_1d(u, delta, A, B, C, D, delta_bias) -> None:
         raise ValueError(f"selective_scan: {dim} channels cannot be shared by {groups} groups of B and C")
 
 
-def _check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> None:
+def check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> None:
     shape = tuple(x.shape) if x.dim() == 4 else (0, 0, 0, 0)
     rank = dt_projs_weight.shape[-1]
     states = A_logs.shape[-1]
@@ -319,3 +474,5 @@ def check_shapes(expected: dict) -> None:
             )
         if tensor.is_complex():
             raise ValueError(f"{name} is complex; only real selective scans are supported")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype}; selective scans take floating-point tensors: {name}.float()")

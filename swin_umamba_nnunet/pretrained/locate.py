@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from swin_umamba_nnunet._cache import user_cache_folder
 from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
 from swin_umamba_nnunet.pretrained.registry import WeightsRecord
 
@@ -50,11 +51,8 @@ def cache_folder() -> Path:
     Raises:
         WeightsNotFoundError: this user has no home folder and XDG_CACHE_HOME is not set.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # the XDG specification has relative values ignored
-        return Path(base) / "swin_umamba_nnunet"
     try:
-        return Path.home() / ".cache" / "swin_umamba_nnunet"
+        return user_cache_folder()
     except RuntimeError as error:
         raise WeightsNotFoundError(
             "this user has no home folder to keep downloads in; set XDG_CACHE_HOME to a folder that can be written"

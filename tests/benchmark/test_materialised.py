@@ -20,7 +20,7 @@ class StandIn:
     """mamba_ssm's extension as far as it is used, computed in float64; complains about what the real one refuses."""
 
     def run(self, u, delta, A, B, C, D, delta_bias):
-        return selective_scan(u, delta, A, B, C, D, delta_bias, True, backend="reference")
+        return selective_scan(u, delta, A, B, C, D, None, delta_bias, True, backend="reference")
 
     def fwd(self, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
         assert z is None

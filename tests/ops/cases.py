@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from swin_umamba_nnunet.ops import selective_scan, selective_scan_2d
+from swin_umamba_nnunet import ops
+from swin_umamba_nnunet.ops import selective_scan_2d
 
 # Relative L2 error allowed against the float64 reference on the same (rounded) inputs: outputs, gradients.
 TOLERANCE = {
@@ -12,6 +13,11 @@ TOLERANCE = {
     torch.float16: (2e-3, 5e-3),
     torch.bfloat16: (1e-2, 3e-2),
 }
+
+
+def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, **settings):
+    """The operator without a gate: what is differentiated comes first, in the order of `inputs_1d`."""
+    return ops.selective_scan(u, delta, A, B, C, D, None, delta_bias, **settings)
 
 
 def inputs_2d(batch: int, height: int, width: int, channels: int, states: int, rank: int = 3, seed: int = 0):

@@ -53,10 +53,22 @@ class TestShapes:
                 selective_scan(*wrong)
         with pytest.raises(ValueError, match="cannot be shared"):
             selective_scan(u[:, :5], delta[:, :5], A[:5], B, C)
-        with pytest.raises(ValueError, match="the same at every position"):
-            selective_scan(u, delta, A, A, C)
+        with pytest.raises(ValueError, match="C has shape"):
+            selective_scan(u, delta, A, A, C[:, :, :3])
         with pytest.raises(ValueError, match="complex"):
             selective_scan(u, delta, A.to(torch.complex64), B, C)
+
+    @pytest.mark.parametrize("backend", ["numba", "portable", "reference"])
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool], ids=str)
+    def test_integers_are_refused_and_not_rounded_to(self, backend, dtype):
+        for index in range(7):
+            arguments = [a.float() for a in inputs_1d(1, 6, 10, 4)]
+            arguments[index] = arguments[index].to(dtype)
+            with pytest.raises(ValueError, match=f"{str(dtype)}.*floating-point"):
+                selective_scan(*arguments, backend=backend)
+        arguments = small()
+        with pytest.raises(ValueError, match=f"x is {dtype}"):
+            selective_scan_2d(arguments[0].to(dtype), *arguments[1:], backend=backend)
 
 
 class TestChoice:
@@ -133,6 +145,61 @@ else:
         assert result.returncode == 0, result.stderr
 
 
+def _double_backward(function, x):
+    x = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
+    return torch.autograd.grad(gradient.square().sum(), x)[0]
+
+
+def _dual(function, x):
+    with torch.autograd.forward_ad.dual_level():
+        return torch.autograd.forward_ad.unpack_dual(function(torch.autograd.forward_ad.make_dual(x, x))).tangent
+
+
+DERIVATIVES = {
+    "jvp": lambda function, x: torch.func.jvp(function, (x,), (x,))[1],
+    "dual": _dual,
+    "grad": lambda function, x: torch.func.grad(lambda x: function(x).sum())(x),
+    "jacrev": lambda function, x: torch.func.jacrev(function)(x),
+    "per sample": lambda function, x: torch.func.vmap(torch.func.grad(lambda x: function(x[None]).sum()))(x),
+    "double backward": _double_backward,
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own forward mode
+class TestDerivatives:
+    """What the operators have no formula for is refused: torch alone answers some of it with zeros."""
+
+    @pytest.mark.parametrize("name", DERIVATIVES)
+    def test_refused_in_words_of_our_own(self, name):
+        x, *parameters = small()
+        with pytest.raises(NotImplementedError, match="not supported.*backend='reference'"):
+            DERIVATIVES[name](lambda x: selective_scan_2d(x, *parameters, backend="numba"), x)
+
+    @pytest.mark.parametrize("name", DERIVATIVES)
+    def test_the_backend_that_the_message_names_has_it(self, name):
+        x, *parameters = (a.double() for a in small())
+        found = DERIVATIVES[name](lambda x: selective_scan_2d(x, *parameters, backend="reference"), x)
+        assert found.isfinite().all()
+        assert found.abs().max() > 0
+
+    def test_refused_in_compiled_code_too(self):
+        torch._dynamo.reset()
+        x, *parameters = small()
+
+        def tangent(x):
+            return torch.func.jvp(lambda x: selective_scan_2d(x, *parameters, backend="numba"), (x,), (x,))[1]
+
+        with pytest.raises(Exception, match="not supported.*backend='reference'"):
+            torch.compile(tangent, backend="eager")(x)
+
+    def test_ordinary_training_inside_a_level_that_does_not_concern_it(self):
+        arguments = [a.requires_grad_() for a in small()]
+        with torch.autograd.forward_ad.dual_level():
+            selective_scan_2d(*arguments, backend="numba").sum().backward()
+        assert all(a.grad is not None for a in arguments)
+
+
 class TestTorch:
     def test_registration(self):
         """torch's own checks of schema, fake kernel and autograd registration."""
@@ -147,6 +214,22 @@ class TestTorch:
                 torch.ops.swin_umamba.scan.default, (*leaves, True, save_states, "numba"),
                 test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
             )  # fmt: skip
+
+    def test_registration_of_the_form_with_projections(self):
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(1, 2, 3, 16), (1, 2, 3, 4 * 7), (4, 16, 3), (4, 16), (64, 2), (64,)]
+        tensors = [torch.randn(*shape, generator=generator) for shape in shapes]
+        for save_states in (False, True):
+            leaves = [t.clone().requires_grad_(save_states) for t in tensors]
+            torch.library.opcheck(
+                torch.ops.swin_umamba.scan_2d.default, (*leaves, save_states),
+                test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+            )  # fmt: skip
+        states = torch.ops.swin_umamba.scan_2d(*tensors, True)[1]
+        torch.library.opcheck(
+            torch.ops.swin_umamba.scan_2d_backward.default, (torch.randn(1, 2, 3, 16), *tensors, states),
+            test_utils=("test_schema", "test_faketensor"),
+        )  # fmt: skip
 
     def test_step_sizes_are_not_kept_for_backward(self):
         """They are K times as large as the image; what makes them is R / D of that."""

@@ -15,7 +15,7 @@ NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
 
 
 def run(u, delta, A, B, C, D, delta_bias, delta_softplus):
-    return selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus, backend="reference")
+    return selective_scan(u, delta, A, B, C, D, None, delta_bias, delta_softplus, backend="reference")
 
 
 class StandIn(SimpleNamespace):

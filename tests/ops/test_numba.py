@@ -1,5 +1,7 @@
 """The CPU backend against the float64 reference, and what its host side promises."""
 
+import ctypes
+import runpy
 import subprocess
 import sys
 import threading
@@ -7,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import _numba, _scan
+from swin_umamba_nnunet.ops import _numba, _numba_vectors, _scan
 from tests.ops.cases import (
     LENGTHS,
     SIZES_2D,
@@ -71,6 +73,16 @@ def test_nan_reaches_the_output():
         assert selective_scan(*arguments, delta_softplus=True, backend="numba").isnan().any(), index
 
 
+def test_a_channel_switched_off_by_its_bias():
+    arguments = [a.float() for a in inputs_1d(2, 5, 70, 4)]
+    arguments[6][1] = -float("inf")
+    expected, found = (values_and_gradients(selective_scan, arguments, backend=name, delta_softplus=True)
+                       for name in ("reference", "numba"))  # fmt: skip
+    assert torch.equal(found[0][:, 1], (arguments[5][1] * arguments[0][:, 1]).double())  # the skip term is left
+    for value, wanted in zip(found, expected, strict=True):
+        assert relative_error(value, wanted) < 1e-5
+
+
 def test_inputs_need_not_be_contiguous():
     arguments = inputs_1d(2, 6, 40, 4)
     strided = [a.float().repeat_interleave(2, dim=-1)[..., ::2] for a in arguments]
@@ -96,8 +108,72 @@ def test_every_output_element_is_written(monkeypatch):
     assert_matches_reference(selective_scan_2d, inputs_2d(2, 7, 11, 21, 5), backend="numba")
 
 
+@pytest.mark.parametrize("states", [1, 2, 8, 16, 24, 64])
+def test_numbers_of_states(states):
+    """Registers take sixteen at once, then four, then one."""
+    assert_matches_reference(selective_scan_2d, inputs_2d(1, 5, 15, 20, states), backend="numba")
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 6, 12, 17, 48])
+@pytest.mark.parametrize("states", [2, 16])
+def test_ranks_of_the_step_size(rank, states):
+    assert_matches_reference(selective_scan_2d, inputs_2d(1, 7, 10, 35, states, rank), backend="numba")
+
+
+@pytest.mark.parametrize("directions", [1, 2, 4])
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (70, 1), (9, 8)], ids=str)
+def test_numbers_of_directions(directions, size):
+    x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(inputs_2d(2, *size, 24, 4))
+    arguments = [
+        x, dt[:directions], Bs[..., :directions, :], Cs[..., :directions, :], A[:directions], Ds[:directions],
+        dt_bias[:directions],
+    ]  # fmt: skip
+    assert not arguments[2].is_contiguous() or directions == 4
+
+    def function(*leaves, backend):
+        return _scan.scan(*leaves, True, backend)
+
+    assert_matches_reference(function, arguments, backend="numba")
+
+
+def test_strides_of_every_argument():
+    generator = torch.Generator().manual_seed(0)
+    arguments = [a.float() for a in inputs_2d(2, 6, 5, 32, 8)]
+    expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    for _ in range(5):
+        strided = []
+        for a in arguments:
+            order = torch.randperm(a.dim(), generator=generator).tolist()
+            back = [order.index(axis) for axis in range(a.dim())]
+            strided.append(a.permute(order).contiguous().permute(back))
+        found = values_and_gradients(selective_scan_2d, strided, backend="numba")
+        for f, e in zip(found, expected, strict=True):
+            assert relative_error(f, e) < 1e-6
+
+
+def test_python_threads_where_openmp_is_absent(monkeypatch):
+    arguments = [a.float() for a in inputs_2d(2, 9, 8, 80, 16)]
+    expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    monkeypatch.setattr(_numba, "_openmp", lambda: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], expected[0])
+    for f, e in zip(found, expected, strict=True):
+        assert relative_error(f, e) < 1e-6  # torch's matrix products depend on the number of threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch comes with another OpenMP, or with none")
+def test_torchs_own_threads_are_found():
+    assert "OpenMP" not in torch.__config__.parallel_info() or _numba._openmp() is not None
+
+
 def test_bits_do_not_depend_on_threads():
     arguments = [a.float() for a in inputs_2d(3, 12, 9, 96, 16)]
+    projected = torch.nn.functional.linear(arguments[0], arguments[1].flatten(0, 1))
     results = []
     threads = torch.get_num_threads()
     try:
@@ -107,6 +183,9 @@ def test_bits_do_not_depend_on_threads():
             x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(leaves)
             y, states = _numba.forward(x, dt, Bs, Cs, A, Ds, dt_bias, True, True)
             results.append([y, states, *_numba.backward(y, x, dt, Bs, Cs, A, Ds, dt_bias, states, True)])
+            given = (arguments[0], projected, *arguments[2:])
+            y, states = _numba.forward_2d(*given, True)
+            results[-1] += [y, states, *_numba.backward_2d(y, *given, states)]
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
@@ -182,19 +261,28 @@ def _core_arguments(arguments):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_default_dtype_and_device_do_not_matter(dtype):
-    arguments = [a.float() for a in inputs_2d(1, 5, 6, 24, 4)]
-    expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
+    arguments = _core_arguments([a.float() for a in inputs_2d(1, 5, 6, 24, 4)])
+    x, *parameters = (a.float() for a in inputs_2d(1, 5, 6, 24, 4))
+    projected = torch.nn.functional.linear(x, parameters[0].flatten(0, 1))
+
+    def results() -> list:
+        y, states = _numba.forward(*arguments, True, True)
+        y_2d, states_2d = _numba.forward_2d(x, projected, *parameters[1:], True)
+        gradients = _numba.backward(y, *arguments, states, True)
+        return [y, states, *gradients, y_2d, *_numba.backward_2d(y, x, projected, *parameters[1:], states_2d)]
+
+    expected = results()
     former = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     torch.set_default_device("meta")
     try:
-        y, states = _numba.forward(*_core_arguments(arguments), True, True)
-        gradients = _numba.backward(y, *_core_arguments(arguments), states, True)
+        found = results()
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(former)
-    assert torch.equal(y.double(), expected[0])
-    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients)
+    for f, e in zip(found, expected, strict=True):
+        assert f.dtype == torch.float32
+        assert torch.equal(f, e)
 
 
 def test_where_processes_cannot_fork():
@@ -206,3 +294,27 @@ def test_where_processes_cannot_fork():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_compiled_code_lies_in_the_users_cache(tmp_path, monkeypatch, caplog):
+    """And not in the package's folder, which `pip uninstall` would have to leave behind.  Each version has its own."""
+    code, cache = tmp_path / "code.py", tmp_path / "cache"
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(_numba_vectors._config, "CACHE_DIR", "")
+    text = "def kernel(arguments):\n    arguments[0] = 7\n"
+    for folder, source, vectors, expected in (
+        (cache, text, b"1", 1), (cache, text, b"1", 1), (cache, text + "\n", b"1", 2), (cache, text, b"2", 3),
+        (tmp_path / "file" / "cache", text, b"1", 3),
+    ):  # fmt: skip
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        monkeypatch.setattr(_numba_vectors, "_SOURCE", vectors)
+        _numba_vectors._writable_cache.cache_clear()
+        code.write_text(source, encoding="utf-8")
+        names = runpy.run_path(str(code))
+        given = (ctypes.c_int64 * 1)()
+        _numba_vectors.compile_kernel(names["kernel"]).ctypes(given)
+        assert given[0] == 7
+        assert len(list(cache.rglob("*.nbi"))) == expected
+        assert ("XDG_CACHE_HOME" in caplog.text) == (folder != cache)
+        assert len(list(tmp_path.rglob("*.nbi"))) == expected
+    _numba_vectors._writable_cache.cache_clear()

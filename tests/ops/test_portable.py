@@ -5,8 +5,15 @@ import operator
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import selective_scan, selective_scan_2d
-from tests.ops.cases import LENGTHS, SIZES_2D, assert_matches_reference, inputs_1d, inputs_2d
+from tests.ops.cases import (
+    LENGTHS,
+    SIZES_2D,
+    assert_matches_reference,
+    inputs_1d,
+    inputs_2d,
+    selective_scan,
+    selective_scan_2d,
+)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -22,6 +29,13 @@ def test_2d_matches_the_reference(size):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_2d_in_other_precisions(dtype):
     assert_matches_reference(selective_scan_2d, inputs_2d(2, 6, 7, 24, 16), backend="portable", dtype=dtype)
+
+
+def test_one_step_gives_every_argument_a_gradient():
+    leaves = [a.requires_grad_() for a in inputs_1d(2, 5, 1, 8)]
+    selective_scan(*leaves, backend="portable", delta_softplus=True).sum().backward()
+    assert all(leaf.grad is not None for leaf in leaves)
+    assert (leaves[2].grad == 0).all()
 
 
 def test_keeps_float64():

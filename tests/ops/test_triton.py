@@ -171,8 +171,11 @@ def test_one_dimensional_form_with_groups():
     torch.manual_seed(0)
     u, delta, A = torch.randn(2, 6, 7), torch.randn(2, 6, 7), -torch.rand(6, 3)
     B, C = torch.randn(2, 2, 3, 7), torch.randn(2, 2, 3, 7)
-    arguments = [t.to(DEVICE) for t in (u, delta, A, B, C, torch.randn(6), torch.randn(6))]
-    found, expected = (selective_scan(*arguments, delta_softplus=True, backend=b) for b in ("triton", "reference"))
+    arguments = [t.to(DEVICE) for t in (u, delta, A, B, C, torch.randn(6), torch.randn(2, 6, 7), torch.randn(6))]
+    found, expected = (selective_scan(*arguments, True, backend=b) for b in ("triton", "reference"))
+    assert relative_error(found, expected.double()) < 2e-6
+    found, expected = (selective_scan(*arguments, True, True, backend=b)[1] for b in ("triton", "reference"))
+    assert found.shape == (2, 6, 3)
     assert relative_error(found, expected.double()) < 2e-6
 
 

@@ -8,7 +8,7 @@ softplus and its derivative: 76.  A multiprocessor does 16 per clock; no scan th
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,24 @@ def _exponentials_per_second() -> float | None:
     if clock is None or not clock.isdigit():
         return None
     return PER_CLOCK * torch.cuda.get_device_properties(0).multi_processor_count * float(clock) * 1e6
+
+
+def interleaved_milliseconds(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """Medians of calls that take turns on a CPU, after one to warm up: what else runs there meets them alike.
+
+    Args:
+        calls: by name.
+        seconds: to spend on all of them, beyond the warm-up and three rounds.
+    """
+    gc.collect()
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.monotonic() + seconds
+    while min(map(len, times.values())) < 3 or (time.monotonic() < end and len(times[next(iter(times))]) < MOST):
+        for name, call in calls.items():
+            times[name].append(call_milliseconds(call, "cpu"))
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def call_milliseconds(function: Callable[[], Any], device: str) -> float:

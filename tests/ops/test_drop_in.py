@@ -1,0 +1,132 @@
+"""`selective_scan` in place of mamba_ssm's function: all of its options against a recurrence written out here."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn.functional import silu, softplus
+
+from swin_umamba_nnunet.ops import selective_scan
+from tests.ops.cases import TOLERANCE, relative_error
+
+BACKENDS = ("numba", "portable", "reference")
+BATCH, DIM, STATES = 2, 6, 5
+
+
+def plain_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+    """(y, last state) in the inputs' precision, one step after the other."""
+    batch, dim, length = u.shape
+
+    def at_every_step(t):  # -> (batch, dim, N, L)
+        if t.dim() == 2:
+            return t[None, :, :, None].expand(batch, -1, -1, length)
+        t = t[:, None] if t.dim() == 3 else t
+        return t.repeat_interleave(dim // t.shape[1], dim=1)
+
+    B, C = at_every_step(B), at_every_step(C)
+    delta = delta if delta_bias is None else delta + delta_bias[:, None]
+    delta = softplus(delta) if delta_softplus else delta
+    state, outputs = u.new_zeros(batch, dim, A.shape[1]), []
+    for step in range(length):
+        now = delta[..., step, None]
+        state = torch.exp(now * A) * state + now * B[..., step] * u[..., step, None]
+        outputs.append((state * C[..., step]).sum(-1))
+    y = torch.stack(outputs, dim=-1)
+    y = y if D is None else y + D[:, None] * u
+    return y if z is None else y * silu(z), state
+
+
+def make(length, variable_B=True, variable_C=True, groups=1, has_D=True, has_z=True, has_delta_bias=True, seed=0):
+    """Float64 arguments in mamba_ssm's order, up to delta_bias."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    variable = (BATCH, STATES, length) if groups == 1 else (BATCH, groups, STATES, length)
+    return [
+        normal(BATCH, DIM, length), 0.5 * torch.rand(BATCH, DIM, length, generator=generator, dtype=torch.float64),
+        -0.5 * torch.rand(DIM, STATES, generator=generator, dtype=torch.float64),
+        normal(*variable) if variable_B else normal(DIM, STATES),
+        normal(*variable) if variable_C else normal(DIM, STATES),
+        normal(DIM) if has_D else None, normal(BATCH, DIM, length) if has_z else None,
+        0.5 * torch.rand(DIM, generator=generator, dtype=torch.float64) if has_delta_bias else None,
+    ]  # fmt: skip
+
+
+def run(function, arguments):
+    """y, last state, and the gradients of every argument through both."""
+    leaves = [None if a is None else a.detach().clone().requires_grad_() for a in arguments]
+    outputs = function(*leaves)
+    generator = torch.Generator().manual_seed(1)
+    cotangents = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in outputs]
+    gradients = torch.autograd.grad(outputs, [leaf for leaf in leaves if leaf is not None], cotangents)
+    return [o.double() for o in (*outputs, *gradients)]
+
+
+def check(backend, arguments, delta_softplus, dtype=torch.float32):
+    rounded = [None if a is None else a.to(dtype) for a in arguments]
+    expected = run(
+        lambda *a: plain_scan(*a, delta_softplus), [None if a is None else a.double() for a in rounded]
+    )  # fmt: skip
+    found = run(lambda *a: selective_scan(*a, delta_softplus, True, backend=backend), rounded)
+    for index, (value, wanted) in enumerate(zip(found, expected, strict=True)):
+        assert relative_error(value, wanted) < TOLERANCE[dtype][min(index, 1)], index
+    y = selective_scan(*rounded, delta_softplus, backend=backend)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, found[0].to(dtype))
+
+
+OPTIONS = list(itertools.product((True, False), (True, False), (1, 2)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("variable_B", "variable_C", "groups"), OPTIONS)
+def test_forms_of_B_and_C(variable_B, variable_C, groups, backend):
+    check(backend, make(70, variable_B, variable_C, groups), True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("given", list(itertools.product((True, False), repeat=3)), ids=str)
+@pytest.mark.parametrize("delta_softplus", [True, False])
+def test_what_may_be_left_out(given, delta_softplus, backend):
+    has_D, has_z, has_delta_bias = given
+    check(backend, make(20, has_D=has_D, has_z=has_z, has_delta_bias=has_delta_bias), delta_softplus)
+
+
+@pytest.mark.parametrize("backend", ["numba", "portable"])
+@pytest.mark.parametrize("length", [8, 16, 32, 64, 65, 128, 257, 1024])
+def test_lengths(length, backend):
+    check(backend, make(length, groups=2), True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("variable", [True, False])
+def test_half_precision(dtype, variable, backend):
+    check(backend, make(60, variable_C=variable), True, dtype)
+
+
+def test_a_long_sequence():
+    arguments = [None if a is None else a.float() for a in make(4096)]
+    y, last = selective_scan(*arguments, True, True)
+    wanted, state = plain_scan(*(a.double() for a in arguments), True)
+    assert relative_error(y.double(), wanted) < 1e-5
+    assert relative_error(last.double(), state) < 1e-5
+
+
+def test_the_gate_is_applied_before_rounding():
+    arguments = [a.half() for a in make(200)]
+    y = selective_scan(*arguments, True)
+    exact, _ = plain_scan(*(a.double() for a in arguments), True)
+    # rounded once: within half a unit in the last place, but for float32's own error
+    assert ((y.double() - exact).abs() <= 2.0**-11 * exact.abs() * 1.01 + 1e-6).all()
+
+
+def test_groups_are_one_call(monkeypatch):
+    from swin_umamba_nnunet.ops import _numba
+
+    calls, forward = [], _numba.forward
+    monkeypatch.setattr(_numba, "forward", lambda *a: (calls.append(1), forward(*a))[1])
+    selective_scan(*(a.float() for a in make(30, groups=3)), True, backend="numba")
+    assert len(calls) == 1
