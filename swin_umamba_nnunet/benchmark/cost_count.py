@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 import swin_umamba_nnunet.ops  # noqa: F401 (registers the operator)
 
 SCAN_OPERATOR = torch.ops.swin_umamba.scan
+SCAN_OPERATOR_2D = torch.ops.swin_umamba.scan_2d  # makes the step sizes too: a matrix product that is none of the scan
 
 CONVENTION = (
     "FLOPs are multiply-adds as fvcore counts them (convolutions, matrix products, norm layers; no biases, no "
@@ -53,6 +54,10 @@ class MultiplyAddCounter(TorchDispatchMode):
         packet = func._overloadpacket
         if packet is SCAN_OPERATOR:
             self._scan += _scan_multiply_adds(*args, **kwargs)
+        elif packet is SCAN_OPERATOR_2D:
+            x, _, dt_weight, _, A_logs, *_ = args
+            self._scan += scan_multiply_adds(x[..., 0].numel(), *A_logs.shape)
+            self._dense += x[..., 0].numel() * dt_weight.numel()
         elif packet in _FORMULAS:
             self._dense += _FORMULAS[packet](*args, **kwargs, out=out)
         elif packet in flop_registry:
