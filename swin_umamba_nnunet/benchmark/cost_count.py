@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import swin_umamba_nnunet.ops  # noqa: F401 (registers the operator)
 
 SCAN_OPERATOR = torch.ops.swin_umamba.scan
+SCAN_OPERATOR_2D = torch.ops.swin_umamba.scan_2d  # makes the step sizes too: a matrix product that is none of the scan
 
 CONVENTION = (
     "FLOPs are multiply-adds as fvcore counts them (convolutions, matrix products, norm layers; no biases, no "
@@ -31,10 +32,12 @@ class MultiplyAddCounter(FlopCounterMode):
 
     def __init__(self) -> None:
         aten = torch.ops.aten
+        self._step_sizes = 0  # what SCAN_OPERATOR_2D counted for them
         super().__init__(
             display=False,
             custom_mapping={
                 SCAN_OPERATOR: _scan_flops,
+                SCAN_OPERATOR_2D: self._scan_2d_flops,
                 aten.native_layer_norm: _layer_norm_flops,
                 aten.native_group_norm: _group_norm_flops,
                 aten.native_batch_norm: _batch_norm_flops,
@@ -46,8 +49,15 @@ class MultiplyAddCounter(FlopCounterMode):
     def so_far(self) -> tuple[int, int]:
         """(all but the scans, the scans) in multiply-adds since the context was entered."""
         counts = self.flop_counts.get("Global", {})
-        scan = counts.get(SCAN_OPERATOR, 0)
+        scan = counts.get(SCAN_OPERATOR, 0) + counts.get(SCAN_OPERATOR_2D, 0) - self._step_sizes
         return (sum(counts.values()) - scan) // _FLOPS_PER_MULTIPLY_ADD, scan // _FLOPS_PER_MULTIPLY_ADD
+
+    def _scan_2d_flops(self, x: _Shape, projected: _Shape, dt_weight: _Shape, bias: _Shape, A_logs: _Shape, *_: Any,
+                       **__: Any) -> int:  # fmt: skip
+        step_sizes = _FLOPS_PER_MULTIPLY_ADD * prod(x[:-1]) * prod(dt_weight)
+        self._step_sizes += step_sizes
+        rows, states = A_logs
+        return step_sizes + _FLOPS_PER_MULTIPLY_ADD * scan_multiply_adds(prod(x[:-1]), rows, states)
 
 
 def scan_multiply_adds(positions: int, channels: int, states: int) -> int:
