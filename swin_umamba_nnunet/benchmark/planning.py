@@ -83,7 +83,8 @@ def fit_plans(
     """
     if recompute and not issubclass(trainer, NetworkTrainer):
         raise ValueError(
-            f"{trainer.__name__} is none of this package's trainers, so it has no gradient checkpointing to switch on"
+            f"{trainer.__name__} is none of this package's trainers, so it has no gradient checkpointing to switch on; "
+            "leave out --gradient-checkpointing"
         )
     if task.settings.previous_stage_name is not None:
         raise ValueError(

@@ -21,7 +21,8 @@ def dataset_json_of(dataset: str) -> Path:
         searched.append(folder)
         found = sorted(Path(folder).glob(f"{pattern}/dataset.json"))
         if len(found) > 1:
-            raise CliError(f"--dataset {dataset} is not unique: {', '.join(path.parent.name for path in found)}")
+            names = ", ".join(path.parent.name for path in found)
+            raise CliError(f"--dataset {dataset} is not unique: {names}; give one of these names")
         if found:
             return found[0]
     if not searched:

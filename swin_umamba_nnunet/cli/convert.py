@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
         if error.errno is None:  # ours, a sentence: another process is writing the dataset, or has just written it
             raise CliError(str(error)) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = error.filename or args.output or os.environ.get(_RAW)
             raise CliError(
-                "the disk is full; nothing half-written was left. Make room and run the command again"
+                f"the disk of {place} is full; nothing half-written was left. Make room and run the command again"
             ) from error
         if error.errno == errno.EXDEV:
             raise CliError("--link needs source and dataset on the same disk; leave it out to copy") from error

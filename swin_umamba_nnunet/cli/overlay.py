@@ -89,7 +89,10 @@ def run(args: argparse.Namespace) -> int:
     except EvaluationError as error:
         raise CliError(str(error)) from error
     except OSError as error:
-        raise CliError(f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})") from error
+        raise CliError(
+            f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error}); put that right, or "
+            "name another folder for the pictures with -o"
+        ) from error
     return 0
 
 

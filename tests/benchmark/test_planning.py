@@ -117,7 +117,7 @@ def test_a_peak_that_bends_with_the_batch(task, monkeypatch):
 
 
 def test_what_never_fits_is_said_with_a_remedy(task, linear):
-    with pytest.raises(ValueError, match=r"128x128, in batches of 2 needs an estimated .* --gradient-checkpointing"):
+    with pytest.raises(ValueError, match=r"128x128.* 2 .*GiB.* --gradient-checkpointing"):
         fit_plans(Tiny, task, gpu((128, 128), 2) - 1)
     with pytest.raises(ValueError, match=r"GiB; choose a smaller"):
         fit_plans(nnUNetTrainer, task, GIB)
@@ -145,7 +145,7 @@ def test_plans_know_about_recomputation(task):
     assert Tiny.build_network_architecture(*arguments).encoder.layers[0].gradient_checkpointing
     own = type("Own", (Tiny,), {"network_settings": {**Tiny.network_settings, "gradient_checkpointing": False}})
     assert not own.build_network_architecture(*arguments).encoder.layers[0].gradient_checkpointing
-    with pytest.raises(ValueError, match="none of this package's"):
+    with pytest.raises(ValueError, match="--gradient-checkpointing"):
         fit_plans(nnUNetTrainer, task, 80 * GIB, recompute=True)
 
 

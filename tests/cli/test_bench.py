@@ -11,6 +11,7 @@ from swin_umamba_nnunet.benchmark.speed import record
 from swin_umamba_nnunet.cli import bench
 from tests.benchmark.speed import made_up
 from tests.installed import ROOT
+from tests.messages import assert_names
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_networks_options_arrive(monkeypatch, tmp_path):
 
 def test_what_makes_no_sense_is_one_sentence(capsys):
     assert cli.main(["bench", "networks", "--device", "cpu", "--networks", "UNet"]) == 2
-    assert "--networks UNet: choose from SwinUMambaD" in capsys.readouterr().err
+    assert_names(capsys.readouterr().err, "--networks UNet", "SwinUMambaD")
 
 
 @pytest.fixture
@@ -89,21 +90,21 @@ def test_report_of_several_files_as_markdown(figures, tmp_path, capsys):
     target = tmp_path / "figures.md"
     assert cli.main(["bench", "report", str(figures), str(figures), "--markdown", str(target)]) == 0
     assert target.read_text().count("## Made-up device") == 2
-    assert f"tables of 2 runs written to {target}" in capsys.readouterr().out
+    assert_names(capsys.readouterr().out, "2 runs", target)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "facts"),
     [
-        (("none.json",), "none.json cannot be read: No such file or directory"),
-        (("{figures}", "--plot", "figures.gif"), "--plot figures.gif: expected a name that ends in .png, .svg, .pdf"),
-        (("{figures}", "--plot", "nowhere/figures.png"), "nowhere does not exist; make it first"),
+        (("none.json",), ("none.json", "No such file or directory")),
+        (("{figures}", "--plot", "figures.gif"), ("--plot figures.gif", ".png", ".svg", ".pdf")),
+        (("{figures}", "--plot", "nowhere/figures.png"), ("--plot nowhere/figures.png", "{here}/nowhere ", "make it")),
     ],
 )
-def test_report_says_what_is_wrong(arguments, message, figures, tmp_path, monkeypatch, capsys):
+def test_report_says_what_is_wrong(arguments, facts, figures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["bench", "report", *(a.format(figures=figures) for a in arguments)]) == 2
-    assert message in capsys.readouterr().err
+    assert_names(capsys.readouterr().err, *(fact.format(here=tmp_path) for fact in facts))
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
 
 
@@ -116,4 +117,4 @@ def test_report_without_matplotlib(figures, tmp_path, monkeypatch, capsys):
 def test_report_of_nothing(monkeypatch, capsys):
     monkeypatch.setattr(record, "find_documents", list)
     assert cli.main(["bench", "report"]) == 2
-    assert "no figures yet" in capsys.readouterr().err
+    assert_names(capsys.readouterr().err, "make gpu-check", "swin-umamba bench networks --json FILE")

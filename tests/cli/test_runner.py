@@ -11,6 +11,7 @@ import pytest
 from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.cli._demo import runner
 from swin_umamba_nnunet.cli.errors import CliError
+from tests.messages import naming
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_printed_lines_do_what_the_demo_does(tmp_path, monkeypatch):
 
 def test_a_missing_command_says_how_to_install_nnunet(monkeypatch):
     monkeypatch.setattr(runner.shutil, "which", lambda name, path=None: None)
-    with pytest.raises(CliError, match=r"nnUNetv2_train was found neither .* pip install"):
+    with pytest.raises(CliError, match=naming("nnUNetv2_train", "PATH", "pip install", "nnunetv2")):
         runner.find_command("nnUNetv2_train")
 
 

@@ -115,5 +115,5 @@ def test_objects_by_components_of_each_class(folders):
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.1])
 def test_thresholds_out_of_range(folders, threshold):
-    with pytest.raises(EvaluationError, match="--iou .*above 0 and up to 1"):
+    with pytest.raises(EvaluationError, match="--iou .*above 0 .*1, such as 0.5"):
         evaluate_folders(*folders, iou_thresholds=(threshold,))

@@ -16,6 +16,7 @@ from swin_umamba_nnunet import cli, trainers
 from swin_umamba_nnunet.models import export_model
 from swin_umamba_nnunet.models.building import modern_plans
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from tests.messages import naming
 from tests.models.conftest import DATASET, old_plans
 
 pytestmark = pytest.mark.filterwarnings(
@@ -94,11 +95,11 @@ def test_onnx_runs_in_onnxruntime(model, tmp_path):
 
 def test_refusals_leave_nothing_behind(model, tmp_path, capsys):
     _, folder = model("nnUNetTrainerSwinUMambaD")
-    with pytest.raises(ModelError, match="no format 'tflite'"):
+    with pytest.raises(ModelError, match=naming("'tflite'", "torch, onnx")):
         export_model(folder, tmp_path / "exported", formats=("tflite",))
-    with pytest.raises(ModelError, match="it lacks fold_3/checkpoint_final.pth"):
+    with pytest.raises(ModelError, match="model .* fold_3/checkpoint_final.pth"):
         export_model(folder, tmp_path / "exported", fold=3)
-    with pytest.raises(ModelError, match="lacks plans.json, dataset.json"):
+    with pytest.raises(ModelError, match="nowhere .* plans.json, dataset.json"):
         export_model(tmp_path / "nowhere", tmp_path / "exported")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     assert cli.main(["export", "-m", str(folder), "-o", str(folder)]) == 2
@@ -112,7 +113,7 @@ def test_a_full_disk_leaves_nothing_behind(model, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(ModelError, match=rf"{tmp_path / 'exported'} could not be written \(File too large\)"):
+        with pytest.raises(ModelError, match=naming(tmp_path / "exported", "File too large", "-o")):
             export_model(folder, tmp_path / "exported")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -126,7 +127,7 @@ def test_a_torch_that_cannot_export_is_named(model, tmp_path, monkeypatch):
     _, folder = model("nnUNetTrainerSwinUMambaDScratch")
     monkeypatch.setattr(torch.export, "export", refuse)
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.4.0"))
-    with pytest.raises(ModelError, match="PyTorch 2.4.0 cannot export this network .*PyTorch 2.5 or newer can"):
+    with pytest.raises(ModelError, match=naming("PyTorch 2.4.0", "PyTorch 2.5 or newer")):
         export_model(folder, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
@@ -142,5 +143,5 @@ def test_predict_in_one_line(model, tmp_path):
     assert files == [tmp_path / "out" / "case_a.nii.gz"]
     assert sitk.GetArrayFromImage(sitk.ReadImage(str(files[0]))).shape == volume.shape
     (tmp_path / "none").mkdir()
-    with pytest.raises(ModelError, match="no images named CASE_0000.nii.gz"):
+    with pytest.raises(ModelError, match="none .* CASE_0000.nii.gz"):
         swin_umamba_nnunet.predict(folder, tmp_path / "none", tmp_path / "out", device="cpu")

@@ -10,6 +10,7 @@ import torch
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import CUDA_GRAPHS_VARIABLE, load_predictor
+from tests.messages import assert_names, naming
 from tests.models.test_exporting import model  # noqa: F401
 
 
@@ -32,7 +33,7 @@ def test_settings_reach_the_predictor_and_graphs_need_a_gpu(model, monkeypatch, 
     monkeypatch.setenv(CUDA_GRAPHS_VARIABLE, "1")
     predictor = load_predictor(folder, device="cpu", images_per_call=4, mirroring=False)
     assert (predictor.images_per_call, predictor.use_mirroring, predictor._cuda_graphs) == (4, False, False)
-    assert "CUDA graphs were asked for, but the prediction runs on cpu: predicting without" in caplog.text
+    assert_names(caplog.text, "CUDA graphs", " cpu", "without")
 
 
 def test_predict_hands_every_setting_on(tmp_path, monkeypatch):
@@ -55,10 +56,10 @@ def test_the_environment_variable_for_graphs(said, wanted, monkeypatch):
 
 
 def test_what_is_not_understood_is_refused_before_anything_is_read(tmp_path, monkeypatch):
-    with pytest.raises(ModelError, match="images_per_call is 0; at least one"):
+    with pytest.raises(ModelError, match="images_per_call is 0"):
         load_predictor(tmp_path, images_per_call=0)
     monkeypatch.setenv(CUDA_GRAPHS_VARIABLE, "yes")
-    with pytest.raises(ModelError, match="SWIN_UMAMBA_CUDA_GRAPHS is 'yes'; set it to 1 or 0"):
+    with pytest.raises(ModelError, match=naming("SWIN_UMAMBA_CUDA_GRAPHS", "'yes'", "1 or 0")):
         load_predictor(tmp_path)
 
 
@@ -113,7 +114,7 @@ def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending
             sitk.WriteImage(
                 sitk.GetImageFromArray(np.zeros((2, 32, 40), np.float32)), str(images / f"case_000{channel}.nii.gz")
             )
-    with pytest.raises(ModelError, match=r"case .* has \d channels, but the model is for 1 \(0 MR\)"):
+    with pytest.raises(ModelError, match=r"case .* \d channels.* 1 \(0 MR\)"):
         predicting.predict(folder, images, output, device="cpu")
     assert not output.exists()
 

@@ -4,6 +4,7 @@ import torch
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 from swin_umamba_nnunet.pretrained import remap_authors_state_dict
 from tests import golden
+from tests.messages import naming
 
 NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
 
@@ -62,24 +63,24 @@ def test_an_unexpected_key(network):
 
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_our_own_keys(network):
-    with pytest.raises(ValueError, match="this package's own keys"):
+    with pytest.raises(ValueError, match="own keys"):
         remap_authors_state_dict(network, remap_authors_state_dict(network, authors(network)))
     mixed = authors(network)
     ours, tensor = next(iter(remap_authors_state_dict(network, mixed).items()))
-    with pytest.raises(ValueError, match=r"1 \(encoder\..*unexpected.*this package's own keys"):
+    with pytest.raises(ValueError, match=r"1 \(encoder\..*unexpected.*own keys"):
         remap_authors_state_dict(network, mixed | {ours: tensor})
 
 
 def test_the_other_network():
-    with pytest.raises(ValueError, match="not the keys of the authors' swin_umamba:"):
+    with pytest.raises(ValueError, match=naming("swin_umamba:", "decoder.stages.0")):
         remap_authors_state_dict("swin_umamba", authors("swin_umamba_d"))
 
 
 def test_a_whole_checkpoint():
-    with pytest.raises(ValueError, match='pass its entry "network_weights"'):
+    with pytest.raises(ValueError, match='"network_weights"'):
         remap_authors_state_dict("swin_umamba", {"network_weights": {}})
 
 
 def test_an_unknown_network():
-    with pytest.raises(ValueError, match="'swin_unet'; known are swin_umamba, swin_umamba_d"):
+    with pytest.raises(ValueError, match=naming("'swin_unet'", "swin_umamba, swin_umamba_d")):
         remap_authors_state_dict("swin_unet", {})

@@ -109,18 +109,18 @@ def test_an_unexpected_key(network):
 @pytest.mark.parametrize("other", NETWORKS)
 def test_the_other_network(network, other):
     if network != other:
-        with pytest.raises(ValueError, match=f"these are not the keys of the authors' {network}:"):
+        with pytest.raises(ValueError, match=f"{network}:"):
             remap_authors_state_dict(network, authors(other))
 
 
 def test_nothing_like_it():
-    with pytest.raises(ValueError, match=r"these are not the keys of the authors' umamba_enc: .*1 \(x\) unexpected"):
+    with pytest.raises(ValueError, match=r"umamba_enc: .*1 \(x\) unexpected"):
         remap_authors_state_dict("umamba_enc", {"x": torch.empty(0)})
-    with pytest.raises(ValueError, match='pass its entry "network_weights"'):
+    with pytest.raises(ValueError, match='"network_weights"'):
         remap_authors_state_dict("umamba_bot", {"network_weights": {}})
 
 
 def test_our_own_keys():
     channels, classes, settings = as_planned("umamba_bot")
-    with pytest.raises(ValueError, match="this package's own keys"):
+    with pytest.raises(ValueError, match="own keys"):
         remap_authors_state_dict("umamba_bot", ours("umamba_bot", channels, classes, **settings).state_dict())

@@ -102,13 +102,13 @@ def test_a_segmentation_network_is_named(save, state_dict):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
-        (b"<!DOCTYPE html>\n<html><title>GitHub</title></html>", "is a web page"),
-        (b"\n\n<html lang='en'>", "is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
-        (b"\x89PNG\r\n\x1a\n and so on", "is not a PyTorch checkpoint .*PNG"),
-        (b"PK\x03\x04 and then nothing of a zip archive", "is truncated or damaged"),
-        (b"\x80\x02 and then nothing of a pickle", "is (truncated or )?damaged"),
+        (b"", "empty"),
+        (b"<!DOCTYPE html>\n<html><title>GitHub</title></html>", "web page"),
+        (b"\n\n<html lang='en'>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\x89PNG\r\n\x1a\n and so on", "PNG"),
+        (b"PK\x03\x04 and then nothing of a zip archive", "damaged"),
+        (b"\x80\x02 and then nothing of a pickle", "damaged"),
     ],
 )
 def test_files_that_are_no_checkpoints(tmp_path, content, message):
@@ -122,7 +122,7 @@ def test_a_truncated_checkpoint_is_told(tmp_path, state_dict, zipped, share):
     path = tmp_path / "file.pth"
     torch.save({"model": state_dict()}, path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    refused(path, "is (truncated or )?damaged")
+    refused(path, "damaged")
 
 
 def test_a_folder_a_missing_and_an_unreadable_file(tmp_path, save, state_dict, monkeypatch):
@@ -140,11 +140,11 @@ def test_a_folder_a_missing_and_an_unreadable_file(tmp_path, save, state_dict, m
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not a state dict"),
-        ({}, "holds no state dict"),
-        ({"model": {}}, "holds no state dict"),
-        ({"epoch": 3, "weights": {"a": torch.zeros(1)}}, "holds no state dict .*epoch, weights"),
-        ({"a.weight": torch.zeros(1)}, "holds no VMamba backbone: its keys are a.weight"),
+        ([1, 2], "a list"),
+        ({}, "no state dict"),
+        ({"model": {}}, "no state dict"),
+        ({"epoch": 3, "weights": {"a": torch.zeros(1)}}, "epoch, weights"),
+        ({"a.weight": torch.zeros(1)}, "VMamba.* a.weight"),
     ],
 )
 def test_checkpoints_of_something_else(save, content, message):
@@ -190,11 +190,11 @@ def test_values_beyond_float32_are_refused(save, state_dict):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({5: torch.zeros(1)}, "holds no state dict: .* keys of type int"),
-        ({b"a": torch.zeros(1)}, "holds no state dict: .* keys of type bytes"),
+        ({5: torch.zeros(1)}, "state dict.* type int"),
+        ({b"a": torch.zeros(1)}, "state dict.* type bytes"),
         ({"a": {"b": torch.zeros(1)}}, "no tensors: a"),
         ({"a": ["b"]}, "no tensors: a"),
-        ({"layers.0.blocks.0.self_attention.out_proj.weight": torch.zeros(0, 192)}, "of odd shape .*width is 0"),
+        ({"layers.0.blocks.0.self_attention.out_proj.weight": torch.zeros(0, 192)}, "width is 0"),
     ],
     ids=str,
 )

@@ -9,6 +9,7 @@ import pytest
 
 from swin_umamba_nnunet.pretrained import CheckpointError, DownloadError, addresses, download_weights, get_record
 from swin_umamba_nnunet.pretrained.addresses import mirror_urls
+from tests.messages import naming
 
 CONTENT_SIZE = 4 + 256 * 1000
 
@@ -60,7 +61,7 @@ def test_a_break_off_is_resumed_within_the_call(record, folder, server):
 
 def test_a_break_off_without_progress_stops_and_the_next_call_resumes(record, folder, server, partial):
     server.script = ["break 100000", "break 0"]
-    with pytest.raises(DownloadError, match="broke off after 100,000 of 256,004 bytes"):
+    with pytest.raises(DownloadError, match=naming(server.url, "100,000 of 256,004 bytes")):
         download_weights(record, folder)
     assert left_in(folder) == [partial.name, partial.name + ".etag"]
     assert download_weights(record, folder).read_bytes() == server.content
@@ -72,7 +73,7 @@ def test_a_break_off_without_progress_stops_and_the_next_call_resumes(record, fo
 def test_a_server_that_cannot_resume_starts_again(record, folder, server, etag):
     server.etag, server.resumable = etag, False
     server.script = ["break 100000", "break 0"]
-    with pytest.raises(DownloadError, match="broke off"):
+    with pytest.raises(DownloadError, match=naming(server.url, " 0 of 256,004 bytes")):
         download_weights(record, folder)
     assert download_weights(record, folder).read_bytes() == server.content
 
@@ -88,7 +89,7 @@ def test_a_file_that_changed_on_the_server_is_not_mixed_with_the_old_one(record,
 def test_an_answer_that_starts_elsewhere_is_not_appended(record, folder, server):
     server.script = ["break 100000"]
     server.askew = 1
-    with pytest.raises(DownloadError, match="asked for the bytes from 100000 and sent others"):
+    with pytest.raises(DownloadError, match=naming(server.url, "100000")):
         download_weights(record, folder)
     assert left_in(folder) == []
     assert download_weights(record, folder).read_bytes() == server.content
@@ -103,7 +104,7 @@ def test_a_partial_file_longer_than_the_servers_is_dropped(record, folder, serve
 
 def test_another_size_is_refused_before_it_is_fetched(record, folder, server):
     record = dataclasses.replace(record, size_bytes=CONTENT_SIZE + 1)
-    with pytest.raises(DownloadError, match="offers 256,004 bytes, expected 256,005"):
+    with pytest.raises(DownloadError, match=naming(server.url, "256,004", "256,005")):
         download_weights(record, folder)
     assert left_in(folder) == []
 
@@ -124,14 +125,14 @@ def test_a_confirmed_hash_that_agrees_passes(record, folder, server):
 def test_an_unconfirmed_hash_that_differs_is_logged_only(record, folder, caplog):
     caplog.set_level(logging.INFO)
     download_weights(dataclasses.replace(record, sha256="0" * 64), folder)
-    assert "different from the registry's, which is not confirmed" in caplog.text
+    assert "not confirmed" in caplog.text
 
 
 def test_a_file_the_check_refuses_leaves_nothing(record, folder):
     def refuse(file):
         raise CheckpointError(f"{file} is something else")
 
-    with pytest.raises(DownloadError, match="something else than VMamba-Tiny"):
+    with pytest.raises(DownloadError, match=naming(record.url, "VMamba-Tiny", ".partial")):
         download_weights(record, folder, check=refuse)
     assert left_in(folder) == []
 
@@ -147,7 +148,7 @@ def test_wrong_bytes_of_the_right_size_are_refused(record, folder, server):
 def test_a_web_page_is_refused(record, folder, server, content_type):
     server.content, server.content_type = b"<!DOCTYPE html><html>Please log in</html>", content_type
     record = dataclasses.replace(record, size_bytes=None)
-    with pytest.raises(DownloadError, match="web page"):
+    with pytest.raises(DownloadError, match=naming(server.url, "web page")):
         download_weights(record, folder)
     assert left_in(folder) == []
 
@@ -155,7 +156,7 @@ def test_a_web_page_is_refused(record, folder, server, content_type):
 def test_an_error_status_is_told_and_the_mirror_tried(record, folder, server):
     server.script = ["404", "503"]
     record = dataclasses.replace(record, mirrors=(server.url + "?mirror",))
-    with pytest.raises(DownloadError, match="status 404.*mirror answered with HTTP status 503"):
+    with pytest.raises(DownloadError, match=naming("404", f"{server.url}?mirror", "503")):
         download_weights(record, folder)
     assert left_in(folder) == []
     server.script = ["404"]
@@ -164,21 +165,21 @@ def test_an_error_status_is_told_and_the_mirror_tried(record, folder, server):
 
 def test_a_silent_server_is_not_waited_for(record, folder, server):
     server.script = ["hang"]
-    with pytest.raises(DownloadError, match="cannot be reached.*timed out"):
+    with pytest.raises(DownloadError, match=naming(server.url, "timed out")):
         download_weights(record, folder, timeout_s=0.2)
     assert left_in(folder) == []
 
 
 def test_a_server_that_falls_silent_midway_leaves_what_can_be_resumed(record, folder, server, partial):
     server.script = ["stall 100000", "stall 0"]
-    with pytest.raises(DownloadError, match="stopped sending"):
+    with pytest.raises(DownloadError, match=naming(server.url, "stopped")):
         download_weights(record, folder, timeout_s=0.2)
     assert partial.stat().st_size == 100_000
     assert not (folder / record.file_name).exists()
 
 
 def test_no_network_is_told_with_its_cause(record, folder):
-    with pytest.raises(DownloadError, match="cannot be reached.*refused"):
+    with pytest.raises(DownloadError, match=naming("http://127.0.0.1:9/file.pth", "refused")):
         download_weights(dataclasses.replace(record, url="http://127.0.0.1:9/file.pth"), folder)
 
 
@@ -191,7 +192,7 @@ def test_the_proxy_variables_are_respected(record, folder, server, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_told(record, tmp_path, server):
     (tmp_path / "file").touch()
-    with pytest.raises(DownloadError, match="cannot write to .*file"):
+    with pytest.raises(DownloadError, match=naming(tmp_path / "file" / "cache")):
         download_weights(record, tmp_path / "file" / "cache")
     assert server.requests == []
 
@@ -201,7 +202,7 @@ def test_a_full_disk_is_told(record, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("swin_umamba_nnunet.pretrained.download.os.fsync", full)
-    with pytest.raises(DownloadError, match="cannot write to .*No space left"):
+    with pytest.raises(DownloadError, match=naming(folder, "No space left")):
         download_weights(record, folder)
     assert not (folder / record.file_name).exists()
 
@@ -241,7 +242,7 @@ def test_of_two_processes_one_fetches_and_the_other_waits(record, folder, server
 def test_an_address_without_encryption_is_not_fetched(record, folder, server, monkeypatch):
     monkeypatch.setattr(addresses, "HTTP_HOSTS", frozenset())
     for url in (server.url, "ftp://example.org/file.pth"):
-        with pytest.raises(DownloadError, match="only https:// and file:// addresses are"):
+        with pytest.raises(DownloadError, match=naming(url, "https://", "file://")):
             download_weights(dataclasses.replace(record, url=url), folder)
     assert server.requests == []
 
@@ -249,7 +250,7 @@ def test_an_address_without_encryption_is_not_fetched(record, folder, server, mo
 @pytest.mark.parametrize("target", ["http://example.org/file.pth", "file:///etc/passwd", "ftp://example.org/file.pth"])
 def test_a_redirection_to_an_unsafe_address_is_not_followed(record, folder, server, target):
     server.script = [f"redirect {target}"]
-    with pytest.raises(DownloadError, match="is not fetched|is not allowed"):
+    with pytest.raises(DownloadError, match=naming(target)):
         download_weights(record, folder)
     assert left_in(folder) == []
 
@@ -285,10 +286,10 @@ def test_a_file_address_is_copied_and_checked(record, folder, tmp_path, server):
     assert path.read_bytes() == server.content
     path.unlink()
     original.write_bytes(server.content[:-1])
-    with pytest.raises(DownloadError, match="offers 256,003 bytes, expected 256,004"):
+    with pytest.raises(DownloadError, match=naming("with%20space", "256,003", "256,004")):
         download_weights(record, folder, sources=[original.as_uri()])
     assert left_in(folder) == []
-    with pytest.raises(DownloadError, match="cannot be reached"):
+    with pytest.raises(DownloadError, match="absent.pth"):
         download_weights(record, folder, sources=[(tmp_path / "absent.pth").as_uri()])
 
 
@@ -300,10 +301,10 @@ def test_mirrors_may_be_folders_files_and_addresses(record, tmp_path):
     assert mirror_urls(record, "https://a.org/w/") == [f"https://a.org/w/{name}" for name in record.file_names]
     assert mirror_urls(record, "https://a.org/w/x.pth") == ["https://a.org/w/x.pth"]
     assert mirror_urls(record, tmp_path.as_uri())[1] == (tmp_path / other).as_uri()
-    for mirror, message in ((tmp_path / "absent", "does not exist"), (tmp_path.parent, "has no vssm.* or vmamba")):
-        with pytest.raises(DownloadError, match=message):
+    for mirror, facts in ((tmp_path / "absent", ("exist",)), (tmp_path.parent, record.file_names)):
+        with pytest.raises(DownloadError, match=naming(mirror, *facts)):
             mirror_urls(record, str(mirror))
-    with pytest.raises(DownloadError, match="only https"):
+    with pytest.raises(DownloadError, match=naming("http://a.org/w/", "https://")):
         mirror_urls(record, "http://a.org/w/")
 
 

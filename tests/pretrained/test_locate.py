@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from swin_umamba_nnunet.pretrained import WeightsNotFoundError, cache_folder, find_weights, get_record, locate
+from tests.messages import naming
 
 RECORD = get_record("vmamba_tiny_v0")
 checkout_folder = locate.checkout_folder  # the real one; the fixture of all tests replaces it
@@ -47,10 +48,10 @@ def test_a_named_file_is_used_whatever_its_name(tmp_path, monkeypatch):
 
 def test_a_named_path_that_does_not_exist_is_an_error_even_if_the_cache_has_the_file(tmp_path, monkeypatch):
     place(cache_folder())
-    with pytest.raises(WeightsNotFoundError, match=r"given path.*absent.*does not exist"):
+    with pytest.raises(WeightsNotFoundError, match=naming("given path", tmp_path / "absent", "exist")):
         find_weights(RECORD, tmp_path / "absent")
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "absent"))
-    with pytest.raises(WeightsNotFoundError, match=r"SWIN_UMAMBA_WEIGHTS.*absent.*does not exist"):
+    with pytest.raises(WeightsNotFoundError, match=naming("SWIN_UMAMBA_WEIGHTS", tmp_path / "absent", "exist")):
         find_weights(RECORD)
 
 
@@ -84,7 +85,7 @@ def test_no_home_and_no_xdg_is_one_clear_error(monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(WeightsNotFoundError, match="no home folder.*set XDG_CACHE_HOME"):
+    with pytest.raises(WeightsNotFoundError, match=naming("home", "XDG_CACHE_HOME")):
         cache_folder()
 
 

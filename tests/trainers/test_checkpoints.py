@@ -12,6 +12,7 @@ import torch
 
 from swin_umamba_nnunet.trainers import _checkpoints
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError, SafeCheckpoints
+from tests.messages import assert_names, naming
 from tests.trainers.conftest import tiny
 
 CLASS = tiny("nnUNetTrainerSwinUMambaScratch")
@@ -62,7 +63,7 @@ def test_a_damaged_latest_gives_way_to_the_one_before(how, trainer, make_trainer
     resumed = resume(make_trainer, latest)
     assert resumed.current_epoch == 2
     with open(resumed.log_file) as file:
-        assert "checkpoint_previous.pth is used instead" in file.read()
+        assert_names(file.read(), "checkpoint_latest.pth", "checkpoint_previous.pth")
 
 
 @pytest.mark.filterwarnings("ignore")  # what zipfile and torch remark about such files
@@ -151,7 +152,7 @@ def test_the_check_sums_are_verified_once(trainer, make_trainer, monkeypatch):
 def test_with_nothing_readable_left_it_is_an_error_and_no_fresh_start(trainer, make_trainer):
     latest = save(trainer, "checkpoint_latest.pth", 2)
     damage(latest, "truncated")
-    with pytest.raises(CheckpointFileError, match=r"checkpoint_latest.pth cannot be read .* no other checkpoint"):
+    with pytest.raises(CheckpointFileError, match=naming(latest, "no other checkpoint")):
         resume(make_trainer, latest)
 
 
@@ -162,7 +163,7 @@ def test_a_damaged_final_or_best_is_never_replaced_by_other_weights(name, traine
     save(trainer, "checkpoint_latest.pth", 2)
     asked_for = save(trainer, name, 3)
     damage(asked_for, "truncated")
-    with pytest.raises(CheckpointFileError, match=f"{name} cannot be read .*delete it"):
+    with pytest.raises(CheckpointFileError, match=naming(asked_for, "delete")):
         resume(make_trainer, asked_for)
 
 
@@ -187,7 +188,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(trainer, make_trainer, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", write_half)
-    with pytest.raises(CheckpointFileError, match=r"No space left on device.*earlier checkpoints are intact"):
+    with pytest.raises(CheckpointFileError, match=naming(latest, "No space left on device", "intact", "--c")):
         save(trainer, "checkpoint_latest.pth", 3)
     monkeypatch.undo()
     assert sorted(path.name for path in latest.parent.iterdir()) == before

@@ -20,6 +20,7 @@ from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.pretrained import WeightsNotFoundError, ensure_weights, get_record, locate
 from swin_umamba_nnunet.pretrained.ensure import fetch_weights
 from swin_umamba_nnunet.pretrained.variants import inventory
+from tests.messages import assert_names
 from tests.trainers.conftest import TINY, tiny
 from tests.trainers.test_umamba import plans_of_a_unet
 
@@ -191,7 +192,7 @@ def cascade(lowres: str, patch: list[int]) -> dict:
 def test_a_2d_network_refuses_three_dimensions_in_one_sentence(configuration, name, nnunet_folders):
     before = sorted(nnunet_folders.rglob("*"))
     plans = cascade("3d_lowres", [16, 32, 32])
-    with pytest.raises(ValueError, match="is for 2D networks") as refusal:
+    with pytest.raises(ValueError, match="2D") as refusal:
         TRAINERS[name](plans, configuration, 0, Dataset().json(), torch.device("cpu"))
     message = str(refusal.value)
     for part in (TRAINERS[name].__name__, repr(configuration), "(16, 32, 32)", "nnUNetv2_train DATASET 2d FOLD"):
@@ -262,8 +263,7 @@ def test_a_download_into_such_a_folder_is_told_in_one_sentence(shared):
     with unprivileged(), pytest.raises(WeightsNotFoundError) as refusal:
         ensure_weights("swin_umamba_d", scratch_trainer="Scratch")
     message = str(refusal.value)
-    assert f"cannot write to {folder}" in message
-    assert "Permission denied" in message
+    assert_names(message, folder, "Permission denied", "Scratch")
     assert "\n" not in message
     assert list(folder.iterdir()) == [file]
 

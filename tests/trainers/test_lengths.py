@@ -137,7 +137,7 @@ def unet_plans() -> dict:
 def test_get_trainer():
     assert catalogue.get_trainer("nnUNetTrainerSwinUMambaD").network == "SwinUMambaD"
     assert catalogue.get_trainer("nnUNetTrainerSwinUMambaD_first100").name == "nnUNetTrainerSwinUMambaD"
-    with pytest.raises(ValueError, match="no trainer is called 'nnUNetTrainer'"):
+    with pytest.raises(ValueError, match="'nnUNetTrainer'"):
         catalogue.get_trainer("nnUNetTrainer")
 
 

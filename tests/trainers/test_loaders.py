@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.messages import assert_names
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals")
 
 # Batches larger than a pipe, which nobody takes for a while: the workers stand in the middle of writing one.
@@ -71,15 +73,15 @@ def run(what: str) -> subprocess.CompletedProcess:
 def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends(when):
     result = run(when)
     assert result.returncode == 1, result.stderr
-    assert "One or more background workers are no longer alive (killed, as happens" in result.stderr
-    assert "fewer than these 2 need less: set nnUNet_n_proc_DA=1" in result.stderr
+    assert_names(result.stderr, "background workers", "(killed", "these 2 ", "nnUNet_n_proc_DA=1")
 
 
 def test_a_worker_that_raises_is_an_error_with_its_message_and_the_process_ends():
     result = run("raises")
     assert result.returncode == 1, result.stderr
     assert "this batch cannot be made" in result.stdout + result.stderr
-    assert "no longer alive; please check" in result.stderr
+    assert "background workers" in result.stderr
+    assert "(killed" not in result.stderr
 
 
 def test_workers_that_live_end_as_batchgenerators_ends_them():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.trainers._step import NonFiniteError
+from tests.messages import assert_names, naming
 from tests.trainers.conftest import tiny
 
 NAME = "nnUNetTrainerSwinUMambaScratch"
@@ -43,15 +44,15 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_names_the_layer(scaled, t
     assert not np.isfinite(trainer.train_step(batch(trainer))["loss"])
     assert all(torch.equal(a, b) for a, b in zip(before, state_of(trainer), strict=True))
     log = log_of(trainer)
-    assert log.count("step skipped, no weight changed: the loss is nan") == 1
-    assert "encoder.vssm.layers.1.blocks.0.self_attention.in_proj (Linear)" in log
+    (line,) = [line for line in log.splitlines() if "step skipped" in line]
+    assert_names(line, "loss is nan", "encoder.vssm.layers.1.blocks.0.self_attention.in_proj (Linear)")
 
 
 def test_stops_after_a_row_of_them(trainer, batch):
     spoil(trainer)
     trainer.train_step(batch(trainer))
     trainer.train_step(batch(trainer))
-    with pytest.raises(NonFiniteError, match=r"3 steps in a row.*in_proj \(Linear\).*Continue with --c"):
+    with pytest.raises(NonFiniteError, match=naming("3 steps", "in_proj (Linear)", "--c")):
         trainer.train_step(batch(trainer))
     assert log_of(trainer).count("step skipped") == 1  # one line per row, not per step
 
@@ -65,7 +66,7 @@ def test_a_finite_step_ends_the_row(trainer, batch):
         assert np.isfinite(trainer.train_step(good)["loss"])
     log = log_of(trainer)
     assert log.count("step skipped") == 3
-    assert "the image itself is not finite" in log
+    assert "image itself" in log
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -76,9 +77,7 @@ def test_a_gradient_that_is_not_finite_names_its_parameter(scaled, trainer, batc
     before = state_of(trainer)
     assert np.isfinite(trainer.train_step(batch(trainer))["loss"])
     assert all(torch.equal(a, b) for a, b in zip(before, state_of(trainer), strict=True))
-    assert "1 parameters have such a gradient, the deepest in the order of the network encoder.stem.0.bias" in log_of(
-        trainer
-    )
+    assert_names(log_of(trainer), "1 parameter", " encoder.stem.0.bias")
     if scaled:
         assert trainer.grad_scaler.get_scale() == 128
 
@@ -91,7 +90,7 @@ def test_a_norm_that_overflows_is_no_step_even_if_every_number_is_finite(scaled,
     before = state_of(trainer)
     trainer.train_step(batch(trainer))
     assert all(torch.equal(a, b) for a, b in zip(before, state_of(trainer), strict=True))
-    assert "their norm overflows" in log_of(trainer)
+    assert "norm overflows" in log_of(trainer)
 
 
 def test_a_loss_that_is_not_finite_is_no_step_even_if_its_gradient_is(trainer, batch):
@@ -113,7 +112,7 @@ def test_another_error_of_the_clip_is_not_swallowed(trainer, batch, monkeypatch)
 
 
 def test_an_unknown_precision_is_refused(make_trainer):
-    with pytest.raises(ValueError, match="precision is 'half'; choose one of 'float16', 'bfloat16'"):
+    with pytest.raises(ValueError, match=naming("precision", "'half'", "'float16', 'bfloat16'")):
         make_trainer(tiny(NAME, precision="half"))
 
 
@@ -136,5 +135,5 @@ def test_bfloat16_reaches_nnunets_own_autocast(make_trainer, monkeypatch):
     assert plain.grad_scaler == "a scaler"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
-    with pytest.raises(RuntimeError, match="which Tesla V100 does not have"):
+    with pytest.raises(RuntimeError, match=naming("bfloat16", "Tesla V100")):
         trainer.apply_precision()

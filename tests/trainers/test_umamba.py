@@ -15,6 +15,7 @@ from swin_umamba_nnunet.catalogue import LengthRecord
 from swin_umamba_nnunet.networks import UMambaBot, UMambaEnc
 from swin_umamba_nnunet.trainers import umamba
 from swin_umamba_nnunet.trainers.lengths import make_length_variant
+from tests.messages import naming
 from tests.trainers.conftest import DATASET, make_plans
 
 LEAVES = {
@@ -177,10 +178,8 @@ def test_plans_of_a_residual_encoder(name, trainer_of):
 def test_plans_for_another_network(trainer_of):
     plans = plans_of_a_unet(strides="absent", n_conv_per_stage="absent")
     plans["configurations"]["2d"]["architecture"]["network_class_name"] = "somewhere.MedNeXt"
-    with pytest.raises(
-        ValueError,
-        match=r"nnUNetTrainerUMambaEnc builds.*for somewhere.MedNeXt and lack strides, n_conv_per_stage; use plans",
-    ):
+    facts = naming("nnUNetTrainerUMambaEnc", "somewhere.MedNeXt", "strides, n_conv_per_stage", "use plans")
+    with pytest.raises(ValueError, match=facts):
         trainer_of("nnUNetTrainerUMambaEnc", plans)
 
 
@@ -209,5 +208,5 @@ def test_lengths(stops_early, until, trainer_of):
 def test_refuses_other_patches(trainer_of):
     plans = make_plans()
     plans["configurations"]["2d"]["patch_size"] = [8, 8, 8, 8]
-    with pytest.raises(ValueError, match="nnUNetTrainerUMambaBot is for 2D and 3D networks, .*4D patches"):
+    with pytest.raises(ValueError, match=naming("nnUNetTrainerUMambaBot", "2D and 3D", "4D", "(8, 8, 8, 8)")):
         trainer_of("nnUNetTrainerUMambaBot", plans)

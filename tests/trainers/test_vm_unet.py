@@ -13,6 +13,7 @@ from swin_umamba_nnunet.networks import VMUNet
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from swin_umamba_nnunet.trainers._network import unwrap
+from tests.messages import naming
 
 PRETRAINED, SCRATCH = "nnUNetTrainerVMUNet", "nnUNetTrainerVMUNetScratch"
 TINY = {"depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "width": 16, "d_state": 2}
@@ -103,7 +104,8 @@ def test_two_steps_of_training_and_validation(patch, make_trainer, batch):
 def test_deep_supervision_is_refused(make_trainer):
     """nnU-Net would divide by the sum of its weights, zero for a single head, and train on NaN."""
     trainer = make_trainer(tiny(SCRATCH, enable_deep_supervision=True))
-    with pytest.raises(ValueError, match="TinynnUNetTrainerVMUNetScratch has .*a single head.*; set it to False"):
+    facts = naming("TinynnUNetTrainerVMUNetScratch", "single head", "enable_deep_supervision", "False")
+    with pytest.raises(ValueError, match=facts):
         trainer.initialize()
 
 

@@ -48,7 +48,10 @@ def _match(args: argparse.Namespace) -> Match:
     channels, images = _named(args.images, "--images", args.layout)
     test_channels, test_images = _named(args.test_images, "--test-images", args.layout)
     if test_images and test_channels != channels:
-        raise CliError(f"--test-images names the channels {test_channels or 'not'}, and --images {channels or 'not'}")
+        raise CliError(
+            f"--test-images names the channels {test_channels or 'not'}, and --images {channels or 'not'}; "
+            "name the same"
+        )
     return Match(
         images=images,
         channels=channels,
