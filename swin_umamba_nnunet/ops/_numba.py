@@ -507,7 +507,8 @@ def backward(
     """See `_scan`."""
     given = _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus)
     dx, ddt, rows, dA, dDs, ddt_bias, _ = given.backward(dy, states)
-    dBs, dCs = (part.contiguous() for part in rows.chunk(2, dim=-1))
+    # copies even of a single row, whose halves would be contiguous: an operator's outputs share no memory
+    dBs, dCs = (part.clone(memory_format=torch.contiguous_format) for part in rows.chunk(2, dim=-1))
     return dx, ddt, dBs, dCs, dA, dDs, ddt_bias
 
 

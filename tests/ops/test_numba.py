@@ -42,6 +42,11 @@ def test_1d_matches_the_reference(length, states):
     assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
 
 
+@pytest.mark.parametrize("states", [1, 16])
+def test_1d_one_step_of_one_sequence(states):
+    assert_matches_reference(selective_scan, inputs_1d(1, 5, 1, states), backend="numba", delta_softplus=True)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_1d_groups(groups):
     assert_matches_reference(selective_scan, inputs_1d(2, 6, 30, 4, groups), backend="numba", delta_softplus=True)
