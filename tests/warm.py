@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -163,12 +164,14 @@ def _become(arguments: list[str], cwd: str, variables: dict[str, str]) -> NoRetu
 
 
 def _settle() -> None:
-    """What a new process does by itself: the package's start-up line, random numbers of its own."""
+    """What a new process does by itself: filters of warnings, the start-up line, random numbers of its own."""
     import numpy as np
     import torch
 
     from swin_umamba_nnunet import _autoregister
 
+    for option in filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")):
+        warnings._setoption(option)  # type: ignore[attr-defined]
     _autoregister.register()
     random.seed()
     np.random.seed()  # noqa: NPY002 (the state that nnU-Net's augmentation uses)

@@ -120,13 +120,13 @@ _FORMULAS: dict[Any, _Formula] = {
     _aten.upsample_trilinear3d: _per_output(8),
 }
 
-# Neither elementwise nor views, and free all the same: memory that is made, moved or copied, pooling and sums.
+# Free all the same: memory that is made, moved or copied, pooling, sums, what torch 2.4 does not call pointwise.
 _FREE = frozenset({
     "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_softmax", "_to_copy", "_unsafe_view", "amax", "avg_pool2d",
-    "avg_pool3d", "cat", "clone", "constant_pad_nd", "copy_", "empty", "empty_like", "empty_strided", "fill_", "flip",
-    "full", "full_like", "index_select", "max_pool2d_with_indices", "max_pool3d_with_indices", "mean", "new_empty",
-    "new_zeros", "ones", "ones_like", "reflection_pad2d", "repeat", "replication_pad2d", "roll", "stack", "sum",
-    "zeros", "zeros_like",
+    "avg_pool3d", "cat", "clone", "constant_pad_nd", "copy", "empty", "empty_like", "empty_strided", "fill", "flip",
+    "full", "full_like", "index_select", "leaky_relu", "max_pool2d_with_indices", "max_pool3d_with_indices", "mean",
+    "new_empty", "new_zeros", "ones", "ones_like", "reflection_pad2d", "repeat", "replication_pad2d", "roll", "stack",
+    "sum", "zeros", "zeros_like",
 })  # fmt: skip
 
 
@@ -134,4 +134,4 @@ def _is_free(func: Any, out: Any) -> bool:
     """Whether the convention counts nothing for an operation that returned `out`."""
     if func.is_view or torch.Tag.pointwise in func.tags or not isinstance(out, Tensor | tuple | list):
         return True
-    return func.namespace == "aten" and func._overloadpacket.__name__ in _FREE
+    return func.namespace == "aten" and func._overloadpacket.__name__.rstrip("_") in _FREE

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from swin_umamba_nnunet._atomic import replacing
-from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values
+from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values, safe_globals
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
 from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, why_not_written
 
@@ -51,7 +51,7 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
     except CheckpointError as error:
         raise ModelError(f"{path} {error}; expected a checkpoint such as fold_0/checkpoint_final.pth") from error
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))

@@ -5,6 +5,7 @@ sliding window, mirroring, the way back) is not in the file; the JSON beside it 
 in its portable form, ordinary tensor operations, so both formats know every operation; it is much slower than ours.
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -165,6 +166,8 @@ def _save(program: Any, path: Path, name: str) -> None:
         import onnxscript  # noqa: F401 (what torch.onnx works with)
     except ImportError as error:
         raise ModelError(f"ONNX needs libraries that are not installed ({error}): {INSTALL_LINE}") from error
+    if "external_data" not in inspect.signature(torch.onnx.export).parameters:
+        raise ModelError(f"PyTorch {torch.__version__} cannot write an exported program as ONNX; 2.6 and newer can")
     torch.onnx.export(
         program, (), str(path), input_names=["image"], output_names=["logits"], external_data=False, verbose=False
     )  # fmt: skip

@@ -1,10 +1,12 @@
 """Reading an ImageNet checkpoint file safely: tensors only, never code."""
 
+import codecs
 import collections
+import contextlib
 import os
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, ide
 # OrderedDict in its place: a plain container, so nothing is imported or run.
 _YACS_NODE = "yacs.config.CfgNode"
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 _ALLOWED: list[Any] = [(collections.OrderedDict, _YACS_NODE)]
 
 
@@ -155,14 +158,44 @@ def _load_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if _YACS_NODE not in str(error) or not hasattr(torch.serialization, "safe_globals"):
+        if _YACS_NODE not in str(error):
             raise
-        refused = error
+    with safe_globals(_ALLOWED):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextlib.contextmanager
+def safe_globals(allowed: Sequence[Any]) -> Iterator[None]:
+    """`torch.serialization.safe_globals`, with pairs of what is allowed and its name in the file in any PyTorch.
+
+    PyTorch has the context since 2.5 and takes pairs since 2.6; before, what is allowed has to bear the name.
+    """
+    serialization: Any = torch.serialization
+    if _TORCH >= (2, 6):
+        with serialization.safe_globals(list(allowed)):
+            yield
+        return
+    before = serialization.get_safe_globals()
+    allowed = [*allowed, codecs.encode, set]  # of bytes and sets, which newer ones know to be harmless
+    serialization.add_safe_globals([_named(*each) if isinstance(each, tuple) else each for each in allowed])
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except AttributeError as unsupported:  # PyTorch 2.5 takes classes only, and asks our pair for its __module__
-        raise refused from unsupported
+        yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(before)
+
+
+def _named(what: Any, name: str) -> Any:
+    """A class or function like `what` that is called `name`."""
+    module, _, own = name.rpartition(".")
+    if isinstance(what, type):
+        return type(own, (what,), {"__module__": module})
+
+    def function(*args: Any) -> Any:
+        return what(*args)
+
+    function.__module__, function.__name__ = module, own
+    return function
 
 
 def _state_dict_of(content: Any) -> dict[str, Tensor]:

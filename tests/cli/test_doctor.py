@@ -272,8 +272,8 @@ def test_the_self_test_sees_wrong_gradients(monkeypatch):
     """The real one, with a backend whose values are right and whose gradients are not."""
     from swin_umamba_nnunet.ops import _numba
 
-    right = _numba.backward
-    monkeypatch.setattr(_numba, "backward", lambda *args: tuple(2 * one for one in right(*args)))
+    right = _numba.backward_2d
+    monkeypatch.setattr(_numba, "backward_2d", lambda *args: tuple(2 * one for one in right(*args)))
     assert scans._tested("numba", "cpu")["ok"] is False
 
 

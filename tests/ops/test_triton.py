@@ -15,8 +15,10 @@ import torch
 
 from swin_umamba_nnunet.ops import BackendUnavailableError, _scan, _triton, selective_scan, selective_scan_2d
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
+# PyTorch 2.4's raises on most of these kernels and gives NaN for the rest
+OLD_INTERPRETER = triton.__version__.startswith("3.0.")
 INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETER else "cuda"
 HERE = INTERPRETER or torch.cuda.is_available()
@@ -188,6 +190,7 @@ def test_too_many_states_is_said_plainly():
 
 @pytest.mark.skipif(INTERPRETER, reason="this is the interpreter")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the values are checked on the CUDA device itself")
+@pytest.mark.skipif(OLD_INTERPRETER, reason="the interpreter of Triton 3.0 fails on these kernels")
 def test_in_the_interpreter():
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).resolve())],

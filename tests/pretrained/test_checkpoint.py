@@ -42,27 +42,20 @@ def test_a_yacs_configuration_beside_the_weights_does_no_harm(save, state_dict):
     node = pytest.importorskip("yacs.config").CfgNode
     config = node({"MODEL": {"DEPTHS": [2, 2, 9, 2], "NAME": "vssm"}})
     config.freeze()
+    read_checkpoint(save({"model": state_dict()}), TINY)  # importing what it needs may allow something
     allowed = set(torch.serialization.get_safe_globals())
     assert len(read_checkpoint(save({"model": state_dict(), "config": config}), TINY).state_dict) == 212
     assert set(torch.serialization.get_safe_globals()) == allowed
 
 
-def test_a_yacs_configuration_is_refused_clearly_where_pytorch_cannot_allow_another_class_for_it(
-    save, state_dict, monkeypatch
-):
-    @contextlib.contextmanager
-    def safe_globals_of_2_5(allowed):
-        assert [f"{each.__module__}.{each.__name__}" for each in allowed]
-        yield
-
+def test_a_yacs_configuration_needs_no_yacs(save, state_dict, monkeypatch):
     module = types.ModuleType("yacs.config")
     module.CfgNode = type("CfgNode", (dict,), {"__module__": "yacs.config"})
     monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
     monkeypatch.setitem(sys.modules, "yacs.config", module)
     path = save({"model": state_dict(), "config": module.CfgNode(NAME="vssm")})
+    monkeypatch.delitem(sys.modules, "yacs.config")
     assert len(read_checkpoint(path, TINY).state_dict) == 212
-    monkeypatch.setattr(torch.serialization, "safe_globals", safe_globals_of_2_5)
-    refused(path, r"Python objects besides tensors \(yacs\.config\.CfgNode\).*could run code")
 
 
 class Malice:
@@ -191,7 +184,7 @@ def test_values_beyond_float32_are_refused(save, state_dict):
     ("change", "message"),
     [
         ({5: torch.zeros(1)}, "state dict.* type int"),
-        ({b"a": torch.zeros(1)}, "state dict.* type bytes"),
+        ({b"a": torch.zeros(1)}, "state dict.* type bytes|_codecs.encode"),  # torch 2.4 does not even load them
         ({"a": {"b": torch.zeros(1)}}, "no tensors: a"),
         ({"a": ["b"]}, "no tensors: a"),
         ({"layers.0.blocks.0.self_attention.out_proj.weight": torch.zeros(0, 192)}, "width is 0"),

@@ -164,7 +164,8 @@ def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
     assert "2 cells: 2 done" in out
 
 
-def test_a_killed_run_is_continued(bench):
+def test_a_killed_run_is_continued(bench, warm_python):
+    warm = dataclasses.replace(bench, python=warm_python)
     config = bench.write_config("killed", "Slow")
 
     def epoch() -> int:
@@ -194,9 +195,9 @@ def test_a_killed_run_is_continued(bench):
     reached = epoch()
     if os.name == "posix":  # no chance to clean up: the training must notice by itself that it is alone
         assert kill_after(reached + 1, signal.SIGKILL) == -signal.SIGKILL
-        _, out, _ = bench.run(*VERB, "status", "killed")
+        _, out, _ = warm.run(*VERB, "status", "killed")
         assert "1 interrupted" in out
-    code, out, err = bench.run(*VERB, "run", "--config", config)
+    code, out, err = warm.run(*VERB, "run", "--config", config)
     assert code == 0, out + err
     record = bench.cell("killed", "Slow")
     assert record["state"] == "done"
