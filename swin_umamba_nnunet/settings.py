@@ -14,7 +14,7 @@ MEANINGS = {
     "SWIN_UMAMBA_NO_AUTOREGISTER": "1: do not make the trainers known to nnU-Net at start-up",
 }
 
-_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_YES, _NO = ("1", "true", "t", "yes", "on"), ("0", "false", "f", "no", "off")
 
 
 def switch(name: str, default: bool = False) -> bool:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
-from tests.warm import WarmPython
+from tests import warm
 
 # Workers of pytest-xdist, and jobs a shell runs in the background, ignore Ctrl-C; what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -77,8 +77,8 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def warm_python():
-    """Path of an interpreter that starts warm (see `tests/warm.py`), with this checkout; the usual one on Windows."""
-    if not hasattr(os, "fork"):
+    """Path of an interpreter that starts warm, with this checkout; the usual one where `tests/warm.py` cannot be had."""
+    if not warm.AVAILABLE:
         return sys.executable
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
-    return str(WarmPython(sys.executable, Path(__file__).parents[1], variables).path)
+    return str(warm.WarmPython(sys.executable, Path(__file__).parents[1], variables).path)

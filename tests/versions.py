@@ -35,9 +35,11 @@ def main() -> int:
     if args.which == "oldest":
         for option, version in OLDEST.items():
             setattr(args, option, getattr(args, option) or version)
-    if args.which == "newest":
+    if args.which == "newest" and not args.check:
         args.torch = args.torch or newest("torch")
     python = find_python(args.python)
+    if args.check:
+        return 0
     pins = [f"{project}=={version}" for option, project in PINNED.items() if (version := getattr(args, option))]
     # uv: pip needs a quarter of an hour to find what goes with an old torch
     uv = [sys.executable, "-m", "uv", "--no-config", "--quiet"]
@@ -87,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--python", metavar="3.10", help="default: the one that runs this")
     for option, project in PINNED.items():
         parser.add_argument(f"--{option}", metavar="VERSION", help=f"of {project}; default: what the index has")
+    parser.add_argument("--check", action="store_true", help="only whether that Python is there")
     parser.add_argument("--all", action="store_true", help="every test (default: those that touch torch's insides)")
     parser.add_argument("--work", type=Path, help="folder for the environment (default: the system's)")
     parser.add_argument("tests", nargs="*", help="paths for pytest, after --")

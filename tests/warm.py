@@ -2,8 +2,8 @@
 
 A command of nnU-Net's spends five seconds of CPU time on its imports, several times what a tiny training takes.  Where
 starting from nothing proves nothing, tests run the command by an interpreter that is a tiny client: it passes its
-arguments, variables, folder and standard streams to a warm process, which forks, and it ends as the fork ends.  POSIX
-only.
+arguments, variables, folder and standard streams to a warm process, which forks, and it ends as the fork ends.  Linux
+only: elsewhere forking after the imports is not safe.
 """
 
 import atexit
@@ -38,6 +38,7 @@ MODULES = (
     "swin_umamba_nnunet.ops._numba",
     "torch._dynamo",
 )
+AVAILABLE = sys.platform == "linux" and " " not in sys.executable  # which goes into a script's first line
 CLIENT = """#!{python} -SE
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as connection:
@@ -69,7 +70,7 @@ class WarmPython:
     """
 
     def __init__(self, python: Path | str, cwd: Path, variables: dict[str, str]) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="warm"))  # a socket's path has room for 100 characters
+        folder = Path(tempfile.mkdtemp(prefix="warm", dir="/tmp"))  # a socket's path has room for 100 characters
         self.path, self._folder = folder / "python", folder
         address = str(folder / "socket")
         self.path.write_text(CLIENT.format(python=Path(sys.executable).resolve(), address=address))
@@ -115,7 +116,10 @@ def _handle(connection: socket.socket) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, streams, *_ = socket.recv_fds(connection, 1 << 16, 3)
     while not message.endswith(b"\n"):
-        message += connection.recv(1 << 16)
+        more = connection.recv(1 << 16)
+        if not more:  # the client is gone
+            os._exit(1)
+        message += more
     request = json.loads(message)
     child = os.fork()
     if child == 0:

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from swin_umamba_nnunet._cache import user_cache_folder
 from tests import synthetic_dataset as dataset
+from tests import warm
 from tests.installed import ROOT, Environment, build_wheel, make_environment
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -132,7 +133,7 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
     }
     environment = dataclasses.replace(installed_editable(tmp_path_factory), variables=variables)
-    return Workspace(environment.warmed() if hasattr(os, "fork") else environment, folder)
+    return Workspace(environment.warmed() if warm.AVAILABLE else environment, folder)
 
 
 def _variables(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
-from swin_umamba_nnunet import _autoregister
+from swin_umamba_nnunet import _autoregister, settings
 from swin_umamba_nnunet.models.checkpoints import ModelError, read_json, read_segmentation_checkpoint
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
@@ -18,7 +18,6 @@ from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
 logger = logging.getLogger(__name__)
 
 CUDA_GRAPHS_VARIABLE = "SWIN_UMAMBA_CUDA_GRAPHS"
-_SWITCH = {"": False, "0": False, "false": False, "f": False, "1": True, "true": True, "t": True}  # as nnUNet_compile's
 
 
 def load_predictor(
@@ -98,10 +97,10 @@ def _explain(error: Exception, folder: Path, checkpoints: Sequence[Path]) -> Non
 
 
 def _cuda_graphs_wanted() -> bool:
-    said = os.environ.get(CUDA_GRAPHS_VARIABLE, "")
-    if said.lower() not in _SWITCH:
-        raise ModelError(f"the environment variable {CUDA_GRAPHS_VARIABLE} is {said!r}; set it to 1 or 0")
-    return _SWITCH[said.lower()]
+    try:
+        return settings.switch(CUDA_GRAPHS_VARIABLE)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
 
 
 def _require_channels(predictor: FastPredictor, images: Path, case: str, ending: str) -> None:

@@ -13,11 +13,11 @@ torch's own.
 
 import functools
 import logging
-import os
 
 import torch
 from torch import Tensor
 
+from swin_umamba_nnunet import settings
 from swin_umamba_nnunet.ops import _scan
 from swin_umamba_nnunet.ops._select import resolve_backend
 
@@ -31,18 +31,15 @@ def _fuses_glue(backend: str | None, device_type: str) -> bool:
     """Whether `selective_scan_2d_norm_gate` is what runs on `device_type` with this choice of backend.
 
     Raises:
-        ValueError: the environment variable is neither 0 nor 1, or as in `resolve_backend`.
+        ValueError: the environment variable says neither yes nor no, or as in `resolve_backend`.
         BackendUnavailableError: as in `resolve_backend`.
     """
     if resolve_backend(backend, device_type) != "triton":
         return False
-    value = os.environ.get(ENVIRONMENT_VARIABLE) or "1"
-    if value not in ("0", "1"):
-        raise ValueError(f"the environment variable {ENVIRONMENT_VARIABLE} is {value!r}; set it to 0 (norm and gate "
-                         "after the scan in separate operations) or 1 (fused, the default)")  # fmt: skip
-    if value == "0":
+    fused = settings.switch(ENVIRONMENT_VARIABLE, default=True)
+    if not fused:
         _log_once()
-    return value == "1"
+    return fused
 
 
 fuses_glue = _fuses_glue  # see `resolve_backend`

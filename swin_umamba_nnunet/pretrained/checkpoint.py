@@ -175,7 +175,7 @@ def safe_globals(allowed: Sequence[Any]) -> Iterator[None]:
         with serialization.safe_globals(list(allowed)):
             yield
         return
-    before = serialization.get_safe_globals()
+    before = list(serialization.get_safe_globals())
     allowed = [*allowed, codecs.encode, set]  # of bytes and sets, which newer ones know to be harmless
     serialization.add_safe_globals([_named(*each) if isinstance(each, tuple) else each for each in allowed])
     try:

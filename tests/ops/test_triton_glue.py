@@ -381,8 +381,8 @@ def test_switch(monkeypatch, caplog):
     with caplog.at_level(logging.INFO, logger=_glue.logger.name):
         assert not any(fuses_glue("triton", DEVICE) for _ in range(2))
     assert [SWITCH in message for message in caplog.messages] == [True]
-    monkeypatch.setenv(SWITCH, "off")
-    with pytest.raises(ValueError, match=f"{SWITCH} is 'off'; set it to 0"):
+    monkeypatch.setenv(SWITCH, "maybe")
+    with pytest.raises(ValueError, match=f"{SWITCH} is 'maybe'; set it to 1 or 0"):
         fuses_glue("triton", DEVICE)
 
 

@@ -80,7 +80,7 @@ def cost_table(title: str, costs: Sequence[Mapping[str, Any]], label: str) -> st
     """What each row costs."""
     head = ["Trainer", "Parameters", "Multiply-adds", "Epoch", "Memory", "Case"]
     lines = [
-        [cost["label"], words.quantity(cost["parameters"], words.COUNT), words.quantity(cost["flops"], words.COUNT),
+        [cost["label"], words.quantity(cost["parameters"], words.COUNT), words.flops(cost),
          words.seconds(cost["seconds_per_epoch"]), words.quantity(cost["peak_memory_bytes"], words.BYTES),
          words.seconds(cost["seconds_per_case"])]
         for cost in costs

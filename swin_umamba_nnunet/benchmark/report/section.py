@@ -211,7 +211,7 @@ def _costs(result: ArenaResult) -> Iterator[dict[str, Any]]:
         values = [
             words.number(summary.mean, unit),
             words.quantity(cost["parameters"], words.COUNT),
-            words.quantity(cost["flops"], words.COUNT),
+            words.flops(cost),
             words.quantity(cost["scan_flops"], words.COUNT) if cost["scan_flops"] else words.DASH,
             words.seconds(cost["seconds_per_epoch"]),
             clock(cost["training_seconds"]),

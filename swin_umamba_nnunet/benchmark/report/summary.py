@@ -177,6 +177,7 @@ def costs(arena: Arena, row: Row) -> dict[str, Any]:
         "parameters": counted.get("parameters"),
         "flops": counted.get("flops"),
         "scan_flops": counted.get("scan_flops"),
+        "uncounted": counted.get("uncounted") or [],
         "input_shape": counted.get("input_shape"),
         "seconds_per_epoch": _median(item.get("seconds_per_epoch") for item in training),
         "training_seconds": _median(item.get("seconds") for item in training),

@@ -1,6 +1,7 @@
 """Numbers as text, and sentences that say what the data show and what they do not."""
 
 import math
+from typing import Any
 
 from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
 from swin_umamba_nnunet.benchmark.report.statistics import ALPHA, Comparison
@@ -48,6 +49,11 @@ def p_value(value: float) -> str:
     return (
         "< 0.0001" if value < 1e-4 else "1" if value >= 0.9995 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
     )
+
+
+def flops(cost: dict[str, Any]) -> str:
+    """FLOPs out of a row's `summary.costs`; "at least", where operations without a formula are missing from them."""
+    return ("at least " if cost["uncounted"] else "") + quantity(cost["flops"], COUNT)
 
 
 def quantity(value: float | None, suffixes: tuple[tuple[float, str], ...]) -> str:

@@ -37,10 +37,11 @@ def weights() -> Section:
     section.data["folders"] = list(map(str, folders))
     if absent:
         section.lines.append(f"  not here: {', '.join(absent)}; a training fetches what it needs")
-    needed = sorted({record.weights for record in TRAINERS if record.weights in absent})
-    if needed and (named is None or named.is_dir()):
+    wanted = {record.weights for record in TRAINERS if record.weights}
+    needed = sorted(wanted & set(absent))
+    if len(needed) == len(wanted) and (named is None or named.is_dir()):
         section.missing.append(
-            f"{', '.join(needed)} {'is' if len(needed) == 1 else 'are'} not here: the trainers that start from them "
+            f"{', '.join(needed)} are not here: the trainers that start from them "
             "fetch what they need, which takes a network; to have it before, `swin-umamba weights fetch TRAINER`. "
             "Trainers whose names end in Scratch need none"
         )

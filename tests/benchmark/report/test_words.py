@@ -81,3 +81,8 @@ def test_the_slice_where_predictions_differ_most():
     assert _slice_of_most_difference(truth, [first, first]) == 1
     with pytest.raises(EvaluationError, match="has the shape"):
         _slice_of_most_difference(truth, [first[:2]])
+
+
+def test_flops_that_lack_an_operation_are_a_lower_bound():
+    assert words.flops({"flops": 12.3e9, "uncounted": []}) == words.quantity(12.3e9, words.COUNT)
+    assert words.flops({"flops": 12.3e9, "uncounted": ["aten.fft x2"]}).startswith("at least ")
