@@ -77,7 +77,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def warm_python():
-    """Path of an interpreter that starts warm, with this checkout; the usual one where `tests/warm.py` cannot be had."""
+    """Path of an interpreter that starts warm, with this checkout; the usual one where there is no `tests/warm.py`."""
     if not warm.AVAILABLE:
         return sys.executable
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}

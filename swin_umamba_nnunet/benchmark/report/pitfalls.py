@@ -123,15 +123,22 @@ def _controls(benchmark: Benchmark) -> Item:
     question = "Controls: the same network without the part that is claimed to matter"
     if any(row.identity is None for row in benchmark.rows):
         return Item(question, UNKNOWN, _NOT_RECORDED)
-    labels = {row.identity.name: row.label for row in benchmark.rows if row.identity}
-    wanted = [(name, row.label) for row in benchmark.rows if row.identity for name in row.identity.controls]
-    absent = [f"{name} for {label}" for name, label in wanted if name not in labels]
-    present = [f"{labels[name]} for {label}" for name, label in wanted if name in labels]
+    rows = [(row.identity, row.label) for row in benchmark.rows if row.identity]
+    absent, present, unequal = [], [], []
+    for one, label in rows:
+        for name in one.controls:
+            found = sorted((other.derived != one.derived, there) for other, there in rows if other.name == name)
+            if not found:
+                absent.append(f"{name} for {label}")
+            else:  # a control of the same making, where there is one
+                (unequal if found[0][0] else present).append(f"{found[0][1]} for {label}")
+    have = f" Present: {'; '.join(present)}." if present else ""
+    if unequal:
+        have += f" May differ in more, since one of the two is a trainer of the user's: {'; '.join(unequal)}."
     if absent:
-        have = f" Present: {'; '.join(present)}." if present else ""
         return Item(question, CAUTION, f"Absent: {'; '.join(absent)}.{have}")
-    if present:
-        return Item(question, OK, f"Present: {'; '.join(present)}.")
+    if have:
+        return Item(question, CAUTION if unequal else OK, have.strip())
     return Item(question, UNKNOWN, "No row has a control that this package knows of.")
 
 
