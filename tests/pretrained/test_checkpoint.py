@@ -157,7 +157,7 @@ def test_values_that_are_not_finite_are_refused(save, state_dict):
 @pytest.mark.filterwarnings("ignore")  # PyTorch's about sparse, nested and quantised tensors
 def test_a_nested_tensor_is_none(save, state_dict):
     nested = torch.nested.nested_tensor([torch.zeros(1), torch.zeros(2)])
-    refused(save(state_dict() | {"norm.bias": nested}), "no tensors: norm.bias")
+    refused(save(state_dict() | {"norm.bias": nested}), "no tensors: norm.bias|nested_tensor")  # 2.15 does not load it
 
 
 @pytest.mark.filterwarnings("ignore")
