@@ -20,7 +20,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -655,11 +655,41 @@ def _run(kernel, arguments: np.ndarray, threads: int) -> None:
     elif (team := _openmp()) is not None:
         team(kernel.address, given, threads, 0)
     else:
-        pool = _pool(threads - 1)
-        pending = [pool.submit(kernel.ctypes, given) for _ in range(threads - 1)]
+        _run_with_helpers(kernel, given, threads - 1)
+
+
+def _run_with_helpers(kernel, given, count: int) -> None:
+    """On Python's threads.  Helpers write by address to memory the caller frees, so none may outlast this function.
+
+    Not even if a signal's handler raises (Ctrl-C), once or again: that waits for the helpers, as with OpenMP.
+    """
+    helpers: list[Future[None]] = [Future() for _ in range(count)]  # not submit's, which an interruption of it loses
+
+    def help_with(helper: Future[None]) -> None:
+        if helper.set_running_or_notify_cancel():
+            try:
+                kernel.ctypes(given)
+            finally:
+                helper.set_result(None)
+
+    raised: BaseException | None = None
+    try:
+        for helper in helpers:
+            _pool(count).submit(help_with, helper)
         kernel.ctypes(given)
-        for helper in pending:
-            helper.result()
+    except BaseException as error:
+        raised = error
+    while True:
+        try:
+            wait([helper for helper in helpers if not helper.cancel()])  # who has not begun by now finds no task left
+            break
+        except BaseException as error:
+            raised = raised or error
+    try:
+        if raised is not None:
+            raise raised
+    finally:
+        del raised  # it refers to this frame, and so would keep itself and all memory of the call
 
 
 _INTEGERS = ctypes.POINTER(ctypes.c_int64)

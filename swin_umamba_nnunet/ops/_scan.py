@@ -85,16 +85,16 @@ def selective_scan(
     B, C = _as_groups(B, C, u)
     _check_1d(u, delta, A, B, C, D, z, delta_bias)
     chosen = resolve_backend(backend, u.device.type)
-    length, wide = u.shape[2], torch.promote_types(torch.float32, u.dtype)
+    length, dtype, wide = u.shape[2], u.dtype, torch.promote_types(torch.float32, u.dtype)
+    if return_last_state:
+        u, delta, B, C, delta_bias = _ask_for_state(u, delta, B, C, delta_bias, delta_softplus)
     D = A.new_zeros(u.shape[1]) if D is None else D
     delta_bias = A.new_zeros(u.shape[1]) if delta_bias is None else delta_bias
-    if return_last_state:
-        u, delta, B, C = _ask_for_state(u, delta, B, C, delta_bias, delta_softplus)
     y = _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus, chosen, wide)
     y, last = y[..., :length], y[..., length:]
     if z is not None:
         y = y * silu(z.to(wide))
-    y = y.to(u.dtype)
+    y = y.to(dtype)
     return (y, last) if return_last_state else y
 
 
@@ -115,14 +115,19 @@ def _as_groups(B: Tensor, C: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ask_for_state(
-    u: Tensor, delta: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor, delta_softplus: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    u: Tensor, delta: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor | None, delta_softplus: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """The sequence with N further steps in which time stands still and C reads one state after the other."""
     batch, groups, states, _ = C.shape
-    still = delta.new_full(delta.shape[:2], -float("inf")) if delta_softplus else -delta_bias.expand(delta.shape[:2])
+    if delta_bias is not None and not delta_softplus:
+        # Time stands still at a step size of zero, which a bias added later leaves only if minus the bias can be had in
+        # delta's dtype.  So it is added here; the sum must not be rounded, and a scan's sequences share a dtype.
+        wide = torch.promote_types(torch.float32, u.dtype)
+        u, delta, B, C = (t.to(wide) for t in (u, delta, B, C))
+        delta, delta_bias = delta + delta_bias.to(wide)[:, None], None
+    delta = pad(delta, (0, states), value=-float("inf") if delta_softplus else 0.0)
     reading = torch.eye(states, dtype=C.dtype, device=C.device).expand(batch, groups, -1, -1)
-    delta = torch.cat((delta, still.to(delta.dtype)[..., None].expand(-1, -1, states)), dim=-1)
-    return pad(u, (0, states)), delta, pad(B, (0, states)), torch.cat((C, reading), dim=-1)
+    return pad(u, (0, states)), delta, pad(B, (0, states)), torch.cat((C, reading), dim=-1), delta_bias
 
 
 def _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus: bool, chosen: str, out_dtype: torch.dtype) -> Tensor:

@@ -107,6 +107,26 @@ def test_half_precision(dtype, variable, backend):
     check(backend, make(60, variable_C=variable), True, dtype)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_reading_the_state_takes_no_time_without_softplus(mixed, dtype, backend):
+    """Whatever minus the bias would be rounded to; `mixed` has parameters in float32, as under autocast."""
+    arguments = make(20, groups=2)
+    arguments[2] = 20 * arguments[2] - 5  # a decay that would show what time passes
+    arguments = [a.to(torch.float32 if mixed and a.dim() < 3 else dtype) for a in arguments]
+    expected = run(lambda *a: plain_scan(*a, False), [a.double() for a in arguments])
+    found = run(lambda *a: selective_scan(*a, False, True, backend=backend), arguments)
+    assert relative_error(found[1], expected[1]) < 1e-5  # float32 inside, and in the state
+    for index, (value, wanted) in enumerate(zip(found, expected, strict=True)):
+        assert relative_error(value, wanted) < TOLERANCE[dtype][min(index, 1)], index
+    leaves = [a.requires_grad_() for a in arguments]
+    y, last = selective_scan(*leaves, False, True, backend=backend)
+    (y.float().sum() + last.sum()).backward()
+    assert (y.dtype, last.dtype) == (dtype, torch.float32)
+    assert [leaf.grad.dtype for leaf in leaves] == [leaf.dtype for leaf in leaves]
+
+
 def test_a_long_sequence():
     arguments = [None if a is None else a.float() for a in make(4096)]
     y, last = selective_scan(*arguments, True, True)

@@ -1,11 +1,14 @@
 """The CPU backend against the float64 reference, and what its host side promises."""
 
+import concurrent.futures
 import ctypes
 import runpy
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -169,6 +172,76 @@ def test_python_threads_where_openmp_is_absent(monkeypatch):
     assert torch.equal(found[0], expected[0])
     for f, e in zip(found, expected, strict=True):
         assert relative_error(f, e) < 1e-6  # torch's matrix products depend on the number of threads
+
+
+@pytest.mark.parametrize("where", ["submit", "kernel", "wait"])
+def test_an_interrupt_waits_for_python_threads(where, monkeypatch):
+    """They write to memory that the caller frees.  A second interrupt changes nothing."""
+    begun, may_end, ended, waited = threading.Event(), threading.Event(), threading.Event(), []
+    pool, wait = ThreadPoolExecutor(1), concurrent.futures.wait
+
+    class Kernel:
+        @staticmethod
+        def ctypes(given):
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+                may_end.wait(60)
+                ended.set()
+            elif where == "kernel":
+                assert begun.wait(60)
+                raise KeyboardInterrupt("first")
+            else:
+                assert begun.wait(60)
+
+    class Pool:
+        @staticmethod
+        def submit(*task):
+            future = pool.submit(*task)
+            if where == "submit":
+                assert begun.wait(60)
+                raise KeyboardInterrupt("first")
+            return future
+
+    def interrupted_wait(helpers):
+        waited.append(list(helpers))
+        if len(waited) == 1:
+            raise KeyboardInterrupt("first" if where == "wait" else "second")
+        may_end.set()
+        return wait(helpers)
+
+    monkeypatch.setattr(_numba, "_openmp", lambda: None)
+    monkeypatch.setattr(_numba, "_pool", lambda threads: Pool)
+    monkeypatch.setattr(_numba, "wait", interrupted_wait)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="first"):
+            _numba._run(Kernel, np.zeros(1, np.int64), 2)
+        assert ended.is_set()
+    finally:
+        may_end.set()
+        pool.shutdown()
+
+
+def test_python_threads_that_have_not_begun_are_not_waited_for(monkeypatch):
+    """Another caller may keep them busy; what they would find is that no task is left."""
+    calls, pending = [], []
+
+    class Kernel:
+        @staticmethod
+        def ctypes(given):
+            calls.append(threading.current_thread())
+
+    class Pool:
+        @staticmethod
+        def submit(*task):
+            pending.append(task)
+
+    monkeypatch.setattr(_numba, "_openmp", lambda: None)
+    monkeypatch.setattr(_numba, "_pool", lambda threads: Pool)
+    _numba._run(Kernel, np.zeros(1, np.int64), 3)
+    for function, *arguments in pending:  # later, when the memory is no longer there
+        function(*arguments)
+    assert len(pending) == 2
+    assert calls == [threading.current_thread()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch comes with another OpenMP, or with none")
