@@ -62,13 +62,14 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             "make a model of released weights first: swin-umamba import-checkpoint"
         ) from error
     found, plans = trainer_called(trainer, str(source)), modern_plans(plans, str(source))
-    old = shapes_of(build_on_meta(found, plans, configuration, dataset_json))
-    new = shapes_of(build_on_meta(found, plans, configuration, dataset_json, channels))
+    network = build_on_meta(found, plans, configuration, dataset_json)
+    changed_network = build_on_meta(found, plans, configuration, dataset_json, channels)
+    old, new = shapes_of(network), shapes_of(changed_network)
     weights = content["network_weights"]
     wrong = [key for key, shape in old.items() if key not in weights or tuple(weights[key].shape) != shape]
     if wrong or set(weights) - set(old):
         raise ModelError(f"{source} does not fit the network of {trainer} that its plans describe (first: {wrong[:1]})")
-    require_weights(weights, old, source)
+    require_weights(weights, network, source)
     before = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
     changed = tuple(key for key, shape in new.items() if shape != old[key])
     if channels == before:
@@ -80,7 +81,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             f"the network of {trainer} has another form at {channels} channels ({misshapen[0]}), which weights for "
             f"{before} cannot be adapted to"
         )
-    require_weights(adapted, new, source)  # sums over channels: float16 may overflow
+    require_weights(adapted, changed_network, source)  # sums over channels: float16 may overflow
     write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
     heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)
     return Adaptation(target, trainer, configuration, (before, channels), changed, heads)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values, safe_globals
@@ -119,20 +119,23 @@ def _inside(node: Any) -> Collection[Any]:
     return node if isinstance(node, list) else ()
 
 
-def require_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], source: Path) -> None:
+def require_weights(weights: Mapping[str, Tensor], network: nn.Module, source: Path) -> None:
     """Accept what can be weights, by the rule that ImageNet checkpoints are held to (`pretrained.checkpoint`).
 
     Args:
         weights: the network's names -> tensors.
-        shapes: the network's; tensors of another shape are for the caller to refuse.
+        network: which they are for, on any device; where it counts in integers, so must they.  Tensors of another
+            shape are for the caller to refuse.
         source: file they are from, for the message.
 
     Raises:
         ModelError: naming the file and the first tensor that is none, or whose values are not finite in float32.
     """
+    built = network.state_dict()
+    counters = {key: each.dtype for key, each in built.items() if not (each.is_floating_point() or each.is_complex())}
     try:
-        check_form(weights)
-        check_values(weights, shapes)
+        check_form(weights, counters)
+        check_values(weights, {key: tuple(each.shape) for key, each in built.items()})
     except CheckpointError as error:
         raise ModelError(f"{source} {error}") from error
 

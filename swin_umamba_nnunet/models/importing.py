@@ -186,9 +186,10 @@ def _import_fold(
         raise ModelError(f"{file} holds {type(axes).__name__} as its mirroring axes, expected numbers of axes")
     fold = target.parent.name.removeprefix("fold_")
     trainer = TRAINER_OF_NETWORK[network]
-    expected = shapes_of(build_on_meta(trainer_called(trainer, str(file)), plans, configuration, dataset))
+    built = build_on_meta(trainer_called(trainer, str(file)), plans, configuration, dataset)
+    expected = shapes_of(built)
     _compare(weights, expected, file, trainer, dataset)
-    require_weights(weights, expected, file)
+    require_weights(weights, built, file)
     checkpoint = {
         "network_weights": {key: weights[key] for key in expected},
         "trainer_name": trainer,

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from swin_umamba_nnunet import _autoregister, settings
+from swin_umamba_nnunet._volume_files import VolumeFileError, read_header
 from swin_umamba_nnunet.models.checkpoints import ModelError, read_json, read_segmentation_checkpoint
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
@@ -108,7 +110,16 @@ def _require_channels(predictor: FastPredictor, images: Path, case: str, ending:
     files = sorted(images.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{ending}"))
     reader = predictor.plans_manager.image_reader_writer_class
     names = predictor.dataset_json.get("channel_names", predictor.dataset_json.get("modality", {}))
-    if issubclass(reader, NaturalImage2DIO) and len(files) <= len(names):  # RGB: several channels in a file
+    if len(files) > len(names):  # a file has one channel at least
+        found = len(files)
+    elif issubclass(reader, SimpleITKIO):
+        found = sum(map(_channels_in, files))
+        if found == len(names) > len(files) and reader.write_seg is SimpleITKIO.write_seg:
+            raise ModelError(
+                f"{files[0]} has four axes: nnU-Net reads such a file as {found} channels, but cannot write its "
+                f"segmentation; save each channel as a file of its own, {case}_0000{ending} and so on"
+            )
+    elif issubclass(reader, NaturalImage2DIO) or len(files) < len(names):  # RGB: several channels in a file
         try:
             found = len(reader().read_images([str(path) for path in files])[0])
         except Exception as error:  # whatever the picture library says of a damaged file
@@ -116,6 +127,15 @@ def _require_channels(predictor: FastPredictor, images: Path, case: str, ending:
     else:
         found = len(files)
     predictor.require_channels(found, f"{case} ({', '.join(path.name for path in files)}) in {images}")
+
+
+def _channels_in(path: Path) -> int:
+    """As nnU-Net's SimpleITKIO counts them: the outermost of four axes, else one."""
+    try:
+        header = read_header(path)
+    except VolumeFileError as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    return header.shape[0] if header is not None and len(header.shape) == 4 else 1
 
 
 def predict(

@@ -79,26 +79,32 @@ def _too_wide(found: Variant, expected: Sequence[WeightsRecord]) -> str:
     return f", too wide for a network of width {width}" if found.width > width else ""
 
 
-def check_form(state_dict: Mapping[str, Tensor]) -> None:
+def check_form(state_dict: Mapping[str, Tensor], counters: Mapping[str, torch.dtype] | None = None) -> None:
     """Accept only what can be a network's weights, as far as that shows without touching a value.
 
     A weight is a dense tensor of float16, bfloat16, float32 or float64 with its values in memory: not sparse, nested,
     quantised or on the meta device, and nothing that a conversion to float32 would change silently (integers, booleans,
-    complex numbers, 8-bit floats).  No network here has a tensor of another kind, so counters such as BatchNorm's
-    `num_batches_tracked` are refused like anything else.
+    complex numbers, 8-bit floats).  No network of this package has a tensor of another kind; a user's may have
+    counters, such as BatchNorm's `num_batches_tracked`.
+
+    Args:
+        state_dict: names -> tensors.
+        counters: names -> integer types of those that the network has as such; they are held to that type instead.
 
     Raises:
         CheckpointError: naming the first tensor that is none; the message continues "PATH ...".
     """
     for key, tensor in state_dict.items():
-        if (found := _odd_form(tensor)) is not None:
+        counter = (counters or {}).get(key)
+        if (found := _odd_form(tensor, _FLOATING if counter is None else (counter,))) is not None:
+            expected = "of floating-point numbers" if counter is None else f"of {counter} there"
             raise CheckpointError(
-                f"holds {key} as {found}; expected dense tensors of floating-point numbers: get the file that its "
+                f"holds {key} as {found}; expected dense tensors {expected}: get the file that its "
                 "authors published, or save its weights anew as such"
             )
 
 
-def _odd_form(tensor: Tensor) -> str | None:
+def _odd_form(tensor: Tensor, dtypes: Sequence[torch.dtype]) -> str | None:
     if tensor.is_nested:
         return "a nested tensor"
     if tensor.is_quantized:
@@ -107,7 +113,7 @@ def _odd_form(tensor: Tensor) -> str | None:
         return f"a tensor of layout {tensor.layout}"
     if tensor.device.type != "cpu":
         return f"a tensor without values (on the device {tensor.device})"
-    return None if tensor.dtype in _FLOATING else f"a tensor of {tensor.dtype}"
+    return None if tensor.dtype in dtypes else f"a tensor of {tensor.dtype}"
 
 
 def check_values(state_dict: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -56,9 +56,10 @@ def why_not_written(error: Exception) -> str:
 
 def damage_in(archive: zipfile.ZipFile) -> str | None:
     """What PyTorch would read wrongly without a word: it compares no check sums, and gives memory as it finds it to a
-    tensor whose entry a flipped bit has marked as a folder.  None where all is well."""
+    tensor whose entry a flipped bit has marked as a folder.  None where all is well; an archive that was unpacked and
+    zipped again has entries of real folders, empty and called NAME/, which PyTorch passes over."""
     for entry in archive.infolist():
-        if entry.external_attr & _FOLDER:
+        if entry.external_attr & _FOLDER and (entry.file_size or not entry.filename.endswith("/")):
             return f"{entry.filename} is marked as a folder"
     wrong = archive.testzip()
     return None if wrong is None else f"the check sum of {wrong} is wrong"

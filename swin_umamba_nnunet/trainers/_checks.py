@@ -1,6 +1,7 @@
 """What is refused before a trainer writes its first file, and how a refusal is shown."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -72,18 +73,32 @@ def told_alone(*kinds: type[Exception]) -> Iterator[None]:
     nnU-Net's commands catch nothing, so the message would be the last of dozens of lines.  What is raised instead is of
     the same class, so that everybody who catches it still does (torch's DDP processes among them, which report it to
     the first), and a SystemExit with the message: the process ends with exit code 1.
+
+    An interactive Python, which a SystemExit would end, gets the error as it is; so does everybody where no class can
+    be both (of the layout of UnicodeDecodeError, for one).
     """
     try:
         yield
     except kinds as error:
-        if isinstance(error, SystemExit):
+        if isinstance(error, SystemExit) or _interactive() or (alone := _with_exit(error)) is None:
             raise
-        raise _with_exit(error) from error
+        raise alone from error
 
 
-def _with_exit(error: Exception) -> Exception:
+def _interactive() -> bool:
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+
+
+def _with_exit(error: Exception) -> Exception | None:
     kind = type(error)
-    members = {"__module__": kind.__module__, "__reduce__": lambda self: (kind, self.args)}  # pickled as what it was
-    alone: Exception = type(kind.__name__, (kind, SystemExit), members)(*error.args)
+    members = {"__module__": kind.__module__, "__reduce__": lambda self: error.__reduce__()}  # pickled as what it was
+    try:
+        both = type(kind.__name__, (kind, SystemExit), members)
+        alone: Exception = kind.__new__(both)
+    except TypeError:
+        return None
+    # not by its constructor, which may take other arguments than it leaves in args, as JSONDecodeError's does
+    alone.args = error.args
+    alone.__dict__.update(error.__dict__)
     alone.code = str(error)  # type: ignore[attr-defined]
     return alone

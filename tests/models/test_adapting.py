@@ -89,9 +89,16 @@ def own_trainers(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "my_adapted_trainers.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "from torch.nn import BatchNorm2d\n"
         "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
         "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
         "    network_settings = {'width': 48}\n"
+        "class nnUNetTrainerWithBatchNorm(nnUNetTrainerSwinUMambaD):\n"
+        "    @staticmethod\n"
+        "    def build_network_architecture(*arguments):\n"
+        "        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)\n"
+        "        network.bn = BatchNorm2d(5)\n"
+        "        return network\n"
         "class nnUNetTrainerOfAnotherKind(nnUNetTrainer):\n"
         "    pass\n"
     )
@@ -117,6 +124,24 @@ def test_trainers_of_the_users_own(own_trainers, checkpoint, tmp_path):
     checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainerNowhere")
     with pytest.raises(ModelError, match=r"'nnUNetTrainerNowhere'.*a_broken_one.py, line 1"):
         adapt_checkpoint(file, 3, tmp_path / "other.pth")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_counters_of_the_users_own_network(own_trainers, checkpoint, tmp_path):
+    """BatchNorm counts batches in int64; what is no counter in the network may still be no integer."""
+    network = network_of("nnUNetTrainerSwinUMambaD", 1)
+    network.bn = torch.nn.BatchNorm2d(5)
+    network.bn.num_batches_tracked += 7
+    weights, name = network.state_dict(), "nnUNetTrainerWithBatchNorm"
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name, network_weights=weights)
+    done = adapt_checkpoint(file, 3, tmp_path / "new.pth")
+    kept = torch.load(done.output, weights_only=True)["network_weights"]["bn.num_batches_tracked"]
+    assert (kept.item(), kept.dtype) == (7, torch.int64)
+    odd = {"bn.num_batches_tracked": torch.tensor(7.0), "bn.weight": torch.ones(5, dtype=torch.int64)}
+    for key, tensor in odd.items():
+        checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name, network_weights=weights | {key: tensor})
+        with pytest.raises(ModelError, match=f"{file} holds {key} as a tensor of {tensor.dtype}"):
+            adapt_checkpoint(file, 3, tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("name", [torch.zeros(3), None, 3, ["nnUNetTrainerSwinUMambaD"], torch.ones(()).expand(10**9)])

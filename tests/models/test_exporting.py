@@ -32,18 +32,23 @@ resource = pytest.importorskip("resource") if os.name == "posix" else None
 
 @pytest.fixture
 def model(tmp_path):
-    """A function (trainer) -> (network, model folder) as after a training in patches of 32x40."""
+    """A function (trainer, channels) -> (network, model folder) as after a training in patches of 32x40."""
 
-    def write(name: str) -> tuple[torch.nn.Module, Path]:
+    def write(name: str, channels: int = 1) -> tuple[torch.nn.Module, Path]:
         plans = modern_plans(old_plans((32, 40), 4), "here")
+        for setting in ("normalization_schemes", "use_mask_for_norm"):
+            plans["configurations"]["2d"][setting] *= channels
+        properties = plans["foreground_intensity_properties_per_channel"]
+        properties |= {str(channel): properties["0"] for channel in range(channels)}
+        dataset = {**DATASET, "channel_names": {str(channel): "MR" for channel in range(channels)}}
         manager = PlansManager(plans)
         torch.manual_seed(0)
         build = getattr(trainers, name).build_network_architecture
-        network = build(manager, manager.get_configuration("2d"), 1, 4, False).eval()
+        network = build(manager, manager.get_configuration("2d"), channels, 4, False).eval()
         folder = tmp_path / "model"
         (folder / "fold_0").mkdir(parents=True)
         (folder / "plans.json").write_text(json.dumps(plans))
-        (folder / "dataset.json").write_text(json.dumps(DATASET))
+        (folder / "dataset.json").write_text(json.dumps(dataset))
         content = {"network_weights": network.state_dict(), "trainer_name": name, "init_args": {"configuration": "2d"},
                    "inference_allowed_mirroring_axes": (0, 1)}  # fmt: skip
         torch.save(content, folder / "fold_0" / "checkpoint_final.pth")

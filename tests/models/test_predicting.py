@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
@@ -117,6 +118,49 @@ def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending
     with pytest.raises(ModelError, match=r"case .* \d channels.* 1 \(0 MR\)"):
         predicting.predict(folder, images, output, device="cpu")
     assert not output.exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_all_channels_in_one_file_of_four_axes(model, tmp_path, monkeypatch):  # noqa: F811
+    """nnU-Net's SimpleITKIO reads them, but its write_seg fails after the prediction; a reader with another does not."""
+    _, folder = model("nnUNetTrainerUMambaBot", channels=2)
+    images, output = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+
+    def save(channels: int) -> None:
+        image = np.random.default_rng(0).normal(size=(channels, 2, 32, 40)).astype(np.float32)
+        sitk.WriteImage(sitk.GetImageFromArray(image, isVector=False), str(images / "case_0000.nii.gz"))
+
+    for channels in (1, 3):
+        save(channels)
+        with pytest.raises(ModelError, match=naming("case_0000.nii.gz", f"has {channels} channel", "is for 2")):
+            predicting.predict(folder, images, output, device="cpu", mirroring=False)
+        assert not output.exists()
+    content = (images / "case_0000.nii.gz").read_bytes()
+    (images / "case_0000.nii.gz").write_bytes(content[:20])
+    with pytest.raises(ModelError, match=naming(images / "case_0000.nii.gz", "cannot be read")):
+        predicting.predict(folder, images, output, device="cpu", mirroring=False)
+    assert not output.exists()
+    save(2)
+    with pytest.raises(ModelError, match=naming("case_0000.nii.gz", "four axes", "2 channels", "file of its own")):
+        predicting.predict(folder, images, output, device="cpu", mirroring=False)
+    assert not output.exists()
+    own = type("OwnIO", (SimpleITKIO,), {"write_seg": lambda *_: None})
+    predictor = load_predictor(folder, device="cpu")
+    monkeypatch.setattr(type(predictor.plans_manager), "image_reader_writer_class", own)
+    predicting._require_channels(predictor, images, "case", ".nii.gz")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_a_missing_file_of_a_reader_of_one_channel_a_file(model, tmp_path):  # noqa: F811
+    _, folder = model("nnUNetTrainerUMambaBot", channels=2)
+    plans = json.loads((folder / "plans.json").read_text())
+    (folder / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": "NibabelIO"}))
+    image = sitk.GetImageFromArray(np.zeros((2, 32, 40), np.float32))
+    sitk.WriteImage(image, str(tmp_path / "case_0000.nii.gz"))
+    with pytest.raises(ModelError, match=naming("case_0000.nii.gz", "has 1 channel", "is for 2")):
+        predicting.predict(folder, tmp_path, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")

@@ -234,6 +234,17 @@ def test_a_flipped_bit_is_told(save, state_dict):
         refused(path, rf"is damaged \(.*{message}")
 
 
+def test_an_archive_that_was_unpacked_and_zipped_again(save, state_dict, tmp_path):
+    with zipfile.ZipFile(save({"model": state_dict()})) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    again = tmp_path / "again.pth"
+    with zipfile.ZipFile(again, "w") as archive:
+        for path in sorted((tmp_path / "unpacked").rglob("*")):
+            archive.write(path, path.relative_to(tmp_path / "unpacked"))  # folders too, as "NAME/"
+        assert any(entry.is_dir() for entry in archive.infolist())
+    assert len(read_checkpoint(again, TINY).state_dict) == len(state_dict())
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from swin_umamba_nnunet.pretrained import CheckpointError, LoadReport, WeightsNotFoundError
 from swin_umamba_nnunet.trainers import _imagenet
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
+from swin_umamba_nnunet.trainers._checks import told_alone
 from swin_umamba_nnunet.trainers._loaders import WorkerDiedError
 from swin_umamba_nnunet.trainers._step import NonFiniteError
 from tests.trainers.conftest import DATASET, make_plans, tiny
@@ -200,6 +202,31 @@ def test_an_error_for_the_user_is_what_it_was_and_ends_python_with_its_message(
     assert caught.value.code == "what to do"
     assert type(pickle.loads(pickle.dumps(caught.value))) is error  # as DDP sends it from rank to rank
     assert "ERROR: what to do" in log_of(trainer)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [(lambda: json.loads("{"), json.JSONDecodeError), (lambda: b"\xff".decode("utf-8"), UnicodeDecodeError)],
+)
+def test_errors_that_are_not_made_of_a_message_keep_theirs(spoil, kind):
+    """JSONDecodeError takes other arguments than it keeps; nothing can be UnicodeDecodeError and SystemExit."""
+    with pytest.raises(kind) as before:
+        spoil()
+    with pytest.raises(kind) as caught, told_alone(ValueError):
+        spoil()
+    assert str(caught.value) == str(before.value)
+    alone = isinstance(caught.value, SystemExit)
+    assert alone == (kind is json.JSONDecodeError)
+    assert not alone or (caught.value.code, caught.value.pos) == (str(before.value), before.value.pos)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (type(sent), str(sent)) == (kind, str(before.value))
+
+
+def test_an_interactive_python_goes_on(monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(WeightsNotFoundError) as caught, told_alone(WeightsNotFoundError):
+        raise WeightsNotFoundError("not here")
+    assert not isinstance(caught.value, SystemExit)
 
 
 def test_what_others_wrote_stays(make_trainer, calls, monkeypatch):
