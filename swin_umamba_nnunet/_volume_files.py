@@ -10,7 +10,6 @@ MetaImage (itk.org/Wiki/MetaIO/Documentation), GIPL.
 """
 
 import bz2
-import gzip
 import io
 import math
 import os
@@ -31,6 +30,7 @@ _HEADER = 1 << 20  # bytes that a text header may have
 _NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 2304: 4}
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
 _NIFTI_COMPLEX = (32, 1792, 2048)
+_GZIP_MAGIC = b"\x1f\x8b"
 _GIPL_BYTES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
 _META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
@@ -159,7 +159,7 @@ def _voxels(header: VolumeHeader) -> Iterator[bytes]:
         with header.data.open("rb") as file, _unpacked(file, header) as stream:
             while block := stream.read(_BLOCK):
                 yield block
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error) as error:
         raise VolumeFileError(f"its compressed data are cut off or damaged ({error}); get the file again") from error
 
 
@@ -167,59 +167,78 @@ def _voxels(header: VolumeHeader) -> Iterator[bytes]:
 def _unpacked(file: IO[bytes], header: VolumeHeader) -> Iterator[IO[bytes]]:
     nifti = header.image_io == "NiftiImageIO"
     file.seek(0 if nifti and header.packing else header.offset)
-    if header.packing == "gzip":
-        with gzip.GzipFile(fileobj=file) as stream:
-            stream.seek(header.offset if nifti else 0)
-            yield stream  # type: ignore[misc]
+    if header.packing in ("gzip", "zlib"):
+        packed = header.packed or header.data.stat().st_size
+        unpacked = io.BufferedReader(_Zlib(file, packed, members=header.packing == "gzip"), _BLOCK)
+        before = header.offset if nifti else 0
+        while before and (skipped := unpacked.read(min(before, _BLOCK))):
+            before -= len(skipped)
+        yield unpacked
     elif header.packing == "bzip2":
         with bz2.BZ2File(file) as stream:
             yield stream  # type: ignore[misc]
-    elif header.packing == "zlib":
-        yield io.BufferedReader(_Zlib(file, header.packed or header.data.stat().st_size), _BLOCK)
     else:
         yield file
 
 
 class _Zlib(io.RawIOBase):
-    """The unpacked bytes of a zlib stream of at most `size` bytes, which has its checksum at the end."""
+    """The unpacked bytes of a zlib stream of at most `size` bytes, which has its checksum at the end.
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._left = size
-        self._file, self._packed = file, zlib.decompressobj(47)  # 15 bits, zlib or gzip by its header, as MetaIO has it
+    With `members` a gzip file, whose members follow upon each other; what follows upon the last is left alone (padding
+    to a block of a tape, for example), as zlib's own reader of such files does, and so ITK.
+    """
+
+    def __init__(self, file: IO[bytes], size: int, members: bool) -> None:
+        # 15 bits, and gzip's header (31) or, as MetaIO has it, zlib's or gzip's (47)
+        self._bits, self._members = 31 if members else 47, members
+        self._file, self._left, self._packed = file, size, b""
+        self._stream = zlib.decompressobj(self._bits)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
-        while not self._packed.eof:
-            packed = self._packed.unconsumed_tail
-            if not packed:
-                packed = self._file.read(min(self._left, 1 << 16))
-                self._left -= len(packed)
-            if not packed:
+        while not self._stream.eof or self._next_member():
+            if not self._packed:
+                self._fetch()
+            if not self._packed:
                 raise EOFError("the end is missing")
-            numbers = self._packed.decompress(packed, len(buffer))
+            numbers = self._stream.decompress(self._packed, len(buffer))
+            self._packed = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
             if numbers:
                 buffer[: len(numbers)] = numbers
                 return len(numbers)
         return 0
 
+    def _fetch(self) -> bool:
+        packed = self._file.read(min(self._left, 1 << 16))
+        self._left -= len(packed)
+        self._packed += packed
+        return bool(packed)
+
+    def _next_member(self) -> bool:
+        while self._members and len(self._packed) < 2 and self._fetch():
+            pass
+        if not self._members or self._packed[:2] != _GZIP_MAGIC:
+            return False
+        self._stream = zlib.decompressobj(self._bits)
+        return True
+
 
 def _beside(path: Path, name: str) -> Path:
-    """The data file that a header names, which has to lie in the header's folder (or below it)."""
+    """The data file that a header names, which has to lie in the header's folder (or below it).
+
+    The name alone decides: where the files are links (DataLad, git-annex, DVC), the voxels lie elsewhere.
+    """
     if not name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
         raise VolumeFileError("its header is damaged where it names the file with the voxels")
-    data = path.parent / name
-    if (
-        PureWindowsPath(name).drive
-        or PureWindowsPath(name).root
-        or not data.resolve().is_relative_to(path.parent.resolve())
-    ):
+    parts = PureWindowsPath(name)  # both kinds of slashes
+    if parts.drive or parts.root or ".." in parts.parts:
         raise VolumeFileError(
             f'its header says that the voxels are in "{name}", which is not in its own folder; only files that lie '
             "there are read: put it beside the header and have the header name it without a folder"
         )
-    return data
+    return path.parent / name
 
 
 def _data_file(path: Path, name: str) -> Path:
@@ -234,12 +253,14 @@ def _nifti(path: Path) -> VolumeHeader:
     if path.name.lower().endswith(".gz") and plain.exists():
         raise VolumeFileError(f"{plain.name} lies beside it, and ITK would read that file instead; move one of them")
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            raw = file.read(540)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise VolumeFileError(f"its compressed data are cut off or damaged ({error}); get the file again") from error
+        packed = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        try:
+            raw = (io.BufferedReader(_Zlib(file, path.stat().st_size, members=True)) if packed else file).read(540)
+        except (EOFError, zlib.error) as error:
+            raise VolumeFileError(
+                f"its compressed data are cut off or damaged ({error}); get the file again"
+            ) from error
     for order in "<>":
         if len(raw) >= 348 and struct.unpack_from(f"{order}i", raw) == (348,):
             dim = struct.unpack_from(f"{order}8h", raw, 40)
@@ -277,7 +298,7 @@ def _nrrd(path: Path) -> VolumeHeader:
         raw = file.read(_HEADER)
     if not raw.startswith(b"NRRD"):
         raise VolumeFileError("it does not begin with a NRRD header")
-    end = re.search(rb"(\r\n|\n|\r)(\r\n|\n|\r)", raw)
+    end = re.search(rb"\r?\n\r?\n|\r\r", raw)  # the blank line
     lines = re.split(rb"\r\n|\n|\r", raw[: end.start() if end else len(raw)])
     texts = [os.fsdecode(line).strip() for line in lines]
     fields: dict[str, str] = {}

@@ -152,6 +152,28 @@ def test_nifti_headers_that_mean_nothing(tmp_path, place, form, value, message):
         check(path)
 
 
+@pytest.mark.parametrize("trailing", [b"\0" * 512, b"\0\0\x1f", b"\xff" * 200_000])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (20, 100, 100)])
+def test_what_follows_a_gzip_member_is_not_looked_at(tmp_path, trailing, shape):
+    """ITK reads all voxels of such a file; and of a file of several members, which is one volume."""
+    array = RANDOM.normal(size=shape).astype(np.float32)
+    path = write(tmp_path / "a.nii.gz", array)
+    content = gzip.decompress(path.read_bytes())
+    for cuts in (0, len(content)), (0, 100, 360, len(content)):
+        members = b"".join(gzip.compress(content[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+        path.write_bytes(members + trailing)
+        check(path)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+    path.write_bytes(gzip.compress(content[:-4]) + trailing)
+    with pytest.raises(VolumeFileError, match="cut off"):
+        check(path)
+    damaged = bytearray(gzip.compress(content))
+    damaged[-8] ^= 1  # the checksum
+    path.write_bytes(damaged + trailing)
+    with pytest.raises(VolumeFileError, match="damaged"):
+        check(path)
+
+
 def test_a_nii_beside_a_nii_gz(tmp_path):
     """ITK would read the voxels of the other file."""
     path = write(tmp_path / "a.nii.gz", np.ones((2, 3, 4), np.float32))
@@ -174,22 +196,34 @@ def _name_data_file(path, name):
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr", "a.mha", "a.nrrd"])
 @pytest.mark.parametrize(
-    "name", ["{outside}", "../private.raw", "sub/../../private.raw", "link.raw", "C:\\private.raw", "\\\\host\\p.raw",
-             "LIST\n{outside}", "LIST\na.raw\n../private.raw", "../private%d.raw 1 2 1"]
+    "name", ["{outside}", "../private.raw", "sub/../../private.raw", "..\\private.raw", "C:\\private.raw",
+             "\\\\host\\p.raw", "LIST\n{outside}", "LIST\na.raw\n../private.raw", "../private%d.raw 1 2 1"]
 )  # fmt: skip
 def test_a_header_that_names_a_file_elsewhere(tmp_path, header, name):
     private = tmp_path / "private.raw"
     private.write_bytes(bytes(1000))
     folder = tmp_path / "source"
     (folder / "sub").mkdir(parents=True)
-    if name == "link.raw":
-        os.symlink(private, folder / name)
     path = write(folder / header.replace("mha", "mhd").replace("nrrd", "nhdr"), np.ones((2, 3, 4), np.uint8))
     path = path.rename(folder / header)
     check(path)
     _name_data_file(path, name.format(outside=private))
     with pytest.raises(VolumeFileError, match="not in its own folder"):
         check(path)
+
+
+@pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
+def test_header_and_data_file_may_be_links(tmp_path, header):
+    """So DataLad, git-annex and DVC lay out a data set: each file's content in another folder, under another name."""
+    (tmp_path / "source").mkdir()
+    for number, path in enumerate((write(tmp_path / header, np.ones((2, 3, 4), np.uint8)), tmp_path / "a.raw")):
+        (tmp_path / f"annex{number}").mkdir()
+        os.symlink(path.rename(tmp_path / f"annex{number}/content"), tmp_path / "source" / path.name)
+    check(tmp_path / "source" / header)
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "source" / header))).sum() == 24
+    (tmp_path / "annex1/content").unlink()  # not fetched
+    with pytest.raises(VolumeFileError, match='"a.raw", and that file is missing'):
+        check(tmp_path / "source" / header)
 
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
@@ -251,6 +285,23 @@ def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):
     assert check(path).bytes == 12 * width
     assert sitk.ReadImage(str(path)).GetSize() == (3, 4)
     path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(VolumeFileError, match="cut off"):
+        check(path)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr"])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_nrrd_headers_with_either_end_of_line(tmp_path, name, end):
+    array = np.frombuffer(b"\r\n\n\r\n\n" * 4, np.uint8).reshape(2, 3, 4)  # in the voxels they end nothing
+    path = write(tmp_path / name, array)
+    head, blank, voxels = path.read_bytes().partition(b"\n\n")
+    path.write_bytes((head + (blank or b"\n")).replace(b"\n", end) + voxels)
+    header = check(path)
+    assert header.shape == array.shape
+    assert header.bytes == array.nbytes
+    assert header.data.read_bytes()[header.offset :] == array.tobytes()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+    header.data.write_bytes(header.data.read_bytes()[:-1])
     with pytest.raises(VolumeFileError, match="cut off"):
         check(path)
 

@@ -1,5 +1,6 @@
 """DICOM series folders through SimpleITK (GDCM), and whether their slices make a volume."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import SimpleITK as sitk
 from swin_umamba_nnunet.datasets._model import CaseError, Finding
 
 _POSITION, _ORIENTATION, _DESCRIPTION = "0020|0032", "0020|0037", "0008|103e"
+# SOP Class UID, of the file's meta information or, where that has none, of the object: explicit or implicit VR
+_SOP_CLASS = re.compile(rb"(?:\x02\0\x02\0|\x08\0\x16\0)(?:UI(..)|(..)\0\0)(?=[0-9.])", re.DOTALL)
 _LOOKED_AT = 20  # files of a folder, in search of a DICOM one
 SPACING_TOLERANCE = 0.01  # relative difference between slice distances that scanners' rounding explains
 TILT_TOLERANCE_MM = 0.01  # in-plane shift from one slice to the next
@@ -28,8 +31,28 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
+def _sop_class(path: Path) -> bytes:
+    """UID of the kind of object in a DICOM file (PS3.4 B.5), b"" where the file ends before it or cannot be read.
+
+    By the bytes: GDCM's readers take no objects that are not images.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(4096)
+    except OSError:
+        return b""
+    found = _SOP_CLASS.search(raw, 132)
+    if found is None:
+        return b""
+    length = int.from_bytes(found[1] or found[2], "little")
+    uid = raw[found.end() : found.end() + length]
+    return uid.rstrip(b"\0 ") if len(uid) == length else b""
+
+
 def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
     """The one series in a folder as a volume, and what is odd about its slices.
+
+    Objects of another kind beside them (contours, reports, plans, presentation states) are left out, with a note.
 
     Raises:
         CaseError: several series, none, a damaged file (also where GDCM would leave it out), or two slices at one
@@ -43,16 +66,22 @@ def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
         shown = "; ".join(f"{_describe(files[uid][0])} {len(files[uid])} files, {uid}" for uid in series[:5])
         raise CaseError("folder holds several DICOM series; put each into a folder of its own", f"{folder}: {shown}")
     names = files[series[0]]
-    # GDCM leaves out what it cannot read to the end, and the volume would be a slice short
-    left_out = sorted({str(path) for path in folder.iterdir() if path.is_file() and _is_dicom(path)} - set(names))
-    left_out = [name for name in left_out if not name.upper().endswith("DICOMDIR")]
-    if left_out:
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        raise CaseError("DICOM file cannot be read; is it cut off? Get it again", f"{left_out[0]}{more}")
+    listed = {Path(name).name for name in names}  # GDCM's folders have "/" on every system
+    left_out = [path for path in sorted(folder.iterdir()) if path.name not in listed and path.is_file()]
+    left_out = [path for path in left_out if path.name.upper() != "DICOMDIR" and _is_dicom(path)]
+    # GDCM leaves out what is no image, and also what it cannot read to the end: the volume would be a slice short.
+    # The series' UID would not tell them apart, as contours name the series that they belong to.
+    slices = {b"", *(_sop_class(folder / name) for name in listed)} if left_out else set()
+    cut_off = [path for path in left_out if _sop_class(path) in slices]
+    if cut_off:
+        raise CaseError("DICOM file cannot be read; is it cut off? Get it again", _and_more(cut_off))
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
     try:
         findings = _judge_slices(names, folder)
+        if left_out:
+            topic = "DICOM files that are no images (contours, reports, plans?) are left out"
+            findings = [*findings, Finding("note", topic, _and_more(left_out))]
         image = reader.Execute()
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -60,6 +89,10 @@ def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     return image, findings
+
+
+def _and_more(paths: Sequence[Path]) -> str:
+    return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
 
 
 def _header(name: str) -> sitk.ImageFileReader:

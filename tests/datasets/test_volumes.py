@@ -18,7 +18,7 @@ from swin_umamba_nnunet.datasets.conversion import (
     parse_label,
     plan_volumes,
 )
-from tests.datasets.trees import write_dicom, write_volume, write_volumes
+from tests.datasets.trees import write_dicom, write_dicom_object, write_volume, write_volumes
 
 
 def _read(path):
@@ -330,6 +330,45 @@ def test_a_dicom_file_that_is_cut_off(tmp_path, inspected, slice_number):
     (error,) = [error for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case]
     assert "cut off" in error.topic
     assert path.name in error.detail
+
+
+# RT Structure Set, Comprehensive SR, Presentation State, RT Plan, X-Ray Radiation Dose SR
+@pytest.mark.parametrize("kind", ["481.3", "88.33", "11.1", "481.5", "88.67"])
+def test_dicom_objects_that_are_no_images(tmp_path, inspected, convert, kind):
+    """GDCM leaves these out, too, and the series is whole without them."""
+    settings = _dicom_case(tmp_path / "s")
+    write_dicom_object(tmp_path / "s/dicom/P1/RS.dcm", f"1.2.840.10008.5.1.4.1.1.{kind}")
+    slices = sorted((tmp_path / "s/dicom/P1").glob("*IM*.dcm"))
+    report = format_report(inspected(plan_volumes(tmp_path / "s", settings)))
+    assert "RS.dcm" in report
+    converted = convert(plan_volumes(tmp_path / "s", settings))
+    assert _read(converted.folder / "imagesTr/P1_0000.nii.gz")[0].shape == (len(slices), 6, 5)
+    slices[0].write_bytes(slices[0].read_bytes()[:-20])
+    (error,) = [error for error in inspected(plan_volumes(tmp_path / "s", settings)).errors if error.case]
+    assert "cut off" in error.topic
+    assert slices[0].name in error.detail
+    assert "more" not in error.detail
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_a_dicom_file_that_ends_in_its_header(tmp_path, meta):
+    """Of such a file only the kind of object is known, or not even that."""
+    folder = write_dicom(tmp_path / "dicom")
+    kind = "1.2.840.10008.5.1.4.1.1.2"
+    content = write_dicom_object(folder / "cut.dcm", kind, meta).read_bytes()
+    for length in 132, content.index(kind.encode()) + len(kind) - 2, len(content):
+        (folder / "cut.dcm").write_bytes(content[:length])
+        with pytest.raises(CaseError, match="cut off"):
+            _dicom.read_series(folder)
+
+
+def test_names_of_dicom_files_are_compared_without_their_folder(tmp_path, monkeypatch):
+    """GDCM gives them with slashes, which is not how pathlib writes them on Windows."""
+    folder = write_dicom(tmp_path / "dicom")
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), "1.2.3")
+    given = [name.replace("/dicom/", "/./dicom//") for name in names]
+    monkeypatch.setattr(sitk.ImageSeriesReader, "GetGDCMSeriesFileNames", lambda folder, uid: given)
+    assert _dicom.read_series(folder)[0].GetSize() == (5, 6, 4)
 
 
 def test_damaged_dicom_and_none(tmp_path, inspected):

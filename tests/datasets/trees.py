@@ -1,6 +1,7 @@
 """Made-up folders in every layout that `swin-umamba convert` takes, a few tiny cases each."""
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,21 @@ def write_dicom(
         writer.SetFileName(str(folder / f"{uid}_IM{index:03d}.dcm"))
         writer.Execute(image)
     return folder
+
+
+def write_dicom_object(path: Path, kind: str, meta: bool = True) -> Path:
+    """A DICOM file without pixels, of the SOP class `kind`; `meta`: its meta information says so, too."""
+
+    def element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
+        value += b"\0" * (len(value) % 2)
+        return struct.pack("<2H2sH", group, number, vr, len(value)) + value
+
+    head = element(2, 2, b"UI", kind.encode()) if meta else b""
+    head += element(2, 3, b"UI", b"1.2.5.1") + element(2, 16, b"UI", b"1.2.840.10008.1.2.1")
+    body = element(8, 0x16, b"UI", kind.encode()) + element(8, 0x18, b"UI", b"1.2.5.1")
+    body += element(8, 0x60, b"CS", b"OT") + element(0x20, 0xD, b"UI", b"1.2.9") + element(0x20, 0xE, b"UI", b"1.2.5")
+    path.write_bytes(bytes(128) + b"DICM" + element(2, 0, b"UL", struct.pack("<I", len(head))) + head + body)
+    return path
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
