@@ -122,7 +122,7 @@ def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 def test_all_channels_in_one_file_of_four_axes(model, tmp_path, monkeypatch):  # noqa: F811
-    """nnU-Net's SimpleITKIO reads them, but its write_seg fails after the prediction; a reader with another does not."""
+    """nnU-Net's SimpleITKIO reads them, but its write_seg fails after the prediction; another's may not."""
     _, folder = model("nnUNetTrainerUMambaBot", channels=2)
     images, output = tmp_path / "images", tmp_path / "out"
     images.mkdir()
