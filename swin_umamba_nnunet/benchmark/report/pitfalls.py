@@ -124,7 +124,9 @@ def _controls(benchmark: Benchmark) -> Item:
     if any(row.identity is None for row in benchmark.rows):
         return Item(question, UNKNOWN, _NOT_RECORDED)
     rows = [(row.identity, row.label) for row in benchmark.rows if row.identity]
-    absent, present, unequal = [], [], []
+    absent: list[str] = []
+    present: list[str] = []
+    unequal: list[str] = []
     for one, label in rows:
         for name in one.controls:
             found = sorted((other.derived != one.derived, there) for other, there in rows if other.name == name)
