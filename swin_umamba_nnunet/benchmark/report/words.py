@@ -1,6 +1,7 @@
 """Numbers as text, and sentences that say what the data show and what they do not."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
@@ -51,7 +52,7 @@ def p_value(value: float) -> str:
     )
 
 
-def flops(cost: dict[str, Any]) -> str:
+def flops(cost: Mapping[str, Any]) -> str:
     """FLOPs out of a row's `summary.costs`; "at least", where operations without a formula are missing from them."""
     return ("at least " if cost["uncounted"] else "") + quantity(cost["flops"], COUNT)
 
