@@ -293,7 +293,7 @@ def press_ctrl_c(workspace: Workspace, command: tuple[str | Path, ...], **variab
 @pytest.fixture(scope="module")
 def worker_killed(own):
     """A training of which one data-loader worker was killed in the second epoch."""
-    return own, own.run(*train(901, "Disturbed"), DISTURBANCE="a worker dies", nnUNet_n_proc_DA="2")
+    return own, own.cold.run(*train(901, "Disturbed"), DISTURBANCE="a worker dies", nnUNet_n_proc_DA="2")
 
 
 @pytest.fixture(scope="module")
