@@ -2,7 +2,7 @@
 
     python tests/versions.py oldest                      (the tests that touch torch's insides)
     python tests/versions.py newest --all                (every test)
-    python tests/versions.py --python 3.13 --torch 2.9.1 -- tests/ops tests/networks
+    python tests/versions.py --python 3.13 --torch 2.13.0 --tests tests/ops tests/networks
 
 `oldest` and `newest` say what is not said by an option: the oldest versions that pyproject.toml allows, or the newest
 torch on the package index (where pip is not told to stay below it) with the newest of everything that goes with it.
@@ -92,7 +92,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="only whether that Python is there")
     parser.add_argument("--all", action="store_true", help="every test (default: those that touch torch's insides)")
     parser.add_argument("--work", type=Path, help="folder for the environment (default: the system's)")
-    parser.add_argument("tests", nargs="*", help="paths for pytest, after --")
+    parser.add_argument("--tests", nargs="+", metavar="PATH", help="for pytest (default: see --all)")
     return parser.parse_args()
 
 
