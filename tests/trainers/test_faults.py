@@ -231,7 +231,7 @@ def unprivileged():
 def shared(monkeypatch):
     """A lab's folder of weights, which its users may only read: (folder, file of another name than the published)."""
     shapes = inventory(get_record("vmamba_tiny_v0"))
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's folders and TMPDIR may be closed to other users
         Path(name).chmod(0o755)
         folder = Path(name, "swin_umamba_nnunet")
         folder.mkdir()
