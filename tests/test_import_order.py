@@ -19,7 +19,7 @@ FLOORS = (
     ("blocks",),
     ("networks", "pretrained"),
     ("trainers", "evaluation", "datasets"),
-    ("models",),
+    ("models", "cost"),
     ("nnunet_ext", "benchmark"),
     ("cli",),
     ("__main__",),

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # what a new torch has broken so far, and what it could: operators, compilation, export, counting, checkpoints
 INSIDES = (
-    "tests/ops", "tests/blocks", "tests/networks", "tests/benchmark/test_cost.py", "tests/trainers/test_step.py",
+    "tests/ops", "tests/blocks", "tests/networks", "tests/cost/test_cost.py", "tests/trainers/test_step.py",
     "tests/trainers/test_checkpoints.py", "tests/trainers/test_freeze.py", "tests/trainers/test_two_processes.py",
     "tests/models/test_exporting.py", "tests/models/test_checkpoints.py", "tests/pretrained/test_checkpoint.py",
 )  # fmt: skip

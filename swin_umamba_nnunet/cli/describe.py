@@ -10,7 +10,7 @@ from swin_umamba_nnunet.catalogue import NETWORKS, get_trainer, trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from swin_umamba_nnunet.benchmark.cost import Cost, PartCost
+    from swin_umamba_nnunet.cost.network import Cost, PartCost
 
 DESCRIPTION = """\
 What the network of a trainer is and what it costs: shape, parameters, FLOPs with the selective scans counted, memory
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
         raise CliError("--classes goes with --shape; with -d the dataset says how many classes there are")
     if args.shape and args.batch is _PLANNED:
         raise CliError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
-    from swin_umamba_nnunet.benchmark.cost_tasks import task_of_dataset, task_of_shape
-    from swin_umamba_nnunet.benchmark.cost_trainers import describe_trainer, find_trainer
+    from swin_umamba_nnunet.cost.tasks import task_of_dataset, task_of_shape
+    from swin_umamba_nnunet.cost.trainers import describe_trainer, find_trainer
 
     try:
         trainer = find_trainer(args.trainer)
@@ -106,8 +106,8 @@ def _about(trainer: type, network: str) -> dict[str, Any]:
 
 
 def _print(about: dict[str, Any], cost: "Cost") -> None:
-    from swin_umamba_nnunet.benchmark.cost import MEMORY_CONVENTION
-    from swin_umamba_nnunet.benchmark.cost_count import CONVENTION
+    from swin_umamba_nnunet.cost.count import CONVENTION
+    from swin_umamba_nnunet.cost.network import MEMORY_CONVENTION
 
     print(about["trainer"])
     for line in _facts(about):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from swin_umamba_nnunet.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from swin_umamba_nnunet.benchmark.planning import Fit
+    from swin_umamba_nnunet.cost.planning import Fit
 
 DESCRIPTION = """\
 nnU-Net plans patch and batch for the memory that its own U-Net needs; other networks may need far more. This writes a
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     gpu_bytes = _bytes(args.gpu_memory)
     from tqdm import tqdm
 
-    from swin_umamba_nnunet.benchmark import planning
-    from swin_umamba_nnunet.benchmark.cost_trainers import find_trainer
+    from swin_umamba_nnunet.cost import planning
+    from swin_umamba_nnunet.cost.trainers import find_trainer
 
     try:
         trainer = find_trainer(args.trainer)
@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(fit: "Fit", args: argparse.Namespace) -> None:
-    from swin_umamba_nnunet.benchmark.planning import MARGIN_CONVENTION, needed_bytes
-    from swin_umamba_nnunet.benchmark.step_memory import STEP_CONVENTION
+    from swin_umamba_nnunet.cost.planning import MARGIN_CONVENTION, needed_bytes
+    from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION
 
     memory = fit.memory
     print(f"planned        patch {_by(fit.planned[0])}, batch {fit.planned[1]} ({args.plans})")

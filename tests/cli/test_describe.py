@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from swin_umamba_nnunet import cli
-from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
 from swin_umamba_nnunet.catalogue import get_network
+from swin_umamba_nnunet.cost.tasks import task_of_shape
 from tests.messages import assert_names
 
 SMALL = ("--shape", "2", "64", "64", "--classes", "3")

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from swin_umamba_nnunet import cli, trainers
-from swin_umamba_nnunet.benchmark import cost_trainers
-from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
+from swin_umamba_nnunet.cost import trainers as cost_trainers
+from swin_umamba_nnunet.cost.tasks import task_of_shape
 from tests import synthetic_dataset as dataset
 from tests.messages import assert_names
 

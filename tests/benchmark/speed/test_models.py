@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from swin_umamba_nnunet import networks
-from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
 from swin_umamba_nnunet.benchmark.speed.models import MissingPackageError, build_network, planned_stages, scanned
+from swin_umamba_nnunet.cost.tasks import task_of_shape
 
 
 @pytest.mark.parametrize("size", [(320, 320), (256, 256), (64, 64), (128, 128), (512, 512)])

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from swin_umamba_nnunet.benchmark.cost import describe_network
-from swin_umamba_nnunet.benchmark.cost_count import scan_multiply_adds
-from swin_umamba_nnunet.benchmark.cost_parts import part_of
-from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
-from swin_umamba_nnunet.benchmark.cost_trainers import build_network, describe_trainer, find_trainer
 from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.cost.count import scan_multiply_adds
+from swin_umamba_nnunet.cost.network import describe_network
+from swin_umamba_nnunet.cost.parts import part_of
+from swin_umamba_nnunet.cost.tasks import task_of_shape
+from swin_umamba_nnunet.cost.trainers import build_network, describe_trainer, find_trainer
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 
 with warnings.catch_warnings():

@@ -10,10 +10,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.profiler import ProfilerActivity, profile
 
 from swin_umamba_nnunet import trainers
-from swin_umamba_nnunet.benchmark import planning
-from swin_umamba_nnunet.benchmark.cost_tasks import task_of_shape
-from swin_umamba_nnunet.benchmark.planning import fit_plans, needed_bytes, smaller_patches
-from swin_umamba_nnunet.benchmark.step_memory import StepMemory, step_memory
+from swin_umamba_nnunet.cost import planning
+from swin_umamba_nnunet.cost.planning import fit_plans, needed_bytes, smaller_patches
+from swin_umamba_nnunet.cost.step_memory import StepMemory, step_memory
+from swin_umamba_nnunet.cost.tasks import task_of_shape
 
 GIB = 2**30
 

@@ -11,8 +11,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from swin_umamba_nnunet.benchmark.cost import Cost, describe_network
-from swin_umamba_nnunet.benchmark.cost_tasks import Task
+from swin_umamba_nnunet.cost.network import Cost, describe_network
+from swin_umamba_nnunet.cost.tasks import Task
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 from swin_umamba_nnunet.trainers.finding import find_trainer as find_trainer
 

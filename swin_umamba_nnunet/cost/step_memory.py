@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from swin_umamba_nnunet.benchmark.cost import fake_copy
-from swin_umamba_nnunet.benchmark.cost_tasks import Task
-from swin_umamba_nnunet.benchmark.cost_trainers import build_network
+from swin_umamba_nnunet.cost.network import fake_copy
+from swin_umamba_nnunet.cost.tasks import Task
+from swin_umamba_nnunet.cost.trainers import build_network
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 from swin_umamba_nnunet.trainers.mamba import MambaTrainer
 

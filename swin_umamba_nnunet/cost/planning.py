@@ -19,9 +19,9 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet.benchmark.cost_tasks import Task, task_of_dataset
-from swin_umamba_nnunet.benchmark.cost_trainers import build_network
-from swin_umamba_nnunet.benchmark.step_memory import STEP_CONVENTION, StepMemory, step_memory
+from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION, StepMemory, step_memory
+from swin_umamba_nnunet.cost.tasks import Task, task_of_dataset
+from swin_umamba_nnunet.cost.trainers import build_network
 from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
 
 SMALLEST_BATCH = 2  # nnU-Net's

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from swin_umamba_nnunet.benchmark.cost_count import CONVENTION, MultiplyAddCounter
-from swin_umamba_nnunet.benchmark.cost_parts import HEADS, PartTracker, part_of
+from swin_umamba_nnunet.cost.count import CONVENTION, MultiplyAddCounter
+from swin_umamba_nnunet.cost.parts import HEADS, PartTracker, part_of
 from swin_umamba_nnunet.networks import set_backend
 
 MEMORY_CONVENTION = (
