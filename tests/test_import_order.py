@@ -19,7 +19,7 @@ FLOORS = (
     ("blocks",),
     ("networks", "pretrained"),
     ("trainers", "evaluation", "datasets"),
-    ("models", "cost"),
+    ("models", "cost", "pictures"),
     ("nnunet_ext", "benchmark"),
     ("cli",),
     ("__main__",),

@@ -14,7 +14,7 @@ from swin_umamba_nnunet.cli.errors import CliError
 if TYPE_CHECKING:
     from swin_umamba_nnunet.evaluation.cases import CasePair
     from swin_umamba_nnunet.evaluation.labels import LabelSet
-    from swin_umamba_nnunet.evaluation.overlay import Look
+    from swin_umamba_nnunet.pictures.overlay import Look
 
 DESCRIPTION = """\
 Draw image, ground truth, prediction and their differences side by side, one PNG per case or one sheet for many, with
@@ -149,7 +149,7 @@ def _looks(
     """What there is to see of each case, read when it is asked for: one case in memory at a time."""
     from swin_umamba_nnunet.evaluation.cases import read_pair
     from swin_umamba_nnunet.evaluation.images import read_image
-    from swin_umamba_nnunet.evaluation.overlay import Case, look_at
+    from swin_umamba_nnunet.pictures.overlay import Case, look_at
 
     for pair in pairs:
         segmentations = read_pair(pair, labels.reader)
@@ -183,7 +183,7 @@ def _check_values(array, path: Path, labels: "LabelSet", truth: bool) -> None:
 def _draw(looks: "Iterator[Look]", labels: "LabelSet", folder: Path, title: str, count: int, sheet: bool) -> None:
     from tqdm import tqdm
 
-    from swin_umamba_nnunet.evaluation.overlay import draw_case, draw_sheet
+    from swin_umamba_nnunet.pictures.overlay import draw_case, draw_sheet
 
     scores: list[tuple[float, str]] = []
     written: list[Path] = []

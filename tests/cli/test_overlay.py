@@ -9,7 +9,7 @@ from skimage import io
 
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.cli import overlay
-from swin_umamba_nnunet.evaluation import _slices
+from swin_umamba_nnunet.pictures import slices as _slices
 from tests.messages import assert_names
 
 LABELS = {"background": 0, "lesion": 1, "vessel": 2}
@@ -95,7 +95,7 @@ def test_the_pictures_lie_beside_the_predictions_and_not_in_them(pictures, monke
 
 
 def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, monkeypatch):
-    from swin_umamba_nnunet.evaluation import overlay as drawing
+    from swin_umamba_nnunet.pictures import overlay as drawing
 
     seen = []
     monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: seen.append((dict(classes), dict(look.dice))))
@@ -135,7 +135,7 @@ def test_a_sheet_in_pages(pictures, monkeypatch):
 
 
 def test_the_slices_of_a_volume(volumes, monkeypatch):
-    from swin_umamba_nnunet.evaluation import overlay as drawing
+    from swin_umamba_nnunet.pictures import overlay as drawing
 
     looks = []
     monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: looks.append(look))
@@ -198,7 +198,7 @@ def test_an_image_that_is_cut_off(volumes, capsys):
 
 
 def test_a_reader_that_reorients_shows_the_same(volumes, monkeypatch):
-    from swin_umamba_nnunet.evaluation import overlay as drawing
+    from swin_umamba_nnunet.pictures import overlay as drawing
 
     shown = []
     monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: shown.append(look.views[0]))

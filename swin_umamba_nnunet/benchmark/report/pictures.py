@@ -19,7 +19,7 @@ from swin_umamba_nnunet.evaluation.cases import CasePair, find_label_files, read
 from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.images import find_images, read_image
 from swin_umamba_nnunet.evaluation.labels import LabelSet, read_dataset_json
-from swin_umamba_nnunet.evaluation.overlay import Case, View, draw_panel, legend_handles, look_at
+from swin_umamba_nnunet.pictures.overlay import Case, View, draw_panel, legend_handles, look_at
 
 _COLUMNS, _PANEL, _TITLE = 4, 1.9, 0.34  # panels of a line; inches
 _DPI = 110

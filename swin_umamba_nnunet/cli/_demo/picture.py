@@ -12,7 +12,7 @@ from swin_umamba_nnunet.datasets.brain import FILE_ENDING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from swin_umamba_nnunet.evaluation.overlay import View
+    from swin_umamba_nnunet.pictures.overlay import View
 
 _CLASSES = {name: (label,) for label, name in CLASSES.items()}
 
@@ -67,7 +67,7 @@ def draw_picture(slices: list[Slice], scores: Scores, curve: Curve, title: str, 
     """Write the PNG; one row per slice, the training curve at the bottom."""
     from matplotlib.figure import Figure
 
-    from swin_umamba_nnunet.evaluation import overlay
+    from swin_umamba_nnunet.pictures import overlay
 
     figure = Figure(figsize=(11, 3.1 * len(slices) + 3.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.1 * len(slices), 3.0])[:, 0]
@@ -83,7 +83,7 @@ def draw_picture(slices: list[Slice], scores: Scores, curve: Curve, title: str, 
 
 def _view(one: Slice) -> "View":
     """What is drawn of a slice: the box around the head, the darkest voxel black and the brightest white."""
-    from swin_umamba_nnunet.evaluation.overlay import View
+    from swin_umamba_nnunet.pictures.overlay import View
 
     box = _box(one.image > 0)
     image, truth, prediction = one.image[box], one.truth[box], one.prediction[box]
@@ -92,7 +92,7 @@ def _view(one: Slice) -> "View":
 
 
 def _draw_slice(row: "list[Axes]", one: Slice, view: "View", dice: dict[int, float]) -> None:
-    from swin_umamba_nnunet.evaluation.overlay import PANELS, draw_panel
+    from swin_umamba_nnunet.pictures.overlay import PANELS, draw_panel
 
     for axes, name in zip(row, PANELS):
         draw_panel(axes, name, view, _CLASSES)

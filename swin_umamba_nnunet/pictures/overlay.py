@@ -15,15 +15,15 @@ from textwrap import shorten, wrap
 from matplotlib.figure import Figure
 
 from swin_umamba_nnunet._text import printable
-from swin_umamba_nnunet.evaluation._pictures import (
+from swin_umamba_nnunet.pictures.drawing import (
     PANELS,
     draw_panel,
     kinds_of_error,
     legend_handles,
     save_figure,
 )
-from swin_umamba_nnunet.evaluation._slices import PLANES, SLICES
-from swin_umamba_nnunet.evaluation._views import Case, Classes, Look, View, look_at
+from swin_umamba_nnunet.pictures.slices import PLANES, SLICES
+from swin_umamba_nnunet.pictures.views import Case, Classes, Look, View, look_at
 
 __all__ = [
     "PANELS",

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from skimage import io
 from skimage.color import rgb2lab
 
-from swin_umamba_nnunet.evaluation import _pictures
-from swin_umamba_nnunet.evaluation._slices import choose_slices, confusion, dice, slice_axis
-from swin_umamba_nnunet.evaluation.overlay import (
+from swin_umamba_nnunet.pictures import drawing as _pictures
+from swin_umamba_nnunet.pictures.overlay import (
     PANELS,
     PLANES,
     SLICES,
@@ -24,6 +23,7 @@ from swin_umamba_nnunet.evaluation.overlay import (
     legend_handles,
     look_at,
 )
+from swin_umamba_nnunet.pictures.slices import choose_slices, confusion, dice, slice_axis
 
 ORGANS = {"liver": (1,), "kidney": (2, 3)}
 IDENTITY = np.eye(3)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation._slices import (
+from swin_umamba_nnunet.evaluation.labels import without_ignored
+from swin_umamba_nnunet.pictures.slices import (
     PLANES,
     SLICES,
     axes_in_lps,
@@ -17,7 +18,6 @@ from swin_umamba_nnunet.evaluation._slices import (
     slice_axis,
     window_of,
 )
-from swin_umamba_nnunet.evaluation.labels import without_ignored
 
 Classes = Mapping[str, Sequence[int]]  # name -> the labels that make it up: several for nnU-Net's regions
 

@@ -23,8 +23,8 @@ from scipy.ndimage import distance_transform_edt
 
 from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet._text import printable
-from swin_umamba_nnunet.evaluation._views import Classes, View
 from swin_umamba_nnunet.evaluation.labels import mask_of
+from swin_umamba_nnunet.pictures.views import Classes, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,1 @@
+"""Pictures of images, segmentations and their differences."""
