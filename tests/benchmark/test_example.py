@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 import swin_umamba_nnunet.benchmark
-from swin_umamba_nnunet.benchmark.matrix.config import build_config, read_file
-from swin_umamba_nnunet.benchmark.matrix.fairness import identify
+from swin_umamba_nnunet.benchmark.config import build_config, read_file
+from swin_umamba_nnunet.benchmark.fairness import identify
 from swin_umamba_nnunet.benchmark.report import pitfalls
 from swin_umamba_nnunet.benchmark.report.collect import Benchmark, Row
 

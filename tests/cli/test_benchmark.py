@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swin_umamba_nnunet.benchmark.matrix import local, plan, runner
+from swin_umamba_nnunet.benchmark import local, plan, runner
 from swin_umamba_nnunet.cli import main
 from tests.messages import assert_names
 
@@ -136,7 +136,7 @@ def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, caps
 
 
 def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
-    from swin_umamba_nnunet.benchmark.matrix import estimates
+    from swin_umamba_nnunet.benchmark import estimates
 
     said = []
 

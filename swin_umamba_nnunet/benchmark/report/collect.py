@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from swin_umamba_nnunet._text import from_csv_cell, printable
-from swin_umamba_nnunet.benchmark.matrix import cells as matrix
-from swin_umamba_nnunet.benchmark.matrix.errors import MatrixError
-from swin_umamba_nnunet.benchmark.matrix.fairness import Identity, identify
-from swin_umamba_nnunet.benchmark.matrix.files import read_json
-from swin_umamba_nnunet.benchmark.matrix.plan import read_plan
+from swin_umamba_nnunet.benchmark import cells as matrix
+from swin_umamba_nnunet.benchmark.errors import MatrixError
+from swin_umamba_nnunet.benchmark.fairness import Identity, identify
+from swin_umamba_nnunet.benchmark.files import read_json
+from swin_umamba_nnunet.benchmark.plan import read_plan
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE

@@ -11,7 +11,7 @@ from swin_umamba_nnunet.cli._signals import ended_by_signals
 from swin_umamba_nnunet.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from swin_umamba_nnunet.benchmark.matrix.plan import Plan
+    from swin_umamba_nnunet.benchmark.plan import Plan
 
 DESCRIPTION = """\
 Run a benchmark, or what of it is not done yet.  It is described by a TOML file, by flags, or by a file and flags that
@@ -74,14 +74,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         MatrixError: the configuration is wrong in whatever way.
     """
-    from swin_umamba_nnunet.benchmark.matrix import plan_from, read_file, write_plan
+    from swin_umamba_nnunet.benchmark import plan_from, read_file, write_plan
 
     settings = read_file(args.config) if args.config else {}
     given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     print("Checking datasets, trainers and weights ...", flush=True)
     plan = plan_from({**settings, **given}, launcher=args.launcher, gpus=args.gpus, dry=args.dry_run)
     if args.dry_run:
-        from swin_umamba_nnunet.benchmark.matrix.estimates import estimate
+        from swin_umamba_nnunet.benchmark.estimates import estimate
 
         estimates = estimate(plan, args.time_iterations, lambda text: print(printable(f"{text} ..."), flush=True))
         print(show.matrix(plan, estimates))
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report_changed(plan: "Plan", rerun: bool) -> None:
-    from swin_umamba_nnunet.benchmark.matrix.runner import changes
+    from swin_umamba_nnunet.benchmark.runner import changes
 
     changed = {task.cell.name: found for task in plan.tasks if (found := changes(task))}
     if changed:
@@ -105,8 +105,8 @@ def _report_changed(plan: "Plan", rerun: bool) -> None:
 
 
 def _submit(plan: "Plan", rerun: bool) -> int:
-    from swin_umamba_nnunet.benchmark.matrix import slurm, write_plan
-    from swin_umamba_nnunet.benchmark.matrix.runner import changes, is_done
+    from swin_umamba_nnunet.benchmark import slurm, write_plan
+    from swin_umamba_nnunet.benchmark.runner import changes, is_done
 
     output = plan.config.output
     changed = [task for task in plan.tasks if changes(task) and not rerun]
@@ -125,8 +125,8 @@ def _submit(plan: "Plan", rerun: bool) -> int:
 
 
 def _run_here(plan: "Plan", args: argparse.Namespace) -> int:
-    from swin_umamba_nnunet.benchmark.matrix.local import LocalRun
-    from swin_umamba_nnunet.benchmark.matrix.plan import write_outcome
+    from swin_umamba_nnunet.benchmark.local import LocalRun
+    from swin_umamba_nnunet.benchmark.plan import write_outcome
 
     watch = show.command("status", plan, "--watch")
     print(f"\n{len(plan.tasks)} cells on {plan.device}; how far it is, from another terminal:   {watch}")

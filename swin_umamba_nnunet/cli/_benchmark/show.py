@@ -12,9 +12,9 @@ from tqdm import tqdm
 from swin_umamba_nnunet._text import printable
 
 if TYPE_CHECKING:
-    from swin_umamba_nnunet.benchmark.matrix.commands import Task
-    from swin_umamba_nnunet.benchmark.matrix.estimates import Estimate
-    from swin_umamba_nnunet.benchmark.matrix.plan import Plan
+    from swin_umamba_nnunet.benchmark.commands import Task
+    from swin_umamba_nnunet.benchmark.estimates import Estimate
+    from swin_umamba_nnunet.benchmark.plan import Plan
 
 _SEVERITIES = {"flag": "Affects the comparison", "note": "Good to know", "suggestion": "A reader will ask for"}
 _BASES = {
@@ -28,7 +28,7 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 
 def matrix(plan: "Plan", estimates: Mapping[str, "Estimate"]) -> str:
     """The cells of a dry run with what they will take."""
-    from swin_umamba_nnunet.benchmark.matrix.status import clock
+    from swin_umamba_nnunet.benchmark.status import clock
 
     head = ("dataset", "row", "fold", "seed", "state", "epochs x iterations", "training", "memory", "by")
     lines, left = [head], []
@@ -52,7 +52,7 @@ def matrix(plan: "Plan", estimates: Mapping[str, "Estimate"]) -> str:
 
 def _training_time(left: Sequence[float | None]) -> str:
     """How long the cells that are not done will train, given the seconds of each where they are known."""
-    from swin_umamba_nnunet.benchmark.matrix.status import clock
+    from swin_umamba_nnunet.benchmark.status import clock
 
     if not left:
         return "nothing is left to train"
@@ -116,7 +116,7 @@ class Progress:
 
     def hear(self, event: str, task: "Task", outcome: str) -> None:
         """A cell begins or ends; called from its thread."""
-        from swin_umamba_nnunet.benchmark.matrix.status import clock
+        from swin_umamba_nnunet.benchmark.status import clock
 
         name = task.cell.name
         with self._lock:
@@ -152,7 +152,7 @@ class Progress:
 
     def _trained(self) -> int:
         """Epochs of all cells so far."""
-        from swin_umamba_nnunet.benchmark.matrix.files import read_json
+        from swin_umamba_nnunet.benchmark.files import read_json
 
         return min(self._total, sum((read_json(task.cell.measured) or {}).get("epoch", 0) for task in self._tasks))
 
@@ -163,8 +163,8 @@ class Progress:
 
 def _next_step(task: "Task") -> str:
     """What running the cell begins with."""
-    from swin_umamba_nnunet.benchmark.matrix.files import read_json
-    from swin_umamba_nnunet.benchmark.matrix.runner import changes
+    from swin_umamba_nnunet.benchmark.files import read_json
+    from swin_umamba_nnunet.benchmark.runner import changes
 
     cell = task.cell
     if changes(task):
@@ -178,7 +178,7 @@ def _next_step(task: "Task") -> str:
 
 
 def _state(task: "Task") -> str:
-    from swin_umamba_nnunet.benchmark.matrix.runner import changes, is_done
+    from swin_umamba_nnunet.benchmark.runner import changes, is_done
 
     if changes(task):
         return "changed"

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, once or again and again; 1 if a cell has failed."""
-    from swin_umamba_nnunet.benchmark.matrix.status import read_status, render
+    from swin_umamba_nnunet.benchmark.status import read_status, render
 
     folder = args.output.expanduser().absolute()
     if args.watch and not (folder / "benchmark.json").is_file():

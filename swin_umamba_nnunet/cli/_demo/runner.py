@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.benchmark.matrix.child import end_process
+from swin_umamba_nnunet.benchmark.child import end_process
 from swin_umamba_nnunet.cli._signals import ended_by_signals
 from swin_umamba_nnunet.cli.errors import CliError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.benchmark.matrix.conftest import network_of
+from tests.benchmark.conftest import network_of
 
 HOSTILE = "<i>scratch</i> & 50 %_$x$"
 SHAPES, ORGANS = "Dataset901_Shapes", "Dataset902_Organs"

@@ -1,0 +1,136 @@
+"""Running the cells on a SLURM cluster, through submitit: job arrays that requeue themselves when their time is up.
+
+A job that is about to reach its time limit, or is preempted, gets SIGUSR2 from SLURM `signal_delay_s` seconds before;
+submitit then has it requeued, and the cell goes on from nnU-Net's last checkpoint (at most `checkpoint_minutes` old).
+A job that is requeued from outside (`scontrol requeue`, a node that failed) does the same.
+"""
+
+import getpass
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swin_umamba_nnunet._distribution import install_line
+from swin_umamba_nnunet.benchmark.cells import now
+from swin_umamba_nnunet.benchmark.commands import Task
+from swin_umamba_nnunet.benchmark.config import Row
+from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
+from swin_umamba_nnunet.benchmark.files import read_json, write_json
+from swin_umamba_nnunet.benchmark.runner import run_cell
+
+INSTALL_LINE = install_line("slurm")
+DEFAULTS = {"time": 24 * 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark"}  # time in minutes
+MAX_REQUEUES = 100  # after time limits; submitit's own 3 would end a training of many days
+_SECONDS_FOR_SQUEUE = 60
+
+
+@dataclass(frozen=True)
+class SlurmCell:
+    """What a job runs: picklable, and able to say how it is continued."""
+
+    task: Task
+    rerun: bool = False
+
+    def __call__(self) -> str:
+        """Run the cell; the outcome goes into submitit's result and the job's log."""
+        return run_cell(self.task, rerun=self.rerun)
+
+    def checkpoint(self) -> Any:
+        """Called by submitit when time is up: the same once more, which goes on where this ends."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def resources(common: Mapping[str, Any], row: Row, device: str) -> dict[str, Any]:
+    """Parameters of submitit's SlurmExecutor for the jobs of a row: the defaults, the benchmark's, the row's."""
+    wanted = {**DEFAULTS, **common, **row.slurm}
+    asks_for_gpu = any(name.startswith("gpus") or name in ("gres", "num_gpus") for name in wanted)
+    if device == "cuda" and not asks_for_gpu:
+        wanted["gpus_per_node"] = row.num_gpus
+    return wanted
+
+
+def check(tasks: Sequence[Task], common: Mapping[str, Any], folder: Path) -> None:
+    """See whether jobs can be submitted from here with these resources.
+
+    Raises:
+        MatrixError: no submitit, or no SLURM.
+        ConfigError: a resource that submitit does not know.
+    """
+    problems = []
+    for row in {task.cell.row.key: task.cell.row for task in tasks}.values():
+        try:
+            _executor(folder, resources(common, row, tasks[0].inputs["device"]))
+        except (TypeError, ValueError) as error:
+            problems.append(f"[slurm] of row {row.label}: {' '.join(str(error).split())}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def submit(tasks: Sequence[Task], common: Mapping[str, Any], rerun: bool = False) -> dict[str, str]:
+    """Submit one job array per set of resources; cells that still have a job in the queue are left out.
+
+    Args:
+        tasks: cells to run.
+        common: resources of every job.
+        rerun: start cells anew whose inputs have changed.
+
+    Returns:
+        name of cell -> id of the job just submitted.
+    """
+    output = tasks[0].cell.output
+    queued = queued_cells(output)
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        if task.cell.name not in queued:
+            wanted = resources(common, task.cell.row, task.inputs["device"])
+            groups.setdefault(json.dumps(wanted, sort_keys=True), []).append(task)
+    submitted: dict[str, str] = {}
+    for same, group in groups.items():
+        executor = _executor(output / "slurm", json.loads(same))
+        with executor.batch():  # becomes one job array
+            jobs = [executor.submit(SlurmCell(task, rerun)) for task in group]
+        submitted |= {task.cell.name: job.job_id for task, job in zip(group, jobs)}
+        file = _jobs_file(output)
+        new = {name: {"job": job, "submitted": now()} for name, job in submitted.items()}
+        write_json(file, {**(read_json(file) or {}), **new})
+    return submitted
+
+
+def queued_cells(output: Path) -> dict[str, tuple[str, str]]:
+    """Cells with a job that SLURM still knows: name -> (job, its state); empty where there is no SLURM."""
+    jobs = read_json(_jobs_file(output)) or {}
+    if not jobs or shutil.which("squeue") is None:
+        return {}
+    try:
+        listed = subprocess.run(
+            ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"],
+            capture_output=True, text=True, timeout=_SECONDS_FOR_SQUEUE, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    states = dict(line.split(maxsplit=1) for line in listed.splitlines() if " " in line.strip())
+    return {name: (entry["job"], states[entry["job"]]) for name, entry in jobs.items() if entry["job"] in states}
+
+
+def _jobs_file(output: Path) -> Path:
+    return output / "slurm" / "jobs.json"
+
+
+def _executor(folder: Path, wanted: Mapping[str, Any]) -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise MatrixError(f"--launcher slurm needs submitit; get it with   {INSTALL_LINE}") from error
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise MatrixError("--launcher slurm needs SLURM's sbatch and srun, which are not on the PATH of this machine")
+    wanted = dict(wanted)
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=wanted.pop("max_num_timeout", MAX_REQUEUES))
+    extra = {"requeue": True, **wanted.pop("additional_parameters", {})}
+    executor.update_parameters(**wanted, additional_parameters=extra)
+    return executor

@@ -1,0 +1,163 @@
+"""What is added to a trainer: measurements, seeds, safe checkpoints; on a trainer-shaped object."""
+
+import json
+import pickle
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from swin_umamba_nnunet.benchmark import hooks, seeded
+from swin_umamba_nnunet.benchmark.hooks import Settings
+
+
+class Trainer:
+    """What `hooks` uses of nnUNetTrainer: three epochs that log."""
+
+    num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch = 3, 4, 2
+    inference_allowed_mirroring_axes = (0, 1)
+    local_rank = 0
+    device = torch.device("cpu")
+    configuration_manager = SimpleNamespace(batch_size=2, patch_size=np.array([32, 48]))
+
+    def __init__(self, folder, start=0):
+        self.output_folder, self.current_epoch = str(folder), start
+        self.curves = {"train_losses": [np.float32(0.5)] * start}
+        self.logger = SimpleNamespace(get_checkpoint=lambda: self.curves)
+        self.said, self.validated, self.drawn = [], False, None
+        self.print_to_log_file = self.said.append
+
+    def run_training(self):
+        self.drawn = torch.rand(1).item()
+        while self.current_epoch < self.num_epochs:
+            self.curves["train_losses"].append(np.float32("nan") if self.current_epoch == 1 else np.float32(0.25))
+            self.on_epoch_end()
+
+    def on_epoch_end(self):
+        self.current_epoch += 1
+
+    def save_checkpoint(self, filename):
+        assert not filename.endswith(".pth")
+        with open(filename, "w") as file:
+            json.dump({"current_epoch": self.current_epoch + 1}, file)
+
+    def perform_actual_validation(self, save_probabilities=False):
+        self.validated = True
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(tmp_path / "training.json", seed=3, validation=False, checkpoint_minutes=0)
+
+
+def test_records_and_checkpoints_of_a_training(tmp_path, settings):
+    trainer = Trainer(tmp_path)
+    hooks.instrument(trainer, settings)
+    trainer.run_training()
+    trainer.perform_actual_validation(False)
+    record = json.loads(settings.record.read_text())
+    assert (record["epoch"], record["epochs"], record["iterations_per_epoch"]) == (3, 3, 4)
+    assert record["curves"] == {"train_losses": [0.25, None, 0.25]}  # JSON has no NaN
+    assert record["patch_size"] == [32, 48]
+    assert record["mirroring_axes"] == [0, 1]
+    assert record["peak_memory_bytes"] > 1e6
+    assert record["peak_memory_what"] == "process RSS"
+    assert record["resumed_at_epoch"] == []
+    # after the second epoch: the third is followed by nnU-Net's final checkpoint
+    assert json.loads((tmp_path / "checkpoint_latest.pth").read_text()) == {"current_epoch": 2}
+    assert trainer.current_epoch == 3
+    assert not trainer.validated
+    assert "left out" in trainer.said[-1]
+
+
+def test_nothing_is_saved_before_it_is_due_and_validation_can_be_kept(tmp_path, settings):
+    trainer = Trainer(tmp_path)
+    hooks.instrument(trainer, Settings(settings.record, 3, validation=True, checkpoint_minutes=60))
+    trainer.run_training()
+    trainer.perform_actual_validation()
+    assert not (tmp_path / "checkpoint_latest.pth").exists()
+    assert trainer.validated
+
+
+def test_a_resumed_training_keeps_its_record_and_draws_anew(tmp_path, settings):
+    hooks.seed_everything(settings.seed)
+    first = Trainer(tmp_path)
+    hooks.instrument(first, settings)
+    first.run_training()
+    record = json.loads(settings.record.read_text())
+    settings.record.write_text(json.dumps({**record, "peak_memory_bytes": 10**15}))
+    hooks.seed_everything(settings.seed)
+    resumed = Trainer(tmp_path, start=2)
+    hooks.instrument(resumed, settings)
+    resumed.run_training()
+    record = json.loads(settings.record.read_text())
+    assert record["resumed_at_epoch"] == [2]
+    assert record["peak_memory_bytes"] == 10**15
+    assert resumed.drawn != first.drawn
+
+
+def test_other_ranks_write_nothing(tmp_path, settings):
+    trainer = Trainer(tmp_path)
+    trainer.local_rank = 1
+    hooks.instrument(trainer, settings)
+    trainer.run_training()
+    assert not settings.record.exists()
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path, settings):
+    trainer = Trainer(tmp_path)
+    target = tmp_path / "checkpoint_latest.pth"
+    target.write_text("old")
+
+    def die(filename):
+        with open(filename, "w") as file:
+            file.write("half")
+        raise OSError("disk full")
+
+    trainer.save_checkpoint = die
+    hooks.instrument(trainer, settings)
+    with pytest.raises(OSError, match="disk full"):
+        trainer.save_checkpoint(str(target))
+    assert target.read_text() == "old"
+
+
+def test_every_process_of_a_training_on_several_gpus_is_instrumented_and_seeded(tmp_path, settings, monkeypatch):
+    from nnunetv2.run import run_training
+
+    monkeypatch.setattr(run_training, "get_trainer_from_args", lambda *args: Trainer(tmp_path))
+    ran = []
+
+    def run_ddp(rank, *arguments):  # nnU-Net's, in the fresh interpreter of a rank
+        ran.append((rank, arguments, torch.rand(1).item()))
+        run_training.get_trainer_from_args().run_training()
+
+    monkeypatch.setattr(run_training, "run_ddp", run_ddp)
+    hooks.install(settings)  # in the process that nnUNetv2_train starts in
+    sent = pickle.loads(pickle.dumps(run_training.run_ddp))  # as torch.multiprocessing.spawn sends it
+    for rank in (0, 1):
+        run_training.run_ddp = run_ddp
+        sent(rank, "Dataset", "2d")
+    assert [entry[:2] for entry in ran] == [(0, ("Dataset", "2d")), (1, ("Dataset", "2d"))]
+    assert ran[0][2] != ran[1][2]
+    assert settings.record.exists()
+
+
+def test_seeds():
+    def draw(*parts):
+        hooks.seed_everything(*parts)
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    assert draw(5) == draw(5)
+    assert all(a != b for a, b in zip(draw(5), draw(6)))
+    assert all(a != b for a, b in zip(draw(5, 0), draw(5, 1)))
+    torch.manual_seed(5)
+    expected = torch.rand(1).item()
+    assert draw(5)[2] == expected  # seed 5 is what everybody calls seed 5
+
+
+def test_only_nnunet_commands_are_run(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        seeded.main(["--record", str(tmp_path / "r"), "--seed", "0", "--", "rm", "-r"])
+    assert "nnUNetv2_train" in capsys.readouterr().err

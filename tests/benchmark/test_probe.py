@@ -1,0 +1,188 @@
+"""What the probe says about real trainers, in this process; and the estimates made of it."""
+
+import dataclasses
+import itertools
+import json
+import os
+
+import pytest
+
+from swin_umamba_nnunet.benchmark import commands, estimates, prepare, probe, timing
+from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
+from tests.benchmark.conftest import NAME, SPLITS
+
+# torchvision does this when it is imported, which one of nnU-Net's trainers does
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.interface. is deprecated:FutureWarning")
+
+OWN = '''
+from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch
+
+
+class ProbedTiny(nnUNetTrainerSwinUMambaDScratch):
+    network_settings = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
+    num_epochs = 7
+    num_iterations_per_epoch = 3
+    enable_deep_supervision = True
+
+
+class ProbedOwnSplit(ProbedTiny):
+    def do_split(self):
+        return ["a"], ["b", "c", "d"]
+
+    def _build_loss(self):
+        return super()._build_loss()
+
+
+class Probed3D(ProbedTiny):
+    dims = (3,)
+'''
+
+
+@pytest.fixture
+def own_trainers(folders, tmp_path, monkeypatch):
+    """The dataset with plans that nnU-Net can use, and a user's folder of trainers."""
+    common = {"batch_size": 2, "batch_dice": True, "architecture": {}, "data_identifier": "nnUNetPlans_2d"}
+    plans = {"dataset_name": NAME, "plans_name": "nnUNetPlans", "label_manager": "LabelManager",
+             "configurations": {"2d": {**common, "patch_size": [33, 40]}}}  # fmt: skip
+    (folders.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "probed_trainers.py").write_text(OWN)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "own"))
+    monkeypatch.setenv("nnUNet_results", "/as/it/was")
+    return folders
+
+
+def ask(*trainers: str, folds=(0, 1), fetch=True, cost=False) -> dict:
+    rows = [{"name": name, "plans": "nnUNetPlans", "configuration": "2d", "key": name} for name in trainers]
+    pairs = [[NAME, name] for name in trainers]
+    return probe.inspect_rows({"rows": rows, "pairs": pairs, "folds": list(folds), "fetch": fetch, "cost": cost})
+
+
+def test_a_users_trainer(own_trainers, tmp_path):
+    answer = ask("ProbedTiny", "ProbedOwnSplit", cost=True)
+    trainer, other = answer["trainers"]["ProbedTiny"], answer["trainers"]["ProbedOwnSplit"]
+    assert trainer["problems"] == []
+    assert trainer == {
+        "problems": [], "module": "probed_trainers", "weights": None, "own_protocol": [], "stock_network": False,
+        "file_sha256": trainer["file_sha256"], "ancestors": trainer["ancestors"],
+    }  # fmt: skip
+    assert trainer["ancestors"][:2] == [
+        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaDScratch",
+    ]  # fmt: skip
+    assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in trainer["ancestors"]
+    assert len(trainer["file_sha256"]) == 64
+    assert other["own_protocol"] == ["the split", "the loss"]
+    recipe = answer["pairs"][f"{NAME} ProbedTiny"]
+    assert recipe["cost"]["parameters"] > 1000
+    assert recipe["cost"]["batch_size"] == 2
+    expected = {"problems": [], "epochs": 7, "iterations_per_epoch": 3, "validation_iterations_per_epoch": 50,
+                "batch_size": 2, "patch_size": [33, 40], "mirroring_axes": [0, 1], "deep_supervision": True,
+                "split": [], "cost_error": None}  # fmt: skip
+    assert {key: recipe[key] for key in expected} == expected
+    assert answer["pairs"][f"{NAME} ProbedOwnSplit"]["split"] == [0, 1]
+    assert os.environ["nnUNet_results"] == "/as/it/was"  # noqa: SIM112 (nnU-Net's name)
+    assert answer["hardware"]["cores"] >= 1
+
+
+def test_missing_splits_are_made_by_nnunet_unless_it_is_a_dry_run(own_trainers):
+    file = own_trainers.preprocessed / "splits_final.json"
+    file.unlink()
+    ask("ProbedTiny", fetch=False)
+    assert not file.exists()
+    (own_trainers.preprocessed / "nnUNetPlans_2d" / "e.b2nd").touch()  # nnU-Net makes five folds
+    ask("ProbedTiny")
+    assert len(json.loads(file.read_text())) == 5
+
+
+def test_trainers_that_do_not_exist_or_do_not_fit(own_trainers):
+    answer = ask("nnUNetTrainerSwinUmambaD", "Probed3D")
+    (problem,) = answer["trainers"]["nnUNetTrainerSwinUmambaD"]["problems"]
+    assert "nnU-Net finds no trainer called 'nnUNetTrainerSwinUmambaD'" in problem
+    assert problem.endswith("did you mean nnUNetTrainerSwinUMambaD?")
+    (problem,) = answer["pairs"][f"{NAME} Probed3D"]["problems"]
+    assert problem.startswith(f"{NAME}, Probed3D: ValueError")
+
+
+def test_a_trainer_file_that_cannot_be_imported(own_trainers, tmp_path):
+    (tmp_path / "own" / "a_broken.py").write_text("import a_library_that_nobody_has\n")
+    (problem,) = ask("ProbedTiny")["trainers"]["ProbedTiny"]["problems"]
+    assert "a_library_that_nobody_has" in problem
+
+
+def test_missing_weights(own_trainers, monkeypatch):
+    from swin_umamba_nnunet import pretrained
+
+    asked = []
+
+    def ensure(name, **options):
+        asked.append((name, options))
+        raise WeightsNotFoundError("The ImageNet weights are not available")
+
+    monkeypatch.setattr(pretrained, "ensure_weights", ensure, raising=False)
+    monkeypatch.setattr(pretrained, "find_weights", lambda record: None, raising=False)
+    name = "nnUNetTrainerSwinUMambaD_5epochs"
+    (problem,) = ask(name)["trainers"][name]["problems"]
+    assert problem == f"trainer {name}: The ImageNet weights are not available"
+    assert asked[0][1]["scratch_trainer"] == "nnUNetTrainerSwinUMambaDScratch_5epochs"
+    answer = ask(name, fetch=False)["trainers"][name]
+    assert (answer["problems"], len(asked)) == ([], 1)
+    assert answer["weights"]["sha256"] is None
+
+
+def test_a_missing_evaluation_library_is_a_problem_before_anything_runs(own_trainers, monkeypatch):
+    assert ask("ProbedTiny")["problems"] == []
+    monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: None)
+    assert "surface-distance" in ask("ProbedTiny")["problems"][0]
+
+
+def test_estimates(own_trainers, make_config, monkeypatch):
+    config = make_config(trainers=["ProbedTiny"], seeds=[0, 1])
+    plan = prepare(config, probe=probe.inspect_rows)
+    key = f"{NAME} ProbedTiny__nnUNetPlans__2d"
+    counted = estimates.estimate(plan)[key]
+    assert (counted.basis, counted.seconds) == ("counted", None)
+    assert counted.memory_bytes > plan.tasks[0].cost["activation_bytes"]
+
+    environments = []
+
+    def run(command, environment, log):  # in this process: a second Python would import torch once more
+        environments.append(environment)
+        timing.main(command[-5:])
+        return 0
+
+    monkeypatch.setattr(timing, "end_with_parent", lambda: None)
+    monkeypatch.setattr(estimates, "run_child", run)
+    timed = estimates.estimate(plan, time_iterations=1)[key]
+    assert timed.basis == "timed"
+    # as the training itself will run: threads that spin while they wait would make it seem ten times as long
+    assert environments[0].items() >= commands.environment(plan.tasks[0]).items()
+    assert environments[0].get("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY")) == "PASSIVE"
+    assert timed.seconds > 0
+    assert timed.memory_bytes > 1e6
+    plan.tasks[1].cell.update(training={"seconds_per_epoch": 3.0, "epochs": 7, "peak_memory_bytes": 11})
+    assert estimates.estimate(plan, 1)[key] == estimates.Estimate(21.0, 11, "measured")
+
+
+def test_the_first_iterations_do_not_count(monkeypatch):
+    """Nor does one that something else on the machine made slow."""
+    clock = itertools.chain.from_iterable((0.0, seconds) for seconds in (100.0, 50.0, 20.0, 1.0, 9.0, 1.5))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert timing._seconds(lambda: None, 3, "cpu") == 1.5
+
+
+def test_a_row_that_cannot_be_timed_says_why(own_trainers, make_config, monkeypatch):
+    plan = prepare(make_config(trainers=["ProbedTiny"]), probe=probe.inspect_rows)
+    plan = dataclasses.replace(plan, device="cuda")
+
+    def run(command, environment, log):
+        log.write_text("Traceback\nRuntimeError: out of memory\n")
+        return 1
+
+    monkeypatch.setattr(estimates, "run_child", run)
+    (guess,) = estimates.estimate(plan, 1).values()
+    assert (guess.basis, guess.error) == ("counted", "RuntimeError: out of memory")
+
+
+def test_the_splits_of_the_fixture_are_those_of_nnunet(own_trainers):
+    assert ask("ProbedTiny")["pairs"][f"{NAME} ProbedTiny"]["split"] == []
+    assert json.loads((own_trainers.preprocessed / "splits_final.json").read_text()) == SPLITS

@@ -1,0 +1,85 @@
+"""SLURM through submitit, with commands on the PATH that answer as SLURM's do.  tests/slurm has the real one."""
+
+import pickle
+import stat
+
+import pytest
+import submitit
+
+from swin_umamba_nnunet.benchmark import ConfigError, MatrixError, Row, slurm
+
+SBATCH = """#!/bin/sh
+cp "$1" {folder}/submitted_$(ls {folder} | grep -c submitted_).sh
+echo "Submitted batch job $((100 + $(ls {folder} | grep -c submitted_)))"
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Folder with fake commands; sbatch leaves a copy of every script there, squeue says what `queue` holds."""
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    for name, text in (
+        ("sbatch", SBATCH.format(folder=folder)), ("srun", "#!/bin/sh\n"),
+        ("squeue", f"#!/bin/sh\ncat {folder}/queue\n"),
+    ):  # fmt: skip
+        (folder / name).write_text(text)
+        (folder / name).chmod(stat.S_IRWXU)
+    (folder / "queue").write_text("")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def test_resources():
+    row = Row("A", num_gpus=2, slurm={"time": 60})
+    assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == {
+        "time": 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark", "partition": "p",
+    }  # fmt: skip
+    assert slurm.resources({}, row, "cuda")["gpus_per_node"] == 2
+    assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
+
+
+def test_one_array_per_set_of_resources(make_task, cluster):
+    tasks = [make_task(trainer, seed) for seed in range(2) for trainer in ("One", "Two")]
+    special = [slurm.Task(
+        slurm_task.cell.__class__(task.cell.output, task.cell.dataset, Row("Three", slurm={"mem": "9GB"}), 0, 0),
+        task.inputs, task.cases, task.file_ending,
+    ) for task, slurm_task in [(tasks[0], tasks[0])]]  # fmt: skip
+    submitted = slurm.submit([*tasks, *special], {"time": 33, "signal_delay_s": 44})
+    scripts = [path.read_text() for path in sorted(cluster.glob("submitted_*.sh"))]
+    assert len(scripts) == 2
+    assert "#SBATCH --array=0-3%4" in scripts[0]
+    assert "#SBATCH --time=33" in scripts[0]
+    assert "#SBATCH --signal=USR2@44" in scripts[0]
+    assert "#SBATCH --requeue" in scripts[0]
+    assert "--mem" not in scripts[0]
+    assert "#SBATCH --mem=9GB" in scripts[1]
+    assert len(set(submitted.values())) == 5
+    # what is in the queue already is not submitted again
+    job = submitted[tasks[1].cell.name]
+    (cluster / "queue").write_text(f"{job} PENDING\n999 RUNNING\n")
+    assert slurm.queued_cells(tasks[0].cell.output) == {tasks[1].cell.name: (job, "PENDING")}
+    again = slurm.submit(tasks, {})
+    assert set(again) == {task.cell.name for task in tasks} - {tasks[1].cell.name}
+
+
+def test_a_job_runs_its_cell_and_says_how_it_goes_on(make_task, fake_steps):
+    job = pickle.loads(pickle.dumps(slurm.SlurmCell(make_task(), rerun=True)))
+    delayed = job.checkpoint()
+    assert isinstance(delayed, submitit.helpers.DelayedSubmission)
+    assert delayed.function == job
+    assert delayed.function() == "done"
+    assert fake_steps.names == ["train", "predict", "evaluate"]
+
+
+def test_unknown_resources_are_found_before_anything_is_submitted(make_task, cluster, tmp_path):
+    with pytest.raises(ConfigError, match="tme"):
+        slurm.check([make_task()], {"tme": 3}, tmp_path / "x")
+    assert not list(cluster.glob("submitted_*"))
+
+
+def test_without_slurm(make_task, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MatrixError, match="sbatch and srun"):
+        slurm.check([make_task()], {}, tmp_path / "x")
+    assert slurm.queued_cells(tmp_path) == {}
