@@ -41,7 +41,7 @@ bench: $(VENV)/.installed-demo
 	$(BIN)/swin-umamba bench ops $(ARGS)
 
 gpu-check:
-	$(PYTHON) -m swin_umamba_nnunet.benchmark.gpu_check $(ARGS)
+	$(PYTHON) -m tests.speed.gpu_check $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache

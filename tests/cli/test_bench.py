@@ -7,16 +7,15 @@ import types
 import pytest
 
 from swin_umamba_nnunet import cli
-from swin_umamba_nnunet.benchmark.speed import record
 from swin_umamba_nnunet.cli import bench
-from tests.benchmark.speed import made_up
 from tests.installed import ROOT
 from tests.messages import assert_names
+from tests.speed import made_up, record
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """A stand-in for benchmark/ops.py that remembers what it was given."""
+    """A stand-in for tests/speed/ops.py that remembers what it was given."""
     module = types.ModuleType("stand_in_benchmark")
     module.DESCRIPTION = "What it does."
     module.seen = []
@@ -56,7 +55,7 @@ def test_help_answers_without_torch():
 
 def test_networks_options_arrive(monkeypatch, tmp_path):
     seen = []
-    from swin_umamba_nnunet.benchmark.speed import bench as benchmark
+    from tests.speed import bench as benchmark
 
     monkeypatch.setattr(benchmark, "run", lambda options, file: seen.append((options, file)) or 0)
     file = tmp_path / "figures.json"
@@ -109,7 +108,7 @@ def test_report_says_what_is_wrong(arguments, facts, figures, tmp_path, monkeypa
 
 
 def test_report_without_matplotlib(figures, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "swin_umamba_nnunet.benchmark.speed.plot", None)
+    monkeypatch.setitem(sys.modules, "tests.speed.plot", None)
     assert cli.main(["bench", "report", str(figures), "--plot", str(tmp_path / "figures.png")]) == 2
     assert "pip install matplotlib" in capsys.readouterr().err
 

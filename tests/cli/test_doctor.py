@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from swin_umamba_nnunet import _autoregister, cli, ops, settings, trainers
-from swin_umamba_nnunet.benchmark import ops as benchmark
 from swin_umamba_nnunet.catalogue import TRAINERS
 from swin_umamba_nnunet.cli import doctor as doctor_verb
 from swin_umamba_nnunet.cli._doctor import machine, scans, weights
@@ -22,6 +21,7 @@ from swin_umamba_nnunet.cli._doctor.section import Section
 from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
 from tests.messages import assert_names
 from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
+from tests.speed import ops as benchmark
 
 NAMES = [record.name for record in TRAINERS]
 OURS = str(Path(trainers.__file__).parent)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from swin_umamba_nnunet.benchmark.speed.bench import NetworkOptions
+    from tests.speed.bench import NetworkOptions
 
 DESCRIPTION = """\
 Whole networks at the same plans (one image channel, 14 classes): time of a training step and of inference, peak memory,
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def options(args: argparse.Namespace) -> "NetworkOptions":
     """What was asked for."""
-    from swin_umamba_nnunet.benchmark.speed.bench import NetworkOptions
+    from tests.speed.bench import NetworkOptions
 
     return NetworkOptions(
         args.device, tuple(args.networks), tuple(args.batch), tuple(args.size), tuple(args.dtype), tuple(args.passes),
@@ -64,6 +64,6 @@ def options(args: argparse.Namespace) -> "NetworkOptions":
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    from swin_umamba_nnunet.benchmark.speed import bench
+    from tests.speed import bench
 
     return bench.run(options(args), args.json)

@@ -28,6 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, measure, print."""
-    from swin_umamba_nnunet.benchmark import ops
+    from tests.speed import ops
 
     return ops.run(args)

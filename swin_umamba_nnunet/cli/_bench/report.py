@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, print or write."""
     from swin_umamba_nnunet._atomic import replacing, write_text
-    from swin_umamba_nnunet.benchmark.speed.record import RESULTS, find_documents, read_document
-    from swin_umamba_nnunet.benchmark.speed.table import markdown
+    from tests.speed.record import RESULTS, find_documents, read_document
+    from tests.speed.table import markdown
 
     for option, file in (("--markdown", args.markdown), ("--plot", args.plot)):
         if file and not file.absolute().parent.is_dir():
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         print(text)
     if args.plot:
         try:
-            from swin_umamba_nnunet.benchmark.speed.plot import FORMATS, draw
+            from tests.speed.plot import FORMATS, draw
         except ModuleNotFoundError as error:
             raise CliError(f"--plot needs {error.name}; run   pip install matplotlib") from error
         if args.plot.suffix not in FORMATS:

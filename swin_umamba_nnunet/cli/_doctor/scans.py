@@ -17,7 +17,7 @@ def backends() -> Section:
         import torch
 
         from swin_umamba_nnunet import ops
-        from swin_umamba_nnunet.benchmark.ops import ALLOWED_ERROR
+        from tests.speed.ops import ALLOWED_ERROR
     except ImportError as error:
         section.problems.append(f"the networks cannot be imported: {error}")
         return section
@@ -67,7 +67,7 @@ def _where() -> str:
 
 def _tested(backend: str, device: str) -> dict[str, Any]:
     """Error of a backend against the float64 reference, on a small uneven image."""
-    from swin_umamba_nnunet.benchmark.ops import ALLOWED_ERROR, worst_error
+    from tests.speed.ops import ALLOWED_ERROR, worst_error
 
     if device == "mps":
         return {"ok": None, "message": "not tested: this device has no float64 to compare with"}

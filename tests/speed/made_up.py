@@ -1,0 +1,75 @@
+"""Figures that nobody has measured, for what is computed from figures."""
+
+from tests.speed.record import (
+    CORE,
+    EAGER,
+    FUSED,
+    INFERENCE,
+    LAYOUT,
+    MAMBA_SSM,
+    OWN,
+    SAVED,
+    STEP,
+    Figure,
+)
+
+STAGES = ((4, 192), (8, 384), (16, 768), (32, 1536))
+SLOWER = {FUSED: 1.0, OWN: 4.0, MAMBA_SSM: 3.0}
+
+
+def scan_figure(what=CORE, pipeline=FUSED, passes="forward+backward", size=320, stride=4, channels=192, **numbers):
+    return Figure(what, pipeline, EAGER, passes, "float16", 12, (size, size), stride, channels, **numbers)
+
+
+def network_figure(what="SwinUMambaD", pipeline=FUSED, mode=EAGER, passes=STEP, batch=12, **numbers):
+    return Figure(what, pipeline, mode, passes, "float16", batch, (320, 320), backend="triton", **numbers)
+
+
+def cores(size=320, slower=SLOWER, milliseconds=1.0):
+    """SS2D's core at all stages; the fused form takes `milliseconds` at each."""
+    return [
+        scan_figure(pipeline=pipeline, size=size, stride=stride, channels=channels, backend="triton",
+                    milliseconds=milliseconds * factor, spread=0.01, giga_state_steps=100 / factor)
+        for stride, channels in STAGES for pipeline, factor in slower.items()
+    ]  # fmt: skip
+
+
+def scans(forward=2.0, backward=5.0):
+    """The scan alone, so many times slower than the exp bound (which is 1 ms)."""
+    return [
+        scan_figure("scan", passes=passes, stride=stride, channels=channels, milliseconds=times, spread=0.01,
+                    percent_of_exp_bound=100 / times)
+        for stride, channels in STAGES for passes, times in (("forward", forward), ("backward", backward))
+    ]  # fmt: skip
+
+
+def kept(fused=1.0, materialised=5.0):
+    return [
+        scan_figure(pipeline=pipeline, passes=SAVED, stride=stride, channels=channels, saved_mebibytes=mebibytes)
+        for stride, channels in STAGES for pipeline, mebibytes in ((FUSED, fused), (MAMBA_SSM, materialised))
+    ]  # fmt: skip
+
+
+def networks():
+    return [
+        network_figure(pipeline=FUSED, milliseconds=10.0, spread=0.02, peak_mebibytes=500.0, giga_state_steps=3.0),
+        network_figure(pipeline=OWN, milliseconds=30.0, spread=0.02, peak_mebibytes=1500.0),
+        network_figure(pipeline=MAMBA_SSM, milliseconds=20.0, spread=0.02, peak_mebibytes=1000.0),
+        network_figure(mode="compiled", milliseconds=9.0, spread=0.02, peak_mebibytes=450.0),
+        network_figure(passes=INFERENCE, batch=1, milliseconds=12.0, spread=0.02, peak_mebibytes=90.0),
+        network_figure(passes=INFERENCE, batch=1, mode="CUDA graph", milliseconds=4.0, spread=0.02),
+        Figure("PlainConvUNet", FUSED, EAGER, STEP, "float16", 12, (320, 320), milliseconds=5.0, spread=0.03),
+        network_figure("UMambaEnc", problem="out of memory"),
+    ]
+
+
+def document(figures, device="cuda", **changed):
+    return {
+        "layout": LAYOUT, "command": "gpu_check", "date": "2026-01-02T03:04:05+00:00",
+        "device": {"type": device, "name": "Made-up device"}, "versions": {"torch": "2.0", "triton": None},
+        "backends": {}, "settings": {}, "checks": [], "not_run": [], "figures": list(figures), **changed,
+    }  # fmt: skip
+
+
+def everything():
+    return document([*cores(), *cores(256), *scans(), *kept(), *networks()])
