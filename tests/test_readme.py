@@ -245,7 +245,12 @@ class nnUNetTrainerSwinUMambaDScratch_1epoch(trainers.nnUNetTrainerSwinUMambaDSc
     network_settings = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
     num_iterations_per_epoch = 2
     num_val_iterations_per_epoch = 1
+
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
 '''
+# Eight workers that each import torch take minutes on a small machine; a large folder needs them.
+FEWER_WORKERS = {"nnUNetv2_plan_and_preprocess": "-npfp 1 -np 1", "nnUNetv2_predict": "-npp 0 -nps 0"}
 
 
 def write_polyps(folder: Path) -> None:
@@ -268,23 +273,26 @@ def write_polyps(folder: Path) -> None:
 def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory):
     environment = installed_editable(tmp_path_factory)
     lines = "".join(blocks(read(DOCS / "your-data.md"), "sh tutorial"))
-    commands, own, home = tmp_path / "bin", tmp_path / "own", tmp_path / "home"
-    for folder in (commands, own, home):
-        folder.mkdir()
+    commands, own = tmp_path / "bin", tmp_path / "own"
+    commands.mkdir()
+    own.mkdir()
     for name in {line.split()[0] for line in lines.splitlines()} - {"export"}:
-        script = commands / name
-        script.write_text(f'#!/bin/sh\nexec "{environment.python}" "{environment.script(name)}" "$@"\n')
+        script, further = commands / name, FEWER_WORKERS.get(name, "")
+        script.write_text(f'#!/bin/sh\nexec "{environment.python}" "{environment.script(name)}" "$@" {further}\n')
         script.chmod(0o700)
     (own / "shorter.py").write_text(TRAINER)
     write_polyps(tmp_path / "polyps")
-    variables = {
-        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "nnUNet_extTrainer": str(own), "OMP_NUM_THREADS": "1",
-        "XDG_CACHE_HOME": str(home), "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1",
-        **({"NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]} if "NUMBA_CACHE_DIR" in os.environ else {}),
-    }  # fmt: skip
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("nnUNet", "SWIN_UMAMBA"))}
+    variables = {
+        **inherited,
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "nnUNet_extTrainer": str(own),
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
-        ["bash", "-euc", lines], cwd=tmp_path, env=inherited | variables, capture_output=True, text=True, timeout=900
+        ["bash", "-euc", lines], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     images = {path.name.replace("_0000", "") for path in (tmp_path / "nnunet/raw/Dataset001_Polyps/imagesTs").iterdir()}
