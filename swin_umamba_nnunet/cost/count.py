@@ -92,6 +92,10 @@ def _layer_norm(x: Tensor, normalized_shape: Any, weight: Tensor | None, *_: Any
     return _norm(x, weight)
 
 
+def _norm_gate(y: Tensor, gate: Tensor | None, weight: Tensor, *_: Any, **__: Any) -> int:
+    return _norm(y, weight)  # a gate's products are pointwise, hence free, fused or not
+
+
 def _group_norm(x: Tensor, weight: Tensor | None, *_: Any, **__: Any) -> int:
     return _norm(x, weight)
 
@@ -114,6 +118,7 @@ _FORMULAS: dict[Any, _Formula] = {
     _aten.native_layer_norm: _layer_norm,
     _aten.native_group_norm: _group_norm,
     _aten.native_batch_norm: _batch_norm,
+    torch.ops.swin_umamba.norm_gate: _norm_gate,
     _aten.upsample_nearest2d: _per_output(1),
     _aten.upsample_nearest3d: _per_output(1),
     _aten.upsample_bilinear2d: _per_output(4),

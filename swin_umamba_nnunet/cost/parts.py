@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from swin_umamba_nnunet.blocks import SS2D
+
 HEADS = "heads"
 # what a dotted name may contain -> part; tried in this order
 _NAMED = {"seg_layers": HEADS, "stem": "stem", "patch_embed": "patch embedding", "skip_blocks": "skips"}
@@ -57,7 +59,8 @@ class PartTracker:
 
     def __enter__(self) -> "PartTracker":
         for name, module in self._network.named_modules():
-            if name:
+            inside = self._network.get_submodule(name.rpartition(".")[0])
+            if name and not isinstance(inside, SS2D):  # which fuses its norm only where nobody hooks it
                 self._follow(module, part_of(name))
         return self
 
