@@ -35,8 +35,8 @@ from swin_umamba_nnunet.ops._numba_vectors import (
 )
 
 _CHUNKS = 64  # at most: enough for many threads, few rows to add up
-_Argument = IntEnum(
-    "_Argument",
+_At = IntEnum(
+    "_At",
     "NEXT_CHUNK NEXT_SLOT CHUNKS ROWS CHANNELS GATED GATE_STEP SAVE SCRATCH Y GATE WEIGHT BIAS OUT MEAN "
     "RSTD DOUT DY DGATE DWEIGHT DBIAS EPS",
     start=0,
@@ -62,22 +62,22 @@ def _sigmoid(g):
 @compile_kernel
 def _forward_kernel(arguments):
     """out = ((y - mean) rstd weight + bias) SiLU(gate), a row at a time: it stays in the first cache between passes."""
-    rows, channels = argument(arguments, _Argument.ROWS), argument(arguments, _Argument.CHANNELS)
-    chunks, gated = argument(arguments, _Argument.CHUNKS), argument(arguments, _Argument.GATED)
-    gate_step = argument(arguments, _Argument.GATE_STEP)
-    weight, bias = address(arguments, _Argument.WEIGHT), address(arguments, _Argument.BIAS)
-    scratch = beyond(address(arguments, _Argument.SCRATCH), take(arguments, _Argument.NEXT_SLOT) * LANES)
-    epsilon = splat(get(address(arguments, _Argument.EPS), 0))
+    rows, channels = argument(arguments, _At.ROWS), argument(arguments, _At.CHANNELS)
+    chunks, gated = argument(arguments, _At.CHUNKS), argument(arguments, _At.GATED)
+    gate_step = argument(arguments, _At.GATE_STEP)
+    weight, bias = address(arguments, _At.WEIGHT), address(arguments, _At.BIAS)
+    scratch = beyond(address(arguments, _At.SCRATCH), take(arguments, _At.NEXT_SLOT) * LANES)
+    epsilon = splat(get(address(arguments, _At.EPS), 0))
     while True:
-        chunk = take(arguments, _Argument.NEXT_CHUNK)
+        chunk = take(arguments, _At.NEXT_CHUNK)
         if chunk >= chunks:
             break
         for row in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
             y, out = (
-                beyond(address(arguments, _Argument.Y), row * channels),
-                beyond(address(arguments, _Argument.OUT), row * channels),
+                beyond(address(arguments, _At.Y), row * channels),
+                beyond(address(arguments, _At.OUT), row * channels),
             )
-            gate = beyond(address(arguments, _Argument.GATE), row * gate_step)
+            gate = beyond(address(arguments, _At.GATE), row * gate_step)
             total = splat(np.float32(0))
             for i in range(0, channels, LANES):
                 total = total + load(y, i)
@@ -93,42 +93,42 @@ def _forward_kernel(arguments):
                     g = load(gate, i)
                     value = value * (g * _sigmoid(g))
                 store(out, i, value)
-            if argument(arguments, _Argument.SAVE):
+            if argument(arguments, _At.SAVE):
                 store(scratch, 0, mean)
-                put(address(arguments, _Argument.MEAN), row, get(scratch, 0))
+                put(address(arguments, _At.MEAN), row, get(scratch, 0))
                 store(scratch, 0, rstd)
-                put(address(arguments, _Argument.RSTD), row, get(scratch, 0))
+                put(address(arguments, _At.RSTD), row, get(scratch, 0))
 
 
 @compile_kernel
 def _backward_kernel(arguments):
     """Gradients of y and gate a row at a time, those of weight and bias a row per chunk."""
-    rows, channels = argument(arguments, _Argument.ROWS), argument(arguments, _Argument.CHANNELS)
-    chunks, gated = argument(arguments, _Argument.CHUNKS), argument(arguments, _Argument.GATED)
-    gate_step = argument(arguments, _Argument.GATE_STEP)
-    weight, bias = address(arguments, _Argument.WEIGHT), address(arguments, _Argument.BIAS)
-    scratch = beyond(address(arguments, _Argument.SCRATCH), take(arguments, _Argument.NEXT_SLOT) * LANES)
+    rows, channels = argument(arguments, _At.ROWS), argument(arguments, _At.CHANNELS)
+    chunks, gated = argument(arguments, _At.CHUNKS), argument(arguments, _At.GATED)
+    gate_step = argument(arguments, _At.GATE_STEP)
+    weight, bias = address(arguments, _At.WEIGHT), address(arguments, _At.BIAS)
+    scratch = beyond(address(arguments, _At.SCRATCH), take(arguments, _At.NEXT_SLOT) * LANES)
     one = splat(np.float32(1))
     while True:
-        chunk = take(arguments, _Argument.NEXT_CHUNK)
+        chunk = take(arguments, _At.NEXT_CHUNK)
         if chunk >= chunks:
             break
-        dweight = beyond(address(arguments, _Argument.DWEIGHT), chunk * channels)
-        dbias = beyond(address(arguments, _Argument.DBIAS), chunk * channels)
+        dweight = beyond(address(arguments, _At.DWEIGHT), chunk * channels)
+        dbias = beyond(address(arguments, _At.DBIAS), chunk * channels)
         for i in range(0, channels, LANES):
             store(dweight, i, splat(np.float32(0)))
             store(dbias, i, splat(np.float32(0)))
         for row in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
             y, dout = (
-                beyond(address(arguments, _Argument.Y), row * channels),
-                beyond(address(arguments, _Argument.DOUT), row * channels),
+                beyond(address(arguments, _At.Y), row * channels),
+                beyond(address(arguments, _At.DOUT), row * channels),
             )
-            dy = beyond(address(arguments, _Argument.DY), row * channels)
-            dgate = beyond(address(arguments, _Argument.DGATE), row * channels)
-            gate = beyond(address(arguments, _Argument.GATE), row * gate_step)
+            dy = beyond(address(arguments, _At.DY), row * channels)
+            dgate = beyond(address(arguments, _At.DGATE), row * channels)
+            gate = beyond(address(arguments, _At.GATE), row * gate_step)
             mean, rstd = (
-                splat(get(address(arguments, _Argument.MEAN), row)),
-                splat(get(address(arguments, _Argument.RSTD), row)),
+                splat(get(address(arguments, _At.MEAN), row)),
+                splat(get(address(arguments, _At.RSTD), row)),
             )
             direct, along = splat(np.float32(0)), splat(np.float32(0))
             for i in range(0, channels, LANES):
@@ -198,4 +198,4 @@ def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
     }
     given = {"scratch": scratch, "y": y, "gate": gate, "weight": weight, "bias": bias, **tensors}
     values |= {name: tensor.data_ptr() for name, tensor in given.items()}
-    _run(kernel, np.array([values.get(place.name.lower(), 0) for place in _Argument], np.int64), threads)
+    _run(kernel, np.array([values.get(place.name.lower(), 0) for place in _At], np.int64), threads)
