@@ -38,13 +38,13 @@ class FastPredictor(nnUNetPredictor):
             does, None chooses: 1 on a CPU, where more gain nothing.  Rounded down to a power of two.
 
     Raises:
-        ValueError: `images_per_call` below 1.
+        ModelError: `images_per_call` below 1.
     """
 
     def __init__(self, *args: Any, images_per_call: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if images_per_call is not None and images_per_call < 1:
-            raise ValueError(f"images_per_call is {images_per_call}; at least one image goes through the network")
+            raise ModelError(f"images_per_call is {images_per_call}; at least one image goes through the network")
         self._images_per_call = images_per_call
 
     @property

@@ -10,6 +10,7 @@ from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.building import modern_plans
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from tests.commands import printed
+from tests.messages import naming
 from tests.models.conftest import DATASET, old_plans
 
 NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
@@ -68,7 +69,7 @@ def test_refusals(checkpoint, tmp_path):
     with pytest.raises(ModelError, match="no trainer called 'nnUNetTrainer'"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
     checkpoint("nnUNetTrainerSwinUMambaD", network_weights={"a": torch.zeros(1)})
-    with pytest.raises(ModelError, match="does not fit the network"):
+    with pytest.raises(ModelError, match=naming(file, "does not fit the SwinUMambaD", "encoder.")):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
     network, _ = checkpoint("nnUNetTrainerSwinUMambaD")
     weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
@@ -89,7 +90,8 @@ def own_trainers(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "my_adapted_trainers.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
-        "from torch.nn import BatchNorm2d\n"
+        "from torch import ones\n"
+        "from torch.nn import BatchNorm2d, Parameter\n"
         "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
         "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
         "    network_settings = {'width': 48}\n"
@@ -98,6 +100,12 @@ def own_trainers(tmp_path, monkeypatch):
         "    def build_network_architecture(*arguments):\n"
         "        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)\n"
         "        network.bn = BatchNorm2d(5)\n"
+        "        return network\n"
+        "class nnUNetTrainerWithAScalePerChannel(nnUNetTrainerSwinUMambaD):\n"
+        "    @staticmethod\n"
+        "    def build_network_architecture(*arguments):\n"
+        "        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)\n"
+        "        network.scale = Parameter(ones(arguments[2]))\n"
         "        return network\n"
         "class nnUNetTrainerOfAnotherKind(nnUNetTrainer):\n"
         "    pass\n"
@@ -142,6 +150,15 @@ def test_counters_of_the_users_own_network(own_trainers, checkpoint, tmp_path):
         checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name, network_weights=weights | {key: tensor})
         with pytest.raises(ModelError, match=f"{file} holds {key} as a tensor of {tensor.dtype}"):
             adapt_checkpoint(file, 3, tmp_path / "other.pth")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+def test_a_number_per_channel_cannot_be_adapted(own_trainers, checkpoint, tmp_path):
+    weights = network_of("nnUNetTrainerSwinUMambaD", 1).state_dict() | {"scale": torch.ones(1)}
+    name = "nnUNetTrainerWithAScalePerChannel"
+    _, file = checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name, network_weights=weights)
+    with pytest.raises(ModelError, match=naming(name, "3 channels", "(scale)")):
+        adapt_checkpoint(file, 3, tmp_path / "new.pth")
 
 
 @pytest.mark.parametrize("name", [torch.zeros(3), None, 3, ["nnUNetTrainerSwinUMambaD"], torch.ones(()).expand(10**9)])

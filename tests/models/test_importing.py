@@ -135,7 +135,7 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     refused("none of the networks")
     checkpoint.write_bytes(good)
     (source / "plans.json").write_text(json.dumps(old_plans((128, 192))))
-    refused("does not fit the network of nnUNetTrainerUMambaEnc .* instead of")  # its weights depend on the patch
+    refused("does not fit the UMambaEnc .* instead of")  # its weights depend on the patch
     (source / "plans.json").write_text("{}")
     refused("no plans that nnU-Net understands")
     (source / "plans.json").write_text("{")
