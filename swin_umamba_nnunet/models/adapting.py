@@ -7,6 +7,7 @@ from pathlib import Path
 from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, trainer_called
 from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
+    channel_names,
     read_segmentation_checkpoint,
     require_fit,
     require_weights,
@@ -69,7 +70,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     old, new = shapes_of(network), shapes_of(changed_network)
     weights = content["network_weights"]
     require_fit(weights, network, source, dataset_json)
-    before = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
+    before = len(channel_names(dataset_json))
     if channels == before:
         raise ModelError(f"{source} is for images of {channels} channels already; use it as it is")
     changed = tuple(key for key in {**old, **new} if old.get(key) != new.get(key))

@@ -113,6 +113,11 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def channel_names(dataset: dict) -> dict[str, str]:
+    """The images' channels in a dataset.json, under nnU-Net's present name or the former."""
+    return dataset.get("channel_names", dataset.get("modality", {}))
+
+
 def _inside(node: Any) -> Collection[Any]:
     if isinstance(node, dict):
         return node.values()

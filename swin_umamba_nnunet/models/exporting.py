@@ -18,7 +18,7 @@ from torch import Tensor
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.models.checkpoints import ModelError, file_for_torch, new_model_folder
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, file_for_torch, new_model_folder
 from swin_umamba_nnunet.models.predicting import load_predictor
 from swin_umamba_nnunet.networks import set_backend
 from swin_umamba_nnunet.pretrained.files import sha256_of
@@ -120,7 +120,7 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
         "network": {"trainer": predictor.trainer_name, "fold": fold, "checkpoint": checkpoint,
                     "checkpoint_sha256": sha256_of(model / f"fold_{fold}" / checkpoint),
                     "made_with": {"swin_umamba_nnunet": __version__, "torch": torch.__version__}},
-        "input": {"channel_names": dataset.get("channel_names", dataset.get("modality")),
+        "input": {"channel_names": channel_names(dataset),
                   "patch_size_px": list(settings.patch_size)},
         "preprocessing": {
             "order": "transpose, crop to non-zero, normalise, resample",

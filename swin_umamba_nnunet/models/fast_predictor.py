@@ -16,7 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.helpers import empty_cache
 from torch import Tensor
 
-from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class FastPredictor(nnUNetPredictor):
         Raises:
             ModelError: naming both, and the model's channels.
         """
-        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        names = channel_names(self.dataset_json)
         if found != len(names):
             told = ", ".join(f"{number} {name}" for number, name in names.items())
             raise ModelError(

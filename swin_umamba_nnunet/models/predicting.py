@@ -12,7 +12,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet._volume_files import VolumeFileError, read_header
-from swin_umamba_nnunet.models.checkpoints import ModelError, read_json, read_segmentation_checkpoint
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, read_json, read_segmentation_checkpoint
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
 from swin_umamba_nnunet.pretrained.errors import CheckpointError
 from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
@@ -89,7 +89,7 @@ def _require_channels(predictor: FastPredictor, images: Path, case: str, ending:
     """Refuse a case of other channels than the model's as far as that shows without reading volumes twice."""
     files = sorted(images.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{ending}"))
     reader = predictor.plans_manager.image_reader_writer_class
-    names = predictor.dataset_json.get("channel_names", predictor.dataset_json.get("modality", {}))
+    names = channel_names(predictor.dataset_json)
     if len(files) > len(names):  # a file has one channel at least
         found = len(files)
     elif issubclass(reader, SimpleITKIO):
