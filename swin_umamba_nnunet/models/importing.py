@@ -115,7 +115,7 @@ def import_model(
         new_plans, dataset = modern_plans(read_json(plans_file), str(plans_file)), read_json(dataset_file)
         found = []
         for fold, file in files.items():
-            checkpoint, *facts = _translated(file, fold.removeprefix("fold_"), new_plans, dataset, configuration)
+            checkpoint, facts = _translated(file, fold.removeprefix("fold_"), new_plans, dataset, configuration)
             save_checkpoint(checkpoint, unfinished / fold / CHECKPOINTS[0])
             found.append(facts)
             if facts[:3] != found[0][:3]:
@@ -163,7 +163,7 @@ def _companion(given: str | os.PathLike | None, beside: Path, option: str, sourc
 
 def _translated(
     file: Path, fold: str, plans: dict, dataset: dict, configuration: str | None
-) -> tuple[dict, str, str | None, str, int, int]:
+) -> tuple[dict, tuple[str, str | None, str, int, int]]:
     """Our checkpoint of theirs; network, their trainer, configuration, numbers of tensors taken over and left out."""
     content = read_segmentation_checkpoint(file)
     network, weights = recognise(content["network_weights"], str(file))
@@ -191,7 +191,7 @@ def _translated(
         "imported_from": {"file": str(file.absolute()), "network": network, "trainer": their_trainer},
     }  # fmt: skip
     dropped = len(content["network_weights"]) - len(weights)
-    return checkpoint, network, their_trainer, configuration, len(weights), dropped
+    return checkpoint, (network, their_trainer, configuration, len(weights), dropped)
 
 
 def _remarks(network: str, files: Mapping[str, Path]) -> tuple[str, ...]:
