@@ -96,8 +96,3 @@ def build_on_meta(
             f"the network of {trainer.__name__} cannot be built, because the plans or the dataset.json that belong to "
             f"it are damaged ({error!r})"
         ) from error
-
-
-def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of its state dict."""
-    return {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -342,12 +342,12 @@ def test_a_driver_without_a_torch_for_it(quick, capsys, monkeypatch):
 
 
 def test_every_variable_of_the_package_is_listed_with_its_meaning(quick, capsys, monkeypatch):
-    monkeypatch.setenv("SWIN_UMAMBA_CUDA_GRAPHS", "1")
+    monkeypatch.setenv("SWIN_UMAMBA_FUSED_GLUE", "1")
     text = doctor(capsys, code=0)
     for name, meaning in settings.MEANINGS.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"  {name} ")]
         assert meaning in line
-        assert line.split()[1] == ("1" if name == "SWIN_UMAMBA_CUDA_GRAPHS" else "not")
+        assert line.split()[1] == ("1" if name == "SWIN_UMAMBA_FUSED_GLUE" else "not")
     assert set(settings.MEANINGS) <= set(json.loads(doctor(capsys, "--json", code=0))["environment"])
 
 
