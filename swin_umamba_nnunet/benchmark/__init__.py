@@ -9,7 +9,7 @@ processes.  This process imports no torch, so that it can wait for weeks without
 """
 
 from swin_umamba_nnunet.benchmark.config import MatrixConfig, Row, build_config, read_file
-from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError
 from swin_umamba_nnunet.benchmark.plan import Plan, plan_from, prepare, write_plan
 
 __all__ = [

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from swin_umamba_nnunet.benchmark.cells import now
+from swin_umamba_nnunet.benchmark.files import now
 
 _POSIX = os.name == "posix"
 _COLOURS = re.compile("\x1b\\[[0-9;?]*[ -/]*[@-~]")  # and movements of the cursor, which say nothing in a log

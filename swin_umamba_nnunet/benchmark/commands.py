@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.benchmark.cells import Cell
+from swin_umamba_nnunet.benchmark.runs import Run
 from swin_umamba_nnunet.benchmark.seeded import PREDICT, TRAIN
 from swin_umamba_nnunet.benchmark.sources import Case
 
@@ -29,7 +29,7 @@ class Task:
         cost: of the network, `cost.Cost.to_dict()`, where it is known.
     """
 
-    cell: Cell
+    cell: Run
     inputs: Mapping[str, Any]
     cases: Mapping[str, Case]
     file_ending: str
@@ -71,7 +71,7 @@ def evaluate_command(task: Task) -> list[str]:
     ]  # fmt: skip
 
 
-def _seeded(cell: Cell, record: Any, options: list[str] | None = None) -> list[str]:
+def _seeded(cell: Run, record: Any, options: list[str] | None = None) -> list[str]:
     seed = ["--record", str(record), "--seed", str(cell.seed)]
     return [sys.executable, "-m", f"{_ROOM}.seeded", *seed, *(options or []), "--"]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,6 +30,8 @@ class Row:
         label: what the row is called in tables; by default the trainer, with plans and configuration where unusual.
         num_gpus: GPUs of one training (nnU-Net's DDP).
         slurm: resources of its jobs, over those of the whole benchmark (parameters of submitit's slurm executor).
+        recorded: what benchmark.json says about a row that was read back from there: "weights" (None, or "name" and
+            "sha256" of the ImageNet file), "ancestors", "stock_network", "network_classes"; {} of any other.
     """
 
     name: str
@@ -38,11 +40,19 @@ class Row:
     label: str = ""
     num_gpus: int = 1
     slurm: Mapping[str, Any] = field(default_factory=dict)
+    recorded: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings, as JSON and TOML take them."""
+        return {name: getattr(self, name) for name in ROW_SETTINGS}
 
     @property
     def key(self) -> str:
         """Name of the folder nnU-Net gives such a model."""
         return f"{self.name}__{self.plans}__{self.configuration}"
+
+
+ROW_SETTINGS = tuple(item.name for item in fields(Row) if item.compare)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class MatrixConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON and TOML take it."""
-        return {**asdict(self), "output": str(self.output), "trainers": [asdict(row) for row in self.trainers]}
+        return {**asdict(self), "output": str(self.output), "trainers": [row.to_dict() for row in self.trainers]}
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -204,7 +214,7 @@ def _check_values(values: dict[str, Any], problems: list[str]) -> None:
 
 
 def _rows(entries: Any, defaults: dict[str, Any], problems: list[str]) -> list[Row]:
-    known: dict[str, Any] = {item.name: item.type for item in fields(Row)} | {"slurm": Mapping}
+    known: dict[str, Any] = {item.name: item.type for item in fields(Row) if item.compare} | {"slurm": Mapping}
     rows = []
     if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
         problems.append(f"`trainers` is {entries!r}, but a list of names or of [[trainers]] tables was expected")

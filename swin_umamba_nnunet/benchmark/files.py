@@ -1,12 +1,34 @@
-"""JSON that is never half-written, and hashes."""
+"""JSON that is never half-written, hashes, the time, and what is raised about all of a benchmark."""
 
 import hashlib
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet.benchmark.errors import MatrixError
+
+
+class MatrixError(Exception):
+    """One sentence that says what was found, what was expected and what to do."""
+
+
+class ConfigError(MatrixError):
+    """Everything that is wrong with a configuration, found before anything runs.
+
+    Attributes:
+        problems: a sentence each.
+        partial: the configuration without what is wrong about it, to look whether more is wrong; None if too little
+            is left of it.
+    """
+
+    def __init__(self, problems: Sequence[str], partial: Any = None) -> None:
+        self.partial = partial
+        self.problems = tuple(dict.fromkeys(problems))
+        count = "1 thing is" if len(self.problems) == 1 else f"{len(self.problems)} things are"
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{count} wrong with this benchmark; nothing was run.\n{lines}")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -28,6 +50,11 @@ def read_json(path: Path) -> Any:
         return None
     except (ValueError, RecursionError) as error:
         raise MatrixError(f"{path} is damaged ({error}); delete it to have it written anew") from error
+
+
+def now() -> str:
+    """The time with its offset from UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def sha256(path: Path) -> str | None:

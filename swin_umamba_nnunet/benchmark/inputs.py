@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from swin_umamba_nnunet import __version__
-from swin_umamba_nnunet.benchmark.cells import Cell
 from swin_umamba_nnunet.benchmark.config import MatrixConfig
 from swin_umamba_nnunet.benchmark.files import json_sha256
+from swin_umamba_nnunet.benchmark.runs import Run
 from swin_umamba_nnunet.benchmark.sources import Dataset
 
 # Those besides this one whose code decides what is trained, predicted and scored.
@@ -46,7 +46,7 @@ def dataset_hashes(dataset: Dataset, plans: str, uses_split: bool) -> dict[str, 
 
 
 def cell_inputs(
-    cell: Cell, dataset: Dataset, config: MatrixConfig, device: str, trainer: Mapping[str, Any]
+    cell: Run, dataset: Dataset, config: MatrixConfig, device: str, trainer: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The inputs of a cell.
 

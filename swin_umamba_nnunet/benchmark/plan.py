@@ -1,6 +1,5 @@
 """From a configuration to the tasks of its cells: everything is checked first, and all that is wrong said at once."""
 
-import shlex
 import sys
 import tempfile
 import threading
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet.benchmark import fairness
-from swin_umamba_nnunet.benchmark.cells import Cell, expand, now, parse_cell
 from swin_umamba_nnunet.benchmark.child import run_child, tail
 from swin_umamba_nnunet.benchmark.commands import Task
 from swin_umamba_nnunet.benchmark.config import MatrixConfig, build_config
-from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
-from swin_umamba_nnunet.benchmark.files import read_json, write_json
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, now, read_json, write_json
 from swin_umamba_nnunet.benchmark.inputs import cell_inputs, versions
+from swin_umamba_nnunet.benchmark.runs import expand
 from swin_umamba_nnunet.benchmark.sources import Dataset, check_folds, check_plans, find_dataset
 
 LAUNCHERS = ("local", "slurm")
@@ -130,33 +128,6 @@ def write_plan(plan: Plan) -> None:
                     for name, pair in plan.probed["pairs"].items()},
         "cells": [task.cell.name for task in plan.tasks], "findings": list(plan.findings),
     })  # fmt: skip
-
-
-def read_plan(folder: Path) -> tuple[dict[str, Any], tuple[Cell, ...]]:
-    """What benchmark.json says, and the cells it names.
-
-    Raises:
-        MatrixError: it is not there, or is not what this version writes.
-    """
-    file = folder / "benchmark.json"
-    content = read_json(file)
-    if content is None:
-        raise MatrixError(
-            f"{folder} has no benchmark.json: no benchmark has begun in there, or one still checks its datasets and "
-            f"trainers; begin one with   swin-umamba benchmark run --output {shlex.quote(str(folder))} ..."
-        )
-    otherwise = "it was changed, or written by another version; `swin-umamba benchmark run` as before writes it anew"
-    config = content.get("config") if isinstance(content, dict) else None
-    if not isinstance(config, dict) or not isinstance(content.get("cells"), list) or not content["cells"]:
-        raise MatrixError(f"{file} names no cells and their configuration; {otherwise}")
-    try:
-        rows = {row.key: row for row in build_config(config).trainers}
-    except ConfigError as error:
-        raise MatrixError(f"{file}: {error.problems[0]}; {otherwise}") from None
-    try:
-        return content, tuple(parse_cell(folder, name, rows) for name in content["cells"])
-    except ValueError as error:
-        raise MatrixError(f"{file} {error}; {otherwise}") from None
 
 
 def write_outcome(plan: Plan) -> None:

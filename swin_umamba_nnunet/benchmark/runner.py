@@ -13,11 +13,11 @@ from typing import Any
 from filelock import Timeout
 
 from swin_umamba_nnunet.benchmark import commands
-from swin_umamba_nnunet.benchmark.cells import Cell, now
 from swin_umamba_nnunet.benchmark.child import Interrupted, describe_exit, run_child, tail
 from swin_umamba_nnunet.benchmark.commands import Task
-from swin_umamba_nnunet.benchmark.files import read_json
+from swin_umamba_nnunet.benchmark.files import now, read_json
 from swin_umamba_nnunet.benchmark.inputs import differences
+from swin_umamba_nnunet.benchmark.runs import Run
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth")
 _SECONDS_FOR_LOCK = 2.0  # `status` holds a lock for a moment to see whether somebody else does
@@ -152,7 +152,7 @@ def _train(task: Task) -> list[str]:
     return commands.train_command(task, resume=_has_checkpoint(task.cell))
 
 
-def _has_checkpoint(cell: Cell) -> bool:
+def _has_checkpoint(cell: Run) -> bool:
     return any((cell.model / name).is_file() for name in CHECKPOINTS)
 
 
@@ -198,7 +198,7 @@ def summarise_training(measured: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _curves(cell: Cell) -> dict[str, Any]:
+def _curves(cell: Run) -> dict[str, Any]:
     return (read_json(cell.measured) or {}).get("curves", {})
 
 

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.benchmark.cells import now
 from swin_umamba_nnunet.benchmark.commands import Task
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
-from swin_umamba_nnunet.benchmark.files import read_json, write_json
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, now, read_json, write_json
 from swin_umamba_nnunet.benchmark.runner import run_cell
 
 INSTALL_LINE = install_line("slurm")

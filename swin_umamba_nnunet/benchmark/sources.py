@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.errors import MatrixError
-from swin_umamba_nnunet.benchmark.files import read_json
+from swin_umamba_nnunet.benchmark.files import MatrixError, read_json
 
 DEFAULT_FOLDS = 5  # of the split that nnU-Net makes where there is none
 

@@ -11,9 +11,8 @@ from typing import Any
 from filelock import Timeout
 
 from swin_umamba_nnunet._text import printable
-from swin_umamba_nnunet.benchmark.cells import Cell
 from swin_umamba_nnunet.benchmark.files import read_json
-from swin_umamba_nnunet.benchmark.plan import read_plan
+from swin_umamba_nnunet.benchmark.runs import Run, read_benchmark
 from swin_umamba_nnunet.benchmark.slurm import queued_cells
 
 
@@ -31,7 +30,7 @@ class CellStatus:
         note: host, job, or what went wrong.
     """
 
-    cell: Cell
+    cell: Run
     state: str
     step: str
     epoch: int | None
@@ -45,16 +44,17 @@ def read_status(output: Path) -> list[CellStatus]:
     """The state of every cell of the benchmark in a folder.
 
     Raises:
-        MatrixError: see `read_plan`, or a cell's files are damaged.
+        MatrixError: see `read_benchmark`, or a cell's files are damaged.
     """
-    benchmark, cells = read_plan(output)
+    benchmark = read_benchmark(output)
+    cells = benchmark.runs
     queued = queued_cells(output)
     measured = {cell.name: read_json(cell.measured) or {} for cell in cells}
     speeds: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
         if (seconds := _seconds_per_epoch(measured[cell.name])) is not None:
             speeds.setdefault((cell.dataset, cell.row.key), []).append(seconds)
-    recipes = benchmark.get("recipes", {})
+    recipes = benchmark.content.get("recipes", {})
     return [
         _status(
             cell, measured[cell.name], queued.get(cell.name), speeds.get((cell.dataset, cell.row.key), []),
@@ -99,7 +99,7 @@ def clock(seconds: float) -> str:
 
 
 def _status(
-    cell: Cell, measured: Mapping[str, Any], queued: tuple[str, str] | None, speeds: Sequence[float], epochs: int | None
+    cell: Run, measured: Mapping[str, Any], queued: tuple[str, str] | None, speeds: Sequence[float], epochs: int | None
 ) -> CellStatus:
     record = cell.read()
     state, note = record["state"], ""
@@ -127,7 +127,7 @@ def _status(
     return CellStatus(cell, state, step, epoch, epochs, seconds, left, note)
 
 
-def _is_locked(cell: Cell) -> bool:
+def _is_locked(cell: Run) -> bool:
     """Whether a runner is at the cell.  Takes the lock for a moment, which runners wait out."""
     lock = cell.lock()
     try:

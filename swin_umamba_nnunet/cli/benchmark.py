@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
-    from swin_umamba_nnunet.benchmark.errors import MatrixError
+    from swin_umamba_nnunet.benchmark.files import MatrixError
 
     module_name, _ = ACTIONS[args.action]
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from swin_umamba_nnunet.benchmark import MatrixConfig, Row, build_config
-from swin_umamba_nnunet.benchmark.cells import Cell
 from swin_umamba_nnunet.benchmark.commands import Task
+from swin_umamba_nnunet.benchmark.runs import Run
 from swin_umamba_nnunet.benchmark.sources import Case
 
 NAME = "Dataset903_Matrix"
@@ -106,7 +106,7 @@ def make_task(tmp_path):
         cases[name] = Case(tuple(files[:2]), files[2])
 
     def make(trainer: str = "One", seed: int = 0, num_gpus: int = 1, **settings: Any) -> Task:
-        cell = Cell(Path(tmp_path, "bench"), NAME, Row(trainer, label=trainer, num_gpus=num_gpus), 0, seed)
+        cell = Run(Path(tmp_path, "bench"), NAME, Row(trainer, label=trainer, num_gpus=num_gpus), 0, seed)
         inputs = {"plans_sha256": "1" * 64, "device": "cpu", "mirroring": True, "checkpoint": "checkpoint_final.pth",
                   "versions": {"torch": "2.4"}}  # fmt: skip
         return Task(cell, inputs, cases, ".png", **settings)
