@@ -16,12 +16,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--file-ending")
     args = parser.parse_args(arguments)
     end_with_parent()
-    from swin_umamba_nnunet.evaluation import evaluate_folders
+    from swin_umamba_nnunet.evaluation import Plain, evaluate_folders
 
     evaluate_folders(
-        args.references, args.predictions, dataset_json=args.dataset_json, file_ending=args.file_ending,
-        protocol="plain", output=args.evaluation,
-    )  # fmt: skip
+        args.references,
+        args.predictions,
+        protocol=Plain(dataset_json=args.dataset_json),
+        file_ending=args.file_ending,
+        output=args.evaluation,
+    )
 
 
 if __name__ == "__main__":
