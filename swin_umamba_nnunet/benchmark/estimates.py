@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from swin_umamba_nnunet.benchmark import probe
 from swin_umamba_nnunet.benchmark.files import MatrixError
 from swin_umamba_nnunet.benchmark.jobs import Job, Prepared
+from swin_umamba_nnunet.benchmark.process import ask
 from swin_umamba_nnunet.benchmark.runner import environment
 
 # Weights, gradients and an optimiser's two moments (one for SGD), all float32.
@@ -79,7 +79,7 @@ def _timed(prepared: Prepared, job: Job, iterations: int) -> Estimate:
     }
     try:
         # as the training itself will run: threads that spin while they wait make iterations take ten times as long
-        answer = probe.ask(request, environment(job))
+        answer = ask(request, environment(job, prepared.device))
     except MatrixError as error:
         return _counted(job, str(error).splitlines()[-1])
     per_epoch = (

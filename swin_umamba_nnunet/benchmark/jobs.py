@@ -12,7 +12,7 @@ from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.config import MatrixConfig, build_config
 from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, json_sha256, now, read_json, write_json
-from swin_umamba_nnunet.benchmark.probe import ask
+from swin_umamba_nnunet.benchmark.process import ask
 from swin_umamba_nnunet.benchmark.runs import Run
 from swin_umamba_nnunet.benchmark.sources import Case, Dataset, check_fold, check_plans, find_dataset, nnunet_folder
 

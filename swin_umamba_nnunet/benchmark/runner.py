@@ -18,8 +18,7 @@ from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.benchmark.files import now, read_json
 from swin_umamba_nnunet.benchmark.jobs import Job
 from swin_umamba_nnunet.benchmark.process import Interrupted, describe_exit, run_child, tail
-from swin_umamba_nnunet.benchmark.runs import seconds_of_epochs
-from swin_umamba_nnunet.benchmark.steps import OURS, PREDICT, TRAIN
+from swin_umamba_nnunet.benchmark.runs import OURS, PREDICT, TRAIN, Run, seconds_of_epochs
 
 _SECONDS_FOR_LOCK = 2.0  # `status` holds a lock for a moment to see whether somebody else does
 _FULL_DISK = 50e6  # bytes
@@ -89,19 +88,19 @@ def _evaluate(job: Job) -> list[str]:
     return wrapped(command)
 
 
-def environment(job: Job, gpus: Sequence[int] = ()) -> dict[str, str]:
+def environment(run: Run, device: str, gpus: Sequence[int] = ()) -> dict[str, str]:
     """Variables of the commands over those of this process, which keep nnUNet_raw, nnUNet_preprocessed and the like."""
     folders = [folder for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep) if folder]
     if _autoregister.FOLDER not in folders:
         folders.append(_autoregister.FOLDER)
     variables = {
-        "nnUNet_results": str(job.results),
+        "nnUNet_results": str(run.results),
         _autoregister.VARIABLE: os.pathsep.join(folders),
         "PYTHONHASHSEED": "0",
     }
     if gpus:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-    if job.inputs["device"] == "cpu":
+    if device == "cpu":
         usual = {
             "nnUNet_n_proc_DA": "1",  # more augmentation workers would take the cores from the training
             "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep instead of spinning beside the scan's own
@@ -164,7 +163,7 @@ def _run(job: Job, gpus: Sequence[int], stop: threading.Event | None, listener: 
                 command = make_command(job)
                 listener(job, doing, command)
                 job.update(commands=[*job.read().get("commands", []), command], step=name)
-                code = run_child(command, environment(job, gpus), job.log(name), stop, echo)
+                code = run_child(command, environment(job, job.inputs["device"], gpus), job.log(name), stop, echo)
                 if code != 0 or not complete():
                     reason = describe_exit(code) if code else "ended without an error but its outputs are not all there"
                     if shutil.disk_usage(job.output).free < _FULL_DISK:

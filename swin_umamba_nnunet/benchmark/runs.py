@@ -27,6 +27,7 @@ from filelock import FileLock
 from swin_umamba_nnunet.benchmark.config import Row, build_config
 from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, read_json, write_json
 
+TRAIN, PREDICT, OURS = "nnUNetv2_train", "nnUNetv2_predict", "swin-umamba"  # commands of a run
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth")
 
 
