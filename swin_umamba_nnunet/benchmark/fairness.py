@@ -8,7 +8,7 @@ mirroring of `nnUNetv2_predict`.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from swin_umamba_nnunet import catalogue
@@ -123,7 +123,7 @@ def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
     trainer = probed["trainers"][row.name]
     networks = {pair.get("network_class") for name, pair in probed["pairs"].items() if name.endswith(f" {row.key}")}
     return {
-        **asdict(row), "weights": trainer["weights"], "pretrained": trainer["weights"] is not None,
+        **row.to_dict(), "weights": trainer["weights"], "pretrained": trainer["weights"] is not None,
         "ancestors": trainer["ancestors"], "stock_network": trainer["stock_network"],
         "network_classes": sorted(filter(None, networks)),
     }  # fmt: skip

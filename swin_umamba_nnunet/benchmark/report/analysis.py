@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from swin_umamba_nnunet.benchmark.errors import MatrixError
+from swin_umamba_nnunet.benchmark.files import MatrixError
 from swin_umamba_nnunet.benchmark.report import pitfalls, summary
 from swin_umamba_nnunet.benchmark.report.arenas import Arena, make_arenas
 from swin_umamba_nnunet.benchmark.report.collect import Benchmark, Cell

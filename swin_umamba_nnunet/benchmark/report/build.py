@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet.benchmark.errors import MatrixError
+from swin_umamba_nnunet.benchmark.files import MatrixError
 from swin_umamba_nnunet.benchmark.report import latex, page
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, analyse
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark

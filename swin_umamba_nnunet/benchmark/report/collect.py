@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from swin_umamba_nnunet._text import from_csv_cell, printable
-from swin_umamba_nnunet.benchmark import cells as matrix
-from swin_umamba_nnunet.benchmark.errors import MatrixError
+from swin_umamba_nnunet.benchmark import config as settings
+from swin_umamba_nnunet.benchmark import runs as layout
 from swin_umamba_nnunet.benchmark.fairness import Identity, identify
-from swin_umamba_nnunet.benchmark.files import read_json
-from swin_umamba_nnunet.benchmark.plan import read_plan
+from swin_umamba_nnunet.benchmark.files import MatrixError, read_json
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE
@@ -128,19 +127,16 @@ def read_benchmark(folder: Path) -> Benchmark:
     Raises:
         MatrixError: there is no benchmark, or its files are damaged.
     """
-    content, cells = read_plan(folder)
-    rows = {cell.row.key: _row(cell.row, content) for cell in cells}
-    held_out = bool(content["config"].get("test"))
-    found = tuple(replace(_cell(cell, rows[cell.row.key]), held_out=held_out) for cell in cells)
-    there = {path.parent.relative_to(folder / "cells").as_posix() for path in folder.glob("cells/*/*/*/*/cell.json")}
-    return Benchmark(folder, content, tuple(rows.values()), found, tuple(sorted(there - {cell.name for cell in cells})))
+    planned = layout.read_benchmark(folder)
+    rows = {row.key: _row(row) for row in planned.rows}
+    held_out = bool(planned.content["config"].get("test"))
+    found = tuple(replace(_cell(run, rows[run.row.key]), held_out=held_out) for run in planned.runs)
+    return Benchmark(folder, planned.content, tuple(rows.values()), found, tuple(planned.strays))
 
 
-def _row(row: matrix.Row, content: Mapping[str, Any]) -> Row:
+def _row(row: settings.Row) -> Row:
     """A row of the configuration with what the runner has recorded about it."""
-    names = ("name", "plans", "configuration")
-    own = (item for item in content.get("rows") or [] if all(item.get(name) == getattr(row, name) for name in names))
-    recorded: Mapping[str, Any] = next(own, {})
+    recorded = row.recorded
     weights = recorded.get("weights") or {}
     return Row(
         row.key, printable(row.label), row.name, row.plans, row.configuration, weights.get("name") or "",
@@ -148,7 +144,7 @@ def _row(row: matrix.Row, content: Mapping[str, Any]) -> Row:
     )  # fmt: skip
 
 
-def _cell(planned: matrix.Cell, row: Row) -> Cell:
+def _cell(planned: layout.Run, row: Row) -> Cell:
     here, dataset, fold, seed = planned.folder, planned.dataset, str(planned.fold), planned.seed
     empty = pd.DataFrame(columns=SCORE_COLUMNS)
     record = read_json(here / "cell.json") or {}

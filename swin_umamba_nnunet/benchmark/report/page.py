@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._text import printable
-from swin_umamba_nnunet.benchmark.cells import now
+from swin_umamba_nnunet.benchmark.files import now
 from swin_umamba_nnunet.benchmark.report import pitfalls, provenance, section, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis
 from swin_umamba_nnunet.benchmark.report.arenas import mean_of_class_means

@@ -5,7 +5,7 @@ import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,18 @@ from swin_umamba_nnunet.benchmark.report.arenas import Arena
 from swin_umamba_nnunet.benchmark.report.collect import Cell
 from swin_umamba_nnunet.benchmark.report.svg import settings
 from swin_umamba_nnunet.benchmark.report.words import number
-from swin_umamba_nnunet.evaluation.cases import CasePair, find_label_files, read_pair
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
-from swin_umamba_nnunet.evaluation.images import find_images, read_image
-from swin_umamba_nnunet.evaluation.labels import LabelSet, read_dataset_json
-from swin_umamba_nnunet.pictures.overlay import Case, View, draw_panel, legend_handles, look_at
+from swin_umamba_nnunet.evaluation import (
+    CasePair,
+    EvaluationError,
+    LabelSet,
+    find_images,
+    find_label_files,
+    read_dataset_json,
+    read_image,
+    read_pair,
+)
+from swin_umamba_nnunet.pictures.drawing import draw_panel, legend_handles
+from swin_umamba_nnunet.pictures.looks import View, look_at
 
 _COLUMNS, _PANEL, _TITLE = 4, 1.9, 0.34  # panels of a line; inches
 _DPI = 110
@@ -86,7 +93,7 @@ def _runs(arena: Arena, case: str) -> dict[str, Cell]:
 def _draw(case: str, cells: Mapping[str, Cell], scores: Mapping[str, str]) -> tuple[str, str]:
     """(PNG in base64, which slice in words)."""
     labels = _labels(next(iter(cells.values())))
-    arrays, truth, spacing = {}, None, None
+    arrays, truth = {}, None
     for label, cell in cells.items():
         pair = CasePair(case, *(_label_file(cell.folder / name, case) for name in ("references", "predictions")))
         read = read_pair(pair, labels.reader)
@@ -96,13 +103,12 @@ def _draw(case: str, cells: Mapping[str, Cell], scores: Mapping[str, str]) -> tu
     image = read_image(find_images(first.folder / "images", [case])[case], 0, labels.reader)
     if image.array.shape[:3] != truth.shape:
         raise EvaluationError(f"the image of {case} has the shape {image.array.shape[:3]}, its labels {truth.shape}")
-    spacing = image.spacing_mm
     index = _slice_of_most_difference(truth, list(arrays.values()))
     cut = slice(index, index + 1)
     views = {}
     for label, prediction in arrays.items():
-        one = Case(case, image.array[cut], truth[cut], prediction[cut], spacing, image.direction)
-        (views[label],) = look_at(one, labels.classes, ignore=labels.ignore).views
+        one = replace(image, array=image.array[cut])
+        (views[label],) = look_at(case, one, truth[cut], prediction[cut], labels).views
     where = "" if len(truth) == 1 else f" Slice {index + 1} of {len(truth)}, where the predictions differ most."
     return _render(views, labels, scores), where
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from swin_umamba_nnunet import cli
-from swin_umamba_nnunet.benchmark.errors import MatrixError
+from swin_umamba_nnunet.benchmark.files import MatrixError
 from swin_umamba_nnunet.benchmark.report import ReportOptions, latex, words, write_report
 from swin_umamba_nnunet.benchmark.report.analysis import analyse
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark

@@ -10,7 +10,7 @@ from swin_umamba_nnunet.benchmark.report import words
 from swin_umamba_nnunet.benchmark.report.pictures import _slice_of_most_difference
 from swin_umamba_nnunet.benchmark.report.statistics import Comparison
 from swin_umamba_nnunet.benchmark.report.summary import Suitability
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
+from swin_umamba_nnunet.evaluation import EvaluationError
 
 CLEAR = Comparison(
     "Ours", "Theirs", "Dice", 20, 18, 2, 0, 0, 0.02, 0.01, 0.03, 0.9, 0.001, 0.002, 1e-5, 0.02, 0.005, 3, 3
