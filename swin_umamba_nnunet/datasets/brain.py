@@ -10,17 +10,18 @@ the installation works, and nothing about how a network would do on patients.
 Template: Fonov et al., "Unbiased average age-appropriate atlases for pediatric studies", NeuroImage 54 (2011).
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet._atomic import new_folder
+from swin_umamba_nnunet._distribution import install_line
 
 if TYPE_CHECKING:
+    import numpy as np
     from nibabel.nifti1 import Nifti1Image
 
 BRAIN_DATASET_ID = 152
@@ -80,12 +81,14 @@ def write_brain_dataset(raw_folder: Path) -> Path:
     return target
 
 
-def load_brain() -> tuple["Nifti1Image", "Nifti1Image"]:
+def load_brain() -> tuple[Nifti1Image, Nifti1Image]:
     """The template (X, Y, Z) as float32 in [0, 1] and its label map (X, Y, Z) as uint8, both at 1 mm in MNI space.
 
     Raises:
         ImportError: nilearn is not installed; the message has the install line.
     """
+    import numpy as np
+
     try:
         import nibabel
         from nilearn import datasets as nilearn_datasets
@@ -106,10 +109,12 @@ def load_brain() -> tuple["Nifti1Image", "Nifti1Image"]:
 
 def label_most_likely(grey: np.ndarray, white: np.ndarray) -> np.ndarray:
     """Probabilities of grey and of white matter -> 0 (neither is likeliest), 1 grey, 2 white; uint8, same shape."""
+    import numpy as np
+
     return np.argmax(np.stack([1 - grey - white, grey, white]), axis=0).astype(np.uint8)
 
 
-def _write_cases(image: "Nifti1Image", labels: "Nifti1Image", folder: Path) -> None:
+def _write_cases(image: Nifti1Image, labels: Nifti1Image, folder: Path) -> None:
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True)
     for slab in SLABS:
