@@ -6,7 +6,7 @@ Hidden files and folders (.DS_Store, ._image.png, __MACOSX) are never looked at;
 import re
 import shlex
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -111,17 +111,26 @@ class Selection(NamedTuple):
     """Files of one kind.
 
     Attributes:
-        base: the folder their keys are relative to.
+        source: the folder that patterns are relative to.
+        base: the folder that keys made of paths are relative to.
         files: sorted.
+        endings: what does not belong to a file's name.
         one_name: the user gave one name for all, as in "*/image.nii.gz".
     """
 
+    source: Path
     base: Path
     files: Collection[Path]
+    endings: tuple[str, ...]
     one_name: bool = False
 
 
 Lister = Callable[[Path, tuple[str, ...], str], list[Path]]
+
+
+def everything(source: Path, folder: Path, endings: tuple[str, ...], lister: Lister = list_files) -> Selection:
+    """All files below a folder of the source."""
+    return Selection(source, folder, lister(folder, endings, EVERYTHING), endings)
 
 
 def select(source: Path, what: str, endings: tuple[str, ...], option: str, lister: Lister = list_files) -> Selection:
@@ -145,31 +154,25 @@ def select(source: Path, what: str, endings: tuple[str, ...], option: str, liste
             f"{option}: no files ending in {', '.join(endings)} found for {source / what}; "
             "the folder may be wrong, or the files may be of a kind this layout does not take"
         )
-    return Selection(base, files, bool(wild) and not _WILDCARD.search(path.name))
+    return Selection(source, base, files, endings, bool(wild) and not _WILDCARD.search(path.name))
 
 
-class Key:
-    """What the user's regular expression, given as `option`, finds in a path.
+def compile_pattern(pattern: str | None, option: str) -> re.Pattern[str] | None:
+    """The user's regular expression.  Raises ConversionError where it is none."""
+    try:
+        return None if pattern is None else re.compile(pattern)
+    except re.error as error:
+        raise ConversionError(f'{option}: "{pattern}" is no regular expression ({error})') from error
 
-    Raises:
-        ConversionError: it is none.
-    """
 
-    def __init__(self, pattern: str, option: str = "") -> None:
-        try:
-            self._pattern = re.compile(pattern)
-        except re.error as error:
-            raise ConversionError(f'{option}: "{pattern}" is no regular expression ({error})') from error
-
-    def of(self, path: Path, source: Path) -> str | None:
-        """Its groups, or all that it matches, in the path below the source ("/" between folders)."""
-        path = path.relative_to(source) if path.is_relative_to(source) else path
-        match = self._pattern.search(path.as_posix())
-        return match and ("_".join(group for group in match.groups() if group) or match.group(0))
+def apply_pattern(pattern: str | re.Pattern[str], path: Path, source: Path) -> str | None:
+    """What the pattern finds in the path below the source ("/" between folders): its groups, or all of it."""
+    match = re.search(pattern, (path.relative_to(source) if path.is_relative_to(source) else path).as_posix())
+    return match and ("_".join(filter(None, match.groups())) or match.group(0))
 
 
 def keys_of(
-    selection: Selection, endings: tuple[str, ...], pattern: Key | None, source: Path, kind: str, findings: Findings
+    selection: Selection, pattern: re.Pattern[str] | None, kind: str, findings: Findings
 ) -> dict[str, Path]:
     """Key -> file.  The key is what images and masks are matched by: the pattern's find, else the path without ending.
 
@@ -177,13 +180,13 @@ def keys_of(
     nnU-Net's "_0000" at the end of all images' names do not count.
     """
     found: dict[str, list[Path]] = defaultdict(list)
-    stems = {stem_of(path, endings) for path in selection.files}
+    stems = {stem_of(path, selection.endings) for path in selection.files}
     by_folder = len(stems) == 1 and (len(selection.files) > 1 or selection.one_name)
     for path in selection.files:
         folder = path.relative_to(selection.base).parent
-        key: str | None = (folder if by_folder else folder / stem_of(path, endings)).as_posix()
+        key: str | None = (folder if by_folder else folder / stem_of(path, selection.endings)).as_posix()
         if pattern is not None:
-            key = pattern.of(path, source)
+            key = apply_pattern(pattern, path, selection.source)
         if key is None:
             findings.error(f"{kind} file does not match the pattern for its key", case=str(path))
         else:
@@ -202,20 +205,20 @@ def keys_of(
 def find_masks(
     images: Mapping[str, Path],
     masks: Selection | None,
-    endings: tuple[str, ...],
-    pattern: Key | None,
-    source: Path,
+    pattern: re.Pattern[str] | None,
     findings: Findings,
     advise: bool = False,
 ) -> dict[str, Path]:
     """Image key -> mask; masks that no image was found for are reported, and with `advise` what would find them."""
-    keys = keys_of(masks, endings, pattern, source, "mask", findings) if masks else {}
+    if masks is None:
+        return {}
+    keys = keys_of(masks, pattern, "mask", findings)
     matched, spare = match_masks(images, keys)
     for key in spare:
         findings.warning("mask without an image was left out", str(keys[key]))
     alone = [path for key, path in images.items() if key not in matched]
     if alone and spare and advise:
-        advise_keys(alone, [keys[key] for key in spare], source, findings)
+        advise_keys(alone, [keys[key] for key in spare], masks.source, findings)
     return matched
 
 
@@ -254,10 +257,8 @@ def advise_keys(images: Sequence[Path], masks: Sequence[Path], source: Path, fin
         "say what in a path names the case with --image-key REGEX (and --mask-key REGEX, if masks need another)"
     )
     for pattern in _PATTERNS:
-        of_images, of_masks = ([Key(pattern).of(path, source) for path in paths] for paths in (images, masks))
-        if None not in of_images and len(set(of_images)) == len(images) and set(of_images) == set(of_masks) and (
-            len(of_masks) == len(images)
-        ):
+        of_images, of_masks = ([apply_pattern(pattern, path, source) for path in paths] for paths in (images, masks))
+        if None not in of_images and Counter(of_images) == Counter(of_masks) == Counter(set(of_images)):
             advice = f"this matches them:   --image-key {shlex.quote(pattern)}"
             break
     topic = f"images and masks are not matched by their names; {advice}"

@@ -82,14 +82,10 @@ class LabelMap:
         return sorted(set(values) - set(self.lookup))
 
     def count(self, values: Mapping[int, int]) -> dict[int, int]:
-        """Pixels per raw value of one mask -> pixels per label."""
-        counts: dict[int, int] = {}
-        for value, pixels in values.items():
-            if self.threshold is not None:
-                label = int(value > self.threshold)
-            else:
-                label = self.lookup.get(value, 0 if self.rest is None else self.rest)
-            counts[label] = counts.get(label, 0) + pixels
+        """Pixels per raw value of one mask, all of which have a label -> pixels per label."""
+        counts: Counter[int] = Counter()
+        for label, pixels in zip(self.encode(np.array(list(values), int)).tolist(), values.values()):
+            counts[label] += pixels
         return counts
 
     def encode(self, raw: np.ndarray) -> np.ndarray:

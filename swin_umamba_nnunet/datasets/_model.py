@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -167,6 +168,34 @@ class Conversion:
     seed: int = 12345
     extra: Mapping[str, object] = field(default_factory=dict)
     dataset: str = ""
+
+
+def write_dataset_json(
+    folder: Path,
+    channels: Sequence[str],
+    labels: Mapping[str, int],
+    training: int,
+    ending: str,
+    name: str,
+    description: str,
+    **more: object,
+) -> None:
+    """Write a dataset's dataset.json."""
+    content = {
+        "channel_names": {str(index): channel for index, channel in enumerate(channels)},
+        "labels": dict(labels),
+        "numTraining": training,
+        "file_ending": ending,
+        "name": name,
+        "description": description,
+        **more,
+    }
+    write_json(folder / "dataset.json", content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write with escapes instead of UTF-8: nnU-Net reads such files in the encoding of whatever locale it runs in."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
 
 def option(text: str, default: Any = None, group: str = "", **settings: Any) -> Any:

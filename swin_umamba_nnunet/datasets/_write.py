@@ -1,6 +1,5 @@
 """From an inspected source to a dataset in its place, checked by nnU-Net: cases, dataset.json, splits, a record."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,8 +15,16 @@ import numpy as np
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import new_folder, replacing
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
-from swin_umamba_nnunet.datasets._labels import LabelError
-from swin_umamba_nnunet.datasets._model import VOLUME_ENDING, CaseError, ConversionError, Findings, SourceCase
+from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap
+from swin_umamba_nnunet.datasets._model import (
+    VOLUME_ENDING,
+    CaseError,
+    ConversionError,
+    Findings,
+    SourceCase,
+    write_dataset_json,
+    write_json,
+)
 from swin_umamba_nnunet.datasets._pictures import write_picture
 from swin_umamba_nnunet.datasets._volumes import write_volume
 
@@ -44,14 +51,12 @@ class Verdict:
         passed: it ran to its end without an error.
         summary: one line.
         warnings: what it warned of, line by line.
-        output: everything it printed.
         cuda: whether torch saw a GPU, which the check imports anyway; None where that is not known.
     """
 
     passed: bool
     summary: str
     warnings: tuple[str, ...] = ()
-    output: str = ""
     cuda: bool | None = None
 
 
@@ -75,12 +80,12 @@ def judge(code: int, output: str, errors: str) -> Verdict:
     warnings = tuple(dict.fromkeys(line for line in output.splitlines() if line.lower().startswith("warning")))
     if code == 0 and _DONE in output:
         cuda = (_GPU + "True" in output) if _GPU in output else None
-        return Verdict(True, "passed", warnings, output, cuda)
+        return Verdict(True, "passed", warnings, cuda)
     said = [
         line for line in output.splitlines() if line.startswith(("Error", "Images contain", "Segmentation contains"))
     ]
     said += [line for line in errors.splitlines() if line.strip()][-1:]
-    return Verdict(False, " ".join(said[:3])[:600] or f"exit code {code}", warnings, output + errors)
+    return Verdict(False, " ".join(said[:3])[:600] or f"exit code {code}", warnings)
 
 
 def write_dataset(
@@ -110,16 +115,27 @@ def write_dataset(
             accept the result; nothing changed.
         OSError: the folder cannot be written, or the disk is full; nothing changed.
     """
-    if inspection.errors or inspection.labels is None:
-        source = inspection.conversion.source
-        raise ConversionError(f"{len(inspection.errors)} errors were found in {source}; nothing was written")
-    _check_target(target, overwrite)
+    conversion, labels = inspection.conversion, inspection.labels
+    if inspection.errors or labels is None:
+        errors = len(inspection.errors)
+        raise ConversionError(f"{errors} errors were found in {conversion.source}; nothing was written")
+    check_target(target, conversion.source, overwrite)
     with new_folder(target, overwrite) as unfinished:
-        _write(inspection, unfinished, threads, progress)
-        _write_json(unfinished / "dataset.json", _dataset_json(inspection, target.name))
+        _write(inspection, labels, unfinished, threads, progress)
+        write_dataset_json(
+            unfinished,
+            inspection.channel_names,
+            labels.names,
+            sum(case.part != "test" for case in inspection.cases),
+            inspection.file_ending,
+            target.name,
+            conversion.description,
+            converted_by=f"swin-umamba convert {conversion.layout} (swin_umamba_nnunet {__version__})",
+            **conversion.extra,
+        )
         if inspection.folds:
-            _write_json(unfinished / SPLITS, inspection.folds)
-        _write_json(unfinished / RECORD, _record(inspection))
+            write_json(unfinished / SPLITS, inspection.folds)
+        write_json(unfinished / RECORD, _record(inspection))
         verdict = check(unfinished, threads)
         if not verdict.passed:
             raise ConversionError(f"nnU-Net's integrity check does not accept the result: {verdict.summary}")
@@ -137,7 +153,12 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             f'-n "{target.name[11:51]}...": {target.name[:11]} and a name have {len(os.fsencode(target.name))} bytes '
             f"together; up to {MAX_NAME} fit into the names of folders, so choose a shorter one"
         )
-    _check_target(target, overwrite)
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ConversionError(f"{target} is a link or a file and not a dataset's folder; choose another place")
+    if target.exists() and not overwrite:
+        raise ConversionError(f"{target} already exists; --overwrite replaces it, and -d or -n gives another place")
+    if target.exists() and any(target.iterdir()) and not (target / "dataset.json").is_file():
+        raise ConversionError(f"{target} has no dataset.json, so it is no dataset that --overwrite would replace")
     file = next((parent for parent in target.parents if parent.is_file()), None)
     if file is not None:
         raise ConversionError(f"{file} is a file, and the folder for the dataset is expected")
@@ -159,20 +180,8 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             )
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise ConversionError(f"{target} is a link or a file and not a dataset's folder; choose another place")
-    if not target.exists():
-        return
-    if not overwrite:
-        raise ConversionError(f"{target} already exists; --overwrite replaces it, and -d or -n gives another place")
-    if any(target.iterdir()) and not (target / "dataset.json").is_file():
-        raise ConversionError(f"{target} has no dataset.json, so it is no dataset that --overwrite would replace")
-
-
-def _write(inspection: Inspection, folder: Path, threads: int, progress: bool) -> None:
-    conversion, labels, ending = inspection.conversion, inspection.labels, inspection.file_ending
-    assert labels is not None
+def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int, progress: bool) -> None:
+    conversion, ending = inspection.conversion, inspection.file_ending
 
     def folder_of(kind: str, case: SourceCase) -> Path:
         return folder / f"{kind}{'Ts' if case.part == 'test' else 'Tr'}"
@@ -214,26 +223,6 @@ def _write(inspection: Inspection, folder: Path, threads: int, progress: bool) -
     in_threads(try_to_write, inspection.cases, min(threads, conversion.threads), "writing", progress)
     for place, path in conversion.added.items():
         copy(path, folder / place)
-
-
-def _write_json(path: Path, content: object) -> None:
-    # escapes instead of UTF-8: nnU-Net reads these files in the encoding of whatever locale it runs in
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
-
-
-def _dataset_json(inspection: Inspection, name: str) -> dict[str, object]:
-    assert inspection.labels is not None
-    conversion = inspection.conversion
-    return {
-        "channel_names": {str(index): channel for index, channel in enumerate(inspection.channel_names)},
-        "labels": dict(inspection.labels.names),
-        "numTraining": sum(case.part != "test" for case in inspection.cases),
-        "file_ending": inspection.file_ending,
-        "name": name,
-        "description": conversion.description,
-        "converted_by": f"swin-umamba convert {conversion.layout} (swin_umamba_nnunet {__version__})",
-        **conversion.extra,
-    }
 
 
 def _record(inspection: Inspection) -> dict[str, object]:

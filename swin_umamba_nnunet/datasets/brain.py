@@ -12,13 +12,13 @@ Template: Fonov et al., "Unbiased average age-appropriate atlases for pediatric 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
+from swin_umamba_nnunet.datasets._model import write_dataset_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,16 @@ def write_brain_dataset(raw_folder: Path) -> Path:
     image, labels = load_brain()
     with new_folder(raw_folder / BRAIN_DATASET_NAME) as folder:
         _write_cases(image, labels, folder)
-        (folder / "dataset.json").write_text(json.dumps(_dataset_json(), indent=2) + "\n", encoding="utf-8")
+        write_dataset_json(
+            folder,
+            ["T1"],
+            LABELS,
+            sum(not slab.held_out for slab in SLABS),
+            FILE_ENDING,
+            BRAIN_DATASET_NAME,
+            "Slabs of one averaged brain (MNI152 T1 template, 1 mm). A smoke test, not a benchmark.",
+            reference="ICBM 152 nonlinear symmetric 2009a, Fonov et al. 2011, as shipped in nilearn",
+        )
     return target
 
 
@@ -123,15 +132,3 @@ def _write_cases(image: Nifti1Image, labels: Nifti1Image, folder: Path) -> None:
         # slicer keeps the affine right: every slab lies where it was in MNI space
         image.slicer[slices].to_filename(folder / f"images{part}" / f"{slab.case}_0000{FILE_ENDING}")
         labels.slicer[slices].to_filename(folder / f"labels{part}" / f"{slab.case}{FILE_ENDING}")
-
-
-def _dataset_json() -> dict:
-    return {
-        "channel_names": {"0": "T1"},
-        "labels": LABELS,
-        "numTraining": sum(not slab.held_out for slab in SLABS),
-        "file_ending": FILE_ENDING,
-        "name": BRAIN_DATASET_NAME,
-        "description": "Slabs of one averaged brain (MNI152 T1 template, 1 mm). A smoke test, not a benchmark.",
-        "reference": "ICBM 152 nonlinear symmetric 2009a, Fonov et al. 2011, as shipped in nilearn",
-    }

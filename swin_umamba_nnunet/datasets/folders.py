@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from swin_umamba_nnunet.datasets import _files
-from swin_umamba_nnunet.datasets._files import Key, Lister, Selection
+from swin_umamba_nnunet.datasets._files import Lister, Selection
 from swin_umamba_nnunet.datasets._model import (
     VOLUME_ENDING,
     Conversion,
@@ -22,6 +22,7 @@ from swin_umamba_nnunet.datasets._model import (
 )
 
 DEFAULT_FOLDS = 5  # nnU-Net's own number
+_Parts = dict[Part, tuple[list[Selection], Selection | None]]
 _FILES = "which files (folders and patterns are relative to SOURCE; quote patterns)"
 
 
@@ -116,47 +117,33 @@ class Folders(Layout):
             raise ConversionError(f"{given} is given several times: 2D images have their channels in one file")
         return (), tuple(values)
 
-    def _cases(self, source: Path, lister: Lister, findings: Findings) -> tuple[SourceCase, ...]:
-        """The cases, sorted by name.
-
-        Raises:
-            ConversionError: nothing is found, or an option does not fit.
-        """
-        names, images = self._named(self.images, "--images")
-        if self.masks and not images:
+    def _parts(self, source: Path, lister: Lister) -> _Parts:
+        """The images of each part, a selection per channel, and the masks."""
+        parts: _Parts = {}
+        if self.masks and not self.images:
             raise ConversionError(
                 "--masks is given without --images; give both, or none to have the folders looked for"
             )
-        test_names, test_images = self._named(self.test_images, "--test-images")
-        if self.test_masks and not test_images:
+        if self.test_masks and not self.test_images:
             raise ConversionError("--test-masks is given without --test-images")
-        if test_images and test_names != names:
-            raise ConversionError(
-                f"--test-images names the channels {test_names or 'not'}, and --images {names or 'not'}; name the same"
-            )
-        parts: dict[Part, tuple[list[Selection], Selection | None]] = {}
-        if not images:
+        if not self.images:
             for part, folders in _files.find_parts(source).items():
-                image_files, *mask_files = (
-                    Selection(folder, lister(folder, self.endings, _files.EVERYTHING)) for folder in folders if folder
-                )
-                parts[part] = [image_files], next(iter(mask_files), None)
+                masks = _files.everything(source, folders.masks, self.endings, lister) if folders.masks else None
+                parts[part] = [_files.everything(source, folders.images, self.endings, lister)], masks
             if not any(masks for _, masks in parts.values()):
                 raise ConversionError(
                     f"{source} has no folders images and masks (nor train/images, train/masks and so on); "
                     "say where they are with --images and --masks"
                 )
-
-        def selected(what: str, given: str) -> Selection:
-            return _files.select(source, what, self.endings, given, lister)
-
         asked: tuple[tuple[Part, str, Sequence[str], str], ...]
-        asked = ("train", "--", images, self.masks), ("test", "--test-", test_images, self.test_masks)
-        for part, dashes, patterns, masks in asked:
-            chosen = [selected(each, f"{dashes}images") for each in patterns]
-            of_masks = selected(masks, f"{dashes}masks") if masks else None
-            if of_masks:
-                both = set(of_masks.files)
+        asked = ("train", "--", self.images, self.masks), ("test", "--test-", self.test_images, self.test_masks)
+        for part, dashes, patterns, mask_pattern in asked:
+            _, patterns = self._named(patterns, f"{dashes}images")
+            chosen = [_files.select(source, each, self.endings, f"{dashes}images", lister) for each in patterns]
+            masks = None
+            if mask_pattern:
+                masks = _files.select(source, mask_pattern, self.endings, f"{dashes}masks", lister)
+                both = set(masks.files)
                 if any(both.issuperset(each.files) for each in chosen):
                     raise ConversionError(
                         f"{dashes}images and {dashes}masks stand for the same files; give patterns that tell them apart"
@@ -164,33 +151,41 @@ class Folders(Layout):
                 # "--images '*' --masks '*_mask.png'": what is a mask is no image
                 chosen = [each._replace(files=[path for path in each.files if path not in both]) for each in chosen]
             if chosen:
-                parts[part] = chosen, of_masks
-        image_key, mask_key, group_key = (
-            None if pattern is None else Key(pattern, given)
-            for pattern, given in (
-                (self.image_key, "--image-key"),
-                (self.mask_key, "--mask-key"),
-                (self.group_pattern, "--group-pattern"),
+                parts[part] = chosen, masks
+        return parts
+
+    def _cases(self, source: Path, lister: Lister, findings: Findings) -> tuple[SourceCase, ...]:
+        """The cases, sorted by name.
+
+        Raises:
+            ConversionError: nothing is found, or an option does not fit.
+        """
+        names, _ = self._named(self.images, "--images")
+        test_names, _ = self._named(self.test_images, "--test-images")
+        if self.test_images and test_names != names:
+            raise ConversionError(
+                f"--test-images names the channels {test_names or 'not'}, and --images {names or 'not'}; name the same"
             )
-        )
+        parts = self._parts(source, lister)
+        image_key = _files.compile_pattern(self.image_key, "--image-key")
+        mask_key = _files.compile_pattern(self.mask_key, "--mask-key") or image_key
+        group_key = _files.compile_pattern(self.group_pattern, "--group-pattern")
         found: dict[tuple[Part, str], tuple[tuple[Path, ...], Path | None]] = {}
-        for part, (channels, mask_selection) in parts.items():
-            by_channel = [_files.keys_of(each, self.endings, image_key, source, "image", findings) for each in channels]
-            labels = _files.find_masks(
-                by_channel[0], mask_selection, self.endings, mask_key or image_key, source, findings, image_key is None
-            )
+        for part, (channels, masks) in parts.items():
+            by_channel = [_files.keys_of(each, image_key, "image", findings) for each in channels]
+            labels = _files.find_masks(by_channel[0], masks, mask_key, findings, not image_key)
             for key in dict.fromkeys(key for keys in by_channel for key in keys):
                 paths = tuple(keys[key] for keys in by_channel if key in keys)
-                if len(paths) < len(by_channel):
-                    missing = [name for name, keys in zip(names, by_channel) if key not in keys]
-                    findings.error(f"a channel is missing: {', '.join(missing)}", str(paths[0]), key)
+                missing = ", ".join(name for name, keys in zip(names, by_channel) if key not in keys)
+                if missing:
+                    findings.error(f"a channel is missing: {missing}", str(paths[0]), key)
                 found[part, key] = paths, labels.get(key)
         if not found:
             raise ConversionError(f"no images were found in {source}")
         case_names = _files.name_cases(found, findings)
         cases = []
         for (part, key), (paths, label) in found.items():
-            group = group_key.of(paths[0], source) if group_key else None
+            group = _files.apply_pattern(group_key, paths[0], source) if group_key else None
             if group_key and group is None:
                 findings.error("image does not match --group-pattern", str(paths[0]), case_names[part, key])
             part_of_case: Part = "test" if part == "val" and self.val_as == "test" else part

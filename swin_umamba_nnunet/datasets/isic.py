@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from swin_umamba_nnunet.datasets import _files
-from swin_umamba_nnunet.datasets._files import PICTURE_ENDINGS, PartFolders, Selection
+from swin_umamba_nnunet.datasets._files import PICTURE_ENDINGS, PartFolders
 from swin_umamba_nnunet.datasets._model import Conversion, ConversionError, Findings, Layout, Part, SourceCase
 from swin_umamba_nnunet.datasets.folders import validation_option
 
@@ -63,9 +63,11 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
         findings = Findings()
         found: list[tuple[Part, str, Path, Path | None]] = []
         for part, folders in parts.items():
-            images = _files.keys_of(_pictures(folders.images), PICTURE_ENDINGS, None, source, "image", findings)
-            masks = _pictures(folders.masks) if folders.masks else None
-            labels = _files.find_masks(images, masks, PICTURE_ENDINGS, None, source, findings)
+            pictures = _files.everything(source, folders.images, PICTURE_ENDINGS)
+            pictures = pictures._replace(files=[path for path in pictures.files if not _SUPERPIXELS.search(path.stem)])
+            images = _files.keys_of(pictures, None, "image", findings)
+            masks = _files.everything(source, folders.masks, PICTURE_ENDINGS) if folders.masks else None
+            labels = _files.find_masks(images, masks, None, findings)
             found += [(part, _files.case_name(key), path, labels.get(key)) for key, path in images.items()]
         if not found:
             raise ConversionError(
@@ -89,11 +91,6 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
             description="ISIC skin lesion boundaries; dermoscopic images at their own size, masks cut at 127 of 255.",
             findings=findings,
         )
-
-
-def _pictures(folder: Path) -> Selection:
-    files = _files.list_files(folder, PICTURE_ENDINGS)
-    return Selection(folder, [path for path in files if not _SUPERPIXELS.search(path.stem)])
 
 
 def _archive_parts(source: Path) -> dict[Part, PartFolders]:

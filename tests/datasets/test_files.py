@@ -107,10 +107,10 @@ def test_selection_by_folder_and_by_pattern(tmp_path):
     _touch(tmp_path, "p1/img.png", "p1/seg.png", "p2/img.png", "deep/er/x.png")
     chosen = _files.select(tmp_path, "*/img.png", ENDINGS, "--images")
     findings = Findings()
-    assert sorted(_files.keys_of(chosen, ENDINGS, None, tmp_path, "image", findings)) == ["p1", "p2"]
+    assert sorted(_files.keys_of(chosen, None, "image", findings)) == ["p1", "p2"]
     assert _files.select(tmp_path, "deep", ENDINGS, "--images").base == tmp_path / "deep"
-    pattern = _files.Key(r"(p\d)/img", "--image-key")
-    assert sorted(_files.keys_of(chosen, ENDINGS, pattern, tmp_path, "image", findings)) == ["p1", "p2"]
+    pattern = _files.compile_pattern(r"(p\d)/img", "--image-key")
+    assert sorted(_files.keys_of(chosen, pattern, "image", findings)) == ["p1", "p2"]
     assert not findings
 
 
@@ -127,13 +127,13 @@ def test_selections_that_find_nothing(tmp_path, what, message):
 def test_one_case_twice_is_named(tmp_path):
     _touch(tmp_path, "a.png", "a.nii")
     chosen = _files.select(tmp_path, ".", ENDINGS, "--images")
-    _files.keys_of(chosen, ENDINGS, None, tmp_path, "image", findings := Findings())
+    _files.keys_of(chosen, None, "image", findings := Findings())
     assert "a.nii and a.png" in findings[0].detail
 
 
 def test_a_bad_regular_expression_is_named():
     with pytest.raises(ConversionError, match="--mask-key"):
-        _files.Key("(", "--mask-key")
+        _files.compile_pattern("(", "--mask-key")
 
 
 @pytest.mark.parametrize("seed", range(20))
