@@ -16,7 +16,7 @@ import pytest
 from swin_umamba_nnunet import catalogue, cli
 from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.datasets import conversion, umamba
+from swin_umamba_nnunet.datasets import _write, umamba
 from tests.datasets.trees import (
     blob,
     integrity_here_and_now,
@@ -39,7 +39,7 @@ def _surroundings(tmp_path, monkeypatch):
     """nnU-Net's folders are ours, and its check runs in this process."""
     for variable in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
-    monkeypatch.setattr(conversion, "check_integrity", integrity_here_and_now)
+    monkeypatch.setattr(_write, "check_integrity", integrity_here_and_now)
 
 
 def _refused(capsys, *argv):
@@ -249,29 +249,23 @@ def test_the_source_is_looked_at_before_the_destination(tmp_path, capsys, monkey
 
 
 def test_interrupted_leaves_nothing_and_can_be_repeated(tmp_path, capsys, monkeypatch):
-    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
-
     source = write_images(tmp_path / "s")
     with monkeypatch.context() as patch:
 
         def interrupt(*args):
             raise KeyboardInterrupt
 
-        patch.setattr(PictureCases, "write", interrupt)
+        patch.setattr(_write, "write_picture", interrupt)
         assert cli.main(["convert", "images", str(source), "-d", "1"]) == 130
     assert list((tmp_path / "raw").iterdir()) == []
     assert cli.main(["convert", "images", str(source), "-d", "1"]) == 0
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, capsys, monkeypatch):
-    import errno
-
-    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
-
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(PictureCases, "write", full)
+    monkeypatch.setattr(_write, "write_picture", full)
     assert_names(_refused(capsys, "images", write_images(tmp_path / "s"), "-d", "1"), tmp_path / "raw", " full")
     assert list((tmp_path / "raw").iterdir()) == []
 
@@ -307,16 +301,15 @@ def test_itk_that_cannot_write(tmp_path, capsys, monkeypatch):
 
 
 def test_a_source_that_changes_meanwhile(tmp_path, capsys, monkeypatch):
-    from swin_umamba_nnunet.datasets._volumes import VolumeCases
-
     source = write_volumes(tmp_path / "s")
-    write = VolumeCases.write
 
-    def cut_first(self, case, *rest):
-        case.images[0].write_bytes(case.images[0].read_bytes()[:-30])
-        write(self, case, *rest)
+    def cut_first(*args):
+        for path in sorted(source.glob("images/*")):
+            path.write_bytes(path.read_bytes()[:-30])
+        return folder(*args)
 
-    monkeypatch.setattr(VolumeCases, "write", cut_first)
+    folder = _write.new_folder
+    monkeypatch.setattr(_write, "new_folder", cut_first)
     error = _refused(capsys, "volumes", source, "-d", "1")
     assert_names(error, f"{source}/images/pat", "cut off")
     assert list((tmp_path / "raw").iterdir()) == []
@@ -350,12 +343,10 @@ def test_case_names_that_are_too_long(tmp_path, capsys):
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "Input/output error", "/disk/img.png")])
 def test_a_machine_that_gives_up_is_one_sentence(tmp_path, capsys, monkeypatch, error):
-    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
-
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(PictureCases, "write", fail)
+    monkeypatch.setattr(_write, "write_picture", fail)
     said = _refused(capsys, "images", write_images(tmp_path / "s"), "-d", "1")
     assert "/disk/img.png" in said if error.args else "-np 1" in said
     assert list((tmp_path / "raw").iterdir()) == []
@@ -405,7 +396,7 @@ def test_what_is_printed_as_next_can_be_typed(layout, tmp_path, capsys, monkeypa
     source = _make(layout, place / "source")
     argv = [layout, source, "-d", "42", *([] if configured else ["-o", place / "out"])]
     argv += ["--allow-incomplete"] if layout == "umamba" else []
-    monkeypatch.setattr(conversion, "check_integrity", lambda *args: replace(integrity_here_and_now(*args), cuda=False))
+    monkeypatch.setattr(_write, "check_integrity", lambda *args: replace(integrity_here_and_now(*args), cuda=False))
     assert cli.main(["convert", *map(str, argv)]) == 0
     lines = [line for line in capsys.readouterr().out.partition("Next:")[2].splitlines() if line.startswith("    ")]
     for line in lines:
@@ -431,7 +422,7 @@ def test_the_processor_is_named_where_torch_sees_no_gpu(tmp_path, capsys, monkey
         order.append(capsys.readouterr().out)
         return replace(integrity_here_and_now(*args), cuda=cuda)
 
-    monkeypatch.setattr(conversion, "check_integrity", check)
+    monkeypatch.setattr(_write, "check_integrity", check)
     assert cli.main(["convert", "images", str(write_images(tmp_path / "s")), "-d", "1"]) == 0
     assert ("-device cpu" in capsys.readouterr().out) == said
     assert "checks" in order[0]  # nothing happens on the screen meanwhile, so it is announced

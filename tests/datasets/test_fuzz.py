@@ -7,20 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from swin_umamba_nnunet.datasets import umamba
+from swin_umamba_nnunet.datasets import ConversionError, Images, Isic, Synapse, UMamba, Volumes, umamba
+from swin_umamba_nnunet.datasets._checks import inspect
+from swin_umamba_nnunet.datasets._report import format_report
 from swin_umamba_nnunet.datasets._write import write_dataset
-from swin_umamba_nnunet.datasets.conversion import (
-    ConversionError,
-    ImageSettings,
-    Match,
-    format_report,
-    inspect,
-    plan_images,
-    plan_isic,
-    plan_synapse,
-    plan_umamba,
-    plan_volumes,
-)
 from tests.datasets.trees import (
     integrity_here_and_now,
     snapshot,
@@ -35,15 +25,15 @@ FIRST = int(os.environ.get("FUZZ_FIRST", "0"))  # more of them: FUZZ_FIRST=12 FU
 SEEDS = int(os.environ.get("FUZZ_SEEDS", "12"))
 
 LAYOUTS = {
-    "images": (lambda folder: write_images(folder, 5), plan_images),
+    "images": (lambda folder: write_images(folder, 5), Images()),
     "grouped": (
         lambda folder: write_images(folder, 6),
-        lambda source: plan_images(source, ImageSettings(Match(group=r"([^/]*)\.[^.]*$"), test_fraction=0.3, folds=2)),
+        Images(group_pattern=r"([^/]*)\.[^.]*$", test_fraction=0.3, folds=2),
     ),
-    "isic": (write_isic, plan_isic),
-    "synapse": (write_synapse, plan_synapse),
-    "umamba": (write_umamba_703, lambda source: plan_umamba(source, 703, allow_incomplete=True)),
-    "volumes": (write_volumes, plan_volumes),
+    "isic": (write_isic, Isic()),
+    "synapse": (write_synapse, Synapse()),
+    "umamba": (write_umamba_703, UMamba(published=703, allow_incomplete=True)),
+    "volumes": (write_volumes, Volumes()),
 }
 
 
@@ -91,7 +81,7 @@ def test_damaged_trees(tmp_path, monkeypatch, layout, seed):
     pytest.importorskip("h5py", reason="needs the synapse extra")
     small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
     monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
-    make, plan = LAYOUTS[layout]
+    make, way = LAYOUTS[layout]
     random = np.random.default_rng([seed, len(layout)])
     source = make(tmp_path / "source")
     done = [_damage(source, random) for _ in range(int(random.integers(1, 5)))]
@@ -99,7 +89,7 @@ def test_damaged_trees(tmp_path, monkeypatch, layout, seed):
     target = tmp_path / "raw" / "Dataset001_Fuzz"
     verdict, refusal = None, ""
     try:
-        inspection = inspect(plan(source), skip_bad=bool(seed % 2), progress=False)
+        inspection = inspect(way.conversion(source), skip_bad=bool(seed % 2), progress=False)
         assert format_report(inspection)
         verdict = write_dataset(inspection, target, check=integrity_here_and_now, progress=False)
     except ConversionError as error:

@@ -4,9 +4,15 @@ import errno
 
 import pytest
 
-from swin_umamba_nnunet.datasets import conversion
-from swin_umamba_nnunet.datasets._integrity import Verdict, judge
-from swin_umamba_nnunet.datasets._write import write_dataset
+from swin_umamba_nnunet.datasets import ConversionError, Images, _write
+from swin_umamba_nnunet.datasets._write import (
+    Verdict,
+    check_integrity,
+    check_target,
+    install_splits,
+    judge,
+    write_dataset,
+)
 from tests.datasets.trees import integrity_here_and_now, snapshot, write_images
 
 NAME = "Dataset001_Test"
@@ -18,14 +24,14 @@ def _accept(folder, processes):
 
 @pytest.fixture
 def inspection(tmp_path, inspected):
-    return inspected(conversion.plan_images(write_images(tmp_path / "source")))
+    return inspected(Images(), write_images(tmp_path / "source"))
 
 
 def test_a_dataset_that_is_there_stays(tmp_path, inspection):
     target = tmp_path / NAME
     target.mkdir()
     (target / "dataset.json").write_text("mine")
-    with pytest.raises(conversion.ConversionError, match="--overwrite"):
+    with pytest.raises(ConversionError, match="--overwrite"):
         write_dataset(inspection, target, check=_accept, progress=False)
     assert snapshot(target) == {"dataset.json": b"mine"}
 
@@ -37,20 +43,19 @@ def test_an_overwrite_that_fails_leaves_the_old_one(tmp_path, inspection, monkey
     target = tmp_path / "raw" / NAME
     target.mkdir(parents=True)
     (target / "dataset.json").write_text("old")
-    handler = type(inspection.plan.handler)
-    write, written = handler.write, []
+    write, written = _write.write_picture, []
 
-    def fails_at_the_third(self, case, *rest):
-        written.append(case.name)
+    def fails_at_the_third(*what):
+        written.append(what)
         if len(written) == 3:
             raise failure
-        write(self, case, *rest)
+        write(*what)
 
-    monkeypatch.setattr(handler, "write", fails_at_the_third)
-    with pytest.raises(type(failure)):
-        write_dataset(inspection, target, overwrite=True, threads=1, check=_accept, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(_write, "write_picture", fails_at_the_third)
+        with pytest.raises(type(failure)):
+            write_dataset(inspection, target, overwrite=True, threads=1, check=_accept, progress=False)
     assert snapshot(tmp_path / "raw") == {f"{NAME}/dataset.json": b"old"}
-    monkeypatch.setattr(handler, "write", write)
     write_dataset(inspection, target, overwrite=True, check=_accept, progress=False)  # and it can be repeated
     assert len(list((target / "imagesTr").iterdir())) == 4
     assert [path.name for path in target.parent.iterdir()] == [NAME]
@@ -61,7 +66,7 @@ def test_what_nnunet_does_not_accept_is_not_put_in_place(tmp_path, inspection):
         assert (folder / "dataset.json").is_file()
         return Verdict(False, "label 7 is unexpected")
 
-    with pytest.raises(conversion.ConversionError, match="label 7 is unexpected"):
+    with pytest.raises(ConversionError, match="label 7 is unexpected"):
         write_dataset(inspection, tmp_path / "raw" / NAME, check=refuse, progress=False)
     assert list((tmp_path / "raw").iterdir()) == []
 
@@ -83,15 +88,15 @@ def test_places_that_are_taken(tmp_path, monkeypatch, taken, message):
         path.mkdir()
     else:
         path.write_text("")
-    with pytest.raises(conversion.ConversionError, match=message):
-        conversion.check_target(tmp_path / "raw" / NAME, tmp_path, overwrite=False)
+    with pytest.raises(ConversionError, match=message):
+        check_target(tmp_path / "raw" / NAME, tmp_path, overwrite=False)
 
 
 def test_overwrite_does_not_delete_what_is_no_dataset(tmp_path):
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "thesis.tex").write_text("")
-    with pytest.raises(conversion.ConversionError, match=r"no dataset\.json"):
-        conversion.check_target(tmp_path / NAME, tmp_path / "source", overwrite=True)
+    with pytest.raises(ConversionError, match=r"no dataset\.json"):
+        check_target(tmp_path / NAME, tmp_path / "source", overwrite=True)
 
 
 def test_the_source_is_never_the_target(tmp_path):
@@ -99,13 +104,13 @@ def test_the_source_is_never_the_target(tmp_path):
     inside.mkdir(parents=True)
     (tmp_path / NAME / "dataset.json").write_text("")
     for source in (inside, tmp_path / NAME):
-        with pytest.raises(conversion.ConversionError, match="move the source elsewhere"):
-            conversion.check_target(tmp_path / NAME, source, overwrite=True)
+        with pytest.raises(ConversionError, match="move the source elsewhere"):
+            check_target(tmp_path / NAME, source, overwrite=True)
 
 
 def test_the_check_sees_what_is_wrong(convert, tmp_path):
     """nnU-Net's own check, on a dataset spoiled afterwards."""
-    converted = convert(conversion.plan_images(write_images(tmp_path / "source")))
+    converted = convert(Images(), write_images(tmp_path / "source"))
     (converted.folder / "labelsTr" / "img0.png").unlink()
     verdict = integrity_here_and_now(converted.folder, 1)
     assert not verdict.passed
@@ -124,12 +129,12 @@ def test_verdicts():
 def test_splits_are_installed_once(tmp_path):
     (tmp_path / "splits_final.json").write_text("[1]")
     place = tmp_path / "preprocessed" / NAME / "splits_final.json"
-    conversion.install_splits(tmp_path, place, overwrite=False)
+    install_splits(tmp_path, place, overwrite=False)
     assert snapshot(tmp_path / "preprocessed") == {f"{NAME}/splits_final.json": b"[1]"}
-    with pytest.raises(conversion.ConversionError, match="--overwrite"):
-        conversion.install_splits(tmp_path, place, overwrite=False)
+    with pytest.raises(ConversionError, match="--overwrite"):
+        install_splits(tmp_path, place, overwrite=False)
     (tmp_path / "splits_final.json").write_text("[2]")
-    conversion.install_splits(tmp_path, place, overwrite=True)
+    install_splits(tmp_path, place, overwrite=True)
     assert place.read_text() == "[2]"
 
 
@@ -138,7 +143,7 @@ def test_nnunets_check_in_its_own_process(tmp_path, inspection):
     verdict = write_dataset(inspection, tmp_path / "raw" / "Dataset001_Täst folder", threads=1, progress=False)
     assert verdict.passed
     (tmp_path / "raw" / "Dataset001_Täst folder" / "labelsTr" / "img0.png").unlink()
-    assert not conversion.check_integrity(tmp_path / "raw" / "Dataset001_Täst folder", 1).passed
+    assert not check_integrity(tmp_path / "raw" / "Dataset001_Täst folder", 1).passed
 
 
 @pytest.mark.parametrize(

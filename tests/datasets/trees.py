@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
-from swin_umamba_nnunet.datasets._integrity import Verdict, judge
+from swin_umamba_nnunet.datasets._write import Verdict, judge
 
 ROWS, COLUMNS = 12, 17
 SYNAPSE_SHAPE = (3, 10, 8)
