@@ -11,7 +11,6 @@ MEANINGS = {
     "SWIN_UMAMBA_BACKEND": "scan backend to use instead of the automatic choice",
     "SWIN_UMAMBA_WEIGHTS": "file with the ImageNet weights, or a folder to search first",
     "SWIN_UMAMBA_FUSED_GLUE": "0: on a GPU, norm and gate after the scan in torch's own operations, not the scan's",
-    "SWIN_UMAMBA_CUDA_GRAPHS": "1: `swin_umamba_nnunet.predict` replays the network as a CUDA graph",
     "SWIN_UMAMBA_NO_AUTOREGISTER": "1: do not make the trainers known to nnU-Net at start-up",
 }
 # nnU-Net's folders -> what has to be there

@@ -6,6 +6,7 @@ one state.  Parameter names are VMamba's, so that its checkpoints load by prefix
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,6 @@ from swin_umamba_nnunet.blocks.norm import LayerNorm, widen
 from swin_umamba_nnunet.ops import fuses_glue, selective_scan_2d, selective_scan_2d_norm_gate
 
 DIRECTIONS = 4
-_FUSABLE = selective_scan_2d  # whoever puts another scan in its place gets that one, with plain norm and gate behind it
 
 Mixing = Literal["scan", "skip"]
 
@@ -44,6 +44,8 @@ class SS2D(nn.Module):
         gate: whether the output is multiplied by SiLU of a second projection of the input.
         mixing: what carries information between positions beyond the convolution: "scan", or nothing ("skip").
         backend: backend of the scan (`swin_umamba_nnunet.ops.BACKENDS`); None chooses.
+        scan: what computes the scan, called as `swin_umamba_nnunet.ops.selective_scan_2d` is; None for that itself,
+            which on some backends takes norm and gate with it.
 
     Raises:
         ValueError: an even `d_conv`, or an unknown `mixing`.
@@ -66,6 +68,7 @@ class SS2D(nn.Module):
         gate: bool = True,
         mixing: Mixing = "scan",
         backend: str | None = None,
+        scan: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
         if d_conv % 2 == 0:
@@ -76,6 +79,7 @@ class SS2D(nn.Module):
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.mixing = mixing
         self.backend = backend
+        self.given_scan = scan
         self.has_gate = gate
         self.in_proj = nn.Linear(d_model, 2 * inner if gate else inner, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner, bias=conv_bias)
@@ -111,7 +115,7 @@ class SS2D(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         if self.mixing == "skip":
             return x.to(wide) * self.Ds.to(wide).unflatten(0, (DIRECTIONS, -1)).sum(0)
-        return selective_scan_2d(
+        return (self.given_scan or selective_scan_2d)(
             x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
             out_dtype=wide, backend=self.backend,
         )  # fmt: skip
@@ -120,7 +124,7 @@ class SS2D(nn.Module):
         """Whether scan, norm and gate are one operator; then `out_norm` lends its parameters and is not called."""
         if type(self.out_norm) is not LayerNorm or self.out_norm._forward_hooks or self.out_norm._forward_pre_hooks:
             return False  # somebody put another norm there, or wants to see this one work
-        own_scan = self.mixing == "scan" and selective_scan_2d is _FUSABLE
+        own_scan = self.mixing == "scan" and self.given_scan is None
         return own_scan and x.dtype != torch.float64 and fuses_glue(self.backend, x.device.type)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,14 +27,19 @@ VERBS = {
     "describe": ("swin_umamba_nnunet.cli.describe", "what a trainer's network is and what it costs"),
     "plan": ("swin_umamba_nnunet.cli.plan", "nnU-Net plans whose patch and batch fit a GPU for a trainer"),
     "doctor": ("swin_umamba_nnunet.cli.doctor", "check this installation and say what to do about what is wrong"),
-    "import-checkpoint": ("swin_umamba_nnunet.cli.import_checkpoint", "the authors' released models for stock nnU-Net"),
-    "adapt-checkpoint": ("swin_umamba_nnunet.cli.adapt_checkpoint", "a trained model for other image channels"),
-    "export": ("swin_umamba_nnunet.cli.export", "a trained network as a torch.export archive or ONNX file"),
+    "model": ("swin_umamba_nnunet.cli.model", "a trained model: import, adapt to other image channels, export"),
     "bench": ("swin_umamba_nnunet.cli.bench", "measure how fast this machine runs the parts of the networks"),
     "evaluate": ("swin_umamba_nnunet.cli.evaluate", "Dice, IoU, NSD, HD95 and F1 of a prediction folder"),
     "weights": ("swin_umamba_nnunet.cli.weights", "list, fetch and verify the ImageNet weights trainers start from"),
     "overlay": ("swin_umamba_nnunet.cli.overlay", "pictures of images with ground truth and prediction, with scores"),
     "benchmark": ("swin_umamba_nnunet.cli.benchmark", "compare trainers fairly: same plans, split, cases and scores"),
+}
+
+# verb of earlier releases -> what does its work today
+FORMER_VERBS = {
+    "import-checkpoint": "model import",
+    "adapt-checkpoint": "model adapt",
+    "export": "model export",
 }
 
 _EPILOG = """\
@@ -175,9 +180,11 @@ def _say(sentence: str) -> None:
 
 
 def _refuse_unknown_verb(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
-    """End with a suggestion where argparse would only list what there is."""
+    """End with the new name of an old verb, or a suggestion, where argparse would only list what there is."""
     if not arguments or arguments[0].startswith("-") or arguments[0] in VERBS:
         return
+    if arguments[0] in FORMER_VERBS:
+        parser.exit(2, f"swin-umamba: {arguments[0]} is now called   swin-umamba {FORMER_VERBS[arguments[0]]}\n")
     close = difflib.get_close_matches(arguments[0].lower(), VERBS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
     parser.exit(2, f"swin-umamba: there is no verb {arguments[0]}; {hint} (swin-umamba --help says what they do)\n")

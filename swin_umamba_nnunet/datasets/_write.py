@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swin_umamba_nnunet import __version__
-from swin_umamba_nnunet._atomic import replacing
+from swin_umamba_nnunet._atomic import new_folder, replacing
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._integrity import Verdict, check_integrity
 from swin_umamba_nnunet.datasets._labels import LabelError
 from swin_umamba_nnunet.datasets._model import Case, CaseError, ConversionError
 from swin_umamba_nnunet.datasets._splits import Fold, make_folds
-from swin_umamba_nnunet.datasets._writer import new_dataset
 
 RECORD = "conversion.json"
 SPLITS = "splits_final.json"
@@ -51,7 +50,7 @@ def write_dataset(
             f"{len(inspection.errors)} errors were found in {inspection.plan.source}; nothing was written"
         )
     _check_target(target, overwrite)
-    with new_dataset(target.parent, target.name, overwrite) as unfinished:
+    with new_folder(target, overwrite) as unfinished:
         _write(inspection, target.name, unfinished, threads, progress)
         verdict = check(unfinished, threads)
         if not verdict.passed:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.datasets._writer import new_dataset
+from swin_umamba_nnunet._atomic import new_folder
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -74,7 +74,7 @@ def write_brain_dataset(raw_folder: Path) -> Path:
     if target.exists():
         raise FileExistsError(f"{target} already exists; delete it to have the brain dataset written anew")
     image, labels = load_brain()
-    with new_dataset(raw_folder, BRAIN_DATASET_NAME) as folder:
+    with new_folder(raw_folder / BRAIN_DATASET_NAME) as folder:
         _write_cases(image, labels, folder)
         (folder / "dataset.json").write_text(json.dumps(_dataset_json(), indent=2) + "\n", encoding="utf-8")
     return target

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-from swin_umamba_nnunet.datasets._writer import new_dataset
+from swin_umamba_nnunet._atomic import new_folder
 
 LONG_RANGE_DATASET_ID = 153
 LONG_RANGE_DATASET_NAME = "Dataset153_LongRange"
@@ -102,7 +102,7 @@ def write_long_range_dataset(raw_folder: Path, training: int = 60, held_out: int
     Raises:
         FileExistsError: the dataset's folder is already there; it is left as it is.
     """
-    with new_dataset(raw_folder, LONG_RANGE_DATASET_NAME) as folder:
+    with new_folder(raw_folder / LONG_RANGE_DATASET_NAME) as folder:
         for part in ("Tr", "Ts"):
             (folder / f"images{part}").mkdir()
             (folder / f"labels{part}").mkdir()

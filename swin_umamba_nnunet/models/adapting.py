@@ -59,7 +59,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     except (KeyError, TypeError, IndexError) as error:
         raise ModelError(
             f"{source} does not say how its network was built ({error!r}): it is not from an nnU-Net training; "
-            "make a model of released weights first: swin-umamba import-checkpoint"
+            "make a model of released weights first: swin-umamba model import"
         ) from error
     found, plans = trainer_called(trainer, str(source)), modern_plans(plans, str(source))
     network = build_on_meta(found, plans, configuration, dataset_json)

@@ -1,10 +1,12 @@
-"""What the segmentation networks share: checks, padding to the stride, heads, recomputation in backward."""
+"""What the segmentation networks share: checks, padding to the stride, heads, recomputation in backward, unwrapping."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 
@@ -97,6 +99,13 @@ class Recomputing(nn.Module):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
+
+
+def unwrap(network: Any) -> Any:
+    """The network itself, out of whatever torch.compile and DistributedDataParallel have put around it."""
+    while (compiled := hasattr(network, "_orig_mod")) or isinstance(network, DistributedDataParallel):
+        network = network._orig_mod if compiled else network.module
+    return network
 
 
 def set_backend(network: nn.Module, backend: str | None) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from swin_umamba_nnunet import catalogue, cli
+from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.datasets import _writer, conversion, umamba
+from swin_umamba_nnunet.datasets import conversion, umamba
 from tests.datasets.trees import (
     blob,
     integrity_here_and_now,
@@ -323,7 +324,7 @@ def test_a_source_that_changes_meanwhile(tmp_path, capsys, monkeypatch):
 
 def test_two_at_a_time_on_one_target(tmp_path, capsys):
     source = write_images(tmp_path / "s")
-    with _writer.new_dataset(tmp_path / "raw", "Dataset001_s"):
+    with new_folder(tmp_path / "raw/Dataset001_s"):
         error = _refused(capsys, "images", source, "-d", "1")
     assert_names(error, "another process", tmp_path / "raw/Dataset001_s")
 

@@ -1,7 +1,6 @@
 """The command as a whole: help, version, errors; quick because nothing heavy is imported."""
 
 import errno
-import importlib
 import io
 import json
 import os
@@ -14,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from swin_umamba_nnunet import __version__, catalogue, cli
-from swin_umamba_nnunet.cli import list_trainers
+from swin_umamba_nnunet.cli import list_trainers, model
 from swin_umamba_nnunet.cli.errors import CliError
 from tests.commands import printed
 from tests.messages import assert_names
@@ -281,8 +280,16 @@ def test_list_as_json_holds_the_catalogue(capsys):
     assert tuple(names) == catalogue.trainer_names()
 
 
-@pytest.mark.parametrize("verb", ["import-checkpoint", "adapt-checkpoint", "export"])
-def test_the_commands_in_a_description_can_be_typed(verb):
-    text = importlib.import_module(cli.VERBS[verb][0]).DESCRIPTION
-    assert printed(text, "swin-umamba")
-    printed(text, "nnUNetv2_train")
+@pytest.mark.parametrize("text", ["DESCRIPTION", "IMPORT", "ADAPT", "EXPORT"])
+def test_the_commands_in_a_description_can_be_typed(text):
+    assert printed(getattr(model, text), "swin-umamba")
+    printed(getattr(model, text), "nnUNetv2_train")
+
+
+@pytest.mark.parametrize(("verb", "today"), cli.FORMER_VERBS.items())
+def test_a_verb_of_earlier_releases_is_answered_with_what_it_is_called_today(verb, today, capsys):
+    said = _output(capsys, verb, "-o", "somewhere", code=2)
+    assert_names(said.err, f" {verb} ", f"swin-umamba {today}")
+    assert (said.err.count("\n"), said.out) == (1, "")
+    if today.split()[0] in cli.VERBS:
+        assert f"usage: swin-umamba {today} " in _output(capsys, *today.split(), "--help").out

@@ -316,7 +316,7 @@ def test_the_authors_segmentation_models_are_recognised(capsys, save):  # noqa: 
     tensors = {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}
     file = save({"network_weights": tensors, "trainer_name": "nnUNetTrainerSwinUMambaD_theirs"}, "theirs.pth")
     assert run("verify", file) == 1
-    assert_names(capsys.readouterr().out, "authors", "swin_umamba_d", "import-checkpoint", "swin-umamba weights fetch")
+    assert_names(capsys.readouterr().out, "authors", "swin_umamba_d", "model import", "swin-umamba weights fetch")
 
 
 def test_a_model_that_says_no_trainer_by_name_is_examined_all_the_same(capsys, save):  # noqa: F811

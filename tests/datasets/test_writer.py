@@ -1,14 +1,10 @@
 """Datasets appear complete or not at all, and an old one survives until the new one is complete."""
 
 import errno
-import os
-import subprocess
-import sys
 
 import pytest
-from filelock import FileLock
 
-from swin_umamba_nnunet.datasets import _writer, conversion
+from swin_umamba_nnunet.datasets import conversion
 from swin_umamba_nnunet.datasets._integrity import Verdict, judge
 from swin_umamba_nnunet.datasets._write import write_dataset
 from tests.datasets.trees import integrity_here_and_now, snapshot, write_images
@@ -25,28 +21,10 @@ def inspection(tmp_path, inspected):
     return inspected(conversion.plan_images(write_images(tmp_path / "source")))
 
 
-def test_complete_or_nothing(tmp_path):
-
-    def fails_half_way():
-        with _writer.new_dataset(tmp_path / "raw", NAME) as folder:
-            (folder / "imagesTr").mkdir()
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        fails_half_way()
-    assert list((tmp_path / "raw").iterdir()) == []
-    with _writer.new_dataset(tmp_path / "raw", NAME) as folder:
-        (folder / "a").write_text("a")
-        assert not (tmp_path / "raw" / NAME).exists()
-    assert snapshot(tmp_path / "raw") == {f"{NAME}/a": b"a"}
-
-
 def test_a_dataset_that_is_there_stays(tmp_path, inspection):
     target = tmp_path / NAME
     target.mkdir()
     (target / "dataset.json").write_text("mine")
-    with pytest.raises(FileExistsError, match="already exists"), _writer.new_dataset(tmp_path, NAME):
-        pytest.fail("the block must not run")
     with pytest.raises(conversion.ConversionError, match="--overwrite"):
         write_dataset(inspection, target, check=_accept, progress=False)
     assert snapshot(target) == {"dataset.json": b"mine"}
@@ -86,57 +64,6 @@ def test_what_nnunet_does_not_accept_is_not_put_in_place(tmp_path, inspection):
     with pytest.raises(conversion.ConversionError, match="label 7 is unexpected"):
         write_dataset(inspection, tmp_path / "raw" / NAME, check=refuse, progress=False)
     assert list((tmp_path / "raw").iterdir()) == []
-
-
-def test_the_rename_that_fails_is_taken_back(tmp_path, monkeypatch):
-    target = tmp_path / NAME
-    target.mkdir()
-    (target / "a").write_text("old")
-    replace, calls = os.replace, []
-
-    def fails_the_second_time(*paths):
-        calls.append(paths)
-        if len(calls) == 2:
-            raise OSError(errno.EIO, "the disk died")
-        replace(*paths)
-
-    monkeypatch.setattr(os, "replace", fails_the_second_time)
-    with pytest.raises(OSError, match="the disk died"), _writer.new_dataset(tmp_path, NAME, overwrite=True) as folder:
-        (folder / "a").write_text("new")
-    assert snapshot(tmp_path) == {f"{NAME}/a": b"old"}
-
-
-def test_what_a_killed_run_left_is_put_right(tmp_path):
-    """Killed between the two renames: the old dataset comes back; half a dataset goes."""
-    (tmp_path / f".{NAME}.replaced-1").mkdir()
-    (tmp_path / f".{NAME}.replaced-1" / "a").write_text("old")
-    (tmp_path / f".{NAME}.partial-2").mkdir()
-    with pytest.raises(FileExistsError), _writer.new_dataset(tmp_path, NAME):
-        pass
-    assert snapshot(tmp_path) == {f"{NAME}/a": b"old"}
-
-
-def test_killed_while_writing_and_repeated(tmp_path):
-    code = (
-        "import os, pathlib\nfrom swin_umamba_nnunet.datasets._writer import new_dataset\n"
-        f"with new_dataset(pathlib.Path({str(tmp_path)!r}), {NAME!r}) as folder:\n"
-        "    (folder / 'half').write_text('')\n    os._exit(9)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    assert not (tmp_path / NAME).exists()
-    with _writer.new_dataset(tmp_path, NAME) as folder:
-        (folder / "whole").write_text("")
-    assert snapshot(tmp_path) == {f"{NAME}/whole": b""}
-
-
-def test_two_at_a_time_are_kept_apart(tmp_path):
-    lock = FileLock(tmp_path / f".{NAME}.lock")
-    lock.acquire()
-    with pytest.raises(FileExistsError, match="another process"), _writer.new_dataset(tmp_path, NAME):
-        pytest.fail("the block must not run")
-    lock.release()
-    with _writer.new_dataset(tmp_path, NAME):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_trainer_that_is_no_name(name, checkpoint, tmp_path):
 def test_the_verb_never_overwrites(checkpoint, tmp_path, capsys):
     _, file = checkpoint("nnUNetTrainerSwinUMambaD")
     tmp_path = tmp_path / "it's here"
-    command = ["adapt-checkpoint", str(file), "--channels", "3", "-o", str(tmp_path / "new.pth")]
+    command = ["model", "adapt", str(file), "--channels", "3", "-o", str(tmp_path / "new.pth")]
     assert cli.main(command) == 0
     text = capsys.readouterr().out
     assert "-pretrained_weights" in text

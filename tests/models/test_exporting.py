@@ -91,7 +91,7 @@ def test_onnx_runs_in_onnxruntime(model, tmp_path, capsys):
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     network, folder = model("nnUNetTrainerUMambaBot")
-    status = cli.main(["export", "-m", str(folder), "-o", str(tmp_path / "exported"), "--onnx"])
+    status = cli.main(["model", "export", "-m", str(folder), "-o", str(tmp_path / "exported"), "--onnx"])
     if "external_data" not in inspect.signature(torch.onnx.export).parameters:
         assert status == 2
         assert_names(capsys.readouterr().err, torch.__version__, "ONNX", "2.6")
@@ -114,7 +114,7 @@ def test_refusals_leave_nothing_behind(model, tmp_path, capsys):
     with pytest.raises(ModelError, match="nowhere .* plans.json, dataset.json"):
         export_model(tmp_path / "nowhere", tmp_path / "exported")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
-    assert cli.main(["export", "-m", str(folder), "-o", str(folder)]) == 2
+    assert cli.main(["model", "export", "-m", str(folder), "-o", str(folder)]) == 2
     assert "already exists" in capsys.readouterr().err
 
 

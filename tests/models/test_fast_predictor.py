@@ -12,8 +12,6 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 from torch.nn.functional import interpolate
 
-from swin_umamba_nnunet.models import fast_predictor
-from swin_umamba_nnunet.models.cuda_graphs import GraphedNetwork
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
 from swin_umamba_nnunet.networks import SwinUMambaD, UMambaEnc
 
@@ -169,39 +167,6 @@ def test_how_many_images_go_together(monkeypatch):
     assert found == [8, 8, 4, 2, 2, 1, 1]
     with pytest.raises(ValueError, match="images_per_call is 0"):
         load(FastPredictor, Lopsided(), images_per_call=0)
-
-
-def test_graphs_are_recorded_before_the_windows_move_and_survive_folds(monkeypatch):
-    """The order matters on a GPU: nnU-Net moves windows there from a thread of its own."""
-    recorded = []
-
-    def record(run, device):
-        recorded.append(tuple(run().shape))
-        output = run().clone()
-        return lambda: output.copy_(run()), output
-
-    monkeypatch.setattr(
-        fast_predictor, "GraphedNetwork", functools.partial(GraphedNetwork, record=record, device_type="cpu")
-    )
-    slide = nnUNetPredictor._internal_predict_sliding_window_return_logits
-
-    def slide_and_note(self, *args):
-        recorded.append("windows")
-        return slide(self, *args)
-
-    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", slide_and_note)
-    torch.manual_seed(0)
-    network, image = Lopsided(), volume(1, 5, 30, 29)
-    weights = [Lopsided().state_dict() for _ in range(2)]
-    expected = load(nnUNetPredictor, network, weights=weights).predict_logits_from_preprocessed_data(image)
-    recorded.clear()
-    predictor = load(FastPredictor, network, weights=weights, images_per_call=8, cuda_graphs=True)
-    assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
-    assert recorded == [(8, HEADS, 16, 20), (4, HEADS, 16, 20), "windows", "windows"]
-    other = Lopsided().eval()
-    predictor.network, predictor.list_of_parameters = other, [other.state_dict()]
-    logits = predictor.predict_logits_from_preprocessed_data(image)
-    assert torch.equal(logits, load(nnUNetPredictor, other).predict_logits_from_preprocessed_data(image))
 
 
 class Counting:

@@ -13,7 +13,9 @@ TINY = {"depths": (1, 1, 1, 1), "width": 16, "d_state": 2}
 def tiny(name: str, **attributes) -> type:
     """A subclass of the trainer called `name` with a small network."""
     base = getattr(trainers, name)
-    settings = {**base.network_settings, **TINY, **({"decoder_depth": 1} if "SwinUMambaD" in name else {})}
+    decoder = {"decoder_depth": 1} if "SwinUMambaD" in name else {}
+    decoder = {"depths_decoder": (1, 1, 1, 1)} if "VMUNet" in name else decoder
+    settings = {**base.network_settings, **TINY, **decoder}
     return type(f"Tiny{name}", (base,), {"network_settings": settings, **attributes})
 
 

@@ -1,18 +1,17 @@
 """Trainers of the other encoders and of the controls: settings that fit their weights, and a training step."""
 
-import inspect
-
 import pytest
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from swin_umamba_nnunet import catalogue, trainers
 from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.pretrained import get_record, identify
-from swin_umamba_nnunet.trainers import backbones, controls, leaves
-from swin_umamba_nnunet.trainers._network import unwrap
-from tests.trainers.conftest import TINY, make_plans
+from swin_umamba_nnunet.trainers import recipes
+from tests.trainers.conftest import make_plans, tiny
 
 SIZES = [f"nnUNetTrainerSwinUMamba{size}" for size in ("Small", "DSmall", "Base", "DBase", "V2", "DV2")]
 CONTROLS = ["nnUNetTrainerSwinUMambaNoScan", "nnUNetTrainerSwinUMambaDNoScan"]
@@ -20,48 +19,32 @@ PRETRAINED = SIZES + CONTROLS
 SECOND_GENERATION = [name for name in SIZES if name.endswith("V2")]
 
 
-def get(name):
-    return next(getattr(module, name) for module in (backbones, controls, leaves) if hasattr(module, name))
-
-
 def is_dagger(name):
     return name.startswith("nnUNetTrainerSwinUMambaD")
 
 
-def tiny(name, **attributes):
-    """The trainer with a small network; what makes its network another kind stays."""
-    trainer = get(name)
-    settings = {**trainer.network_settings, **TINY}
-    settings |= {"decoder_depth": 1} if is_dagger(name) else {}
-    return type(f"Tiny{name}", (trainer,), {"network_settings": settings, **attributes})
-
-
 def build(name, channels=1, classes=14):
     plans = PlansManager(make_plans())
+    make = getattr(trainers, name).build_network_architecture
     with torch.device("meta"):
-        return get(name).build_network_architecture(plans, plans.get_configuration("2d"), channels, classes, True)
+        return make(plans, plans.get_configuration("2d"), channels, classes, True)
 
 
 def test_every_trainer_is_listed_here():
-    found = {
-        name
-        for module in (backbones, controls)
-        for name, item in vars(module).items()
-        if inspect.isclass(item) and item.__module__ == module.__name__
-    }
-    assert {name.removesuffix("Scratch") for name in found if name.startswith("nnUNetTrainer")} == set(PRETRAINED)
+    published = {"nnUNetTrainerSwinUMamba", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerVMUNet"}
+    assert {record.name for record in catalogue.TRAINERS if record.pretrained} == {*published, *PRETRAINED}
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_network_takes_the_trainers_weights(name):
-    trainer = get(name)
+    trainer = getattr(trainers, name)
     encoder = build(name).imagenet_encoder
     assert identify(encoder.state_dict()).record is get_record(trainer.imagenet_weights)
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_scratch_trainer_is_the_same_without_weights(name):
-    trainer, scratch = get(name), get(get(name).scratch_trainer)
+    trainer, scratch = getattr(trainers, name), getattr(trainers, getattr(trainers, name).scratch_trainer)
     assert scratch.__name__ == name + "Scratch"
     assert (scratch.imagenet_weights, scratch.scratch_trainer) == (None, "")
     assert scratch.network_class is trainer.network_class
@@ -74,11 +57,14 @@ def test_the_scratch_trainer_is_the_same_without_weights(name):
 def test_nothing_else_differs_from_the_published_recipe(name):
     """Class attributes only, and only these."""
     allowed = {"network_class", "network_settings", "imagenet_weights", "scratch_trainer"}
-    for trainer in (get(name), get(name + "Scratch")):
-        assert {key for key in vars(trainer) if not key.startswith("__")} <= allowed
-        base = leaves.nnUNetTrainerSwinUMambaD if is_dagger(name) else leaves.nnUNetTrainerSwinUMamba
-        assert trainer.__base__ in (base, getattr(leaves, base.scratch_trainer))
-        assert trainer.__doc__ != trainer.__base__.__doc__
+    for end in ("", "Scratch"):
+        trainer = getattr(trainers, f"{name}{end}")
+        published = getattr(trainers, f"nnUNetTrainerSwinUMamba{'D' * is_dagger(name)}{end}")
+        assert trainer.__base__ is published.__base__ is recipes.MambaTrainer
+        assert vars(trainer).keys() == vars(published).keys()
+        different = {key for key, value in vars(trainer).items() if value != vars(published)[key]}
+        assert {key for key in different if not key.startswith("__")} <= allowed
+        assert trainer.__doc__ != published.__doc__
 
 
 @pytest.mark.parametrize(
@@ -110,7 +96,7 @@ def test_a_control_differs_in_its_scans_alone(name):
     assert {block.mixing for block in blocks[1]} == {"skip"}
     shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (network, control)]
     assert shapes[0] == shapes[1]
-    assert "?" in get(name).__doc__.splitlines()[0]  # the question it answers
+    assert "?" in getattr(trainers, name).__doc__  # the question it answers
 
 
 @pytest.mark.parametrize("name", SECOND_GENERATION + CONTROLS)

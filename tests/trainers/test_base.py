@@ -11,8 +11,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.blocks.ss2d import SS2D
+from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.ops import BackendUnavailableError, _select
-from swin_umamba_nnunet.trainers._network import target_scales, unwrap
+from swin_umamba_nnunet.trainers.base import target_scales
 from tests.trainers.conftest import DATASET, make_plans, tiny
 
 LEAVES = [

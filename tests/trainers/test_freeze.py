@@ -8,7 +8,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from swin_umamba_nnunet.trainers._network import unwrap
+from swin_umamba_nnunet.networks._base import unwrap
 from tests.trainers.conftest import tiny
 
 NAMES = ["nnUNetTrainerSwinUMamba", "nnUNetTrainerSwinUMambaD"]

@@ -10,11 +10,11 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.blocks import Mamba
 from swin_umamba_nnunet.catalogue import LengthRecord
 from swin_umamba_nnunet.networks import UMambaBot, UMambaEnc
-from swin_umamba_nnunet.trainers import umamba
-from swin_umamba_nnunet.trainers.lengths import make_length_variant
+from swin_umamba_nnunet.trainers.generated import make_length_variant
 from tests.messages import naming
 from tests.trainers.conftest import DATASET, make_plans
 
@@ -66,7 +66,7 @@ def trainer_of(nnunet_folders):
     """A function (name or class, plans=, configuration=) -> trainer on a CPU, initialised."""
 
     def make(trainer, plans=None, configuration="2d"):
-        trainer_class = getattr(umamba, trainer) if isinstance(trainer, str) else trainer
+        trainer_class = getattr(trainers, trainer) if isinstance(trainer, str) else trainer
         plans = plans or plans_of_a_unet()
         made = trainer_class(plans, configuration, 0, DATASET, torch.device("cpu"))
         made.initialize()
@@ -135,7 +135,7 @@ def test_three_dimensions(name, trainer_of, batch):
 @pytest.mark.parametrize("name", ["nnUNetTrainerUMambaEnc", "nnUNetTrainerUMambaBotPaper"])
 def test_targets_have_the_size_of_the_logits(name, patch, configuration, nnunet_folders, batch):
     plans = plans_of_a_unet(patch, configuration)
-    trainer = getattr(umamba, name)(plans, configuration, 0, DATASET, torch.device("cpu"))
+    trainer = getattr(trainers, name)(plans, configuration, 0, DATASET, torch.device("cpu"))
     scales = trainer._get_deep_supervision_scales()  # before there is a network
     trainer.initialize()
     assert scales == trainer._get_deep_supervision_scales()
@@ -149,7 +149,7 @@ def test_targets_have_the_size_of_the_logits(name, patch, configuration, nnunet_
 def test_the_network_of_a_prediction_takes_the_weights_of_a_training(name, trainer_of):
     trainer = trainer_of(name)
     plans = PlansManager(plans_of_a_unet())
-    build = getattr(umamba, name).build_network_architecture
+    build = getattr(trainers, name).build_network_architecture
     network = build(plans, plans.get_configuration("2d"), 1, 3, enable_deep_supervision=False)
     network.load_state_dict(trainer.network.state_dict())
     x = torch.randn(1, 1, 32, 32)
@@ -158,7 +158,7 @@ def test_the_network_of_a_prediction_takes_the_weights_of_a_training(name, train
 
 
 def test_without_deep_supervision_the_idle_heads_ask_for_no_gradient(trainer_of, batch):
-    class Single(umamba.nnUNetTrainerUMambaBot):
+    class Single(trainers.nnUNetTrainerUMambaBot):
         enable_deep_supervision = False
 
     trainer = trainer_of(Single)
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_enc_belongs_to_its_patch_size(trainer_of):
 def test_lengths(stops_early, until, trainer_of):
     """The polynomial falls to its end in a scaled variant, and over the whole length in one that stops early."""
     length = LengthRecord("_7epochs", 7, stops_early, "a test's")
-    variant = make_length_variant(umamba.nnUNetTrainerUMambaBot, length, __name__, 1000)
+    variant = make_length_variant(trainers.nnUNetTrainerUMambaBot, length, __name__, 1000)
     trainer = trainer_of(variant)
     assert (trainer.num_epochs, trainer.lr_scheduler.max_steps) == (7, until)
     trainer.current_epoch = 6

@@ -10,18 +10,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.networks import VMUNet
+from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
-from swin_umamba_nnunet.trainers._network import unwrap
 from tests.messages import naming
+from tests.trainers.conftest import tiny
 
 PRETRAINED, SCRATCH = "nnUNetTrainerVMUNet", "nnUNetTrainerVMUNetScratch"
-TINY = {"depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "width": 16, "d_state": 2}
-
-
-def tiny(name: str, **attributes) -> type:
-    """A subclass of the trainer called `name` with a small network."""
-    return type(f"Tiny{name}", (getattr(trainers, name),), {"network_settings": TINY, **attributes})
 
 
 @pytest.mark.parametrize("name", [PRETRAINED, SCRATCH])

@@ -99,7 +99,7 @@ def _segmentation_model(path: Path) -> str | None:
         network, _ = recognise(content["network_weights"], str(path))
     except ModelError:
         return f"a segmentation model trained with {name}, no trainer of this package" if name else None
-    return f"the authors' segmentation model {network}: `swin-umamba import-checkpoint` makes it usable"
+    return f"the authors' segmentation model {network}: `swin-umamba model import` makes it usable"
 
 
 def _print_what_fits(trainer: TrainerRecord | None) -> None:
