@@ -32,7 +32,7 @@ def time_iterations(dataset: str, row: Mapping[str, str], device: str, iteration
     """
     import torch
 
-    from swin_umamba_nnunet.cost.trainers import find_trainer
+    from swin_umamba_nnunet.trainers.finding import find_trainer
 
     torch.set_num_threads((os.cpu_count() or 1) if device == "cpu" else 1)  # as nnUNetv2_train does
     with trainer_of(find_trainer(row["name"]), dataset, row, device) as trainer:
