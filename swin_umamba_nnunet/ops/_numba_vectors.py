@@ -25,7 +25,7 @@ from numba.core import config as numba_config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, overload, register_model
 
-from swin_umamba_nnunet._cache import user_cache_folder
+from swin_umamba_nnunet.settings import user_cache_folder
 
 logger = logging.getLogger(__name__)
 _config: Any = numba_config  # its settings are made when it is imported, where no type checker sees them
@@ -670,7 +670,7 @@ def _cache_folder():
 def _writable_cache() -> str:
     """`numba` in the user's cache folder; empty, and a warning, where that cannot be written."""
     try:
-        folder = user_cache_folder() / "numba"
+        folder = Path(user_cache_folder(), "numba")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:

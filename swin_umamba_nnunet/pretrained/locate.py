@@ -13,9 +13,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from swin_umamba_nnunet._cache import user_cache_folder
 from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
 from swin_umamba_nnunet.pretrained.registry import WeightsRecord
+from swin_umamba_nnunet.settings import user_cache_folder
 
 ENVIRONMENT_VARIABLE = "SWIN_UMAMBA_WEIGHTS"
 
@@ -52,7 +52,7 @@ def cache_folder() -> Path:
         WeightsNotFoundError: this user has no home folder and XDG_CACHE_HOME is not set.
     """
     try:
-        return user_cache_folder()
+        return Path(user_cache_folder())
     except RuntimeError as error:
         raise WeightsNotFoundError(
             "this user has no home folder to keep downloads in; set XDG_CACHE_HOME to a folder that can be written"

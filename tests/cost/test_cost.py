@@ -11,11 +11,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.cost.count import scan_multiply_adds
-from swin_umamba_nnunet.cost.network import describe_network
-from swin_umamba_nnunet.cost.parts import part_of
-from swin_umamba_nnunet.cost.tasks import task_of_shape
-from swin_umamba_nnunet.cost.trainers import build_network, describe_trainer, find_trainer
+from swin_umamba_nnunet.cost.network import describe_network, part_of
+from swin_umamba_nnunet.cost.tasks import build_network, describe_trainer, task_of_shape
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+from swin_umamba_nnunet.trainers.finding import find_trainer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it decorates with torch.jit.script, which is deprecated

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import os
 import textwrap
 
 from swin_umamba_nnunet import _autoregister
@@ -45,8 +44,7 @@ def trainer_called(name: str) -> TrainerRecord:
     try:
         return get_trainer(name)
     except ValueError as unknown:
-        folders = [folder for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep) if folder.strip()]
-        if not set(folders) - {_autoregister.FOLDER}:  # the user has none: spare them the import of nnU-Net
+        if not _autoregister.users_folders():  # the user has none: spare them the import of nnU-Net
             raise
         from swin_umamba_nnunet.trainers.finding import find_trainer
 

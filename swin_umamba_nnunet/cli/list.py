@@ -5,6 +5,7 @@ import dataclasses
 import json
 import textwrap
 
+from swin_umamba_nnunet._text import table
 from swin_umamba_nnunet.catalogue import (
     LENGTHS,
     NETWORKS,
@@ -53,45 +54,45 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_families() -> None:
     first = get_trainer(_FIRST)
-    commands = {
-        f"{first.scratch}_1epoch": "a trial, from random weights",
-        first.name: "the whole training; the ImageNet file is fetched",
-    }
-    width = max(map(len, commands))
+    commands = (
+        (f"{first.scratch}_1epoch", "# a trial, from random weights"),
+        (first.name, "# the whole training; the ImageNet file is fetched"),
+    )
     print("Start here:\n")
-    for name, what in commands.items():
-        print(f"  nnUNetv2_train DATASET 2d 0 -tr {name:<{width}}  # {what}")
+    print("\n".join(f"  nnUNetv2_train DATASET 2d 0 -tr {line}" for line in table(commands)))
     print(f"\nThe {len(NETWORKS)} families: a trainer of each, and the endings that make its others of it\n")
     for network in NETWORKS:
         record, *others = (record for record in TRAINERS if record.network == network.name)
         endings = ", ".join(other.name.removeprefix(record.name) for other in others)
         print(f"  {record.name}   ({network.title})")
-        for line in (network.summary, f"{facts(record)} (+ {endings})"):
-            print(textwrap.fill(line, _WIDTH, initial_indent="      ", subsequent_indent="      "))
+        _print("      ", network.summary, f"{facts(record)} (+ {endings})")
     print()
-    for ending, what in _ENDINGS.items():
-        print(f"  {ending:<16} {what}")
+    _print("  ", *table(_ENDINGS.items()))
     lengths = ", ".join(length.suffix for length in LENGTHS)
-    print("\n" + textwrap.fill(f"At the end of any name, another length: {lengths}", _WIDTH))
+    print()
+    _print("", f"At the end of any name, another length: {lengths}")
     print("\n`swin-umamba list --all` says what each is, `swin-umamba describe TRAINER` what its network costs.")
 
 
 def _print_all() -> None:
     for network in NETWORKS:
         print(f"{network.title} ({network.paper})")
-        print(textwrap.fill(network.summary, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+        _print("  ", network.summary)
         for record in TRAINERS:
             if record.network == network.name:
                 print(f"\n    {record.name}\n      {facts(record)}")
-                print(textwrap.fill(record.summary, _WIDTH, initial_indent="      ", subsequent_indent="      "))
+                _print("      ", record.summary)
         print()
     print("Append one of these to a name for another length of training:\n")
-    width = max(len(length.suffix) for length in LENGTHS)
-    for length in LENGTHS:
-        print(f"  {length.suffix:<{width}}  {length.summary.format(whole='all')}")
+    _print("  ", *table((length.suffix, length.summary.format(whole="all")) for length in LENGTHS))
     example = next(record.name for record in TRAINERS if not record.pretrained) + "_10epochs"
     print(f"\nExample: nnUNetv2_train DATASET 2d 0 -tr {example}")
     print("Parameters are counted at 1 image channel and 14 classes; U-Mamba's at nnU-Net's 2D plans of seven stages.")
+
+
+def _print(indent: str, *lines: str) -> None:
+    for line in lines:
+        print(textwrap.fill(line, _WIDTH, initial_indent=indent, subsequent_indent=indent))
 
 
 def facts(record: TrainerRecord) -> str:
