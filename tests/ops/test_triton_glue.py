@@ -352,7 +352,7 @@ def test_compiled_is_one_graph_and_equal(calls):
 
     block = make_block(True, backend="triton")
     compiled = torch.compile(block, fullgraph=True, dynamic=True, backend=backend)
-    for size in ((2, 3, 4, 6), (3, 2, 5, 6)):
+    for size in ((2, 2, 3, 6), (3, 3, 2, 6)):
         x = random(*size)
         found = values_and_gradients(block, x, compiled)
         assert all(torch.equal(f, e) for f, e in zip(found, values_and_gradients(block, x), strict=True))
