@@ -9,7 +9,7 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import estimates, prepare, probe, process, runner
 from swin_umamba_nnunet.benchmark.files import plain
-from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
+from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME, SPLITS
 
 # torchvision does this when it is imported, which one of nnU-Net's trainers does
