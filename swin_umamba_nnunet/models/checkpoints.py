@@ -14,9 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from swin_umamba_nnunet._atomic import new_folder, replacing
-from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values, safe_globals
-from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, why_not_written
+from swin_umamba_nnunet.pretrained.checkpoint import (
+    check_entries,
+    check_form,
+    check_values,
+    require_checkpoint_file,
+    safe_globals,
+    why_not_written,
+)
+from swin_umamba_nnunet.pretrained.registry import CheckpointError
 
 _DEEPEST = 50  # levels of objects and lists in a JSON file; nnU-Net's have six
 

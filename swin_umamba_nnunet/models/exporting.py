@@ -21,7 +21,7 @@ from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, file_for_torch, new_model_folder
 from swin_umamba_nnunet.models.predicting import load_predictor
 from swin_umamba_nnunet.networks import set_backend
-from swin_umamba_nnunet.pretrained.files import sha256_of
+from swin_umamba_nnunet.pretrained.checkpoint import sha256_of
 
 FORMATS = {"torch": "network.pt2", "onnx": "network.onnx"}
 DESCRIPTION = "network.json"

@@ -14,8 +14,8 @@ from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet._volume_files import VolumeFileError, read_header
 from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, read_json, read_segmentation_checkpoint
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
-from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
+from swin_umamba_nnunet.pretrained.checkpoint import require_checkpoint_file
+from swin_umamba_nnunet.pretrained.registry import CheckpointError
 
 
 def load_predictor(

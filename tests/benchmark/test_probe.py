@@ -8,7 +8,7 @@ import os
 import pytest
 
 from swin_umamba_nnunet.benchmark import commands, estimates, prepare, probe, timing
-from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
+from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME, SPLITS
 
 # torchvision does this when it is imported, which one of nnU-Net's trainers does

@@ -10,7 +10,7 @@ from torch.nn.functional import layer_norm, linear
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 from swin_umamba_nnunet.pretrained import CheckpointError, WeightsNotFoundError, load_imagenet_weights
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
-from swin_umamba_nnunet.pretrained.files import sha256_of
+from swin_umamba_nnunet.pretrained.checkpoint import sha256_of
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests.messages import naming
 

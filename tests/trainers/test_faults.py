@@ -16,8 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
-from swin_umamba_nnunet.pretrained import WeightsNotFoundError, ensure_weights, get_record, locate
-from swin_umamba_nnunet.pretrained.ensure import fetch_weights
+from swin_umamba_nnunet.pretrained import WeightsNotFoundError, download_weights, ensure_weights, get_record, locate
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests.messages import assert_names
 from tests.trainers.conftest import make_plans, tiny
@@ -245,7 +244,7 @@ def shared(monkeypatch):
 def test_weights_in_a_folder_that_cannot_be_written_are_used(shared):
     folder, file = shared
     with unprivileged():
-        assert ensure_weights("swin_umamba", file) == file
+        assert ensure_weights("swin_umamba", file).path == file
     assert list(folder.iterdir()) == [file]
 
 
@@ -265,4 +264,4 @@ def test_what_is_there_already_is_fetched_without_writing(shared):
     folder, file = shared
     record = dataclasses.replace(get_record("vmamba_tiny_v0"), file_name=file.name, size_bytes=None, sha256=None)
     with unprivileged():
-        assert fetch_weights(record, folder).path == file
+        assert download_weights(record, folder).path == file

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from swin_umamba_nnunet.catalogue import TRAINERS
 from swin_umamba_nnunet.cli._doctor.section import Section, can_be_written
-from swin_umamba_nnunet.pretrained.errors import WeightsError
 from swin_umamba_nnunet.pretrained.locate import (
     ENVIRONMENT_VARIABLE,
     cache_folder,
@@ -12,7 +11,7 @@ from swin_umamba_nnunet.pretrained.locate import (
     find_in_folders,
     named_path,
 )
-from swin_umamba_nnunet.pretrained.registry import RECORDS
+from swin_umamba_nnunet.pretrained.registry import RECORDS, WeightsError
 
 
 def weights() -> Section:
@@ -56,8 +55,7 @@ def weights() -> Section:
 
 
 def _look(section: Section, name: str, path: Path) -> None:
-    from swin_umamba_nnunet.pretrained.download import hash_verdict
-    from swin_umamba_nnunet.pretrained.examine import examine_checkpoint
+    from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint
 
     try:
         finding = examine_checkpoint(path)
@@ -70,7 +68,7 @@ def _look(section: Section, name: str, path: Path) -> None:
     faults = list(finding.faults) if record is not None else [f"it is {finding.variant}"]
     if record is not None and name not in (record.name, ENVIRONMENT_VARIABLE):
         faults.append(f"it is {record.title}, not what its name says")
-    verdict = hash_verdict(record, finding.sha256) if record is not None else "nothing to compare with"
+    verdict = record.verdict_on(finding.sha256) if record is not None else "nothing to compare with"
     section.data["files"][name] = {
         "path": str(path), "ok": not faults, "sha256": finding.sha256, "hash": verdict, "faults": faults,
         "is": record.name if record is not None else None,
