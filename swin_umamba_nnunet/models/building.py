@@ -27,16 +27,11 @@ def trainer_called(name: Any, source: str) -> Any:
     if not isinstance(name, str):
         raise ModelError(f"{source} names its trainer by a {type(name).__name__}, expected a string")
     try:
-        trainer, why = find_trainer(name), "is of another kind"
+        trainer = find_trainer(name)
     except ValueError as error:
-        trainer, why = None, str(error)
-    except Exception as error:  # a user's module may raise anything when it is imported
-        trainer, why = None, f"nnU-Net stops while it looks for it ({type(error).__name__}: {error})"
-    if trainer is None or not issubclass(trainer, NetworkTrainer):
-        raise ModelError(
-            f"{source}: this package has no trainer called {name!r} ({why}); swin-umamba list --names prints them all, "
-            "and your own are found where nnUNet_extTrainer names their folder"
-        )
+        raise ModelError(f"{source}: {error}") from error
+    if not issubclass(trainer, NetworkTrainer):
+        raise ModelError(f"{source}: {name} is none of this package's trainers (`swin-umamba list`), nor built on one")
     return trainer
 
 

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import pickle
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +16,7 @@ from swin_umamba_nnunet.pretrained.checkpoint import (
     check_entries,
     check_form,
     check_values,
-    require_checkpoint_file,
-    safe_globals,
+    read_content,
     why_not_written,
 )
 from swin_umamba_nnunet.pretrained.registry import CheckpointError
@@ -53,23 +50,9 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
     """
     path = Path(path)
     try:
-        require_checkpoint_file(path)
+        content = read_content(path, _numpy_scalars())
     except CheckpointError as error:
         raise ModelError(f"{path} {error}; expected a checkpoint such as fold_0/checkpoint_final.pth") from error
-    try:
-        with safe_globals(_numpy_scalars()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused is None:
-            raise ModelError(f"{path} is damaged or no PyTorch checkpoint") from error
-        raise ModelError(
-            f"{path} holds Python objects besides weights ({refused[1]}), which could run code and are never loaded "
-            "here; where you trust the file, load it elsewhere and save only its weights: "
-            "torch.save({'network_weights': ...}, FILE)"
-        ) from error
-    except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
-        raise ModelError(f"{path} is truncated or damaged: torch.load cannot read it ({error})") from error
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}, expected a checkpoint with weights")
     content = dict(content)

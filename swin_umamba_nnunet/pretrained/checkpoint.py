@@ -245,22 +245,36 @@ def _state_dict_of(content: Any) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[Any, int, str]:
     """A file's content, size and SHA-256; every error continues the sentence that starts with the file's name."""
     with _opened(path, _IN_MEMORY) as file:
-        try:
-            with safe_globals(_ALLOWED):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            refused = re.search(r"GLOBAL (\S+)", str(error))
-            if refused is None:
-                raise CheckpointError("is damaged or not a PyTorch checkpoint") from error
-            raise CheckpointError(
-                f"holds Python objects besides tensors ({refused[1]}), which this package never loads because that "
-                "could run code; where you trust the file, load it elsewhere and save only its weights: "
-                "torch.save({'model': ...})"
-            ) from error
-        except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
-            raise CheckpointError("is truncated or damaged: torch.load cannot read it") from error
+        content = _content_of(file, _ALLOWED)
         size = file.seek(0, os.SEEK_END)
         return content, size, _sha256(file)
+
+
+def read_content(path: Path, allowed: Sequence[Any]) -> Any:
+    """What a checkpoint file holds: tensors, plain Python objects, and what is allowed (see `safe_globals`); not run.
+
+    Raises:
+        CheckpointError: not a readable checkpoint, or with other objects in it; the message continues "PATH ...".
+    """
+    with _opened(path) as file:
+        return _content_of(file, allowed)
+
+
+def _content_of(file: BinaryIO, allowed: Sequence[Any]) -> Any:
+    try:
+        with safe_globals(allowed):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise CheckpointError("is damaged or not a PyTorch checkpoint") from error
+        raise CheckpointError(
+            f"holds Python objects besides tensors ({refused[1]}), which this package never loads because that "
+            "could run code; where you trust the file, load it elsewhere and save only its weights: "
+            "torch.save({'model': ...})"
+        ) from error
+    except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
+        raise CheckpointError("is truncated or damaged: torch.load cannot read it") from error
 
 
 @contextlib.contextmanager

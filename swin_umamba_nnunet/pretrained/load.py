@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
 from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require_variant
 from swin_umamba_nnunet.pretrained.locate import obtain_checkpoint
@@ -132,7 +133,7 @@ def load_imagenet_weights(
         WeightsNotFoundError: neither found nor downloaded.
         CheckpointError: the file does not fit; nothing in the network has been changed.
     """
-    bare = _unwrap(network)
+    bare = unwrap(network)
     what = type(bare).__name__
     encoder = getattr(bare, "imagenet_encoder", None)
     if not isinstance(encoder, nn.Module):
@@ -189,13 +190,6 @@ def load_imagenet_weights(
             own[name].copy_(value)
     logger.info(report.summary())
     return report
-
-
-def _unwrap(network: nn.Module) -> Any:
-    for wrapped in ("module", "_orig_mod"):  # DistributedDataParallel, torch.compile
-        if isinstance(inner := getattr(network, wrapped, None), nn.Module):
-            return _unwrap(inner)
-    return network
 
 
 def _records_for(network: nn.Module, encoder: State) -> list[WeightsRecord]:

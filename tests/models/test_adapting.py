@@ -56,7 +56,7 @@ def test_refusals(checkpoint, tmp_path):
         with pytest.raises(ModelError, match=match):
             adapt_checkpoint(file, channels, tmp_path / "new.pth")
     checkpoint(trainer_name="nnUNetTrainer")
-    with pytest.raises(ModelError, match="no trainer called 'nnUNetTrainer'"):
+    with pytest.raises(ModelError, match=naming(file, " nnUNetTrainer ", "swin-umamba list")):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
     checkpoint(network_weights={"a": torch.zeros(1)})
     with pytest.raises(ModelError, match=naming(file, "does not fit the SwinUMambaD", "encoder.")):
@@ -112,11 +112,11 @@ def test_trainers_of_the_users_own(own_trainers, checkpoint, tmp_path):
     weights = torch.load(done.output, weights_only=True)["network_weights"]
     assert weights["encoder.patch_embed.proj.weight"].shape == (48, 3, 4, 4)
     checkpoint(trainer_name="nnUNetTrainerOfAnotherKind")
-    with pytest.raises(ModelError, match=r"old.pth: this package has no trainer called 'nnUNetTrainerOfAnotherKind'"):
+    with pytest.raises(ModelError, match=naming(file, "nnUNetTrainerOfAnotherKind", "swin-umamba list")):
         adapt_checkpoint(file, 3, tmp_path / "other.pth")
     (own_trainers / "a_broken_one.py").write_text("def :\n")
     checkpoint(trainer_name="nnUNetTrainerNowhere")
-    with pytest.raises(ModelError, match=r"'nnUNetTrainerNowhere'.*a_broken_one.py, line 1"):
+    with pytest.raises(ModelError, match=naming(file, "nnUNetTrainerNowhere", "a_broken_one.py, line 1")):
         adapt_checkpoint(file, 3, tmp_path / "other.pth")
 
 
