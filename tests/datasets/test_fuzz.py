@@ -41,36 +41,31 @@ def _damage(source, random) -> str:
     """Do one bad thing to one file of a tree."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     path, other = (files[int(index)] for index in random.integers(0, len(files), 2))
-    kind = int(random.integers(0, 11))
-    renamed = path.with_name("Ünïcode name 图" + path.suffix)
-    content = path.read_bytes()
-    if kind == 0:
-        path.unlink()
-    elif kind == 1:
-        path.write_bytes(b"")
-    elif kind == 2:
-        path.write_bytes(random.bytes(int(random.integers(1, 500))))
-    elif kind == 3:
-        path.write_bytes(content[: int(random.integers(0, max(1, len(content))))])
-    elif kind == 4:
-        changed = bytearray(content or b"?")
-        for place in random.integers(0, len(changed), 5):
-            changed[int(place)] = int(random.integers(256))
-        path.write_bytes(bytes(changed))
-    elif kind == 5:
-        path.rename(path.with_name(path.name.upper()))
-    elif kind == 6 and not renamed.exists():
-        path.rename(renamed)
-    elif kind == 7:
-        path.rename(path.with_name("." + path.name))
+    kind, content = int(random.integers(0, 11)), path.read_bytes()
+    damaged = {
+        1: b"",
+        2: random.bytes(int(random.integers(1, 500))),
+        3: content[: int(random.integers(0, max(1, len(content))))],
+        4: bytes(byte if random.random() < 0.99 else int(random.integers(256)) for byte in content),
+    }
+    names = {
+        5: path.name.upper(),
+        6: "Ünïcode name 图" + path.suffix,
+        7: "." + path.name,
+        9: "a folder/" + path.name,
+        10: "copy of " + path.name,
+    }
+    if kind in damaged:
+        path.write_bytes(damaged[kind])
+    elif kind in names:
+        target = path.parent / names[kind]
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            (shutil.copyfile if kind == 10 else shutil.move)(path, target)
     elif kind == 8 and path != other:
         shutil.copyfile(path, other)
-    elif kind == 9:
-        path.unlink()
-        path.mkdir()
-        (path / "x").write_bytes(b"x")
     else:
-        shutil.copyfile(path, path.with_name("copy of " + path.name))
+        path.unlink()
     return f"kind {kind}, {path.relative_to(source)}, {other.name}"
 
 

@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from swin_umamba_nnunet.datasets import ConversionError, Images
-from tests.datasets.trees import blob, photo, save, snapshot, write_images
+from tests.datasets.trees import blob, photo, save, snapshot, write_case, write_images
 from tests.messages import assert_names, naming
 
 
@@ -59,9 +59,8 @@ def test_unicode_spaces_upper_case_and_hidden_files(tmp_path, convert):
 def test_source_with_train_val_and_test(tmp_path, convert):
     for part, seeds in (("train", (0, 1, 2)), ("val", (3,)), ("test", (4, 5))):
         for seed in seeds:
-            save(tmp_path / "s" / part / "images" / f"i{seed}.png", photo(seed))
-            if seed != 5:
-                save(tmp_path / "s" / part / "masks" / f"i{seed}.png", blob())
+            write_case(tmp_path / "s" / part, f"i{seed}", seed)
+    (tmp_path / "s/test/masks/i5.png").unlink()
     converted = convert(Images(), tmp_path / "s")
     assert converted.names("imagesTs") == ["i4_0000.png", "i5_0000.png"]
     assert converted.names("labelsTs") == ["i4.png"]
@@ -93,8 +92,7 @@ def test_masks_among_the_images_to_hold_out_are_no_images(source, convert):
 
 def test_groups_never_come_apart(tmp_path, convert):
     for index in range(20):
-        save(tmp_path / "s" / "images" / f"P{index // 2}_{index}.png", photo(index))
-        save(tmp_path / "s" / "masks" / f"P{index // 2}_{index}.png", blob())
+        write_case(tmp_path / "s", f"P{index // 2}_{index}", index)
     converted = convert(Images(group_pattern=r"(P\d+)_", test_fraction=0.2), tmp_path / "s")
     assert "groups       10, of which 2 in the test set" in converted.report
     sides = [converted.names(part) for part in ("imagesTr", "imagesTs")]
@@ -105,8 +103,7 @@ def test_groups_never_come_apart(tmp_path, convert):
 
 def test_groups_that_the_source_parts_and_images_outside_the_pattern(tmp_path, inspected):
     for part, name in (("train", "P7_0"), ("test", "P7_1"), ("train", "X")):
-        save(tmp_path / part / "images" / f"{name}.png", photo(len(name)))
-        save(tmp_path / part / "masks" / f"{name}.png", blob())
+        write_case(tmp_path / part, name, len(name))
     errors = inspected(Images(group_pattern=r"(P\d)_"), tmp_path).errors
     assert [(error.case, error.detail) for error in errors] == [
         ("X", str(tmp_path / "train/images/X.png")),
@@ -232,8 +229,7 @@ def test_everything_suspicious_is_reported(tmp_path, inspected, reported):
 def test_duplicates_across_train_and_test(tmp_path, inspected):
     for part, seeds in (("train", (0, 1)), ("test", (1, 2))):
         for seed in seeds:
-            save(tmp_path / part / "images" / f"{part}{seed}.png", photo(seed))
-            save(tmp_path / part / "masks" / f"{part}{seed}.png", blob())
+            write_case(tmp_path / part, f"{part}{seed}", seed)
     topics = _topics(inspected(Images(), tmp_path), "warning")
     assert "the same image in several of train, validation and test" in topics
 

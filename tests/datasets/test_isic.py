@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swin_umamba_nnunet.datasets import ConversionError, Isic, isic
-from tests.datasets.trees import blob, photo, save, write_archive, write_isic
+from tests.datasets.trees import blob, photo, save, write_archive, write_case, write_isic
 
 
 def test_vm_unets_split_is_fold_0(tmp_path, convert):
@@ -85,8 +85,7 @@ def test_broken_trees(tmp_path, inspected):
     write_isic(tmp_path)
     (tmp_path / "train/masks/ISIC_0000000_segmentation.png").unlink()
     save(tmp_path / "train/masks/ISIC_0000001_segmentation.png", blob(255, 5, 5))
-    save(tmp_path / "val/images/ISIC_0000002.png", photo(2))
-    save(tmp_path / "val/masks/ISIC_0000002_segmentation.png", blob())
+    write_case(tmp_path / "val", "ISIC_0000002", 2, "_segmentation")
     errors = inspected(Isic(), tmp_path).errors
     assert {error.case for error in errors} == {"ISIC_0000000", "ISIC_0000001", "ISIC_0000002"}
 

@@ -50,11 +50,6 @@ def test_folds_are_of_like_size():
     assert {len(fold["val"]) for fold in make_folds(cases, 5, 0)} == {8}
 
 
-def test_the_sources_validation_is_fold_0():
-    cases = [SourceCase("b", (), None, "val"), SourceCase("a", (), None, "train"), SourceCase("t", (), None, "test")]
-    assert make_folds(cases, 5, 0) == [{"train": ["a"], "val": ["b"]}]
-
-
 def test_nothing_asked_nothing_made():
     assert make_folds(_cases(["1", "2"]), 0, 0) == []
 
@@ -70,10 +65,3 @@ def test_too_few_groups():
         make_folds(_cases(["1", "2", "3", "3"]), 5, 0)
     with pytest.raises(ConversionError, match="one group"):
         make_folds(_cases(["1", "1"]), 2, 0)
-
-
-def test_a_group_that_the_source_has_on_both_sides():
-    sides = (("train", "p1"), ("test", "p1"), ("test", "p2"))
-    cases = [SourceCase(f"{part} {group}", (), None, part, group) for part, group in sides]
-    (finding,) = judged(cases)
-    assert (finding.severity, finding.case, finding.detail) == ("error", "p1", "test and train")
