@@ -5,7 +5,7 @@ import importlib.metadata
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from swin_umamba_nnunet import __version__
@@ -37,8 +37,7 @@ class Job(Run):
         cases: name -> images and ground truth of what is predicted and scored.
         file_ending: of images and segmentations.
         validation, checkpoint_minutes: see `MatrixConfig`.
-        epochs: of the training, where they are known.
-        cost: of the network, `cost.Cost.to_dict()`, where it is known.
+        recipe: what is known about training this row on this dataset, see `probe`: "epochs", "cost", ...
     """
 
     inputs: Mapping[str, Any]
@@ -46,8 +45,7 @@ class Job(Run):
     file_ending: str
     validation: bool = False
     checkpoint_minutes: float = 10.0
-    epochs: int | None = None
-    cost: Mapping[str, Any] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def is_predicted(self) -> bool:
         """Whether every case has its prediction, and the step that makes them came to its end."""
@@ -107,19 +105,19 @@ class Prepared:
     probed: Mapping[str, Any]
     findings: tuple[dict[str, Any], ...]
 
-    def recipe(self, run: Run) -> Mapping[str, Any]:
-        """What is known about training this run's row on its dataset."""
-        return self.probed["pairs"][f"{run.dataset} {run.row.key}"]
-
     def write(self) -> None:
         """benchmark.json: what this benchmark is, for status and report."""
-        rows = [fairness.facts(row, self.probed) for row in self.config.trainers]
         pairs = self.probed["pairs"].items()
         self._record(
-            config=self.config.to_dict(), device=self.device, versions=versions(), hardware=self.probed["hardware"],
-            rows=rows, recipes={pair: {key: what[key] for key in what if key != "cost"} for pair, what in pairs},
-            cells=[job.name for job in self.jobs], findings=list(self.findings),
-        )  # fmt: skip
+            config=self.config.to_dict(),
+            device=self.device,
+            versions=versions(),
+            hardware=self.probed["hardware"],
+            rows=[fairness.facts(row, self.probed) for row in self.config.trainers],
+            recipes={pair: {key: what[key] for key in what if key != "cost"} for pair, what in pairs},
+            cells=[job.name for job in self.jobs],
+            findings=self.findings,
+        )
 
     def write_outcome(self) -> None:
         """Add what only shows once jobs have been done: whether they were so under the same conditions."""
@@ -181,11 +179,15 @@ def prepare(
         for fold in config.folds:
             holds(check_fold, dataset, fold, config.test)
     named = ("name", "plans", "configuration", "key")
-    probed = (probe or ask)({
+    request = {
         "rows": [{name: getattr(row, name) for name in named} for row in config.trainers],
-        "pairs": pairs, "folds": config.folds, "device": config.device if launcher == "local" else "cpu",
-        "fetch": not (dry or problems), "cost": not problems,  # or only look what else is wrong
-    })  # fmt: skip
+        "pairs": pairs,
+        "folds": config.folds,
+        "device": config.device if launcher == "local" else "cpu",
+        "fetch": not (dry or problems),  # or only look what else is wrong
+        "cost": not problems,
+    }
+    probed = (probe or ask)(request)
     problems += probed["problems"]
     for answer in (*probed["trainers"].values(), *probed["pairs"].values()):
         problems += answer["problems"]
@@ -208,7 +210,7 @@ def _jobs(
 
     jobs = []
     for seed, fold, dataset, row in itertools.product(config.seeds, config.folds, datasets, config.trainers):
-        trainer, recipe = probed["trainers"][row.name], probed["pairs"][f"{dataset.name} {row.key}"]
+        trainer = probed["trainers"][row.name]
         inputs = {
             "dataset": dataset.name,
             "trainer": row.name,
@@ -229,10 +231,10 @@ def _jobs(
             "checkpoint": config.checkpoint,
             "scored_on": "test set" if config.test or fold == "all" else "validation cases of the fold",
         }
-        jobs.append(Job(
-            config.output, dataset.name, row, fold, seed, inputs, cases(dataset, fold), dataset.file_ending,
-            config.validation, config.checkpoint_minutes, recipe["epochs"], recipe.get("cost"),
-        ))  # fmt: skip
+        run = (config.output, dataset.name, row, fold, seed)
+        scored, recipe = cases(dataset, fold), probed["pairs"][f"{dataset.name} {row.key}"]
+        how = (config.validation, config.checkpoint_minutes)
+        jobs.append(Job(*run, inputs, scored, dataset.file_ending, *how, recipe))
     return tuple(jobs)
 
 

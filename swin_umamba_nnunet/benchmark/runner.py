@@ -148,10 +148,21 @@ def run_job(
 def _run(job: Job, gpus: Sequence[int], stop: threading.Event | None, listener: Listener, echo: bool) -> str:
     before = job.read()
     job.update(
-        state="running", inputs=dict(job.inputs), label=job.row.label, attempts=before.get("attempts", 0) + 1,
-        host=platform.node(), pid=os.getpid(), slurm_job=_slurm_job(), gpus=list(gpus), epochs=job.epochs,
-        started=before.get("started") or now(), finished=None, interrupted=False, error=None, cost=job.cost,
-    )  # fmt: skip
+        state="running",
+        inputs=job.inputs,
+        label=job.row.label,
+        attempts=before.get("attempts", 0) + 1,
+        host=platform.node(),
+        pid=os.getpid(),
+        slurm_job=_slurm_job(),
+        gpus=gpus,
+        epochs=job.recipe.get("epochs"),
+        cost=job.recipe.get("cost"),
+        started=before.get("started") or now(),
+        finished=None,
+        interrupted=False,
+        error=None,
+    )
     steps: tuple[tuple[str, str, Callable, Callable, Callable], ...] = (
         ("train", _training(job), lambda: job.is_trained() or job.is_predicted(), _train, _trained),
         ("predict", "predicting", job.is_predicted, _predict, _predicted),
