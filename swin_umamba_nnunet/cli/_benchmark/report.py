@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     output = args.output or args.folder / "report"
     analysis, files = write_report(args.folder, output, options, lambda text: print(f"{text} ...", flush=True))
-    for cell in analysis.missing:
-        print(printable(f"no scores: {cell.name} ({cell.problem})"))
-    done = len(analysis.benchmark.cells) - len(analysis.missing)
-    print(f"\n{files[0].absolute()}   ({done} of {len(analysis.benchmark.cells)} cells)")
+    for cell in analysis.benchmark.missing:
+        print(printable(f"no scores: {cell.title} ({cell.problem})"))
+    done = len(analysis.benchmark.runs) - len(analysis.benchmark.missing)
+    print(f"\n{files[0].absolute()}   ({done} of {len(analysis.benchmark.runs)} runs)")
     print(f"beside it: {', '.join(file.name for file in files[1:])}")
     return 0
