@@ -17,15 +17,17 @@ Imports nothing but the standard library and filelock; whoever reads a benchmark
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from swin_umamba_nnunet.benchmark.config import MatrixConfig, Row, build_config
+from swin_umamba_nnunet.benchmark.config import Row, build_config
 from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, read_json, write_json
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,27 @@ class Run:
     def evaluation(self) -> Path:
         return self.folder / "evaluation"
 
+    def log(self, step: str) -> Path:
+        return self.folder / "logs" / f"{step}.log"
+
+    def lock(self) -> FileLock:
+        """Held by whoever runs it; beside its folder, so that this can be deleted while it is held."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder.parent / f".seed_{self.seed}.lock")
+
+    # ------------------------------------------------------------------------------------------- what is recorded
+
+    def read(self) -> dict[str, Any]:
+        """cell.json; of a run that was never started, that it is waiting."""
+        return read_json(self.folder / "cell.json") or {"state": "waiting", "attempts": 0}
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        write_json(self.folder / "cell.json", record)
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of the record.  For the holder of the lock."""
+        self.write({**self.read(), **changes})
+
     @property
     def measured(self) -> Path:
         """What the training writes about itself after every epoch."""
@@ -91,62 +114,29 @@ class Run:
     def measured_prediction(self) -> Path:
         return self.folder / "prediction.json"
 
-    def log(self, step: str) -> Path:
-        return self.folder / "logs" / f"{step}.log"
+    def training(self) -> dict[str, Any]:
+        """What is `measured` so far; {} before the first epoch."""
+        return read_json(self.measured) or {}
 
-    def lock(self) -> FileLock:
-        """Held by whoever runs it; beside its folder, so that this can be deleted while it is held."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder.parent / f".seed_{self.seed}.lock")
+    # ------------------------------------------------------------------------------------------------ what is there
 
-    # -------------------------------------------------------------------------------------------------- cell.json
-
-    def read(self) -> dict[str, Any]:
-        """What is recorded; of a run that was never started, that it is waiting."""
-        return read_json(self.folder / "cell.json") or {"state": "waiting", "attempts": 0}
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        write_json(self.folder / "cell.json", record)
-
-    def update(self, **changes: Any) -> dict[str, Any]:
-        """Change entries of the record, and return it.  For the holder of the lock."""
-        record = {**self.read(), **changes}
-        self.write(record)
-        return record
-
-    # -------------------------------------------------------------------------------------------------- outputs
+    def has_checkpoint(self) -> bool:
+        """Whether a training can go on, or came to its end."""
+        return any((self.model / name).is_file() for name in CHECKPOINTS)
 
     def is_trained(self) -> bool:
         """Whether nnUNetv2_train came to its end: it writes the final checkpoint before its own validation."""
-        measured = read_json(self.measured) or {}
-        return measured.get("finished", False) and (self.model / "checkpoint_final.pth").is_file()
-
-    def is_predicted(self, cases: Mapping[str, Any], file_ending: str) -> bool:
-        """Whether every case has its prediction, and the step that makes them came to its end."""
-        return self.measured_prediction.is_file() and all(
-            (self.predictions / f"{case}{file_ending}").is_file() for case in cases
-        )
+        return self.training().get("finished", False) and (self.model / CHECKPOINTS[0]).is_file()
 
     def is_evaluated(self) -> bool:
         return all((self.evaluation / name).is_file() for name in ("metrics.csv", "summary.json"))
 
 
-def expand(config: MatrixConfig, datasets: Mapping[int | str, str]) -> list[Run]:
-    """All runs, so that early on every row has one: seeds and folds outside, rows inside.
-
-    Args:
-        config: the benchmark.
-        datasets: full name of each of its datasets.
-    """
-    return list(_expand(config, datasets))
-
-
-def _expand(config: MatrixConfig, datasets: Mapping[int | str, str]) -> Iterator[Run]:
-    for seed in config.seeds:
-        for fold in config.folds:
-            for dataset in config.datasets:
-                for row in config.trainers:
-                    yield Run(config.output, datasets[dataset], row, fold, seed)
+def seconds_of_epochs(training: Mapping[str, Any]) -> list[float]:
+    """How long each epoch took that counts, validation within it included, whoever interrupted the training."""
+    curves = training.get("curves", {})
+    stamps = zip(curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", []))
+    return [end - start for start, end in stamps]
 
 
 @dataclass(frozen=True)
@@ -189,21 +179,22 @@ def read_benchmark(folder: Path) -> Benchmark:
             f"{folder} has no benchmark.json: no benchmark has begun in there, or one still checks its datasets and "
             f"trainers; begin one with   swin-umamba benchmark run --output {shlex.quote(str(folder))} ..."
         )
-    otherwise = "it was changed, or written by another version; `swin-umamba benchmark run` as before writes it anew"
-    config = content.get("config") if isinstance(content, dict) else None
-    if not isinstance(config, dict) or not isinstance(content.get("cells"), list) or not content["cells"]:
-        raise MatrixError(f"{file} names no cells and their configuration; {otherwise}")
     try:
-        rows = {row.key: replace(row, recorded=_recorded(row, content)) for row in build_config(config).trainers}
-    except ConfigError as error:
-        raise MatrixError(f"{file}: {error.problems[0]}; {otherwise}") from None
-    try:
+        if not isinstance(content, dict) or not content.get("cells") or not isinstance(content.get("config"), dict):
+            raise ValueError("names no cells and their configuration")
+        config = build_config(content["config"])
+        rows = {row.key: replace(row, recorded=_recorded(row, content)) for row in config.trainers}
         return Benchmark(folder, content, tuple(_parse(folder, name, rows) for name in content["cells"]))
-    except ValueError as error:
-        raise MatrixError(f"{file} {error}; {otherwise}") from None
+    except (ConfigError, ValueError) as error:
+        what = error.problems[0] if isinstance(error, ConfigError) else error
+        raise MatrixError(
+            f"{file} {what}; it was changed, or written by another version; `swin-umamba benchmark run` as before "
+            "writes it anew"
+        ) from None
 
 
 def _recorded(row: Row, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What benchmark.json says about a row besides its settings; {} of a version that recorded nothing."""
     names = ("name", "plans", "configuration")
     entries = content.get("rows") or []
     return next((entry for entry in entries if all(entry.get(name) == getattr(row, name) for name in names)), {})
@@ -215,9 +206,8 @@ def _parse(output: Path, name: str, rows: Mapping[str, Row]) -> Run:
     Raises:
         ValueError: it is no name of a run of these rows (by key).
     """
-    parts = name.split("/") if isinstance(name, str) else []
-    found = re.fullmatch(r"fold_(all|\d+)/seed_(\d+)", "/".join(parts[2:]))
-    if not found or parts[1] not in rows or parts[0] in ("", ".", ".."):
+    found = re.fullmatch(r"([^/]+)/([^/]+)/fold_(all|\d+)/seed_(\d+)", str(name))
+    if not found or found[2] not in rows or found[1] in (".", ".."):
         raise ValueError(f"names the cell {name!r}; expected DATASET/ROW/fold_F/seed_S with one of its own rows")
-    fold, seed = found.groups()
-    return Run(output, parts[0], rows[parts[1]], fold if fold == "all" else int(fold), int(seed))
+    dataset, key, fold, seed = found.groups()
+    return Run(output, dataset, rows[key], fold if fold == "all" else int(fold), int(seed))

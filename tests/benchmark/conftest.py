@@ -1,4 +1,4 @@
-"""A preprocessed dataset as far as the matrix looks at it, and answers of a probe, without nnU-Net."""
+"""A preprocessed dataset as far as the benchmark looks at it, and answers of a probe, without nnU-Net."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import MatrixConfig, Row, build_config
-from swin_umamba_nnunet.benchmark.commands import Task
-from swin_umamba_nnunet.benchmark.runs import Run
+from swin_umamba_nnunet.benchmark import Job, Row
 from swin_umamba_nnunet.benchmark.sources import Case
 
 NAME = "Dataset903_Matrix"
@@ -57,13 +55,9 @@ def folders(tmp_path, monkeypatch) -> SimpleNamespace:
 
 @pytest.fixture
 def make_config(folders):
-    """A function (**settings) -> configuration of two rows."""
-
-    def make(**settings: Any) -> MatrixConfig:
-        usual = {"output": str(folders.output), "datasets": [903], "trainers": ["One", "Two"], "device": "cpu"}
-        return build_config({**usual, **settings})
-
-    return make
+    """A function (**settings) -> settings of a benchmark of two rows."""
+    usual = {"output": str(folders.output), "datasets": [903], "trainers": ["One", "Two"], "device": "cpu"}
+    return lambda **settings: {**usual, **settings}
 
 
 @pytest.fixture
@@ -94,8 +88,8 @@ def probe():
 
 
 @pytest.fixture
-def make_task(tmp_path):
-    """A function (trainer=, seed=, num_gpus=) -> task of a cell scored on the cases "a" and "b" with two channels."""
+def make_job(tmp_path):
+    """A function (trainer=, seed=, num_gpus=) -> a run scored on the cases "a" and "b" with two channels."""
     raw = tmp_path / "images"
     raw.mkdir()
     cases = {}
@@ -105,11 +99,11 @@ def make_task(tmp_path):
             file.write_text(file.stem)
         cases[name] = Case(tuple(files[:2]), files[2])
 
-    def make(trainer: str = "One", seed: int = 0, num_gpus: int = 1, **settings: Any) -> Task:
-        cell = Run(Path(tmp_path, "bench"), NAME, Row(trainer, label=trainer, num_gpus=num_gpus), 0, seed)
+    def make(trainer: str = "One", seed: int = 0, num_gpus: int = 1, slurm=None, **settings: Any) -> Job:
+        row = Row(trainer, label=trainer, num_gpus=num_gpus, slurm=slurm or {})
         inputs = {"plans_sha256": "1" * 64, "device": "cpu", "mirroring": True, "checkpoint": "checkpoint_final.pth",
                   "versions": {"torch": "2.4"}}  # fmt: skip
-        return Task(cell, inputs, cases, ".png", **settings)
+        return Job(tmp_path / "bench", NAME, row, 0, seed, inputs, cases, ".png", **settings)
 
     return make
 
@@ -121,7 +115,7 @@ def fake_steps(monkeypatch):
     `commands` lists what was run.
     """
     from swin_umamba_nnunet.benchmark import runner
-    from swin_umamba_nnunet.benchmark.child import Interrupted
+    from swin_umamba_nnunet.benchmark.process import Interrupted
 
     class Steps:
         fail: dict[str, int] = {}
@@ -136,7 +130,7 @@ def fake_steps(monkeypatch):
         def names(self) -> list[str]:
             return [_step_of(command) for command in self.commands]
 
-        def __call__(self, command, environment, log, stop=None) -> int:
+        def __call__(self, command, environment, log, stop=None, echo=False) -> int:
             self.commands.append(command)
             self.environments.append(environment)
             step = _step_of(command)

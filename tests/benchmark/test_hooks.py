@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from swin_umamba_nnunet.benchmark import hooks, seeded
+from swin_umamba_nnunet.benchmark import hooks, steps
 from swin_umamba_nnunet.benchmark.hooks import Settings
 
 
@@ -159,5 +159,5 @@ def test_seeds():
 
 def test_only_nnunet_commands_are_run(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        seeded.main(["--record", str(tmp_path / "r"), "--seed", "0", "--", "rm", "-r"])
+        steps.main(["--record", str(tmp_path / "r"), "--seed", "0", "--", "rm", "-r"])
     assert "nnUNetv2_train" in capsys.readouterr().err

@@ -59,7 +59,7 @@ def test_instances_can_be_evaluated(tmp_path, convert):
     pairs = cases.pair_cases(
         converted.folder / "instancesTs", converted.folder / "labelsTs", ground_truth_suffix="_label"
     )
-    assert [pair.name for pair in pairs] == ["cell_00003", "cell_00004"]
+    assert [pair.name for pair in pairs.cases] == ["cell_00003", "cell_00004"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"labels": {"a": [1, 2]}, "numTraining": "x"}', None])

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from swin_umamba_nnunet.benchmark.report.analysis import Result
 from swin_umamba_nnunet.benchmark.report.arenas import Arena
 from swin_umamba_nnunet.benchmark.report.words import direction, in_unit, lost, number
+from swin_umamba_nnunet.pictures.style import INK, LINES, MUTED, OKABE_ITO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 _WIDTH = 5.2  # inches, at 72 to the inch: on a phone its letters are still as large as the page's notes
 _QUARTILES_FROM = 5  # cases, below which they say nothing
 _ROW, _FRAME = 0.52, 0.62  # height of a row of a chart, and of what is around them
-INK, MUTED, LINES, PAGE = "#1a1a1a", "#5a5a5a", "#d9d9d9", "#ffffff"
+PAGE = "#ffffff"
 # What a colour of the charts is called in the page, which has a light and a dark form of it.
-_OF_PAGE = {INK: "ink", MUTED: "muted", LINES: "line", PAGE: "page", "#0072b2": "blue"}
+_OF_PAGE = {INK: "ink", MUTED: "muted", LINES: "line", PAGE: "page", OKABE_ITO["blue"].lower(): "blue"}
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "swin_umamba_nnunet",  # the same file from the same numbers
@@ -60,7 +61,7 @@ _SETTINGS: Any = {
 
 # Okabe and Ito's colours, told apart by people with any colour vision, light and dark in turn; marker and dashes
 # carry the same information in a greyscale print.
-_COLOURS = ("#1a1a1a", "#E69F00", "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
+_COLOURS = (INK, *(OKABE_ITO[name] for name in ("orange", "blue", "sky blue", "vermilion", "green", "purple")))
 _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)))
 

@@ -5,7 +5,7 @@ import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,18 @@ from swin_umamba_nnunet.benchmark.report.arenas import Arena
 from swin_umamba_nnunet.benchmark.report.charts import settings, shortened
 from swin_umamba_nnunet.benchmark.report.collect import Scored
 from swin_umamba_nnunet.benchmark.report.words import number
-from swin_umamba_nnunet.evaluation.cases import CasePair, find_label_files, read_pair
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
-from swin_umamba_nnunet.evaluation.images import find_images, read_image
-from swin_umamba_nnunet.evaluation.labels import LabelSet, read_dataset_json
-from swin_umamba_nnunet.pictures.overlay import Case, View, draw_panel, legend_handles, look_at
+from swin_umamba_nnunet.evaluation import (
+    CasePair,
+    EvaluationError,
+    LabelSet,
+    find_images,
+    find_label_files,
+    read_dataset_json,
+    read_image,
+    read_pair,
+)
+from swin_umamba_nnunet.pictures.drawing import draw_panel, legend_handles
+from swin_umamba_nnunet.pictures.looks import View, look_at
 
 _COLUMNS, _PANEL, _TITLE = 4, 1.9, 0.34  # panels of a line; inches
 _DPI = 110
@@ -91,11 +98,10 @@ def _draw(case: str, runs: Mapping[str, Scored], scores: Mapping[str, str]) -> t
         if shape != truth.shape:
             raise EvaluationError(f"the {what} of {case} has the shape {shape}, its ground truth {truth.shape}")
     index = slice_of_most_difference(truth, [prediction for _, prediction in read.values()])
-    cut = slice(index, index + 1)
-    views = {}
+    cut, views = slice(index, index + 1), {}
+    sliced = replace(image, array=image.array[cut])
     for label, (_, prediction) in read.items():
-        one = Case(case, image.array[cut], truth[cut], prediction[cut], image.spacing_mm, image.direction)
-        (views[label],) = look_at(one, labels.classes, ignore=labels.ignore).views
+        (views[label],) = look_at(case, sliced, truth[cut], prediction[cut], labels).views
     where = "" if len(truth) == 1 else f" Slice {index + 1} of {len(truth)}, where the predictions differ most."
     return _render(views, labels, scores), where
 

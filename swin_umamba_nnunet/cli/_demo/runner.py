@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.benchmark.child import end_process
-from swin_umamba_nnunet.cli._signals import ended_by_signals
+from swin_umamba_nnunet.benchmark.process import _end as end_process
+from swin_umamba_nnunet.benchmark.process import ended_by_signals
 from swin_umamba_nnunet.cli.errors import CliError
 
 _POSIX = os.name == "posix"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from swin_umamba_nnunet.benchmark.child import Interrupted, describe_exit, run_child, tail
+from swin_umamba_nnunet.benchmark.process import Interrupted, describe_exit, run_child, tail
 
 
 def python(code: str) -> list[str]:
@@ -76,7 +76,7 @@ def test_a_child_ended_by_somebody_else_is_not_a_failure(tmp_path):
 def test_a_child_does_not_outlive_a_killed_runner(tmp_path):
     pid_file = tmp_path / "pid"
     child = (
-        "import os, time; from swin_umamba_nnunet.benchmark.watchdog import end_with_parent; end_with_parent()\n"
+        "import os, time; from swin_umamba_nnunet.benchmark.process import end_with_parent; end_with_parent()\n"
         f"open({str(pid_file)!r} + '.part', 'w').write(str(os.getpid()))\n"
         f"os.rename({str(pid_file)!r} + '.part', {str(pid_file)!r})\n"
         "time.sleep(60)"

@@ -1,12 +1,12 @@
-"""Checks against this machine, each caught before anything runs, and the tasks that come out."""
+"""Checks against this machine, each caught before anything runs, and the jobs that come out."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import ConfigError, plan_from, prepare
-from swin_umamba_nnunet.benchmark.plan import write_plan
+from swin_umamba_nnunet.benchmark import ConfigError, prepare
 from tests.benchmark.conftest import NAME
 from tests.messages import assert_names, naming
 
@@ -14,20 +14,20 @@ from tests.messages import assert_names, naming
 def problems(config, probe, **options) -> str:
     with pytest.raises(ConfigError) as caught:
         prepare(config, probe=probe, **options)
-    assert not config.output.exists()
+    assert not Path(config["output"]).exists()
     return "\n".join(caught.value.problems)
 
 
 def test_tasks_of_all_cells(make_config, probe, folders):
     config = make_config(folds=[0, 1], seeds=[0, 1])
-    plan = prepare(config, probe=probe)
-    assert [task.cell.name.removeprefix(f"{NAME}/") for task in plan.tasks][:3] == [
+    prepared = prepare(config, probe=probe)
+    assert [job.name.removeprefix(f"{NAME}/") for job in prepared.jobs][:3] == [
         "One__nnUNetPlans__2d/fold_0/seed_0",
         "Two__nnUNetPlans__2d/fold_0/seed_0",
         "One__nnUNetPlans__2d/fold_1/seed_0",
     ]
-    assert len({task.cell.folder for task in plan.tasks}) == 8
-    first, third = plan.tasks[0], plan.tasks[2]
+    assert len({job.folder for job in prepared.jobs}) == 8
+    first, third = prepared.jobs[0], prepared.jobs[2]
     assert set(first.cases) == {"a", "b"}
     assert set(third.cases) == {"c", "d"}
     assert [path.name for path in first.cases["a"].images] == ["a_0000.png", "a_0001.png"]
@@ -35,7 +35,7 @@ def test_tasks_of_all_cells(make_config, probe, folders):
     assert (first.inputs["weights_sha256"], first.inputs["device"]) == (None, "cpu")
     for name in ("plans_sha256", "splits_sha256", "dataset_fingerprint_sha256"):
         assert len(first.inputs[name]) == 64
-    write_plan(plan)
+    prepared.write()
     written = json.loads((folders.output / "benchmark.json").read_text())
     assert len(written["cells"]) == 8
     assert [row["pretrained"] for row in written["rows"]] == [False, False]
@@ -43,12 +43,12 @@ def test_tasks_of_all_cells(make_config, probe, folders):
 
 
 def test_hashes_are_of_the_content(make_config, probe, folders):
-    before = prepare(make_config(), probe=probe).tasks[0].inputs
+    before = prepare(make_config(), probe=probe).jobs[0].inputs
     plans = folders.preprocessed / "nnUNetPlans.json"
     plans.write_text(json.dumps(json.loads(plans.read_text()), indent=8))
-    assert prepare(make_config(), probe=probe).tasks[0].inputs == before
+    assert prepare(make_config(), probe=probe).jobs[0].inputs == before
     plans.write_text(plans.read_text().replace("2d_large", "2d_huge"))
-    after = prepare(make_config(), probe=probe).tasks[0].inputs
+    after = prepare(make_config(), probe=probe).jobs[0].inputs
     assert {name for name in before if before[name] != after[name]} == {"plans_sha256"}
 
 
@@ -93,32 +93,32 @@ def test_the_test_set(make_config, probe, folders):
         (folders.raw / folder).mkdir(exist_ok=True)
         (folders.raw / folder / name).touch()
     for settings in ({"test": True}, {"folds": ["all"]}):
-        (task, _) = prepare(make_config(**settings), probe=probe).tasks
-        assert set(task.cases) == {"t"}
-        assert task.inputs["scored_on"] == "test set"
+        (job, _) = prepare(make_config(**settings), probe=probe).jobs
+        assert set(job.cases) == {"t"}
+        assert job.inputs["scored_on"] == "test set"
 
 
 def test_cases_listed_in_dataset_json(make_config, probe, folders):
     file = folders.preprocessed / "dataset.json"
     entry = {"images": ["elsewhere/x.png", "/absolute/y.png"], "label": "elsewhere/z.png"}
     file.write_text(json.dumps({**json.loads(file.read_text()), "dataset": dict.fromkeys("abcd", entry)}))
-    case = prepare(make_config(), probe=probe).tasks[0].cases["a"]
+    case = prepare(make_config(), probe=probe).jobs[0].cases["a"]
     assert [str(path) for path in case.images] == [str(folders.raw / "elsewhere/x.png"), "/absolute/y.png"]
 
 
 def test_mistakes_of_the_file_and_of_the_machine_are_said_together(probe, folders):
     settings = {"output": str(folders.output), "datasets": [903], "trainers": ["A", "A"], "folds": [9], "device": "gpu"}
     with pytest.raises(ConfigError) as caught:
-        plan_from(settings, probe=probe)
+        prepare(settings, probe=probe)
     found = "\n".join(caught.value.problems)
     for expected in ("A__nnUNetPlans__2d is there twice", "fold 9 ", "`device` is 'gpu'"):
         assert expected in found
     assert probe.request["fetch"] is False
     with pytest.raises(ConfigError, match=naming("1 thing", "A__nnUNetPlans__2d")):
-        plan_from({**settings, "folds": [0], "device": "cpu"}, probe=probe)
+        prepare({**settings, "folds": [0], "device": "cpu"}, probe=probe)
     with pytest.raises(ConfigError, match="`datasets`"):
-        plan_from({"output": "x", "trainers": ["A"]}, probe=probe)
-    assert len(plan_from({**settings, "trainers": ["A"], "folds": [0], "device": "cpu"}, probe=probe).tasks) == 1
+        prepare({"output": "x", "trainers": ["A"]}, probe=probe)
+    assert len(prepare({**settings, "trainers": ["A"], "folds": [0], "device": "cpu"}, probe=probe).jobs) == 1
 
 
 def test_a_cascade(make_config, probe, folders):
@@ -145,9 +145,9 @@ def test_what_the_probe_finds_is_said_together_with_the_rest(make_config, probe)
 
 def test_a_dry_run_fetches_nothing(make_config, probe, folders):
     (folders.preprocessed / "splits_final.json").unlink()  # nnU-Net would make it in the first training
-    plan = prepare(make_config(), probe=probe, dry=True)
+    prepared = prepare(make_config(), probe=probe, dry=True)
     assert probe.request["fetch"] is False
-    assert plan.tasks[0].cases == {}
+    assert prepared.jobs[0].cases == {}
 
 
 def test_devices(make_config, probe):
