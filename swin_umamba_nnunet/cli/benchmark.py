@@ -362,10 +362,10 @@ def _report(args: argparse.Namespace) -> int:
     options = ReportOptions(metrics, args.baseline, args.published, args.pictures, bootstrap)
     output = args.output or args.folder / "report"
     analysis, files = write_report(args.folder, output, options, lambda text: print(f"{text} ...", flush=True))
-    for cell in analysis.missing:
-        print(printable(f"no scores: {cell.name} ({cell.problem})"))
-    done = len(analysis.benchmark.cells) - len(analysis.missing)
-    print(f"\n{files[0].absolute()}   ({done} of {len(analysis.benchmark.cells)} runs)")
+    runs, missing = analysis.benchmark.runs, analysis.benchmark.missing
+    for run in missing:
+        print(printable(f"no scores: {run.title} ({run.problem})"))
+    print(f"\n{files[0].absolute()}   ({len(runs) - len(missing)} of {len(runs)} runs)")
     print(f"beside it: {', '.join(file.name for file in files[1:])}")
     return 0
 
