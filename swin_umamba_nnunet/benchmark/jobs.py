@@ -107,25 +107,21 @@ class Prepared:
 
     def write(self) -> None:
         """benchmark.json: what this benchmark is, for status and report."""
-        pairs = self.probed["pairs"].items()
-        self._record(
-            config=self.config.to_dict(),
-            device=self.device,
-            versions=versions(),
-            hardware=self.probed["hardware"],
-            rows=[fairness.facts(row, self.probed) for row in self.config.trainers],
-            recipes={pair: {key: what[key] for key in what if key != "cost"} for pair, what in pairs},
-            cells=[job.name for job in self.jobs],
-            findings=self.findings,
-        )
-
-    def write_outcome(self) -> None:
-        """Add what only shows once jobs have been done: whether they were so under the same conditions."""
-        self._record(findings=[*self.findings, *fairness.of_records(job.read() for job in self.jobs)])
-
-    def _record(self, **entries: Any) -> None:
         file = self.config.output / "benchmark.json"
-        write_json(file, {"created": now(), **(read_json(file) or {}), **entries, "updated": now()})
+        pairs = self.probed["pairs"].items()
+        content = {
+            "config": self.config.to_dict(),
+            "created": (read_json(file) or {}).get("created", now()),
+            "updated": now(),
+            "device": self.device,
+            "versions": versions(),
+            "hardware": self.probed["hardware"],
+            "rows": [fairness.facts(row, self.probed) for row in self.config.trainers],
+            "recipes": {pair: {key: what[key] for key in what if key != "cost"} for pair, what in pairs},
+            "cells": [job.name for job in self.jobs],
+            "findings": self.findings,
+        }
+        write_json(file, content)
 
 
 def prepare(
@@ -253,28 +249,25 @@ def versions() -> dict[str, str]:
 def _device(
     config: MatrixConfig, launcher: str, gpus: Sequence[int], hardware: Mapping[str, Any], problems: list[str]
 ) -> str:
-    here = len(hardware["gpus"])
+    """What "auto" becomes; what is asked for and not there is added to `problems`."""
+    here, flag = len(hardware["gpus"]), f"--gpus {','.join(map(str, gpus))}"
     if launcher == "slurm":
         wants = [{**config.slurm, **row.slurm} for row in config.trainers]
-        has_gpu = any(want.get("gpus_per_node") or want.get("gres") for want in wants)
-    else:
-        has_gpu = here > 0
-    device = config.device if config.device != "auto" else "cuda" if has_gpu else "cpu"
-    if launcher == "slurm":
-        return device
-    if device == "cuda" and not here:
-        problems.append('`device = "cuda"` was asked for, but PyTorch sees no GPU here; use "cpu", or --launcher slurm')
-    if device == "mps" and not hardware["mps"]:
-        problems.append('`device = "mps"` was asked for, but PyTorch sees no Apple GPU here; use "cpu"')
-    flag = f"--gpus {','.join(map(str, gpus))}"
-    if gpus and device != "cuda":
-        problems.append(f"{flag} was given, but the runs are on {device}")
-    if len(set(gpus)) < len(gpus):
-        problems.append(f"{flag} names a GPU twice")
-    if device == "cuda" and here and (absent := [number for number in gpus if not 0 <= number < here]):
-        problems.append(f"{flag} names GPU {absent[0]}, but PyTorch sees {here} here, 0 to {here - 1}")
+        auto = "cuda" if any(want.get("gpus_per_node") or want.get("gres") for want in wants) else "cpu"
+        return auto if config.device == "auto" else config.device
+    device = config.device if config.device != "auto" else "cuda" if here else "cpu"
+    absent = [number for number in gpus if not 0 <= number < here]
     available = (len(gpus) or here) if device == "cuda" else 1
+    asked = f'`device = "{device}"` was asked for, but PyTorch sees no'
+    checks: list[tuple[Any, str]] = [
+        (device == "cuda" and not here, f'{asked} GPU here; use "cpu", or --launcher slurm'),
+        (device == "mps" and not hardware["mps"], f'{asked} Apple GPU here; use "cpu"'),
+        (gpus and device != "cuda", f"{flag} was given, but the runs are on {device}"),
+        (len(set(gpus)) < len(gpus), f"{flag} names a GPU twice"),
+        (device == "cuda" and here and absent, f"{flag} names {absent}, but PyTorch sees {here} here, 0 to {here - 1}"),
+    ]
     for row in config.trainers:
-        if row.num_gpus > available and (here or device != "cuda"):
-            problems.append(f"row {row.label} wants {row.num_gpus} GPUs, but there are {available} on {device}")
+        wrong = row.num_gpus > available and (here or device != "cuda")
+        checks.append((wrong, f"row {row.label} wants {row.num_gpus} GPUs, but there are {available} on {device}"))
+    problems += [text for wrong, text in checks if wrong]
     return device

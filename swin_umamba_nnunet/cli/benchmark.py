@@ -228,7 +228,6 @@ def _run_here(prepared: "Prepared", args: argparse.Namespace) -> int:
         raise CliError("interrupted; run the same command again to go on where this ended", code) from None
     finally:
         progress.bar.close()
-        prepared.write_outcome()
     counts = Counter(outcome.partition(":")[0] for outcome in outcomes.values())
     print("\n" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     for job in prepared.jobs:
