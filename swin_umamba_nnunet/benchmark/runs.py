@@ -55,6 +55,11 @@ class Run:
         return f"{self.dataset}/{self.row.key}/fold_{self.fold}/seed_{self.seed}"
 
     @property
+    def pair(self) -> str:
+        """Dataset and row: what runs share that differ in fold and seed alone."""
+        return f"{self.dataset} {self.row.key}"
+
+    @property
     def folder(self) -> Path:
         return self.output / "cells" / self.name
 

@@ -142,7 +142,7 @@ def test_estimates(own_trainers, make_config, monkeypatch):
     key = f"{NAME} ProbedTiny__nnUNetPlans__2d"
     counted = estimates.estimate(prepared)[key]
     assert (counted.basis, counted.seconds) == ("counted", None)
-    assert counted.memory_bytes > prepared.jobs[0].cost["activation_bytes"]
+    assert counted.memory_bytes > prepared.jobs[0].recipe["cost"]["activation_bytes"]
 
     environments = []
 

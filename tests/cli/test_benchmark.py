@@ -9,43 +9,15 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import Job, jobs, runner
 from swin_umamba_nnunet.cli import benchmark, main
+from tests.benchmark.conftest import NAME, SPLITS, Probe, make_dataset
 from tests.messages import assert_names
-
-NAME = "Dataset903_Cli"
-RECIPE = {
-    "problems": [], "epochs": 10, "iterations_per_epoch": 250, "validation_iterations_per_epoch": 50, "batch_size": 2,
-    "patch_size": [32, 32], "mirroring_axes": [0, 1], "deep_supervision": True, "split": [],
-    "cost": {"parameter_bytes": 2**28, "activation_bytes": 2**30},
-}  # fmt: skip
 
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch) -> list[str]:
-    """Flags of a benchmark of two rows and two seeds on a dataset of two cases; a probe that finds all in order."""
-    raw, preprocessed = tmp_path / "raw" / NAME, tmp_path / "preprocessed" / NAME
-    for folder in (raw / "imagesTr", raw / "labelsTr", preprocessed / "data"):
-        folder.mkdir(parents=True)
-    for folder in (raw, preprocessed):
-        (folder / "dataset.json").write_text('{"file_ending": ".png"}')
-    for file in (raw / "imagesTr" / "a_0000.png", raw / "labelsTr" / "a.png", preprocessed / "data" / "a.b2nd"):
-        file.touch()
-    plans = {"configurations": {"2d": {"data_identifier": "data"}}}
-    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
-    (preprocessed / "splits_final.json").write_text('[{"train": [], "val": ["a"]}]')
-    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
-    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
-
-    def ask(request):
-        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True,
-                   "ancestors": ["nnunetv2.nnUNetTrainer"]}  # fmt: skip
-        return {
-            "problems": [],
-            "hardware": {"gpus": [], "mps": False},
-            "trainers": {row["name"]: trainer for row in request["rows"]},
-            "pairs": {f"{dataset} {key}": RECIPE for dataset, key in request["pairs"]},
-        }
-
-    monkeypatch.setattr(jobs, "ask", ask)
+    """Flags of a benchmark of two rows and two seeds; a probe that finds all in order."""
+    make_dataset(tmp_path, monkeypatch)
+    monkeypatch.setattr(jobs, "ask", Probe())
     return ["--output", str(tmp_path / "bench"), "--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1",
             "--device", "cpu"]  # fmt: skip
 
@@ -177,7 +149,7 @@ def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys,
 def test_changed_cells_are_reported(arguments, outcomes, capsys, tmp_path):
     assert run("run", *arguments) == 0
     file = tmp_path / "preprocessed" / NAME / "splits_final.json"
-    file.write_text('[{"train": ["b"], "val": ["a"]}]')
+    file.write_text(json.dumps(SPLITS[::-1]))
     outcomes.update({(trainer, seed): "changed" for trainer in ("One", "Two") for seed in (0, 1)})
     capsys.readouterr()
     assert run("run", *arguments) == 1
@@ -198,7 +170,7 @@ def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
     assert run("run", *arguments, "--folds", "3", "--device", "cuda") == 2
     err = capsys.readouterr().err
     assert err.startswith("swin-umamba benchmark: 2 ")
-    assert_names(line_with("  - ", err, 0), NAME, "fold 3", "0 to 0")
+    assert_names(line_with("  - ", err, 0), NAME, "fold 3", "0 to 1")
     assert_names(line_with("  - ", err, 1), '`device = "cuda"`', "--launcher slurm")
     assert not (tmp_path / "bench").exists()
     assert run("run") == 2
