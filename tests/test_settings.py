@@ -7,7 +7,7 @@ import pytest
 from swin_umamba_nnunet import _autoregister, settings
 from tests.installed import ROOT
 
-NAME = "SWIN_UMAMBA_CUDA_GRAPHS"
+NAME = "SWIN_UMAMBA_FUSED_GLUE"
 
 
 def test_the_table_holds_every_variable_that_the_package_reads():

@@ -9,7 +9,6 @@ from skimage import io
 
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.cli import overlay
-from swin_umamba_nnunet.pictures import slices as _slices
 from tests.messages import assert_names
 
 LABELS = {"background": 0, "lesion": 1, "vessel": 2}
@@ -226,7 +225,7 @@ def test_an_unknown_case_gets_the_nearest_name(pictures, capsys):
 def test_a_label_the_dataset_does_not_have(pictures, capsys):
     io.imsave(pictures / "pred/case_0.png", squares() * 3, check_contrast=False)
     message = refused(capsys, pictures)
-    assert_names(message, pictures / "pred/case_0.png", "label 3", pictures / "pred/dataset.json", "0, 1, 2")
+    assert_names(message, pictures / "pred/case_0.png", "label 3", pictures / "pred/dataset.json", "0 to 2")
 
 
 def test_an_output_that_is_a_file(pictures, capsys):
@@ -235,7 +234,7 @@ def test_an_output_that_is_a_file(pictures, capsys):
 
 
 def test_sixteen_bit_and_transparent_colours(pictures):
-    from swin_umamba_nnunet.evaluation.images import read_image
+    from swin_umamba_nnunet.evaluation import read_image
 
     values = np.full((30, 40, 3), 65535, np.uint16)
     io.imsave(pictures / "images/deep.tif", values, check_contrast=False)
@@ -244,8 +243,3 @@ def test_sixteen_bit_and_transparent_colours(pictures):
     clear = read_image([pictures / "images/clear.png"]).array
     assert clear.shape == (1, 30, 40, 3)
     assert np.unique(clear) == 200
-
-
-def test_the_names_offered_are_those_that_can_be_drawn():
-    assert overlay._SLICES == _slices.SLICES
-    assert overlay._PLANES == _slices.PLANES

@@ -17,9 +17,9 @@ import pytest
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics, load_summary_json
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
-from swin_umamba_nnunet.evaluation import EvaluationError, evaluate_folders
-from swin_umamba_nnunet.evaluation.table import format_result
-from swin_umamba_nnunet.evaluation.workers import CaseWorkers
+from swin_umamba_nnunet.evaluation import Endoscopy, EvaluationError, LabelSet, Plain, evaluate_folders, from_options
+from swin_umamba_nnunet.evaluation.evaluate import CaseWorkers
+from swin_umamba_nnunet.evaluation.output import format_result
 from tests.evaluation import worker_functions
 from tests.evaluation.files import blobs, write_folders, write_image, write_volume
 from tests.messages import naming
@@ -54,7 +54,7 @@ def test_class_and_case_names_are_no_formulas_in_metrics_csv(folders, tmp_path):
     """A spreadsheet would compute them; numbers stay numbers."""
     for folder in folders:
         (folder / "case_0.png").rename(folder / "-1+case.png")
-    evaluate_folders(*folders, labels=["=cmd=1", "@x=2", "3"], output=tmp_path / "out", **FAST)
+    evaluate_folders(*folders, protocol=Plain(["=cmd=1", "@x=2", "3"]), output=tmp_path / "out", **FAST)
     found = read_metrics(tmp_path / "out")
     assert {line["class"] for line in found} == {"'=cmd", "'@x", "3"}
     assert {line["case"] for line in found} == {"'-1+case", "case_1", "case_2"}
@@ -62,7 +62,7 @@ def test_class_and_case_names_are_no_formulas_in_metrics_csv(folders, tmp_path):
 
 
 def test_names_do_not_act_on_the_terminal(folders):
-    text = format_result(evaluate_folders(*folders, labels=["\x1b[2Jliver=1", "a\n\u202eb=2,3"], **FAST))
+    text = format_result(evaluate_folders(*folders, protocol=Plain(["\x1b[2Jliver=1", "a\n\u202eb=2,3"]), **FAST))
     assert not set(text) & set("\x1b\u202e")
     assert "\\x1b[2Jliver" in text
     assert "a\\n\\u202eb" in text
@@ -96,7 +96,7 @@ def test_summary_json_is_nnunets_and_more(folders, tmp_path):
 
 def test_the_authors_values_are_named_in_summary_json(tmp_path):
     truth, predicted = write_folders(tmp_path, 2)
-    evaluate_folders(truth, predicted, protocol="endoscopy", output=tmp_path / "out", **FAST)
+    evaluate_folders(truth, predicted, protocol=Endoscopy(), output=tmp_path / "out", **FAST)
     content = json.loads((tmp_path / "out/summary.json").read_text())
     assert {"Dice", "NSD", "DSC (endoscopy)", "NSD (endoscopy)"} <= set(content["mean"]["1"])
     assert len(content["swin_umamba_evaluation"]["image_values"]) == 2 * 5
@@ -139,7 +139,7 @@ def test_labels_that_dataset_json_does_not_know(folders, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1, "b": 2}}))
     with pytest.raises(EvaluationError, match=naming("case_0.png", "label 3", tmp_path / "dataset.json", "0 to 2")):
         evaluate_folders(*folders, **FAST)  # found beside the ground truth's folder
-    result = evaluate_folders(*folders, labels=["1", "odd=2,3"], **FAST)
+    result = evaluate_folders(*folders, protocol=Plain(["1", "odd=2,3"]), **FAST)
     assert {m.label for m in result.measurements} == {"1", "odd"}
 
 
@@ -153,7 +153,7 @@ def test_dataset_json_beside_the_predictions_comes_first(folders, tmp_path):
 
 
 def test_a_class_that_is_nowhere_is_said(folders):
-    result = evaluate_folders(*folders, labels=["1", "9"], **FAST)
+    result = evaluate_folders(*folders, protocol=Plain(["1", "9"]), **FAST)
     assert any("In no file" in note and note.endswith("9") for note in result.notes)
     assert result.statistic("Dice", "9").n_undefined == 3
 
@@ -163,7 +163,7 @@ def test_background_only_needs_labels(tmp_path):
         write_image(tmp_path / side / "a.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(EvaluationError, match=naming("background", "--labels")):
         evaluate_folders(tmp_path / "gt", tmp_path / "pred", **FAST)
-    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", labels=[1], **FAST)
+    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", protocol=Plain([1]), **FAST)
     assert math.isnan(result.value("a", "1", "Dice"))
 
 
@@ -207,12 +207,11 @@ def test_directions_that_differ_are_said(tmp_path):
         ("plain", {"tolerance": ["x"]}, ("--tolerance x", "NAME=DISTANCE")),
         ("plain", {"tolerance": -1.0}, ("--tolerance -1", "NAME=DISTANCE")),
         ("plain", {"labels": [1], "tolerance": ["liver=2"]}, ("--tolerance", "liver", "command line has 1")),
-        ("plain", {"labels": [1], "dataset_json": "dataset.json"}, ("labels", "dataset.json", "one of them")),
+        ("plain", {"labels": [1], "dataset_json": LabelSet({})}, ("labels", "dataset.json", "one of them")),
         ("plain", {"labels": [1], "instances": "ids"}, ("--instances ids", "leave the labels out")),
         ("plain", {"instances": "nonsense"}, ("nonsense", "components, ids")),
-        ("isic", {"isic_size": -1}, ("ISIC size -1", "1 or more")),
-        ("plain", {"processes": 0}, ("processes 0", "1 or more")),
-        ("plain", {"resamples": 0}, ("resamples 0", "1 or more")),
+        ("isic", {"isic_size": -1}, ("--isic-size -1", "1 or more")),
+        ("cells", {"toleranse": 1}, ("cells", "toleranse", "iou_thresholds, count_border_cells")),
         ("abdomen", {}, ("case_0", "abdomen", "volumes", "2D image (20, 24)")),
         ("isic", {}, ("gt/case_0.png", "value 2", "0 and 1", "0 and 255")),
         ("cells", {}, ("pred/case_0.png", "label 3", "2 boundary", "--instances ids")),
@@ -220,14 +219,20 @@ def test_directions_that_differ_are_said(tmp_path):
 )
 def test_bad_options(folders, protocol, options, facts):
     with pytest.raises(EvaluationError, match=naming(*facts)):
-        evaluate_folders(*folders, protocol=protocol, **{**FAST, **options})
+        evaluate_folders(*folders, protocol=from_options(protocol, options), **FAST)
+
+
+@pytest.mark.parametrize("option", ["processes", "resamples"])
+def test_numbers_below_one(folders, option):
+    with pytest.raises(EvaluationError, match=naming(f"{option} 0", "1 or more")):
+        evaluate_folders(*folders, **{**FAST, option: 0})
 
 
 @pytest.mark.parametrize("protocol", ["endoscopy", "cells", "isic"])
 def test_image_protocols_refuse_volumes(tmp_path, protocol):
     folders = write_folders(tmp_path, 1, (4, 9, 9), ".nii.gz")
     with pytest.raises(EvaluationError, match=naming("case_0", protocol, "2D images", "(4, 9, 9)")):
-        evaluate_folders(*folders, protocol=protocol, **FAST)
+        evaluate_folders(*folders, protocol=from_options(protocol), **FAST)
 
 
 @pytest.mark.parametrize(("protocol", "known"), [("abdomen", 13), ("synapse", 8)])
@@ -237,15 +242,15 @@ def test_organ_protocols_refuse_unknown_labels(tmp_path, protocol, known):
     for side in ("gt", "pred"):
         write_volume(tmp_path / side / "a.nii.gz", volume)
     with pytest.raises(EvaluationError, match=naming("a.nii.gz", f"label {known + 1}", protocol, f"0 to {known}")):
-        evaluate_folders(tmp_path / "gt", tmp_path / "pred", protocol=protocol, **FAST)
+        evaluate_folders(tmp_path / "gt", tmp_path / "pred", protocol=from_options(protocol), **FAST)
 
 
 @pytest.mark.parametrize("library", ["surface_distance", "medpy.metric.binary"])
 def test_missing_libraries_are_said_before_reading(folders, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(EvaluationError, match=r"pip install .*\[evaluate\]"):
-        evaluate_folders("not", "read", medpy_hd95=True, **FAST)
-    result = evaluate_folders(*folders, distances=False, **FAST)  # needs neither
+        evaluate_folders("not", "read", protocol=Plain(medpy_hd95=True), **FAST)
+    result = evaluate_folders(*folders, protocol=Plain(distances=False), **FAST)  # needs neither
     assert "NSD" not in {m.metric for m in result.measurements}
     assert "NSD" not in result.conventions[0].definition
 
@@ -295,7 +300,7 @@ def test_an_error_does_not_wait_for_other_cases(tmp_path):
 
 _INTERRUPTED = """
 import sys
-from swin_umamba_nnunet.evaluation.workers import CaseWorkers
+from swin_umamba_nnunet.evaluation.evaluate import CaseWorkers
 from tests.evaluation.worker_functions import sleep_then_touch
 if __name__ == "__main__":
     with CaseWorkers(2, 4, False) as workers:

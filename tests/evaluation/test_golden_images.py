@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from skimage import io
 
-from swin_umamba_nnunet.evaluation import ALL_CLASSES, WHOLE_IMAGE, evaluate_folders
+from swin_umamba_nnunet.evaluation import ALL_CLASSES, WHOLE_IMAGE, Cells, Endoscopy, Isic, Plain, evaluate_folders
 from swin_umamba_nnunet.evaluation.instances import connected_components
 from swin_umamba_nnunet.evaluation.protocols import cells, endoscopy, isic
 from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, expected, same
@@ -18,7 +18,7 @@ EMPTY = "seq2_frame002_empty"
 @pytest.fixture(scope="module")
 def endoscopy_result():
     folder = GOLDEN / "endoscopy"
-    return evaluate_folders(folder / "gt", folder / "pred", protocol="endoscopy", processes=1, resamples=10)
+    return evaluate_folders(folder / "gt", folder / "pred", protocol=Endoscopy(), processes=1, resamples=10)
 
 
 @pytest.mark.parametrize("metric", ["DSC", "NSD"])
@@ -64,7 +64,7 @@ def test_endoscopy_plain(endoscopy_result, metric, key):
 
 def cells_result(**options):
     folder = GOLDEN / "cells"
-    return evaluate_folders(folder / "gt", folder / "pred", protocol="cells", processes=1, resamples=10, **options)
+    return evaluate_folders(folder / "gt", folder / "pred", protocol=Cells(**options), processes=1, resamples=10)
 
 
 COUNTS = {"true_num": "true_num", "pred_num": "pred_num", "correct_num(TP)": "TP", "missed_num(FN)": "FN",
@@ -72,7 +72,7 @@ COUNTS = {"true_num": "true_num", "pred_num": "pred_num", "correct_num(TP)": "TP
 
 
 @pytest.mark.parametrize(
-    ("key", "count_border_cells"), [("by_iou_threshold", None), ("by_iou_threshold_with_count_bd_cells_flag", True)]
+    ("key", "count_border_cells"), [("by_iou_threshold", False), ("by_iou_threshold_with_count_bd_cells_flag", True)]
 )
 def test_cells_authors(key, count_border_cells):
     result = cells_result(iou_thresholds=(0.5, 0.75), count_border_cells=count_border_cells)
@@ -110,7 +110,7 @@ def test_cells_plain():
 def test_plain_protocol_counts_the_same_cells():
     folder = GOLDEN / "cells"
     result = evaluate_folders(
-        folder / "gt", folder / "pred", instances="gt-ids", distances=False, processes=1, resamples=10
+        folder / "gt", folder / "pred", protocol=Plain(instances="gt-ids", distances=False), processes=1, resamples=10
     )
     wanted = expected()["cells"]["plain"]
     for case, values in wanted["per_case"].items():
@@ -165,11 +165,12 @@ def isic_result(request, tmp_path_factory, isic_arrays):
         for number, image in enumerate(images):
             labels = (image >= 0.5).astype(np.uint8) * (request.param if name == "gt" else 1)
             io.imsave(folder / name / f"{number}.png", labels, check_contrast=False)
-    return evaluate_folders(folder / "gt", folder / "pred", protocol="isic", isic_size=64, processes=1, resamples=10)
+    return evaluate_folders(folder / "gt", folder / "pred", protocol=Isic(64), processes=1, resamples=10)
 
 
-def test_isic_confusion(isic_arrays):
-    assert isic.confusion(*isic_arrays) == expected()["isic"]["authors"]["confusion"]
+def test_isic_confusion(isic_result):
+    for name, count in expected()["isic"]["authors"]["confusion"].items():
+        assert sum(isic_result.value(pair.name, isic.LESION, name, "isic") for pair in isic_result.cases) == count
 
 
 def test_isic_authors(isic_result):

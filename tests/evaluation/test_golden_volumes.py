@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from swin_umamba_nnunet.evaluation import ALL_CLASSES, EvaluationError, evaluate_folders
-from swin_umamba_nnunet.evaluation.cases import pair_cases, read_pair
+from swin_umamba_nnunet.evaluation import (
+    ALL_CLASSES,
+    Abdomen,
+    EvaluationError,
+    Synapse,
+    evaluate_folders,
+    pair_cases,
+    read_pair,
+)
 from swin_umamba_nnunet.evaluation.protocols import abdomen, synapse
 from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, assert_means, expected, same
 
@@ -17,7 +24,7 @@ from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, 
 def abdomen_result():
     folder = GOLDEN / "abdomen"
     return evaluate_folders(
-        folder / "gt", folder / "pred", protocol="abdomen", medpy_hd95=True, processes=1, resamples=10
+        folder / "gt", folder / "pred", protocol=Abdomen(medpy_hd95=True), processes=1, resamples=10
     )
 
 
@@ -33,9 +40,9 @@ def test_abdomen_authors(abdomen_result, metric):
 def test_abdomen_authors_before_rounding():
     wanted = expected()["abdomen"]["authors"]
     dsc, nsd = wanted["DSC"]["per_case_unrounded"], wanted["NSD"]["guarded_on_all_cases"]["per_case_unrounded"]
-    for pair in pair_cases(GOLDEN / "abdomen/gt", GOLDEN / "abdomen/pred"):
+    for pair in pair_cases(GOLDEN / "abdomen/gt", GOLDEN / "abdomen/pred").cases:
         truth, prediction = read_pair(pair)
-        for organ in abdomen.ORGANS:
+        for organ in abdomen.TOLERANCES:
             found = abdomen.authors_scores(organ, truth, prediction)
             assert same(found[0], dsc[pair.name][organ], UNROUNDED)
             assert same(found[1], nsd[pair.name][organ], UNROUNDED)
@@ -60,8 +67,8 @@ def test_abdomen_without_a_prediction(tmp_path, removed, dsc, nsd):
     (tmp_path / "pred" / f"{removed}.nii.gz").unlink()
     folders = GOLDEN / "abdomen/gt", tmp_path / "pred"
     with pytest.raises(EvaluationError, match=f"1 case .*pred: {removed}.*--allow-missing"):
-        evaluate_folders(*folders, protocol="abdomen", processes=1)
-    result = evaluate_folders(*folders, protocol="abdomen", processes=1, allow_missing=True, resamples=10)
+        evaluate_folders(*folders, protocol=Abdomen(), processes=1)
+    result = evaluate_folders(*folders, protocol=Abdomen(), processes=1, allow_missing=True, resamples=10)
     assert any(removed in note for note in result.notes)
     authors = expected()["abdomen"]["authors"]
     wanted = {"DSC": authors[dsc], "NSD": authors["NSD"][nsd] if nsd else None}
@@ -90,7 +97,7 @@ def test_abdomen_plain_distances(abdomen_result, metric, key):
     assert_cases(abdomen_result, wanted["per_case"], metric, "plain", UNROUNDED)
     assert_means(abdomen_result, wanted["per_organ_mean_of_finite"], metric, "plain")
     assert abs(abdomen_result.statistic(metric, ALL_CLASSES).mean - wanted["mean_of_finite"]) <= UNROUNDED
-    for organ in abdomen.ORGANS:
+    for organ in abdomen.TOLERANCES:
         row = abdomen_result.statistic(metric, organ)
         assert (row.n_infinite, row.n_undefined) == (wanted["n_infinite"][organ], wanted["n_undefined"][organ])
         assert row.unit == "mm"
@@ -119,9 +126,9 @@ def synapse_result(request, tmp_path_factory, synapse_arrays):
     folders = folder / "label", folder / request.param
     if request.param == "pred_net":
         with pytest.raises(EvaluationError, match="2 of 2 cases"):
-            evaluate_folders(*folders, protocol="synapse", processes=1)
-    resize = request.param == "pred_net" or None
-    return evaluate_folders(*folders, protocol="synapse", processes=1, resamples=10, resize_predictions=resize)
+            evaluate_folders(*folders, protocol=Synapse(), processes=1)
+    protocol = Synapse(resize_predictions=request.param == "pred_net")
+    return evaluate_folders(*folders, protocol=protocol, processes=1, resamples=10)
 
 
 def test_synapse_slice_size(synapse_arrays):
@@ -140,7 +147,7 @@ def test_synapse_authors(synapse_result):
         assert_means(synapse_result, means, metric, "synapse")
         assert abs(synapse_result.statistic(metric, ALL_CLASSES, "synapse").mean - wanted[f"mean_{key}"]) <= UNROUNDED
         for case, values in wanted["per_case_mean"].items():
-            found = np.mean([synapse_result.value(case, organ, metric, "synapse") for organ in synapse.LABELS])
+            found = np.mean([synapse_result.value(case, organ, metric, "synapse") for organ in synapse.ORGANS])
             assert abs(found - values[key]) <= UNROUNDED
 
 
@@ -154,7 +161,7 @@ def test_synapse_plain(synapse_result):
     assert abs(overall.mean_undefined_as_1 - dice["mean_undefined_as_1"]) <= UNROUNDED
     assert_cases(synapse_result, distance["per_case"], "HD95_medpy", "plain", UNROUNDED)
     assert_means(synapse_result, distance["per_organ_mean_of_finite"], "HD95_medpy", "plain")
-    for organ in synapse.LABELS:
+    for organ in synapse.ORGANS:
         row = synapse_result.statistic("HD95_medpy", organ)
         assert (row.n_infinite, row.n_undefined) == (distance["n_infinite"][organ], distance["n_undefined"][organ])
         assert row.unit == "voxel"

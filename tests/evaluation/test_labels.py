@@ -27,7 +27,7 @@ def test_labels_of_dataset_json(tmp_path):
     assert found.known == {0, 1, 2}
     assert found.ignore is None
     assert found.reader == "NibabelIO"
-    assert [found.key(name) for name in found.classes] == ["1", "2"]
+    assert found.keys == {"liver": "1", "tumour": "2"}
 
 
 def test_regions_and_ignore_label(tmp_path):
@@ -35,7 +35,7 @@ def test_regions_and_ignore_label(tmp_path):
     found = read_dataset_json(write(tmp_path / "dataset.json", {"labels": labels, "regions_class_order": [1, 2, 3]}))
     assert found.classes == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
     assert (found.ignore, found.known) == (4, {0, 1, 2, 3})
-    assert found.key("whole") == "(1, 2, 3)"  # nnU-Net's spelling
+    assert found.keys["whole"] == "(1, 2, 3)"  # nnU-Net's spelling
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from medpy.metric import binary
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from swin_umamba_nnunet.evaluation import evaluate_folders
-from swin_umamba_nnunet.evaluation.plain import PlainSettings, score_masks
+from swin_umamba_nnunet.evaluation import Plain, evaluate_folders
 from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95, surface_scores
 from tests.evaluation.files import write_image, write_volume
 
@@ -27,8 +26,7 @@ def random_masks(seed, shape):
 
 
 def scores(truth, prediction, spacing, tolerance=1.0):
-    settings = PlainSettings(default_tolerance=tolerance, medpy_hd95=True)
-    rows = score_masks("case", "label", truth, prediction, spacing, "mm", settings)
+    rows = Plain(tolerance=tolerance, medpy_hd95=True).score_masks("case", "label", truth, prediction, spacing, "mm")
     return {row.metric: row.value for row in rows}
 
 
@@ -135,10 +133,10 @@ def test_one_voxel():
 
 def test_unit_and_tolerance_are_said():
     mask = random_masks(0, SHAPES[0])[0]
-    settings = PlainSettings(tolerances={"liver": 5}, default_tolerance=1.5)
+    protocol = Plain(tolerance=["1.5", "liver=5"])
     details = {}
     for label in ("liver", "spleen"):
-        for row in score_masks("case", label, mask, mask, (1.0, 1.0), "px", settings):
+        for row in protocol.score_masks("case", label, mask, mask, (1.0, 1.0), "px"):
             details[label, row.metric] = (row.unit, row.full_convention)
     assert details["liver", "NSD"] == ("1", "plain: tolerance 5 px")
     assert details["spleen", "NSD"] == ("1", "plain: tolerance 1.5 px")

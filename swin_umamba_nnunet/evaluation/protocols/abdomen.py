@@ -7,21 +7,31 @@ from typing import ClassVar
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation import plain
-from swin_umamba_nnunet.evaluation.cases import CasePair, Segmentation
-from swin_umamba_nnunet.evaluation.labels import LabelSet
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_volume
-from swin_umamba_nnunet.evaluation.records import Convention, Measurement
+from swin_umamba_nnunet.evaluation.cases import CasePair
+from swin_umamba_nnunet.evaluation.labels import mask_of, numbered
+from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, option, rounded
+from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
+from swin_umamba_nnunet.evaluation.readers import Segmentation
+from swin_umamba_nnunet.evaluation.records import Convention, Measurement, measurements_of
 from swin_umamba_nnunet.evaluation.surfaces import surface_dice
 
-ORGANS = (
-    "Liver", "RK", "Spleen", "Pancreas", "Aorta", "IVC", "RAG", "LAG", "Gallbladder", "Esophagus", "Stomach",
-    "Duodenum", "LK",
-)  # fmt: skip
-LABELS = {organ: value for value, organ in enumerate(ORGANS, 1)}
-TOLERANCES = dict(zip(ORGANS, (5, 3, 3, 5, 2, 2, 2, 2, 2, 3, 5, 7, 3)))  # mm
+TOLERANCES = {
+    "Liver": 5,
+    "RK": 3,
+    "Spleen": 3,
+    "Pancreas": 5,
+    "Aorta": 2,
+    "IVC": 2,
+    "RAG": 2,
+    "LAG": 2,
+    "Gallbladder": 2,
+    "Esophagus": 3,
+    "Stomach": 5,
+    "Duodenum": 7,
+    "LK": 3,
+}  # mm, in the order of the labels 1 to 13
 CROPPED = ("Aorta", "IVC", "Esophagus")  # tubes, scored only where the ground truth has them
-DECIMALS = 4
+CLASSES = numbered(TOLERANCES, "the abdomen protocol")
 
 _AUTHORS = Convention(
     "abdomen",
@@ -44,7 +54,7 @@ _AUTHORS = Convention(
 
 
 @dataclass(frozen=True)
-class Abdomen(EvaluationProtocol):
+class Abdomen(PaperProtocol):
     """The authors' scores with the plain ones beside them.
 
     Attributes:
@@ -52,46 +62,35 @@ class Abdomen(EvaluationProtocol):
     """
 
     name: ClassVar[str] = "abdomen"
-    medpy_hd95: bool = False
+    summary: ClassVar[str] = "Swin-UMamba and U-Mamba, DSC and NSD of 13 abdominal organs"
+    dimensions: ClassVar[int | None] = 3
+    medpy_hd95: bool = option(False, "MedPy's HD95 among the plain values too")
+
+    @property
+    def beside(self) -> Plain:
+        return Plain(CLASSES, tolerance=TOLERANCES, medpy_hd95=self.medpy_hd95)
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        return (_AUTHORS, plain.convention(self._plain))
-
-    @property
-    def summary_keys(self) -> dict[str, str]:
-        return {organ: str(value) for organ, value in LABELS.items()}
-
-    @property
-    def _plain(self) -> plain.PlainSettings:
-        return plain.PlainSettings(tolerances=TOLERANCES, medpy_hd95=self.medpy_hd95)
-
-    def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        require_volume(pair, facts, len(ORGANS), self.name)
+        return (_AUTHORS, self.beside.convention)
 
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = self.read(pair)
         result = []
-        for organ in ORGANS:
+        for organ, tolerance in TOLERANCES.items():
             dsc, nsd = authors_scores(organ, truth, prediction)
-            detail = "rounded to 4 decimals"
-            result += [
-                Measurement(pair.name, organ, "DSC", _rounded(dsc), "1", self.name, detail),
-                Measurement(
-                    pair.name, organ, "NSD", _rounded(nsd), "1", self.name,
-                    f"tolerance {TOLERANCES[organ]} mm, {detail}",
-                ),
-            ]  # fmt: skip
-        labels = LabelSet({organ: (value,) for organ, value in LABELS.items()})
-        return result + plain.score_labels(
-            pair.name, truth.array, prediction.array, truth.spacing, truth.unit, labels, self._plain
-        )
+            rows = (
+                ("DSC", rounded(dsc), "1", ROUNDED),
+                ("NSD", rounded(nsd), "1", f"tolerance {tolerance} mm, {ROUNDED}"),
+            )
+            result += measurements_of(pair.name, organ, self.name, rows)
+        return result + self.beside.score_labels(pair.name, truth, prediction)
 
     def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
         undefined = [
-            f"{measurement.case}/{measurement.label}"
-            for measurement in measurements
-            if measurement.convention == self.name and measurement.metric == "NSD" and math.isnan(measurement.value)
+            f"{m.case}/{m.label}"
+            for m in measurements
+            if (m.convention, m.metric) == (self.name, "NSD") and math.isnan(m.value)
         ]
         if not undefined:
             return ()
@@ -105,12 +104,12 @@ def authors_scores(organ: str, truth: Segmentation, prediction: Segmentation) ->
     """DSC and NSD of one organ before rounding; NaN where the crop is empty.
 
     Args:
-        organ: one of `ORGANS`.
+        organ: one of `TOLERANCES`.
         truth, prediction: label volumes (D, H, W).
     """
     # x, y, z as the scripts have it: areas are summed in the same order, so that not even the last bit differs
-    truth_mask = (truth.array == LABELS[organ]).transpose(2, 1, 0)
-    prediction_mask = (prediction.array == LABELS[organ]).transpose(2, 1, 0)
+    values = CLASSES.classes[organ]
+    truth_mask, prediction_mask = (mask_of(one.array, values).transpose(2, 1, 0) for one in (truth, prediction))
     if not truth_mask.any():
         score = 0.0 if prediction_mask.any() else 1.0
         return score, score
@@ -123,7 +122,3 @@ def authors_scores(organ: str, truth: Segmentation, prediction: Segmentation) ->
     total = int(truth_mask.sum()) + int(prediction_mask.sum())
     dsc = 2 * int((truth_mask & prediction_mask).sum()) / total if total else math.nan
     return dsc, surface_dice(truth_mask, prediction_mask, truth.spacing[::-1], TOLERANCES[organ])
-
-
-def _rounded(value: float) -> float:
-    return float(np.round(value, DECIMALS))

@@ -2,21 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation import plain
-from swin_umamba_nnunet.evaluation.cases import CasePair, Segmentation, read_pair
-from swin_umamba_nnunet.evaluation.labels import LabelSet
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_dimensions
-from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Convention, Measurement
+from swin_umamba_nnunet.evaluation.cases import CasePair
+from swin_umamba_nnunet.evaluation.labels import LabelSet, find_labels, values_in
+from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, dataset_json_option, rounded
+from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
+from swin_umamba_nnunet.evaluation.records import PLAIN, WHOLE_IMAGE, Convention, Measurement, measurements_of
 from swin_umamba_nnunet.evaluation.surfaces import surface_dice
 
 TOLERANCE = 2.0  # px
-DECIMALS = 4
-_PLAIN = plain.PlainSettings(default_tolerance=TOLERANCE)
+_AT = "tolerance 2 px"
+_SLAB = f"{_AT}, slab one voxel thick"
 
 _AUTHORS = Convention(
     "endoscopy",
@@ -40,81 +41,65 @@ _PLAIN_MEAN = (
 
 
 @dataclass(frozen=True)
-class Endoscopy(EvaluationProtocol):
+class Endoscopy(PaperProtocol):
     """The authors' scores with the plain ones (true contours) beside them.
 
     Attributes:
-        labels: names for label values; None names them by number.
+        dataset_json: nnU-Net's dataset.json with names for label values; without it they are named by number.
     """
 
     name: ClassVar[str] = "endoscopy"
-    labels: LabelSet | None = None
+    summary: ClassVar[str] = "Swin-UMamba and U-Mamba, DSC and NSD of instruments in endoscopy images"
+    dimensions: ClassVar[int | None] = 2
+    dataset_json: LabelSet | None = dataset_json_option()
+
+    @property
+    def beside(self) -> Plain:
+        return Plain(tolerance={"": TOLERANCE})
+
+    @property
+    def classes(self) -> LabelSet | None:
+        if self.dataset_json is None:
+            return None
+        single = {name: values for name, values in self.dataset_json.classes.items() if len(values) == 1}
+        return LabelSet(single, reader=self.dataset_json.reader)
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        return (_AUTHORS, Convention(plain.NAME, plain.convention(_PLAIN).definition + _PLAIN_MEAN))
+        return (_AUTHORS, Convention(PLAIN, self.beside.convention.definition + _PLAIN_MEAN))
 
-    @property
-    def summary_keys(self) -> dict[str, str]:
-        return {name: str(value) for value, name in self._names.items()}
-
-    @property
-    def _names(self) -> dict[int, str]:
-        if self.labels is None:
-            return {}
-        return {values[0]: name for name, values in self.labels.classes.items() if len(values) == 1}
-
-    def read(self, pair: CasePair) -> tuple[Segmentation, Segmentation]:
-        return read_pair(pair, self.labels.reader if self.labels else None)
-
-    def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        require_dimensions(pair, facts, 2, self.name)
+    def prepare(self, ground_truth: Path, predictions: Path) -> "Endoscopy":
+        super().prepare(ground_truth, predictions)
+        return self if self.dataset_json else replace(self, dataset_json=find_labels(ground_truth, predictions))
 
     def score(self, pair: CasePair) -> list[Measurement]:
-        truth, prediction = self.read(pair)
-        name_of = self._names
-        scored = authors_labels(truth.array, prediction.array)
-        result, dsc, nsd = [], [], []
-        for label in scored:
-            masks = truth.array == label, prediction.array == label
-            dsc.append(_dice(*masks))
-            nsd.append(slab_nsd(*masks))
-            name = name_of.get(label, str(label))
-            result += [
-                Measurement(pair.name, name, "DSC", dsc[-1], "1", self.name),
-                Measurement(pair.name, name, "NSD", nsd[-1], "1", self.name, "tolerance 2 px, slab one voxel thick"),
-            ]
-        detail = "rounded to 4 decimals"
-        result += [
-            Measurement(pair.name, WHOLE_IMAGE, "DSC", _rounded_mean(dsc), "1", self.name, detail),
-            Measurement(
-                pair.name, WHOLE_IMAGE, "NSD", _rounded_mean(nsd), "1", self.name,
-                f"tolerance 2 px, slab one voxel thick, {detail}",
-            ),
-        ]  # fmt: skip
-        return result + self._plain_scores(pair.name, truth, prediction)
-
-    def _plain_scores(self, case: str, truth: Segmentation, prediction: Segmentation) -> list[Measurement]:
-        present = sorted({*np.unique(truth.array).tolist(), *np.unique(prediction.array).tolist()} - {0})
-        spacing = (1.0,) * truth.array.ndim  # the tolerance is in pixels, whatever a header says
-        result = []
-        for label in present:
-            masks = truth.array == label, prediction.array == label
-            result += plain.score_masks(case, self._names.get(label, str(label)), *masks, spacing, "px", _PLAIN)
-        for metric in ("Dice", "IoU", "NSD"):
-            values = [measurement.value for measurement in result if measurement.metric == metric]
-            detail = "tolerance 2 px" if metric == "NSD" else ""
+        truth, prediction = (segmentation.array for segmentation in self.read(pair))
+        names = {values[0]: name for name, values in self.classes.classes.items()} if self.classes else {}
+        result, means, beside = [], [], []
+        for label in authors_labels(truth, prediction):
+            masks = truth == label, prediction == label
+            means.append((_dice(*masks), slab_nsd(*masks)))
+            rows = (("DSC", means[-1][0], "1"), ("NSD", means[-1][1], "1", _SLAB))
+            result += measurements_of(pair.name, names.get(label, str(label)), self.name, rows)
+        dsc, nsd = (rounded(np.mean(values)) for values in zip(*means)) if means else (math.nan, math.nan)
+        whole = (("DSC", dsc, "1", ROUNDED), ("NSD", nsd, "1", f"{_SLAB}, {ROUNDED}"))
+        result += measurements_of(pair.name, WHOLE_IMAGE, self.name, whole)
+        for label in sorted((values_in(truth) | values_in(prediction)) - {0}):
+            masks = truth == label, prediction == label
+            # the tolerance is in pixels, whatever a header says
+            beside += self.beside.score_masks(pair.name, names.get(label, str(label)), *masks, (1.0, 1.0), "px")
+        for metric, detail in (("Dice", ""), ("IoU", ""), ("NSD", _AT)):
+            values = [m.value for m in beside if m.metric == metric]
             mean = float(np.mean(values)) if values else math.nan
-            result.append(Measurement(case, WHOLE_IMAGE, metric, mean, "1", plain.NAME, detail))
-        return result
+            beside += measurements_of(pair.name, WHOLE_IMAGE, PLAIN, [(metric, mean, "1", detail)])
+        return result + beside
 
     def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
         undefined = [
-            measurement.case
-            for measurement in measurements
-            if measurement.convention == self.name and measurement.metric == "DSC"
-            and measurement.label == WHOLE_IMAGE and math.isnan(measurement.value)
-        ]  # fmt: skip
+            m.case
+            for m in measurements
+            if (m.convention, m.metric, m.label) == (self.name, "DSC", WHOLE_IMAGE) and math.isnan(m.value)
+        ]
         if not undefined:
             return ()
         return (
@@ -135,7 +120,3 @@ def slab_nsd(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 def _dice(truth: np.ndarray, prediction: np.ndarray) -> float:
     return 2 * int((truth & prediction).sum()) / (int(truth.sum()) + int(prediction.sum()))
-
-
-def _rounded_mean(values: list[float]) -> float:
-    return float(np.round(np.mean(values), DECIMALS)) if values else math.nan
