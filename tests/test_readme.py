@@ -153,8 +153,14 @@ def test_targets_and_modules_exist(path):
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), targets
     for module in re.findall(r"python -m ((?:tests|swin_umamba_nnunet)[a-z_.]*)", text):
         assert importlib.util.find_spec(module), module
-    for code in re.findall(r"`((?:tests|swin_umamba_nnunet)/[\w./]+)`", text):
-        assert (ROOT / code).exists(), code
+    for code in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|sh))`", text):
+        places = (ROOT, DOCS.parent, path.parent)
+        assert "NAME" in code or "VERB" in code or any((place / code).exists() for place in places), code
+    for name, file in re.findall(r"`(\w+)` (?:of|in|\() ?`([\w/]+\.py)`", text):
+        assert re.search(rf"\b{name}\b", read(DOCS.parent / file)), f"{name} in {file}"
+    for dotted in re.findall(r"`(swin_umamba_nnunet(?:\.\w+)+)`", text):
+        module, _, name = dotted.rpartition(".")
+        assert hasattr(importlib.import_module(module), name) or importlib.util.find_spec(dotted), dotted
 
 
 @pytest.mark.parametrize("path", FILES, ids=rel)
