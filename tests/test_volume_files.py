@@ -84,13 +84,6 @@ def test_a_flipped_bit_in_compressed_voxels(tmp_path, name, compressed):
             check(path)
 
 
-def test_a_whole_gzip_of_half_a_volume(tmp_path):
-    path = write(tmp_path / "a.nii.gz", np.ones((4, 5, 6), np.int16))
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-100]))
-    with pytest.raises(VolumeFileError, match="140 bytes .* declares 240"):
-        check(path)
-
-
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("version", [1, 2])
@@ -165,7 +158,7 @@ def test_what_follows_a_gzip_member_is_not_looked_at(tmp_path, trailing, shape):
         check(path)
         np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
     path.write_bytes(gzip.compress(content[:-4]) + trailing)
-    with pytest.raises(VolumeFileError, match="cut off"):
+    with pytest.raises(VolumeFileError, match=f"{array.nbytes - 4:,} bytes .* declares {array.nbytes:,}"):
         check(path)
     damaged = bytearray(gzip.compress(content))
     damaged[-8] ^= 1  # the checksum
