@@ -36,7 +36,7 @@ _MOVED = "image and mask lie at different places in space; the files are copied 
 _ORGANS = (
     "liver", "right kidney", "spleen", "pancreas", "aorta", "IVC", "right adrenal gland", "left adrenal gland",
     "gallbladder", "esophagus", "stomach", "duodenum", "left kidney",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
