@@ -7,7 +7,7 @@ import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -179,24 +179,23 @@ class CaseWorkers:
             EvaluationError: a process died.
             Exception: whatever `function` raises, at once.
         """
-        found: dict[int, Result] = {}
-        with tqdm(total=len(items), desc=title, unit="case", disable=not self._progress) as bar:
-            if self._pool is None:
-                for item in items:
-                    found[len(found)] = function(item)
-                    bar.update()
-            else:
-                try:
-                    futures = {self._pool.submit(function, item): index for index, item in enumerate(items)}
-                    for future in as_completed(futures):
-                        found[futures[future]] = future.result()
-                        bar.update()
-                except BrokenProcessPool as error:
-                    raise EvaluationError(
-                        f"a worker process died while {title}, most likely for lack of memory; try again with fewer "
-                        f"(--processes {max(1, self._processes // 2)})"
-                    ) from error
+        titled = tqdm(self._results(function, items), title, len(items), unit="case", disable=not self._progress)
+        try:
+            found = dict(titled)
+        except BrokenProcessPool as error:
+            raise EvaluationError(
+                f"a worker process died while {title}, most likely for lack of memory; try again with fewer "
+                f"(--processes {max(1, self._processes // 2)})"
+            ) from error
         return [found[index] for index in range(len(items))]
+
+    def _results(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+        if self._pool is None:
+            yield from enumerate(map(function, items))
+        else:
+            futures = {self._pool.submit(function, item): index for index, item in enumerate(items)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
 
 
 def _leave_interrupt_to_parent() -> None:

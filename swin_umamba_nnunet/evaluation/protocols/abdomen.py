@@ -1,7 +1,6 @@
 """Protocol "abdomen": the DSC and NSD scripts of Swin-UMamba and U-Mamba for the AMOS-style 13 abdominal organs."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, option, rounde
 from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
 from swin_umamba_nnunet.evaluation.readers import Segmentation
 from swin_umamba_nnunet.evaluation.records import Convention, Measurement, measurements_of
-from swin_umamba_nnunet.evaluation.surfaces import surface_dice
+from swin_umamba_nnunet.evaluation.surfaces import dice, surface_dice
 
 TOLERANCES = {
     "Liver": 5,
@@ -64,6 +63,11 @@ class Abdomen(PaperProtocol):
     name: ClassVar[str] = "abdomen"
     summary: ClassVar[str] = "Swin-UMamba and U-Mamba, DSC and NSD of 13 abdominal organs"
     dimensions: ClassVar[int | None] = 3
+    odd = (name, "NSD", math.isnan)
+    note = (
+        "The authors' NSD script stops with ValueError at {} (one ground-truth slice); the value is undefined here and "
+        "left out of the organ's mean, as their DSC script does."
+    )
     medpy_hd95: bool = option(False, "MedPy's HD95 among the plain values too")
 
     @property
@@ -86,19 +90,6 @@ class Abdomen(PaperProtocol):
             result += measurements_of(pair.name, organ, self.name, rows)
         return result + self.beside.score_labels(pair.name, truth, prediction)
 
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        undefined = [
-            f"{m.case}/{m.label}"
-            for m in measurements
-            if (m.convention, m.metric) == (self.name, "NSD") and math.isnan(m.value)
-        ]
-        if not undefined:
-            return ()
-        return (
-            f"The authors' NSD script stops with ValueError at {', '.join(undefined)} (one ground-truth slice); the "
-            "value is undefined here and left out of the organ's mean, as their DSC script does.",
-        )
-
 
 def authors_scores(organ: str, truth: Segmentation, prediction: Segmentation) -> tuple[float, float]:
     """DSC and NSD of one organ before rounding; NaN where the crop is empty.
@@ -119,6 +110,5 @@ def authors_scores(organ: str, truth: Segmentation, prediction: Segmentation) ->
         truth_mask, prediction_mask = truth_mask[crop], prediction_mask[crop]
         if not truth_mask.size:
             return math.nan, math.nan
-    total = int(truth_mask.sum()) + int(prediction_mask.sum())
-    dsc = 2 * int((truth_mask & prediction_mask).sum()) / total if total else math.nan
-    return dsc, surface_dice(truth_mask, prediction_mask, truth.spacing[::-1], TOLERANCES[organ])
+    nsd = surface_dice(truth_mask, prediction_mask, truth.spacing[::-1], TOLERANCES[organ])
+    return dice(truth_mask, prediction_mask), nsd

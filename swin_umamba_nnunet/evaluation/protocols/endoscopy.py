@@ -1,7 +1,6 @@
 """Protocol "endoscopy": the DSC and NSD scripts of Swin-UMamba and U-Mamba for instruments in endoscopy images."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +12,7 @@ from swin_umamba_nnunet.evaluation.labels import LabelSet, find_labels, values_i
 from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, dataset_json_option, rounded
 from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
 from swin_umamba_nnunet.evaluation.records import PLAIN, WHOLE_IMAGE, Convention, Measurement, measurements_of
-from swin_umamba_nnunet.evaluation.surfaces import surface_dice
+from swin_umamba_nnunet.evaluation.surfaces import dice, surface_dice
 
 TOLERANCE = 2.0  # px
 _AT = "tolerance 2 px"
@@ -51,6 +50,11 @@ class Endoscopy(PaperProtocol):
     name: ClassVar[str] = "endoscopy"
     summary: ClassVar[str] = "Swin-UMamba and U-Mamba, DSC and NSD of instruments in endoscopy images"
     dimensions: ClassVar[int | None] = 2
+    odd = (name, "DSC", math.isnan)
+    note = (
+        "The authors' scripts stop with AssertionError at images without a label to score ({}); they are undefined "
+        "here and left out of the means."
+    )
     dataset_json: LabelSet | None = dataset_json_option()
 
     @property
@@ -78,7 +82,7 @@ class Endoscopy(PaperProtocol):
         result, means, beside = [], [], []
         for label in authors_labels(truth, prediction):
             masks = truth == label, prediction == label
-            means.append((_dice(*masks), slab_nsd(*masks)))
+            means.append((dice(*masks), slab_nsd(*masks)))
             rows = (("DSC", means[-1][0], "1"), ("NSD", means[-1][1], "1", _SLAB))
             result += measurements_of(pair.name, names.get(label, str(label)), self.name, rows)
         dsc, nsd = (rounded(np.mean(values)) for values in zip(*means)) if means else (math.nan, math.nan)
@@ -94,19 +98,6 @@ class Endoscopy(PaperProtocol):
             beside += measurements_of(pair.name, WHOLE_IMAGE, PLAIN, [(metric, mean, "1", detail)])
         return result + beside
 
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        undefined = [
-            m.case
-            for m in measurements
-            if (m.convention, m.metric, m.label) == (self.name, "DSC", WHOLE_IMAGE) and math.isnan(m.value)
-        ]
-        if not undefined:
-            return ()
-        return (
-            f"The authors' scripts stop with AssertionError at images without a label to score "
-            f"({', '.join(undefined)}); they are undefined here and left out of the means.",
-        )
-
 
 def authors_labels(truth: np.ndarray, prediction: np.ndarray) -> list[int]:
     """Labels the authors score: those of both images, each without the smallest value that occurs in it."""
@@ -117,6 +108,3 @@ def slab_nsd(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Surface Dice at 2 px of two 2D masks as volumes one voxel thick (H, W, 1), where all of a mask is surface."""
     return surface_dice(truth[..., None], prediction[..., None], (1.0, 1.0, 1.0), TOLERANCE)
 
-
-def _dice(truth: np.ndarray, prediction: np.ndarray) -> float:
-    return 2 * int((truth & prediction).sum()) / (int(truth.sum()) + int(prediction.sum()))

@@ -10,7 +10,15 @@ from swin_umamba_nnunet.evaluation.cases import CasePair
 from swin_umamba_nnunet.evaluation.labels import LabelSet
 from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, option
 from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
-from swin_umamba_nnunet.evaluation.records import PLAIN, Convention, EvaluationError, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.records import (
+    PLAIN,
+    Convention,
+    EvaluationError,
+    Measurement,
+    Statistic,
+    by_name,
+    measurements_of,
+)
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, pooled_statistic
 
 THRESHOLD = 0.5
@@ -94,13 +102,13 @@ class Isic(PaperProtocol):
         return [replace(m, convention=self.name) for m in beside if m.count] + beside
 
     def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
-        own = [m for m in measurements if m.convention == self.name]
-        counts = np.stack([[m.value for m in own if m.metric == name] for name in _COUNTS], axis=1)
-        result = []
-        for metric, (top, bottom) in _RATIOS.items():
-            head = Measurement("", LESION, metric, 0.0, "1", self.name)
-            result.append(pooled_statistic(head, counts @ top, counts @ bottom, bootstrap, _POOLED, empty=0.0))
-        return result + class_statistics(measurements, bootstrap)
+        found = by_name(measurements)
+        counts = np.stack([[m.value for m in found[self.name, name, LESION]] for name in _COUNTS], axis=1)
+        heads = measurements_of("", LESION, self.name, [(metric, 0.0, "1") for metric in _RATIOS])
+        return [
+            pooled_statistic(head, counts @ top, counts @ bottom, bootstrap, _POOLED, empty=0.0)
+            for head, (top, bottom) in zip(heads, _RATIOS.values())
+        ] + class_statistics(measurements, bootstrap)
 
     def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
         foreground = ("TP", "FP", "FN")

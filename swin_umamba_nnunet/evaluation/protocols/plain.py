@@ -7,7 +7,7 @@ distances.  With IoU thresholds also F1 of objects.
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -33,7 +33,14 @@ from swin_umamba_nnunet.evaluation.protocols.base import (
     option,
 )
 from swin_umamba_nnunet.evaluation.readers import Segmentation
-from swin_umamba_nnunet.evaluation.records import PLAIN, Convention, EvaluationError, Measurement, measurements_of
+from swin_umamba_nnunet.evaluation.records import (
+    PLAIN,
+    WHOLE_IMAGE,
+    Convention,
+    EvaluationError,
+    Measurement,
+    measurements_of,
+)
 
 DEFAULT_TOLERANCE = 2.0  # mm in volumes, pixels in images without a physical spacing
 OBJECT = "object"
@@ -318,7 +325,15 @@ class Plain(EvaluationProtocol):
 
 @dataclass(frozen=True)
 class PaperProtocol(EvaluationProtocol):
-    """The way of a paper's evaluation script, with plain values beside it."""
+    """The way of a paper's evaluation script, with plain values beside it.
+
+    Attributes:
+        odd: convention, beginning of the metric and test of the value where the script does what has to be said.
+        note: what that is; {} is where.
+    """
+
+    odd: ClassVar[tuple[str, str, Callable[[float], bool]]]
+    note: ClassVar[str]
 
     @property
     @abstractmethod
@@ -332,3 +347,12 @@ class PaperProtocol(EvaluationProtocol):
     def prepare(self, ground_truth: Path, predictions: Path) -> EvaluationProtocol:
         self.beside.require_libraries()
         return self
+
+    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
+        convention, metric, is_odd = self.odd
+        where = dict.fromkeys(
+            m.case if m.label == WHOLE_IMAGE else f"{m.case}/{m.label}"
+            for m in measurements
+            if m.convention == convention and m.metric.startswith(metric) and is_odd(m.value)
+        )
+        return (self.note.format(", ".join(where)),) if where else ()
