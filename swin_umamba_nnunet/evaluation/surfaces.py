@@ -68,11 +68,6 @@ def surface_scores(
     return SurfaceScores(float(nsd), float(hd95), assd)
 
 
-def surface_dice(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], tolerance: float) -> float:
-    """The NSD alone; see `surface_scores`."""
-    return surface_scores(truth, prediction, spacing, tolerance).nsd
-
-
 def border_voxel_hd95(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | None = None) -> float:
     """HD95 as MedPy defines it: 95th percentile of both directed lists of border-voxel distances joined.
 

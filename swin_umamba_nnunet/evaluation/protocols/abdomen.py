@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, option, rounde
 from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
 from swin_umamba_nnunet.evaluation.readers import Segmentation
 from swin_umamba_nnunet.evaluation.records import Convention, Measurement, measurements_of
-from swin_umamba_nnunet.evaluation.surfaces import dice, surface_dice
+from swin_umamba_nnunet.evaluation.surfaces import dice, surface_scores
 
 TOLERANCES = {
     "Liver": 5,
@@ -32,7 +31,7 @@ TOLERANCES = {
 CROPPED = ("Aorta", "IVC", "Esophagus")  # tubes, scored only where the ground truth has them
 CLASSES = numbered(TOLERANCES, "the abdomen protocol")
 
-_AUTHORS = Convention(
+_SCRIPTS = Convention(
     "abdomen",
     "The authors' scripts: per case and organ DSC and surface Dice (NSD, organ-specific tolerance in mm, distance <= "
     "tolerance counts), rounded to 4 decimals, averaged over cases per organ, then over the 13 organs.",
@@ -60,9 +59,10 @@ class Abdomen(PaperProtocol):
         medpy_hd95: MedPy's HD95 among the plain values too.
     """
 
-    name: ClassVar[str] = "abdomen"
-    summary: ClassVar[str] = "Swin-UMamba and U-Mamba, DSC and NSD of 13 abdominal organs"
-    dimensions: ClassVar[int | None] = 3
+    name = "abdomen"
+    summary = "Swin-UMamba and U-Mamba, DSC and NSD of 13 abdominal organs"
+    dimensions = 3
+    authors = _SCRIPTS
     odd = (name, "NSD", math.isnan)
     note = (
         "The authors' NSD script stops with ValueError at {} (one ground-truth slice); the value is undefined here and "
@@ -73,10 +73,6 @@ class Abdomen(PaperProtocol):
     @property
     def beside(self) -> Plain:
         return Plain(CLASSES, tolerance=TOLERANCES, medpy_hd95=self.medpy_hd95)
-
-    @property
-    def conventions(self) -> tuple[Convention, ...]:
-        return (_AUTHORS, self.beside.convention)
 
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = self.read(pair)
@@ -110,5 +106,5 @@ def authors_scores(organ: str, truth: Segmentation, prediction: Segmentation) ->
         truth_mask, prediction_mask = truth_mask[crop], prediction_mask[crop]
         if not truth_mask.size:
             return math.nan, math.nan
-    nsd = surface_dice(truth_mask, prediction_mask, truth.spacing[::-1], TOLERANCES[organ])
+    nsd = surface_scores(truth_mask, prediction_mask, truth.spacing[::-1], TOLERANCES[organ]).nsd
     return dice(truth_mask, prediction_mask), nsd

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -85,9 +85,9 @@ class Cells(PaperProtocol):
         count_border_cells: the script's flag `count_bd_cells`.
     """
 
-    name: ClassVar[str] = "cells"
-    summary: ClassVar[str] = "Swin-UMamba and U-Mamba, F1 of cells (ground truth: instance ids)"
-    dimensions: ClassVar[int | None] = 2
+    name = "cells"
+    summary = "Swin-UMamba and U-Mamba, F1 of cells (ground truth: instance ids)"
+    dimensions = 2
     odd = (name, "F1", math.isnan)
     note = (
         "The authors' script fails on images of 25,000,000 pixels and more when border cells count ({}); they are "

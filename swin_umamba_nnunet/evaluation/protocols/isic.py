@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
 from swin_umamba_nnunet.evaluation.cases import CasePair
 from swin_umamba_nnunet.evaluation.labels import LabelSet
 from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, option
-from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
+from swin_umamba_nnunet.evaluation.protocols.plain import COUNTS, PaperProtocol, Plain
 from swin_umamba_nnunet.evaluation.records import (
     PLAIN,
     Convention,
@@ -26,9 +25,8 @@ SIZE = 256  # px, at which the authors score
 LESION = "lesion"
 MAXIMUM = 255  # of masks stored as 0 and 255
 _POOLED = "pixels of all images together"
-_COUNTS = ("TP", "FP", "FN", "TN")
 
-# metric -> (counts of the numerator, counts of the denominator), each a weight per name in _COUNTS
+# metric -> (counts of the numerator, counts of the denominator), each a weight per name in COUNTS
 _RATIOS = {
     "mIoU": ((1, 0, 0, 0), (1, 1, 1, 0)),
     "DSC": ((2, 0, 0, 0), (2, 1, 1, 0)),
@@ -47,9 +45,9 @@ class Isic(PaperProtocol):
             before anything is counted; 0 scores the files as they are.
     """
 
-    name: ClassVar[str] = "isic"
-    summary: ClassVar[str] = "VM-UNet, pooled mIoU and DSC of skin lesions"
-    dimensions: ClassVar[int | None] = 2
+    name = "isic"
+    summary = "VM-UNet, pooled mIoU and DSC of skin lesions"
+    dimensions = 2
     isic_size: int = option(
         SIZE,
         f"side to which masks and predictions are resized before scoring (default: {SIZE}; 0: not at all)",
@@ -103,7 +101,7 @@ class Isic(PaperProtocol):
 
     def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
         found = by_name(measurements)
-        counts = np.stack([[m.value for m in found[self.name, name, LESION]] for name in _COUNTS], axis=1)
+        counts = np.stack([[m.value for m in found[self.name, name, LESION]] for name in COUNTS], axis=1)
         heads = measurements_of("", LESION, self.name, [(metric, 0.0, "1") for metric in _RATIOS])
         return [
             pooled_statistic(head, counts @ top, counts @ bottom, bootstrap, _POOLED, empty=0.0)

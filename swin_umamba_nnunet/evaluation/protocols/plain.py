@@ -9,7 +9,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +18,6 @@ from swin_umamba_nnunet.evaluation import surfaces
 from swin_umamba_nnunet.evaluation.cases import CasePair
 from swin_umamba_nnunet.evaluation.labels import (
     LabelSet,
-    find_labels,
     labels_as_found,
     mask_of,
     parse_labels,
@@ -43,6 +41,7 @@ from swin_umamba_nnunet.evaluation.records import (
 )
 
 DEFAULT_TOLERANCE = 2.0  # mm in volumes, pixels in images without a physical spacing
+COUNTS = ("TP", "FP", "FN", "TN")
 OBJECT = "object"
 INTERIOR = 1  # the class of the insides of cells in U-Mamba's cell dataset
 
@@ -116,8 +115,8 @@ class Plain(EvaluationProtocol):
         EvaluationError: values out of range, or that do not go together.
     """
 
-    name: ClassVar[str] = PLAIN
-    summary: ClassVar[str] = "no rounding, no cropping, true surfaces and contours, empty cases counted"
+    name = PLAIN
+    summary = "no rounding, no cropping, true surfaces and contours, empty cases counted"
     labels: LabelSet | None = option(
         None,
         "classes: numbers, NAME=NUMBER, or NAME=NUMBER,NUMBER for a region",
@@ -195,15 +194,10 @@ class Plain(EvaluationProtocol):
         return Convention(PLAIN, text)
 
     def require_libraries(self) -> None:
-        """Raise `EvaluationError` now rather than after the files were read if a library is missing."""
         if self.distances:
             surfaces.surface_distance()
         if self.medpy_hd95:
             surfaces.medpy_hd95()
-
-    def prepare(self, ground_truth: Path, predictions: Path) -> "Plain":
-        self.require_libraries()
-        return self if self.classes else replace(self, dataset_json=find_labels(ground_truth, predictions))
 
     def complete(self, facts: Sequence[CaseFacts]) -> "Plain":
         if self.classes:
@@ -272,10 +266,7 @@ class Plain(EvaluationProtocol):
         rows = [
             ("Dice", counts.f1, "1"),
             ("IoU", tp / union if union else math.nan, "1"),
-            ("TP", tp, element, "", True),
-            ("FP", counts.fp, element, "", True),
-            ("FN", counts.fn, element, "", True),
-            ("TN", n_elements - union, element, "", True),
+            *((name, value, element, "", True) for name, value in zip(COUNTS, (*counts, n_elements - union))),
         ]
         if self.distances:
             tolerance = self.tolerance.get(label, self.tolerance[""])
@@ -301,9 +292,7 @@ class Plain(EvaluationProtocol):
                 (f"F1{at}", counts.f1, "1", detail),
                 (f"Precision{at}", counts.tp / found if found else math.nan, "1", detail),
                 (f"Recall{at}", counts.tp / there if there else math.nan, "1", detail),
-                (f"TP{at}", counts.tp, "count", detail, True),
-                (f"FP{at}", counts.fp, "count", detail, True),
-                (f"FN{at}", counts.fn, "count", detail, True),
+                *((f"{name}{at}", value, "count", detail, True) for name, value in zip(COUNTS, counts)),
             ]
             result += measurements_of(case, label, PLAIN, rows)
         return result
@@ -328,12 +317,16 @@ class PaperProtocol(EvaluationProtocol):
     """The way of a paper's evaluation script, with plain values beside it.
 
     Attributes:
+        authors: what the script's numbers mean.
         odd: convention, beginning of the metric and test of the value where the script does what has to be said.
         note: what that is; {} is where.
+        addition: to the definition of the plain values.
     """
 
+    authors: ClassVar[Convention]
     odd: ClassVar[tuple[str, str, Callable[[float], bool]]]
     note: ClassVar[str]
+    addition: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -341,12 +334,15 @@ class PaperProtocol(EvaluationProtocol):
         """What gives the plain values."""
 
     @property
+    def conventions(self) -> tuple[Convention, ...]:
+        return (self.authors, Convention(PLAIN, self.beside.convention.definition + self.addition))
+
+    @property
     def classes(self) -> LabelSet | None:
         return self.beside.classes
 
-    def prepare(self, ground_truth: Path, predictions: Path) -> EvaluationProtocol:
+    def require_libraries(self) -> None:
         self.beside.require_libraries()
-        return self
 
     def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
         convention, metric, is_odd = self.odd

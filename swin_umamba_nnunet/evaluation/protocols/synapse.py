@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95, dice
 ORGANS = ("Aorta", "Gallbladder", "Left kidney", "Right kidney", "Liver", "Pancreas", "Spleen", "Stomach")
 CLASSES = numbered(ORGANS, "the synapse protocol")
 
-_AUTHORS = Convention(
+_SCRIPTS = Convention(
     "synapse",
     "The authors' way: MedPy's Dice and HD95 per volume and organ, HD95 in voxels, averaged over volumes and then over "
     "the 8 organs; nothing is rounded.",
@@ -41,9 +40,11 @@ class Synapse(PaperProtocol):
             truth as the authors do; otherwise that is an error.
     """
 
-    name: ClassVar[str] = "synapse"
-    summary: ClassVar[str] = "TransUNet and VM-UNet, DSC and HD95 of 8 organs"
-    dimensions: ClassVar[int | None] = 3
+    name = "synapse"
+    summary = "TransUNet and VM-UNet, DSC and HD95 of 8 organs"
+    dimensions = 3
+    authors = _SCRIPTS
+    addition = " Here in voxels along every axis, as the authors count, but infinite where an organ is missed."
     odd = (PLAIN, "HD95_medpy", math.isinf)
     note = (
         "Exactly one of ground truth and prediction has the organ at {}: HD95 0 by the authors' way, infinite by the "
@@ -54,11 +55,6 @@ class Synapse(PaperProtocol):
     @property
     def beside(self) -> Plain:
         return Plain(CLASSES, medpy_hd95=True, in_voxels=True)
-
-    @property
-    def conventions(self) -> tuple[Convention, ...]:
-        text = " Here in voxels along every axis, as the authors count, but infinite where an organ is missed."
-        return (_AUTHORS, Convention(PLAIN, self.beside.convention.definition + text))
 
     def read(self, pair: CasePair) -> tuple[Segmentation, Segmentation]:
         if not self.resize_predictions:
