@@ -9,9 +9,9 @@ from medpy.metric import binary
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from swin_umamba_nnunet.evaluation import Plain, evaluate_folders
+from swin_umamba_nnunet.evaluation import Plain
 from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95, surface_scores
-from tests.evaluation.files import write_image, write_volume
+from tests.evaluation.files import evaluated, write_image, write_volume
 
 SHAPES = [(18, 21), (9, 14, 12)]
 ONES = (1.0, 1.0, 1.0)
@@ -151,7 +151,7 @@ def test_agrees_with_nnunet_on_regions_and_ignore_label(tmp_path):
     files = write_volume(tmp_path / "gt/a.nii.gz", truth), write_volume(tmp_path / "pred/a.nii.gz", prediction)
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "regions_class_order": [1, 2, 3]}))
-    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", processes=1, resamples=10)
+    result = evaluated(tmp_path)
     regions = [(1, 2, 3), (2, 3), 3]
     wanted = compute_metrics(str(files[0]), str(files[1]), SimpleITKIO(), regions, ignore_label=4)["metrics"]
     for name, region in zip(("whole", "core", "enhancing"), regions):
@@ -166,6 +166,6 @@ def test_pixels_stay_pixels(tmp_path):
     labels[5:10, 5:10] = 1
     write_image(tmp_path / "gt/a.png", labels)
     write_image(tmp_path / "pred/a.png", np.roll(labels, 3, axis=1))
-    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", processes=1, resamples=10)
+    result = evaluated(tmp_path)
     assert result.value("a", "1", "HD95") == 3.0
     assert result.statistic("HD95", "1").unit == "px"
