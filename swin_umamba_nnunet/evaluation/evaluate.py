@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from swin_umamba_nnunet.evaluation.cases import CasePair, pair_cases
 from swin_umamba_nnunet.evaluation.output import EvaluationResult, require_writable, write_outputs
-from swin_umamba_nnunet.evaluation.protocols import CaseFacts, EvaluationProtocol, Plain
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.protocols.plain import Plain
 from swin_umamba_nnunet.evaluation.records import EvaluationError
 from swin_umamba_nnunet.evaluation.statistics import RESAMPLES, Bootstrap
 

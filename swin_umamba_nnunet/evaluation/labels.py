@@ -82,8 +82,10 @@ def read_dataset_json(path: Path | str) -> LabelSet:
 
 
 def find_labels(ground_truth: Path | str, predictions: Path | str) -> LabelSet | None:
-    """The classes of the dataset.json that nnU-Net leaves beside predictions, above a validation folder, or beside
-    labelsTr/Ts; None where there is none of them."""
+    """The classes of the dataset.json that nnU-Net has left beside the folders; None where there is none.
+
+    It lies beside predictions, above a validation folder, or beside labelsTr and labelsTs.
+    """
     truth, predicted = Path(ground_truth).resolve(), Path(predictions).resolve()  # the parent of "x" is "." otherwise
     files = (folder / "dataset.json" for folder in (predicted, predicted.parent.parent, truth.parent))
     return next((read_dataset_json(file) for file in files if file.is_file()), None)

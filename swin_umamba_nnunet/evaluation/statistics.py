@@ -81,8 +81,8 @@ def class_statistics(measurements: Sequence[Measurement], bootstrap: Bootstrap) 
 
 def pooled_statistic(
     head: Measurement,
-    numerators: Sequence[float] | np.ndarray,
-    denominators: Sequence[float] | np.ndarray,
+    numerators: np.ndarray,
+    denominators: np.ndarray,
     bootstrap: Bootstrap,
     how: str,
     empty: float = math.nan,
@@ -96,11 +96,11 @@ def pooled_statistic(
         how: what was pooled.
         empty: the value where all denominators are 0.
     """
-    pair = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)], axis=1)
-    total = pair.sum(axis=0)
-    value = float(total[0] / total[1]) if total[1] else empty
+    pair = np.array([numerators, denominators], float).T
+    numerator, denominator = pair.sum(axis=0).tolist()
+    value = numerator / denominator if denominator else empty
     sums = bootstrap.sums(pair) if len(pair) > 1 else np.zeros((1, 2))
-    return _statistic(head, ratio(pair[:, 0], pair[:, 1]), value, ratio(sums[:, 0], sums[:, 1]), how=how)
+    return _statistic(head, ratio(*pair.T), value, ratio(*sums.T), how=how)
 
 
 def pooled_object_f1(measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
@@ -128,9 +128,8 @@ def median_statistic(head: Measurement, values: Sequence[float], bootstrap: Boot
     )
 
 
-def ratio(numerator, denominator) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Their quotient, NaN where the denominator is 0."""
-    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
 
 

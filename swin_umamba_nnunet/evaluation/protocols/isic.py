@@ -26,13 +26,13 @@ LESION = "lesion"
 MAXIMUM = 255  # of masks stored as 0 and 255
 _POOLED = "pixels of all images together"
 
-# metric -> (counts of the numerator, counts of the denominator), each a weight per name in COUNTS
+# metric -> sums of counts in the numerator and in the denominator
 _RATIOS = {
-    "mIoU": ((1, 0, 0, 0), (1, 1, 1, 0)),
-    "DSC": ((2, 0, 0, 0), (2, 1, 1, 0)),
-    "Accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
-    "Sensitivity": ((1, 0, 0, 0), (1, 0, 1, 0)),
-    "Specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "mIoU": ("TP", "TP FP FN"),
+    "DSC": ("TP TP", "TP TP FP FN"),
+    "Accuracy": ("TP TN", "TP TN FP FN"),
+    "Sensitivity": ("TP", "TP FN"),
+    "Specificity": ("TN", "TN FP"),
 }
 
 
@@ -101,12 +101,12 @@ class Isic(PaperProtocol):
 
     def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
         found = by_name(measurements)
-        counts = np.stack([[m.value for m in found[self.name, name, LESION]] for name in COUNTS], axis=1)
-        heads = measurements_of("", LESION, self.name, [(metric, 0.0, "1") for metric in _RATIOS])
-        return [
-            pooled_statistic(head, counts @ top, counts @ bottom, bootstrap, _POOLED, empty=0.0)
-            for head, (top, bottom) in zip(heads, _RATIOS.values())
-        ] + class_statistics(measurements, bootstrap)
+        counts = {name: np.array([m.value for m in found[self.name, name, LESION]]) for name in COUNTS}
+        result = []
+        for head in measurements_of("", LESION, self.name, [(metric, 0.0, "1") for metric in _RATIOS]):
+            top, bottom = (np.sum([counts[name] for name in names.split()], axis=0) for names in _RATIOS[head.metric])
+            result.append(pooled_statistic(head, top, bottom, bootstrap, _POOLED, empty=0.0))
+        return result + class_statistics(measurements, bootstrap)
 
     def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
         foreground = ("TP", "FP", "FN")

@@ -132,7 +132,9 @@ class Plain(EvaluationProtocol):
         nargs="+",
         metavar="DISTANCE",
     )
-    iou_thresholds: tuple[float, ...] = iou_option((), "F1 of objects matched at these IoU thresholds")
+    iou_thresholds: tuple[float, ...] = iou_option(
+        (), "F1 of objects matched at these IoU thresholds (also for cells; default there: 0.5)"
+    )
     instances: str | None = option(
         None,
         "what an object is: a connected component of a class; a value of the files, which then hold ids; or ids in the "
@@ -140,7 +142,7 @@ class Plain(EvaluationProtocol):
         choices=tuple(INSTANCES),
     )
     distances: bool = option(True, "leave out NSD, HD95 and mean surface distance", flag="--no-distances")
-    medpy_hd95: bool = option(False, "HD95 by MedPy's definition (border voxels) too")
+    medpy_hd95: bool = option(False, "HD95 by MedPy's definition (border voxels) too, also for abdomen")
     in_voxels: bool = False
 
     def __post_init__(self) -> None:
