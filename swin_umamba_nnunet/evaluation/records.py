@@ -108,6 +108,4 @@ def by_name(measurements: Iterable[Measurement]) -> dict[tuple[str, str, str], l
 
 def measurements_of(case: str, label: str, convention: str, rows: Iterable[tuple]) -> list[Measurement]:
     """Values of one class of one case, each given by metric, value, unit and, where there is one, detail and count."""
-    return [
-        Measurement(case, label, metric, value, unit, convention, *rest) for metric, value, unit, *rest in rows
-    ]
+    return [Measurement(case, label, metric, value, unit, convention, *rest) for metric, value, unit, *rest in rows]

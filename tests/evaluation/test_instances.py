@@ -32,7 +32,7 @@ def hungarian(truth, prediction, threshold):
     iou = np.array([
         [((truth == a) & (prediction == b)).sum() / ((truth == a) | (prediction == b)).sum() for b in columns]
         for a in rows
-    ])  # fmt: skip
+    ])
     good = iou >= threshold
     picked = linear_sum_assignment(-good.astype(float) - iou / (2 * min(iou.shape)))
     return int(good[picked].sum()), len(rows), len(columns)

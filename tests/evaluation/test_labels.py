@@ -57,7 +57,7 @@ def test_bad_dataset_json(tmp_path, content, message):
 def test_labels_of_the_command_line():
     assert parse_labels(["1", "liver=2", "tumour=4,3", 5]).classes == {
         "1": (1,), "liver": (2,), "tumour": (3, 4), "5": (5,)
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("texts", [["0"], ["x"], ["=1"], ["a="], ["-1"], ["1", "1"], ["a=1", "a=2"], [], ["1.5"]])

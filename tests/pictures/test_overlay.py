@@ -43,7 +43,7 @@ def axes():
 
 
 ORIENTATIONS = ["".join(letters) for axes in itertools.permutations(("RL", "AP", "IS"))
-                for letters in itertools.product(*axes)]  # fmt: skip
+                for letters in itertools.product(*axes)]
 
 
 @pytest.mark.parametrize("plane", PLANES)

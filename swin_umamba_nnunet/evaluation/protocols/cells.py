@@ -194,4 +194,3 @@ def _tiles(ids: np.ndarray) -> Iterator[np.ndarray]:
         for left in range(0, ids.shape[1], TILE):
             piece = ids[top : top + TILE, left : left + TILE]
             yield np.pad(piece, [(0, TILE - size) for size in piece.shape])
-

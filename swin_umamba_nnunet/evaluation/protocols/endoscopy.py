@@ -98,4 +98,3 @@ def authors_labels(truth: np.ndarray, prediction: np.ndarray) -> list[int]:
 def slab_nsd(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Surface Dice at 2 px of two 2D masks as volumes one voxel thick (H, W, 1), where all of a mask is surface."""
     return surface_scores(truth[..., None], prediction[..., None], (1.0, 1.0, 1.0), TOLERANCE).nsd
-
