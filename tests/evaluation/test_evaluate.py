@@ -215,6 +215,11 @@ def test_bad_options(folders, protocol, options, facts):
         evaluated(folders, from_options(protocol, options))
 
 
+def test_options_of_a_file_make_the_same_protocol():
+    table = {"labels": ["liver=1"], "tolerance": {"liver": 5}, "iou_thresholds": [0.5], "medpy_hd95": None}
+    assert from_options("plain", table) == Plain(["liver=1"], tolerance=["liver=5"], iou_thresholds=(0.5,))
+
+
 @pytest.mark.parametrize("option", ["processes", "resamples"])
 def test_numbers_below_one(folders, option):
     with pytest.raises(EvaluationError, match=naming(f"{option} 0", "1 or more")):

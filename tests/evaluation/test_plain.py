@@ -11,7 +11,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from swin_umamba_nnunet.evaluation import Plain
 from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95, surface_scores
-from tests.evaluation.files import evaluated, write_image, write_volume
+from tests.evaluation.files import evaluated, write_volume
 
 SPACING = (2.0, 1.0, 0.7)
 
@@ -144,14 +144,3 @@ def test_agrees_with_nnunet_on_regions_and_ignore_label(tmp_path):
         for metric in ("Dice", "IoU", "TP", "FP", "FN", "TN"):
             assert result.value("a", name, metric) == pytest.approx(float(wanted[region][metric]), rel=1e-12)
     assert any("ignore label 4" in note for note in result.notes)
-
-
-def test_pixels_stay_pixels(tmp_path):
-    """nnU-Net's reader gives images the spacing (999, 1, 1); none of it may become a distance."""
-    labels = np.zeros((30, 30), np.uint8)
-    labels[5:10, 5:10] = 1
-    write_image(tmp_path / "gt/a.png", labels)
-    write_image(tmp_path / "pred/a.png", np.roll(labels, 3, axis=1))
-    result = evaluated(tmp_path)
-    assert result.value("a", "1", "HD95") == 3.0
-    assert result.statistic("HD95", "1").unit == "px"
