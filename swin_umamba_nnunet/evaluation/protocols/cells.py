@@ -93,7 +93,7 @@ class Cells(PaperProtocol):
         "The authors' script fails on images of 25,000,000 pixels and more when border cells count ({}); they are "
         "undefined here and left out of the means."
     )
-    iou_thresholds: tuple[float, ...] = iou_option((0.5,), "IoU thresholds at which cells match (default: 0.5)")
+    iou_thresholds: Sequence[float] = iou_option((0.5,), "IoU thresholds at which cells match (default: 0.5)")
     count_border_cells: bool = option(False, "keep cells at the border (the script's count_bd_cells)")
 
     @property

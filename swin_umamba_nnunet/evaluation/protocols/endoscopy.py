@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,11 +55,11 @@ class Endoscopy(PaperProtocol):
         "The authors' scripts stop with AssertionError at images without a label to score ({}); they are undefined "
         "here and left out of the means."
     )
-    dataset_json: LabelSet | None = dataset_json_option()
+    dataset_json: Any = dataset_json_option()
 
     @property
     def beside(self) -> Plain:
-        return Plain(tolerance={"": TOLERANCE})
+        return Plain(tolerance=TOLERANCE)
 
     @property
     def classes(self) -> LabelSet | None:

@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -75,13 +75,13 @@ def _labels(given: LabelSet | Sequence[str | int] | None) -> LabelSet | None:
     return given if given is None or isinstance(given, LabelSet) else parse_labels(given)
 
 
-def _tolerances(given: float | Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
+def _tolerances(given: Any) -> dict[str, float]:
     """Class name -> tolerance, "" for the classes that are not there."""
     result = {"": DEFAULT_TOLERANCE}
     if isinstance(given, (int, float)):
         given = {"": given}
     elif not isinstance(given, Mapping):
-        given = {name: number for name, _, number in (text.rpartition("=") for text in given or ())}  # type: ignore
+        given = {name: number for name, _, number in (str(text).rpartition("=") for text in given or ())}
     for name, number in given.items():
         try:
             result[name] = float(number)
@@ -100,10 +100,12 @@ class Plain(EvaluationProtocol):
     """The plain convention.
 
     Attributes:
-        labels: the classes: `["1", "liver=1", "tumour=1,2"]`, or a ready `LabelSet`.
-        dataset_json: nnU-Net's dataset.json to take the classes from; where neither is named, that which nnU-Net left
-            beside the predictions or the ground truth, else every value in the files is a class.
-        tolerance: of the NSD, in the unit of the files: one number, class name -> number, or texts such as `liver=5`.
+        labels: the classes, `["1", "liver=1", "tumour=1,2"]` or a ready `LabelSet`, which they are made into.
+        dataset_json: nnU-Net's dataset.json to take the classes from, which is read into a `LabelSet`; where neither
+            is named, that which nnU-Net left beside the predictions or the ground truth, else every value in the files
+            is a class.
+        tolerance: of the NSD, in the unit of the files: one number, class name -> number, or texts such as `liver=5`;
+            made into a dict with "" for the other classes.
         iou_thresholds: of the F1 of objects.
         instances: what an object is: "components" of each class, "ids" in both files, or "gt-ids" (ids in the ground
             truth, components of label 1 in the prediction).  With ids there is one class, "object".
@@ -117,22 +119,22 @@ class Plain(EvaluationProtocol):
 
     name = PLAIN
     summary = "no rounding, no cropping, true surfaces and contours, empty cases counted"
-    labels: LabelSet | None = option(
+    labels: Any = option(
         None,
         "classes: numbers, NAME=NUMBER, or NAME=NUMBER,NUMBER for a region",
         convert=_labels,
         nargs="+",
         metavar="LABEL",
     )
-    dataset_json: LabelSet | None = dataset_json_option()
-    tolerance: Mapping[str, float] = option(
+    dataset_json: Any = dataset_json_option()
+    tolerance: Any = option(
         None,
         "of the NSD in mm (px without a physical spacing): a number, and NAME=NUMBER for single classes (default: 2)",
         convert=_tolerances,
         nargs="+",
         metavar="DISTANCE",
     )
-    iou_thresholds: tuple[float, ...] = iou_option(
+    iou_thresholds: Sequence[float] = iou_option(
         (), "F1 of objects matched at these IoU thresholds (also for cells; default there: 0.5)"
     )
     instances: str | None = option(
