@@ -15,7 +15,7 @@ OKABE_ITO = {
     "green": "#009E73",
     "purple": "#CC79A7",
 }
-INK = "#1a1a1a"  # of text, and of data that needs no colour
+INK, MUTED, LINES = "#1a1a1a", "#5a5a5a", "#d9d9d9"  # of text and data, of axes, of grids
 
 # 7 colours, light and dark in turn, and 4 line styles: 28 classes look different, and neighbours differ in both.
 _COLOURS = tuple((OKABE_ITO | {"blue": "#2F86E0"}).values())  # the blue a little lighter: it lies on black
