@@ -27,20 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def dataset_json(args: argparse.Namespace) -> Path | str | None:
-    """The dataset.json that was named, or None.
+    """The dataset.json that was named, or that of a dataset in nnUNet_raw or nnUNet_preprocessed; None: neither.
 
     Raises:
-        CliError: see `dataset_json_of`.
+        CliError: the dataset is in neither folder, or the number is that of several datasets.
     """
-    return dataset_json_of(args.dataset) if args.dataset else args.dataset_json
-
-
-def dataset_json_of(dataset: str) -> Path:
-    """dataset.json of a dataset given by number or name, in nnUNet_raw or nnUNet_preprocessed.
-
-    Raises:
-        CliError: it is in neither, or the number is that of several datasets.
-    """
+    if (dataset := args.dataset) is None:
+        return args.dataset_json
     pattern = f"Dataset{int(dataset):03d}_*" if dataset.isdecimal() else dataset
     searched = []
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):

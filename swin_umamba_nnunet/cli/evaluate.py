@@ -22,6 +22,7 @@ to the last digit, name what is peculiar about them, and show the plain figures 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb and of every protocol; what is not given stays None, so that a protocol can tell."""
     from swin_umamba_nnunet.evaluation.protocols import PROTOCOLS, flag_of
+    from swin_umamba_nnunet.evaluation.statistics import RESAMPLES
 
     _dataset.add_arguments(parser)
     parser.add_argument(
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-np", "--processes", type=int, metavar="N", help="each with one case in memory (default: cores, 8 at most)"
     )
     parser.add_argument(
-        "--resamples", type=int, default=10_000, metavar="N", help="of the bootstrap (default: %(default)s)"
+        "--resamples", type=int, default=RESAMPLES, metavar="N", help="of the bootstrap (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
     there = {"labels", "dataset_json"}

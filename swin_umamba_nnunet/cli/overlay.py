@@ -124,14 +124,12 @@ def _pairs(args: argparse.Namespace) -> "list[CasePair]":
 
 def _labels(args: argparse.Namespace, pairs: "Sequence[CasePair]") -> "LabelSet":
     """The classes: as asked for, else from a dataset.json in its usual places, else whatever the files hold."""
-    from swin_umamba_nnunet.evaluation import find_labels, labels_in, parse_labels, read_dataset_json
+    from swin_umamba_nnunet.evaluation import Plain, labels_in
 
-    if args.labels:
-        return parse_labels(args.labels)
-    if (file := _dataset.dataset_json(args)) is not None:
-        return read_dataset_json(file)
-    if (found := find_labels(args.ground_truth, args.predictions)) is not None:
-        return found
+    asked = Plain(args.labels, _dataset.dataset_json(args), distances=False)
+    labels = asked.prepare(args.ground_truth, args.predictions).classes
+    if labels is not None:
+        return labels
     print("There is no dataset.json (see --dataset and --labels): every label found in the files counts as a class.")
     labels = labels_in(pairs)
     if not labels.classes:

@@ -15,7 +15,7 @@ from swin_umamba_nnunet.datasets.isic import Isic
 from swin_umamba_nnunet.datasets.synapse import Synapse
 from swin_umamba_nnunet.datasets.umamba import UMamba
 
-# A row for each layout that `swin-umamba convert` takes
+# A row for each layout that `swin-umamba convert` takes; a further one is a file with a `Layout`, and a row here
 LAYOUTS: tuple[type[Layout], ...] = (Isic, Synapse, UMamba, Images, Volumes)
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from swin_umamba_nnunet._text import listed
-from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap, count_values, resolve, show_value
+from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap, count_values, resolve
 from swin_umamba_nnunet.datasets._model import (
     NOT_FINITE,
     VOLUME_ENDING,
@@ -55,6 +55,10 @@ class Measured:
     colour: bool = False
     spacing: tuple[float, ...] | None = None
     findings: tuple[Finding, ...] = ()
+
+    def of_mask(self, colour: bool) -> Mapping[int, int]:
+        """Pixels by colour or by value; {} where there are none."""
+        return (self.colours if colour else self.values) or {}
 
 
 @dataclass(frozen=True)
@@ -182,9 +186,9 @@ def inspect(
                 case.name,
             )
     _judge_missing_masks(everything, findings)
-    labels, colour = _resolve_labels(conversion, measured, findings)
+    labels = _resolve_labels(conversion, measured, findings)
     if labels is not None:
-        _judge_labels(everything, measured, labels, colour, findings)
+        _judge_labels(everything, measured, labels, findings)
     _judge_channels(measured, findings)
     bad = {finding.case for finding in findings if finding.severity == "error"} if skip_bad else set()
     cases = tuple(case for case in everything if case.name not in bad)
@@ -226,46 +230,37 @@ def _judge_missing_masks(cases: Sequence[SourceCase], findings: Findings) -> Non
         findings.note(f"{tests} test images have no mask: they can be predicted, not scored")
 
 
-def _values(each: Measured, colour: bool) -> Mapping[int, int]:
-    return (each.colours if colour else each.values) or {}
-
-
 def _resolve_labels(
     conversion: Conversion, measured: Mapping[str, Measured], findings: Findings
-) -> tuple[LabelMap | None, bool]:
-    """The label map (None where there is an error), and whether it is of colours."""
+) -> LabelMap | None:
+    """The label map; None where there is an error."""
     rule = conversion.labels
     masks = {name: each for name, each in measured.items() if each.values is not None}
     asked = bool(rule.entries) and rule.entries[0].colour and all(each.colours is not None for each in masks.values())
     colour = any(each.colour for each in masks.values()) or (asked and bool(masks))
     total: Counter[int] = Counter()
     for name, each in masks.items():
-        total.update(_values(each, colour))
+        total.update(each.of_mask(colour))
         if colour and each.colours is None:
             findings.error("mask has values beyond 255 where other masks are coloured", case=name)
     try:
-        return resolve(rule, total, colour), colour
+        return resolve(rule, total, colour)
     except LabelError as error:
         findings.error(str(error))
-        return None, colour
+        return None
 
 
 def _judge_labels(
-    cases: Sequence[SourceCase],
-    measured: Mapping[str, Measured],
-    labels: LabelMap,
-    colour: bool,
-    findings: Findings,
+    cases: Sequence[SourceCase], measured: Mapping[str, Measured], labels: LabelMap, findings: Findings
 ) -> None:
     parts: dict[bool, set[int]] = {False: set(), True: set()}
     for case in cases:
-        each = measured.get(case.name)
-        if each is None or each.values is None:
+        if case.name not in measured or measured[case.name].values is None:
             continue
-        values = _values(each, colour)
+        values = measured[case.name].of_mask(labels.colour)
         if unknown := labels.unknown(values):
-            shown = listed(f"{show_value(v, colour)} ({values[v]} pixels)" for v in unknown)
-            expected = ", ".join(show_value(v, colour) for v in sorted(labels.lookup))
+            shown = listed(f"{labels.show(v)} ({values[v]} pixels)" for v in unknown)
+            expected = ", ".join(map(labels.show, sorted(labels.lookup)))
             findings.error(f"mask has values that are not in the label map ({expected})", shown, case.name)
             continue
         counts = labels.count(values)
@@ -276,8 +271,9 @@ def _judge_labels(
             findings.warning("mask is all foreground", case=case.name)
         unlisted = sorted(set(values) - set(labels.lookup)) if labels.rest is not None else []
         if unlisted:
-            shown = listed(show_value(value, colour) for value in unlisted)
-            findings.warning("mask values that are not listed became background", shown, case.name)
+            findings.warning(
+                "mask values that are not listed became background", listed(map(labels.show, unlisted)), case.name
+            )
         between = sum(pixels for value, pixels in values.items() if value not in (0, 255))
         if labels.threshold and between:
             share = f"{100 * between / sum(values.values()):.2g} % of pixels in between"

@@ -19,7 +19,7 @@ VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr", "input")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "segmentations", "segmentation", "annotations", "groundtruth", "gt", "labelstr",
-)  # fmt: skip
+)
 PART_FOLDERS: Mapping[Part, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),

@@ -75,6 +75,10 @@ class LabelMap:
     colour: bool = False
     rest: int | None = None
 
+    def show(self, value: int) -> str:
+        """A raw value as the user writes it: 255, or #ff0000."""
+        return show_value(value, self.colour)
+
     def unknown(self, values: Mapping[int, int]) -> list[int]:
         """The raw values that the map has no label for."""
         if self.threshold is not None or self.rest is not None:
@@ -104,7 +108,7 @@ class LabelMap:
         if self.rest is not None:
             return np.where(known, labels[place], np.array(self.rest, dtype))
         if not known.all():
-            raise LabelError(f"mask value {show_value(int(raw[~known].flat[0]), self.colour)} is not in the label map")
+            raise LabelError(f"mask value {self.show(int(raw[~known].flat[0]))} is not in the label map")
         return labels[place]
 
 

@@ -3,7 +3,7 @@
 Pillow alone would do harm silently: it cuts 16-bit colour to 8 bit, so those files go another way.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,20 +56,17 @@ def read_picture(path: Path) -> Picture:
             magic = file.read(2)
         if not magic:
             raise CaseError("file is empty", str(path))
-        pixels, palette, lossy, orientation = (_read_tiff if magic in (b"II", b"MM") else _read_with_pillow)(path)
-    alpha = None
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        pixels, alpha = pixels[..., :-1], pixels[..., -1]
-        pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        picture = (_read_tiff if magic in (b"II", b"MM") else _read_with_pillow)(path)
+    pixels = picture.pixels
     if pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise CaseError("file holds no image of plain numbers", f"{path} ({pixels.dtype})")
-    return Picture(pixels, alpha, palette, lossy, orientation if orientation in range(1, 9) else 1)
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        colours = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+        picture = replace(picture, pixels=colours, alpha=pixels[..., -1])
+    return picture if picture.orientation in range(1, 9) else replace(picture, orientation=1)
 
 
-_Decoded = tuple[np.ndarray, np.ndarray | None, bool, int]  # pixels, palette, lossy, EXIF's orientation
-
-
-def _read_tiff(path: Path) -> _Decoded:
+def _read_tiff(path: Path) -> Picture:
     with tifffile.TiffFile(path) as file:
         series, page = file.series[0], file.series[0].keyframe
         pixels = series.asarray()
@@ -94,10 +91,10 @@ def _read_tiff(path: Path) -> _Decoded:
     if inverted and pixels.dtype.kind in "bu":
         pixels = np.iinfo(pixels.dtype).max - pixels
     colours = None if palette is None else (palette.T // 257).astype(np.uint8)
-    return pixels, colours, lossy, 1 if tag is None else tag.value
+    return Picture(pixels, None, colours, lossy, 1 if tag is None else tag.value)
 
 
-def _read_with_pillow(path: Path) -> _Decoded:
+def _read_with_pillow(path: Path) -> Picture:
     palette = None
     with Image.open(path, formats=_FORMATS) as image:
         # before anything decodes: "RGB;16B" and the like, which Pillow is going to cut to 8 bit
@@ -114,7 +111,7 @@ def _read_with_pillow(path: Path) -> _Decoded:
             pixels = np.asarray(image if image.mode in _PLAIN_MODES else image.convert(plain))
     if pixels.dtype == np.int32 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 0xFFFF:
         pixels = pixels.astype(np.uint16)  # 16-bit grey, as some files come out of Pillow
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), palette, lossy, orientation
+    return Picture(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), None, palette, lossy, orientation)
 
 
 def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from swin_umamba_nnunet._text import by
 from swin_umamba_nnunet.datasets._checks import Inspection, Measured
-from swin_umamba_nnunet.datasets._labels import show_value
 from swin_umamba_nnunet.datasets._model import Finding
 
 SHOWN = 8  # names per finding; conversion.json has them all
@@ -70,8 +69,8 @@ def _labels(inspection: Inspection) -> list[str]:
     pixels: Counter[int] = Counter()
     cases: Counter[int] = Counter()
     for each in inspection.measured.values():
-        values = each.colours if labels.colour else each.values
-        if values is not None and not labels.unknown(values):
+        values = each.of_mask(labels.colour)
+        if not labels.unknown(values):
             counts = labels.count(values)
             pixels.update(counts)
             cases.update(counts.keys())
@@ -79,7 +78,7 @@ def _labels(inspection: Inspection) -> list[str]:
         return []
     raw = defaultdict(list)
     for value, label in labels.lookup.items():
-        raw[label].append(show_value(value, labels.colour))
+        raw[label].append(labels.show(value))
     lines = ["labels"]
     width = max(len(name) for name in labels.names)
     for name, label in labels.names.items():

@@ -183,30 +183,6 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
 def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int, progress: bool) -> None:
     conversion, ending = inspection.conversion, inspection.file_ending
 
-    def folder_of(kind: str, case: SourceCase) -> Path:
-        return folder / f"{kind}{'Ts' if case.part == 'test' else 'Tr'}"
-
-    for case in inspection.cases:
-        folder_of("images", case).mkdir(exist_ok=True)
-        if case.label:
-            folder_of("labels", case).mkdir(exist_ok=True)
-
-    def write_case(case: SourceCase) -> None:
-        put: Callable[[Any, Path], None] = copy
-        images: Any = case.images
-        label: Any = case.label
-        if not conversion.copied:
-            content = conversion.read(case, Findings())
-            put = partial(write_volume, place=content.place) if ending == VOLUME_ENDING else write_picture
-            images, label = content.images, content.mask
-            if label is not None and labels.colour and content.palette is not None:
-                label = content.palette[np.minimum(label, len(content.palette) - 1)]
-            label = None if label is None else labels.encode(label)
-        for channel, image in enumerate(images):
-            put(image, folder_of("images", case) / f"{case.name}_{channel:04d}{ending}")
-        if label is not None:
-            put(label, folder_of("labels", case) / f"{case.name}{ending}")
-
     def copy(source: Path, target: Path) -> None:
         target.parent.mkdir(exist_ok=True)
         if conversion.copied == "link":
@@ -214,13 +190,33 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
         else:
             shutil.copyfile(source, target)
 
-    def try_to_write(case: SourceCase) -> None:
+    def write(case: SourceCase) -> None:
+        images: Any = case.images
+        label: Any = case.label
+        put: Callable[[Any, Path], None] = copy
+        if not conversion.copied:
+            content = conversion.read(case, Findings())
+            put = partial(write_volume, place=content.place) if ending == VOLUME_ENDING else write_picture
+            images, label = content.images, content.mask
+            if label is not None and labels.colour and content.palette is not None:
+                label = content.palette[np.minimum(label, len(content.palette) - 1)]
+            label = None if label is None else labels.encode(label)
+        side = "Ts" if case.part == "test" else "Tr"
+        files = {f"images{side}/{case.name}_{channel:04d}": image for channel, image in enumerate(images)}
+        if label is not None:
+            files[f"labels{side}/{case.name}"] = label
+        for name, what in files.items():
+            target = folder / f"{name}{ending}"
+            target.parent.mkdir(exist_ok=True)
+            put(what, target)
+
+    def write_case(case: SourceCase) -> None:
         try:
-            write_case(case)
+            write(case)
         except (CaseError, LabelError) as error:
             raise ConversionError(f"{case.name} has changed since it was checked: {error}. Run it again") from error
 
-    in_threads(try_to_write, inspection.cases, min(threads, conversion.threads), "writing", progress)
+    in_threads(write_case, inspection.cases, min(threads, conversion.threads), "writing", progress)
     for place, path in conversion.added.items():
         copy(path, folder / place)
 

@@ -39,7 +39,7 @@ class Folders(Layout):
     endings: ClassVar[tuple[str, ...]]
 
     images: Sequence[str] = option(
-        "the images (several channels: once each, as NAME=PATTERN)", (), _FILES, metavar="FOLDER|PATTERN"
+        "the images; for volumes of several channels once each, as NAME=PATTERN", (), _FILES, metavar="FOLDER|PATTERN"
     )
     masks: str = option("their masks", "", _FILES, metavar="FOLDER|PATTERN")
     test_images: Sequence[str] = option("images to hold out", (), _FILES, metavar="FOLDER|PATTERN")

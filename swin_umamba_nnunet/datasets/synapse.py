@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,11 +113,7 @@ def _list(source: Path, findings: Findings) -> tuple[dict[str, list[Path]], dict
             "TransUNet's data were unpacked to"
         )
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in _files.list_files(train, (".npz",)):
-        match = _SLICE.fullmatch(path.name)
-        if match is None:
-            findings.warning("file is not named like a slice and was left out", str(path))
-            continue
+    for match, path in _named(train, ".npz", _SLICE, "a slice", findings):
         name, number = match[1].lower(), int(match[3])
         if number in numbered[name]:
             findings.error("the same slice twice", f"{path.name} and {numbered[name][number].name}", name)
@@ -125,16 +121,21 @@ def _list(source: Path, findings: Findings) -> tuple[dict[str, list[Path]], dict
     if not numbered:
         raise ConversionError(f"{train} has no files such as case0005_slice000.npz")
     _judge_gaps(numbered, source, findings)
-    volumes: dict[str, Path] = {}
-    for path in _files.list_files(test, (".h5",)) if test else []:
-        match = _VOLUME.fullmatch(path.name)
-        if match is None:
-            findings.warning("file is not named like a test volume and was left out", str(path))
-        else:
-            volumes[match[1].lower()] = path
+    of_test = _named(test, ".h5", _VOLUME, "a test volume", findings) if test else ()
+    volumes = {match[1].lower(): path for match, path in of_test}
     if not volumes:
         findings.warning("no test volumes (test_vol_h5/case0001.npy.h5 and so on) were found")
     return {name: [of_case[n] for n in sorted(of_case)] for name, of_case in sorted(numbered.items())}, volumes
+
+
+def _named(
+    folder: Path, ending: str, pattern: re.Pattern[str], what: str, findings: Findings
+) -> Iterator[tuple[re.Match[str], Path]]:
+    for path in _files.list_files(folder, (ending,)):
+        if match := pattern.fullmatch(path.name):
+            yield match, path
+        else:
+            findings.warning(f"file is not named like {what} and was left out", str(path))
 
 
 def _judge_gaps(numbered: dict[str, dict[int, Path]], source: Path, findings: Findings) -> None:

@@ -8,6 +8,7 @@ Image and label files are copied byte for byte.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -35,7 +36,7 @@ _MOVED = "image and mask lie at different places in space; the files are copied 
 _ORGANS = (
     "liver", "right kidney", "spleen", "pancreas", "aorta", "IVC", "right adrenal gland", "left adrenal gland",
     "gallbladder", "esophagus", "stomach", "duodenum", "left kidney",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,8 @@ Dataset704_Endovis17.  Every file is read and checked, dataset.json is repaired 
 def _cases(part: Part, images: Path, labels: Path | None, ending: str, findings: Findings) -> list[SourceCase]:
     channels = defaultdict(list)
     for path in _files.list_files(images, (ending,), "*"):
-        stem = _files.stem_of(path, (ending,))
-        if stem[-5:-4] == "_" and stem[-4:].isdigit():
-            channels[stem[:-5]].append(path)
+        if named := re.fullmatch(r"(.+)_\d{4}", _files.stem_of(path, (ending,))):
+            channels[named[1]].append(path)
         else:
             findings.error(f"image is not named NAME_0000{ending}, as nnU-Net wants it", str(path))
     files = _files.list_files(labels, (ending,), "*") if labels else []
@@ -186,22 +186,20 @@ def _repaired_json(
     if not isinstance(content, dict):
         findings.note(f"dataset.json {content if isinstance(content, str) else 'is no JSON object and was made anew'}")
         return known.labels, known.channels
-    stated = content.get("numTraining")
-    if stated != training:
-        findings.note(f"dataset.json states numTraining {stated} and {training} cases are there: repaired")
-    ending = content.get("file_ending")
-    if ending != known.ending:
-        findings.note(f"dataset.json states file_ending {ending}: repaired to {known.ending}")
-    labels = _label_names(content.get("labels"), len(known.labels))
-    if not labels:
-        topic = f"labels of dataset.json are not 0 to {len(known.labels)}: repaired"
-        findings.note(topic, str(content.get("labels"))[:200])
+    labels = _label_names(content.get("labels"), len(known.labels)) or known.labels
     raw = content.get("channel_names", content.get("modality"))
     names = tuple(str(name) for _, name in sorted(raw.items())) if isinstance(raw, dict) else ()
     channels = names if len(names) == len(known.channels) else known.channels
-    if "channel_names" not in content or channels != names:
-        findings.note(f"channel_names of dataset.json: repaired to {', '.join(channels)}")
-    return labels or known.labels, channels
+    right = {
+        "numTraining": training,
+        "file_ending": known.ending,
+        "labels": {name: value for value, name in enumerate(("background", *labels))},
+        "channel_names": {str(index): name for index, name in enumerate(channels)},
+    }
+    for key, value in right.items():
+        if content.get(key) != value:
+            findings.note(f"dataset.json states {key} {content.get(key)}"[:300] + f": repaired to {value}")
+    return labels, channels
 
 
 def _label_names(raw: object, count: int) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Metrics on prediction folders: the plain convention, and the conventions of the papers' evaluation scripts.
 
-    evaluate_folders("labelsTs", "predictions", protocol=Plain(labels=["liver=1", "tumour=1,2"]), output="scores")
+`evaluate_folders("labelsTs", "predictions", protocol=Plain(labels=["liver=1", "tumour=1,2"]), output="scores")`
 """
 
 from swin_umamba_nnunet.evaluation.cases import CasePair, find_images, find_label_files, pair_cases

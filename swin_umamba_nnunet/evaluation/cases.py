@@ -100,11 +100,11 @@ def find_label_files(
         raise EvaluationError(f"the {role} folder {folder} does not exist; expected a folder of label files")
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     wanted = (file_ending,) if file_ending else FILE_ENDINGS
-    by_ending: dict[str, list[Path]] = {}
-    for path in files:
-        ending = next((ending for ending in wanted if path.name.lower().endswith(ending.lower())), None)
-        if ending is not None:
-            by_ending.setdefault(ending, []).append(path)
+    by_ending = {
+        ending: paths
+        for ending in wanted
+        if (paths := [path for path in files if path.name.lower().endswith(ending.lower())])
+    }
     if not by_ending:
         others = sorted({path.suffix.lower() for path in files} & set(_OTHER_IMAGES))
         has = f" (it has {', '.join(others)} files)" if others else " (it is empty)" if not files else ""
@@ -119,7 +119,7 @@ def find_label_files(
     named: dict[str, Path] = {}
     for path in paths:
         name = path.name[: -len(ending)]
-        name = name.removesuffix(suffix) if suffix and name != suffix else name
+        name = name.removesuffix(suffix) or name
         if name in named:
             raise EvaluationError(f"{path} and {named[name]} are both case {name}; remove or rename one of them")
         named[name] = path

@@ -3,11 +3,12 @@
 Cases are spread over several processes: bounded, interruptible, and an error if a process dies.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,7 +18,8 @@ from tqdm import tqdm
 
 from swin_umamba_nnunet.evaluation.cases import CasePair, pair_cases
 from swin_umamba_nnunet.evaluation.output import EvaluationResult, require_writable, write_outputs
-from swin_umamba_nnunet.evaluation.protocols import CaseFacts, EvaluationProtocol, Plain
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.protocols.plain import Plain
 from swin_umamba_nnunet.evaluation.records import EvaluationError
 from swin_umamba_nnunet.evaluation.statistics import RESAMPLES, Bootstrap
 
@@ -76,10 +78,10 @@ def evaluate_folders(
     if output is not None:
         require_writable(Path(output))
     bootstrap = Bootstrap(resamples, seed)
-    with CaseWorkers(processes, len(pairs), progress) as workers:
-        facts = _facts(workers.map(functools.partial(_check, chosen), pairs, "checking files"))
+    with case_workers(processes, len(pairs), progress) as run:
+        facts = _facts(run(functools.partial(_check, chosen), pairs, "checking files"))
         chosen = chosen.complete(facts)
-        scored = workers.map(chosen.score, pairs, "scoring")
+        scored = run(chosen.score, pairs, "scoring")
     measurements = tuple(measurement for case in scored for measurement in case)
     pairing = [
         f"Left out, no {what} ({len(names)}): {', '.join(names)}"
@@ -138,65 +140,58 @@ def _fact_notes(facts: Sequence[CaseFacts]) -> tuple[str, ...]:
     return tuple(f"{note} ({len(names)} cases, for example {names[0]})" for note, names in by_note.items())
 
 
-class CaseWorkers:
-    """Processes that live through several passes over the cases; use it in a `with` statement.
+@contextlib.contextmanager
+def case_workers(processes: int | None, n_cases: int, progress: bool) -> Iterator[Callable[..., list]]:
+    """Processes that live through several passes over the cases.
 
-    The processes are spawned (safe beside threads and on every platform), so a script of one's own has to start them
-    below `if __name__ == "__main__":`.
+    They are spawned (safe beside threads and on every platform), so a script of one's own has to start them below
+    `if __name__ == "__main__":`.
 
     Args:
         processes: how many; 1 works in this process. None takes one per core, 8 at most.
         n_cases: no more processes than cases.
         progress: show progress bars.
+
+    Yields:
+        `run(function, items, title)`, which returns results in the order of the items; whatever `function` raises ends
+        it at once.
+
+    Raises:
+        EvaluationError: a number of processes below 1; from `run`, that a process died.
     """
+    if processes is not None and processes < 1:
+        raise EvaluationError(f"processes {processes}: expected 1 or more")
+    count = max(1, min(processes or min(os.cpu_count() or 1, MOST_PROCESSES), n_cases))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, _leave_interrupt_to_parent) if count > 1 else None
 
-    def __init__(self, processes: int | None, n_cases: int, progress: bool) -> None:
-        if processes is not None and processes < 1:
-            raise EvaluationError(f"processes {processes}: expected 1 or more")
-        wanted = min(os.cpu_count() or 1, MOST_PROCESSES) if processes is None else processes
-        self._processes = max(1, min(wanted, n_cases))
-        self._progress = progress
-        self._pool: ProcessPoolExecutor | None = None
+    def results(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+        if pool is None:
+            yield from enumerate(map(function, items))
+        else:
+            futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
 
-    def __enter__(self) -> "CaseWorkers":
-        if self._processes > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._processes, context, _leave_interrupt_to_parent)
-        return self
-
-    def __exit__(self, kind, error, trace) -> None:
-        if self._pool is None:
-            return
-        if kind is not None:  # do not wait for cases nobody asks for any more
-            for process in list((getattr(self._pool, "_processes", None) or {}).values()):
-                process.terminate()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
-        """Results in the order of the items.
-
-        Raises:
-            EvaluationError: a process died.
-            Exception: whatever `function` raises, at once.
-        """
-        found: dict[int, Result] = {}
-        with tqdm(total=len(items), desc=title, unit="case", disable=not self._progress) as bar:
-            if self._pool is None:
-                for item in items:
-                    found[len(found)] = function(item)
-                    bar.update()
-            else:
-                try:
-                    futures = {self._pool.submit(function, item): index for index, item in enumerate(items)}
-                    for future in as_completed(futures):
-                        found[futures[future]] = future.result()
-                        bar.update()
-                except BrokenProcessPool as error:
-                    raise EvaluationError(
-                        f"a worker process died while {title}, most likely for lack of memory; try again with fewer "
-                        f"(--processes {max(1, self._processes // 2)})"
-                    ) from error
+    def run(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+        try:
+            found = dict(tqdm(results(function, items), title, len(items), unit="case", disable=not progress))
+        except BrokenProcessPool as error:
+            raise EvaluationError(
+                f"a worker process died while {title}, most likely for lack of memory; try again with fewer "
+                f"(--processes {max(1, count // 2)})"
+            ) from error
         return [found[index] for index in range(len(items))]
+
+    try:
+        yield run
+    except BaseException:  # do not wait for cases nobody asks for any more
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _leave_interrupt_to_parent() -> None:

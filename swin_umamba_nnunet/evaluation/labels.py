@@ -60,8 +60,14 @@ def read_dataset_json(path: Path | str) -> LabelSet:
     if not isinstance(labels, dict) or not labels:
         raise EvaluationError(f'{path} has no "labels"; expected nnU-Net\'s dataset.json with names and values')
     try:
-        values = {str(name): _values(value) for name, value in labels.items() if name != "ignore"}
+        values = {
+            str(name): tuple(map(int, value if isinstance(value, list) else [value]))
+            for name, value in labels.items()
+            if name != "ignore"
+        }
         ignore = None if labels.get("ignore") is None else int(labels["ignore"])
+        if () in values.values():
+            raise ValueError("an empty region")
     except (TypeError, ValueError) as error:
         raise EvaluationError(
             f'{path}: "labels" has to map names to whole numbers or lists of them (old nnU-Net files have it the '
@@ -76,8 +82,10 @@ def read_dataset_json(path: Path | str) -> LabelSet:
 
 
 def find_labels(ground_truth: Path | str, predictions: Path | str) -> LabelSet | None:
-    """The classes of the dataset.json that nnU-Net leaves beside predictions, above a validation folder, or beside
-    labelsTr/Ts; None where there is none of them."""
+    """The classes of the dataset.json that nnU-Net has left beside the folders; None where there is none.
+
+    It lies beside predictions, above a validation folder, or beside labelsTr and labelsTs.
+    """
     truth, predicted = Path(ground_truth).resolve(), Path(predictions).resolve()  # the parent of "x" is "." otherwise
     files = (folder / "dataset.json" for folder in (predicted, predicted.parent.parent, truth.parent))
     return next((read_dataset_json(file) for file in files if file.is_file()), None)
@@ -158,15 +166,6 @@ def without_ignored(
         return truth, prediction, truth.size
     ignored = truth == ignore
     return np.where(ignored, 0, truth), np.where(ignored, 0, prediction), int(truth.size - ignored.sum())
-
-
-def _values(value) -> tuple[int, ...]:
-    if isinstance(value, (list, tuple)):
-        numbers = tuple(int(number) for number in value)
-        if not numbers:
-            raise ValueError("an empty region")
-        return numbers
-    return (int(value),)
 
 
 def _ranges(values: frozenset[int]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import textwrap
@@ -9,7 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from swin_umamba_nnunet.evaluation.records import (
     EvaluationError,
     Measurement,
     Statistic,
+    by_name,
 )
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, mean_of_finite
 
@@ -37,7 +39,6 @@ _HEAD = ("class", "metric", "mean", "std", "95 % interval", "unit", "cases", "un
 _RIGHT = {"mean", "std", "cases", "undefined", "infinite"}
 _UNITS = {"1": "0 to 1", "px": "pixels", "voxel": "voxels"}  # the others say it themselves
 _WORST = 3  # cases
-Row = TypeVar("Row", Measurement, Statistic)
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,11 @@ class EvaluationResult:
 
     def value(self, case: str, label: str, metric: str, convention: str = PLAIN) -> float:
         """One value; `KeyError` if there is none."""
-        return _find(self.measurements, case=case, label=label, metric=metric, convention=convention).value
+        return {m.case: m.value for m in by_name(self.measurements)[convention, metric, label]}[case]
 
     def statistic(self, metric: str, label: str, convention: str = PLAIN) -> Statistic:
         """One row of the table; `KeyError` if there is none."""
-        return _find(self.statistics, metric=metric, label=label, convention=convention)
-
-
-def _find(rows: Sequence[Row], **wanted: str) -> Row:
-    for row in rows:
-        if all(getattr(row, name) == value for name, value in wanted.items()):
-            return row
-    raise KeyError(tuple(wanted.values()))
+        return {(row.metric, row.label, row.convention): row for row in self.statistics}[metric, label, convention]
 
 
 def format_result(result: EvaluationResult) -> str:
@@ -120,20 +114,21 @@ def worst_cases(result: EvaluationResult) -> list[WorstCase]:
     Undefined and infinite values are left out.
     """
     for row in result.statistics:
-        values: dict[str, dict[str, float]] = {}
-        for m in result.measurements:
-            if (m.convention, m.metric) == (row.convention, row.metric) and not m.count and math.isfinite(m.value):
-                values.setdefault(m.case, {})[m.label] = m.value
-        if not values:
-            continue
+        own = (
+            m
+            for m in result.measurements
+            if (m.convention, m.metric) == (row.convention, row.metric) and not m.count and math.isfinite(m.value)
+        )
         sign = 1 if row.unit == "1" else -1  # scores or distances
         found = []
-        for case, by_label in values.items():
-            classes = {label: value for label, value in by_label.items() if label != WHOLE_IMAGE} or by_label
+        for case, group in itertools.groupby(own, lambda m: m.case):
+            values = {m.label: m.value for m in group}
+            classes = {label: value for label, value in values.items() if label != WHOLE_IMAGE} or values
             label, value = min(classes.items(), key=lambda item: sign * item[1])
-            score = by_label.get(WHOLE_IMAGE, sum(classes.values()) / len(classes))
+            score = values.get(WHOLE_IMAGE, sum(classes.values()) / len(classes))
             found.append(WorstCase(case, row.metric, score, label, value, len(classes)))
-        return sorted(found, key=lambda case: sign * case.score)[:_WORST]
+        if found:
+            return sorted(found, key=lambda case: sign * case.score)[:_WORST]
     return []
 
 

@@ -214,18 +214,15 @@ def read_file(path: Path, reader: str | None, kind: Literal["a label file", "an 
         EvaluationError: the file has an unknown ending, cannot be read, is cut off or damaged, or is a label file
             with values that are not finite.
     """
-    printed = io.StringIO()
+    printed, is_label = io.StringIO(), kind == "a label file"
     try:
         header = read_header(path)
         if header is not None:
             # an image's NaN are shown, as black; in a label file they would be background
-            require_whole(header, finite=kind == "a label file")
+            require_whole(header, finite=is_label)
         with contextlib.redirect_stdout(printed):
-            reader_class = _named_reader(reader) if reader else _reader_for(path)
-            instance = reader_class()
-            array, properties = (
-                instance.read_seg(str(path)) if kind == "a label file" else instance.read_images((str(path),))
-            )
+            used = _reader_for(path, reader)()
+            array, properties = used.read_seg(str(path)) if is_label else used.read_images((str(path),))
     except EvaluationError:
         raise
     except NotFiniteError as error:
@@ -235,7 +232,7 @@ def read_file(path: Path, reader: str | None, kind: Literal["a label file", "an 
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise EvaluationError(f"{path} cannot be read as {kind} ({reason}); is it damaged or empty?") from error
-    return FileContent(array, properties, reader_class.__name__ == "NaturalImage2DIO", printed.getvalue())
+    return FileContent(array, properties, type(used).__name__ == "NaturalImage2DIO", printed.getvalue())
 
 
 def declared_shape(path: Path) -> tuple[int, ...] | None:
@@ -247,19 +244,27 @@ def declared_shape(path: Path) -> tuple[int, ...] | None:
     return None if header is None else header.shape
 
 
-def _reader_for(path: Path):
-    """The class of nnU-Net's reader for a file by its ending; a TIFF is 2D or 3D by what is in it.
+def _reader_for(path: Path, name: str | None):
+    """The class of nnU-Net's reader of that name, or else for the file's ending; a TIFF is 2D or 3D by what is in it.
 
     Raises:
-        EvaluationError: nnU-Net has none for this ending.
+        EvaluationError: nnU-Net has none.
     """
     from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
     from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-    name = path.name.lower()
-    if name.endswith((".tif", ".tiff")):
+    if name:
+        try:
+            return recursive_find_reader_writer_by_name(name)
+        except RuntimeError as error:
+            raise EvaluationError(
+                f"nnU-Net has no reader {name} (dataset.json, overwrite_image_reader_writer)"
+            ) from error
+    ending = path.name.lower()
+    if ending.endswith((".tif", ".tiff")):
         import tifffile
 
         with tifffile.TiffFile(path) as file:
@@ -268,20 +273,6 @@ def _reader_for(path: Path):
         # nnU-Net writes of 3 or 4 slices has them as separate colour planes (SYX), where a picture has YXS
         return Tiff3DIO if len(axes) == 3 and not axes.endswith("S") else NaturalImage2DIO
     for reader in (NaturalImage2DIO, SimpleITKIO, NibabelIO):
-        if name.endswith(tuple(reader.supported_file_endings)):
+        if ending.endswith(tuple(reader.supported_file_endings)):
             return reader
     raise EvaluationError(f"{path}: nnU-Net has no reader for this ending; it reads {', '.join(FILE_ENDINGS)}")
-
-
-def _named_reader(name: str):
-    """The class of nnU-Net's reader of that name.
-
-    Raises:
-        EvaluationError: nnU-Net has none.
-    """
-    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
-
-    try:
-        return recursive_find_reader_writer_by_name(name)
-    except RuntimeError as error:
-        raise EvaluationError(f"nnU-Net has no reader {name} (dataset.json, overwrite_image_reader_writer)") from error

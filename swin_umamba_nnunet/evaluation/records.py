@@ -98,8 +98,14 @@ class Statistic:
     how: str = ""
 
 
+def by_name(measurements: Iterable[Measurement]) -> dict[tuple[str, str, str], list[Measurement]]:
+    """The values of all cases, by convention, metric and class, in order of first appearance."""
+    found: dict[tuple[str, str, str], list[Measurement]] = {}
+    for m in measurements:
+        found.setdefault((m.convention, m.metric, m.label), []).append(m)
+    return found
+
+
 def measurements_of(case: str, label: str, convention: str, rows: Iterable[tuple]) -> list[Measurement]:
     """Values of one class of one case, each given by metric, value, unit and, where there is one, detail and count."""
-    return [
-        Measurement(case, label, metric, value, unit, convention, *rest) for metric, value, unit, *rest in rows
-    ]
+    return [Measurement(case, label, metric, value, unit, convention, *rest) for metric, value, unit, *rest in rows]

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, WHOLE_IMAGE, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, WHOLE_IMAGE, Measurement, Statistic, by_name
 
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
@@ -50,14 +49,6 @@ class Bootstrap:
         return self._resampled(lambda generator, size: np.median(finite[generator.integers(n, size=(size, n))], axis=1))
 
 
-class _Column(NamedTuple):
-    """The values of a metric and class, one per case: NaN where undefined, or where the case has none."""
-
-    head: Measurement
-    values: np.ndarray
-    present: np.ndarray
-
-
 def class_statistics(measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
     """Statistics per convention, metric and class, and over all classes where there are several.
 
@@ -66,35 +57,32 @@ def class_statistics(measurements: Sequence[Measurement], bootstrap: Bootstrap) 
     (`WHOLE_IMAGE`) are a row of their own and take no part in that.  Counts are left out.
     """
     cases = {case: row for row, case in enumerate(sorted({m.case for m in measurements}))}
-    by_key: dict[tuple[str, str, str], _Column] = {}
-    for m in measurements:
-        if not m.count:
-            empty = _Column(m, np.full(len(cases), np.nan), np.zeros(len(cases), bool))
-            column = by_key.setdefault((m.convention, m.metric, m.label), empty)
-            column.values[cases[m.case]], column.present[cases[m.case]] = m.value, True
-    columns = list(by_key.values())
+    columns = by_name(m for m in measurements if not m.count)
     if not columns:
         return []
-    values = np.stack([column.values for column in columns], axis=1)
+    values = np.full((len(cases), len(columns)), np.nan)
+    for index, column in enumerate(columns.values()):
+        column.sort(key=lambda m: m.case)
+        values[[cases[m.case] for m in column], index] = [m.value for m in column]
     resampled = bootstrap.means(values) if len(cases) > 1 else np.full((1, len(columns)), np.nan)
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, (convention, metric, _) in enumerate(by_key):
+    for index, (convention, metric, _) in enumerate(columns):
         groups.setdefault((convention, metric), []).append(index)
-    result = []
+    heads, result = list(columns.values()), []
     for members in groups.values():
-        members.sort(key=lambda index: _rank(columns[index].head.label))
-        rows = [_one_class(columns[index], resampled[:, index]) for index in members]
+        members.sort(key=lambda index: _rank(heads[index][0].label))
+        rows = [_one_class(heads[index], resampled[:, index]) for index in members]
         result += rows
         if len(rows) > 1 and rows[-1].label != WHOLE_IMAGE:
-            present = np.any([columns[index].present for index in members], axis=0)
-            result.append(_all_classes(rows, values[:, members], resampled[:, members], int(present.sum())))
+            n_cases = len({m.case for index in members for m in heads[index]})
+            result.append(_all_classes(rows, values[:, members], resampled[:, members], n_cases))
     return result
 
 
 def pooled_statistic(
     head: Measurement,
-    numerators: Sequence[float] | np.ndarray,
-    denominators: Sequence[float] | np.ndarray,
+    numerators: np.ndarray,
+    denominators: np.ndarray,
     bootstrap: Bootstrap,
     how: str,
     empty: float = math.nan,
@@ -108,25 +96,24 @@ def pooled_statistic(
         how: what was pooled.
         empty: the value where all denominators are 0.
     """
-    pair = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)], axis=1)
-    total = pair.sum(axis=0)
-    value = float(total[0] / total[1]) if total[1] else empty
+    pair = np.array([numerators, denominators], float).T
+    numerator, denominator = pair.sum(axis=0).tolist()
+    value = numerator / denominator if denominator else empty
     sums = bootstrap.sums(pair) if len(pair) > 1 else np.zeros((1, 2))
-    return _statistic(head, ratio(pair[:, 0], pair[:, 1]), value, ratio(sums[:, 0], sums[:, 1]), how=how)
+    return _statistic(head, ratio(*pair.T), value, ratio(*sums.T), how=how)
 
 
 def pooled_object_f1(measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
     """F1 of the objects of all cases together, per convention, class and threshold that has F1@... values."""
-    series: dict[tuple[str, str, str], dict[str, list[Measurement]]] = {}
-    for m in measurements:
-        metric, at, threshold = m.metric.partition("@")
-        if at and metric in ("F1", "TP", "FP", "FN"):
-            series.setdefault((m.convention, m.label, threshold), {}).setdefault(metric, []).append(m)
-    result = []
-    for found in series.values():
-        tp, fp, fn = (np.array([m.value for m in found[name]], float) for name in ("TP", "FP", "FN"))
-        head = replace(found["F1"][0], metric=f"{found['F1'][0].metric} (pooled)")
-        result.append(pooled_statistic(head, 2 * tp, 2 * tp + fp + fn, bootstrap, "objects of all cases together"))
+    series, result = by_name(measurements), []
+    for (convention, metric, label), found in series.items():
+        if metric.startswith("F1@"):
+            tp, fp, fn = (
+                np.array([m.value for m in series[convention, f"{name}{metric[2:]}", label]], float)
+                for name in ("TP", "FP", "FN")
+            )
+            head = replace(found[0], metric=f"{metric} (pooled)")
+            result.append(pooled_statistic(head, 2 * tp, 2 * tp + fp + fn, bootstrap, "objects of all cases together"))
     return result
 
 
@@ -141,9 +128,8 @@ def median_statistic(head: Measurement, values: Sequence[float], bootstrap: Boot
     )
 
 
-def ratio(numerator, denominator) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Their quotient, NaN where the denominator is 0."""
-    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
 
 
@@ -180,14 +166,13 @@ def _statistic(
     )
 
 
-def _one_class(column: _Column, resampled: np.ndarray) -> Statistic:
-    values = column.values[column.present]
-    undefined = np.isnan(values)
-    as_one = math.nan
-    if undefined.any() and _best_is_one(column.head.metric):
+def _one_class(column: Sequence[Measurement], resampled: np.ndarray) -> Statistic:
+    values = np.array([m.value for m in column], float)
+    undefined, as_one = np.isnan(values), math.nan
+    if undefined.any() and _best_is_one(column[0].metric):
         as_one = mean_of_finite(np.where(undefined, 1.0, values))
     draws = resampled if np.isfinite(values).sum() > 1 else np.empty(0)
-    return _statistic(column.head, values, mean_of_finite(values), draws, _std(values), as_one)
+    return _statistic(column[0], values, mean_of_finite(values), draws, _std(values), as_one)
 
 
 def _all_classes(rows: Sequence[Statistic], values: np.ndarray, resampled: np.ndarray, n_cases: int) -> Statistic:

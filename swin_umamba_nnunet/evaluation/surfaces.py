@@ -1,4 +1,4 @@
-"""Distances between two surfaces, by the libraries that define them.
+"""Overlap of two masks, and distances between their surfaces by the libraries that define them.
 
 `surface_distance` is DeepMind's implementation of Nikolov et al., "Deep learning to achieve clinically applicable
 segmentation of head and neck anatomy for radiotherapy" (2018): surfaces are made of elements between the voxel
@@ -68,11 +68,6 @@ def surface_scores(
     return SurfaceScores(float(nsd), float(hd95), assd)
 
 
-def surface_dice(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], tolerance: float) -> float:
-    """The NSD alone; see `surface_scores`."""
-    return surface_scores(truth, prediction, spacing, tolerance).nsd
-
-
 def border_voxel_hd95(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | None = None) -> float:
     """HD95 as MedPy defines it: 95th percentile of both directed lists of border-voxel distances joined.
 
@@ -87,6 +82,12 @@ def border_voxel_hd95(truth: np.ndarray, prediction: np.ndarray, spacing: Sequen
         return math.inf if truth.any() or prediction.any() else math.nan
     box = union_box(truth, prediction)  # everything outside is background, so the distances stay the same
     return float(medpy_hd95()(prediction[box], truth[box], voxelspacing=spacing))
+
+
+def dice(truth: np.ndarray, prediction: np.ndarray, empty: float = math.nan) -> float:
+    """2 |A and B| / (|A| + |B|) of two boolean masks, and what it is where both are empty."""
+    total = int(truth.sum()) + int(prediction.sum())
+    return 2 * int((truth & prediction).sum()) / total if total else empty
 
 
 def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:

@@ -137,6 +137,4 @@ def _write_edges(axes: "Axes", left: str, top: str) -> None:
         ((0, 0.5), (4, 0), left, ("left", "center")),
         ((0.5, 1), (0, -3), top, ("center", "top")),
     ):
-        axes.annotate(
-            letter, place, offset, "axes fraction", "offset points", fontsize=7, ha=across, va=up, **_LETTERS
-        )
+        axes.annotate(letter, place, offset, "axes fraction", "offset points", fontsize=7, ha=across, va=up, **_LETTERS)

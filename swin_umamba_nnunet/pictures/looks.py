@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_umamba_nnunet.evaluation import CasePair, EvaluationError, Image, LabelSet, read_image, read_pair
-from swin_umamba_nnunet.evaluation.labels import require_known, values_in, without_ignored
+from swin_umamba_nnunet.evaluation.labels import mask_of, require_known, values_in, without_ignored
 from swin_umamba_nnunet.evaluation.statistics import mean_of_finite, ratio
 from swin_umamba_nnunet.pictures import PLANES, SLICES
 
@@ -118,16 +118,13 @@ def look_at(
     axis = order[across]
     ignored = np.zeros(truth.shape, bool) if labels.ignore is None else truth == labels.ignore
     truth, prediction, _ = without_ignored(truth, prediction, labels.ignore)
-    known = sorted({value for values in labels.classes.values() for value in values})
-    counts = confusion(np.moveaxis(truth, axis, 0), np.moveaxis(prediction, axis, 0), known)
-    members = [np.append(np.isin(known, values), False) for values in labels.classes.values()]
-    scores = np.array([mean_of_finite(row) for row in np.stack([dice(counts, one) for one in members], axis=1)])
-    sizes = counts.sum(axis=(1, 2)) - counts[:, -1, -1]
+    overlaps, sizes = slice_overlaps(np.moveaxis(truth, axis, 0), np.moveaxis(prediction, axis, 0), labels)
+    scores = np.array([mean_of_finite(row) for row in ratio(2 * overlaps, sizes).T])
     window = window_of(image.array)
     rows, columns = (spacing[axis] for axis in range(3) if axis != across)
     views = []
-    for word, index in choose_slices(scores, sizes, wanted).items():
-        shown, *masks = (  # image, truth, prediction, where nothing is scored
+    for word, index in choose_slices(scores, sizes.sum(axis=0), wanted).items():
+        shown, *rest = (  # image, truth, prediction, where nothing is scored
             _upright(np.take(array, index, axis=axis), order, backwards, across, anatomical)
             for array in (image.array, truth, prediction, ignored)
         )
@@ -135,9 +132,9 @@ def look_at(
         score = "nothing in either mask" if np.isnan(scores[index]) else f"Dice of the slice {scores[index]:.3f}"
         caption = () if flat else (f"{word} slice", where, score)
         edges = _EDGES[across] if anatomical and not flat else None
-        views.append(View(caption, displayable(shown, window), masks[0], masks[1], masks[2], rows / columns, edges))
-    whole = {one: float(dice(counts.sum(axis=0), member)) for one, member in zip(labels.classes, members)}
-    return Look(name, tuple(views), whole)
+        views.append(View(caption, displayable(shown, window), rest[0], rest[1], rest[2], rows / columns, edges))
+    dice = ratio(2 * overlaps.sum(axis=1), sizes.sum(axis=1))
+    return Look(name, tuple(views), dict(zip(labels.classes, dice.tolist())))
 
 
 def _upright(
@@ -180,37 +177,14 @@ def slice_axis(spacing_mm: Sequence[float]) -> int:
     return coarsest if spacing_mm[coarsest] > _THICK * spacing_mm[0] else 0
 
 
-def confusion(truth: np.ndarray, prediction: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """How many voxels of each slice have which pair of labels.
-
-    Args:
-        truth, prediction: (D, H, W).
-        values: the K labels to tell apart, ascending.
-
-    Returns:
-        (D, K + 1, K + 1) counts, truth first; index K stands for every other label.
-    """
-    known = np.asarray(values)
-    count = len(known) + 1
-
-    def index(labels: np.ndarray) -> np.ndarray:
-        position = np.searchsorted(known, labels).clip(max=len(known) - 1)
-        return np.where(known[position] == labels, position, len(known))
-
-    pairs = index(truth) * count + index(prediction)
-    return np.stack([np.bincount(one.ravel(), minlength=count**2) for one in pairs]).reshape(-1, count, count)
-
-
-def dice(counts: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Dice = 2 |A and B| / (|A| + |B|) of one class; NaN where it is in neither.
-
-    Args:
-        counts: (..., K + 1, K + 1) as `confusion` gives them.
-        members: (K + 1,) bool, the labels that make up the class.
-    """
-    in_truth, in_prediction = counts[..., members, :], counts[..., members]
-    both = in_truth[..., members].sum(axis=(-2, -1))
-    return ratio(2 * both, in_truth.sum(axis=(-2, -1)) + in_prediction.sum(axis=(-2, -1)))
+def slice_overlaps(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+    """|A and B| and |A| + |B| of each of K classes in each slice of label maps (D, H, W): two arrays (K, D)."""
+    overlaps, sizes = [], []
+    for values in labels.classes.values():
+        one, other = mask_of(truth, values), mask_of(prediction, values)
+        overlaps.append((one & other).sum(axis=(1, 2)))
+        sizes.append(one.sum(axis=(1, 2)) + other.sum(axis=(1, 2)))
+    return np.array(overlaps), np.array(sizes)
 
 
 def choose_slices(scores: np.ndarray, sizes: np.ndarray, wanted: Sequence[str] = SLICES) -> dict[str, int]:
@@ -218,7 +192,7 @@ def choose_slices(scores: np.ndarray, sizes: np.ndarray, wanted: Sequence[str] =
 
     Args:
         scores: (D,) mean Dice of each slice; NaN where no class is in truth or prediction: never chosen.
-        sizes: (D,) voxels of any class in truth or prediction.
+        sizes: (D,) voxels of all classes in truth and prediction.
         wanted: names out of `SLICES`.
 
     Returns:

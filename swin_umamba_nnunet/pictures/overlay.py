@@ -27,6 +27,7 @@ from swin_umamba_nnunet.pictures.style import INK, OKABE_ITO
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Log = Mapping[str, Sequence[float]]  # what was logged, by epoch
 CONVENTION = (
     "Dice = 2|A∩B| / (|A|+|B|), of all {elements} of the case{slices}; a class that is in neither mask has none (–) "
     "and is left out of means"
@@ -49,7 +50,7 @@ def overview(
     path: Path,
     title: str,
     *,
-    log: Mapping[str, Sequence[float]] | None = None,
+    log: Log | None = None,
     slices: Sequence[str] = ("median",),
 ) -> None:
     """Write one picture of all cases of a prediction folder, and of the training that led to them.
@@ -91,13 +92,7 @@ def draw_case(look: Look, classes: Classes, path: Path) -> None:
     _draw([(view, _caption(view)) for view in look.views], classes, title, entries, path, _CASE_PANEL)
 
 
-def draw_sheet(
-    looks: Sequence[Look],
-    classes: Classes,
-    path: Path,
-    title: str,
-    log: Mapping[str, Sequence[float]] | None = None,
-) -> None:
+def draw_sheet(looks: Sequence[Look], classes: Classes, path: Path, title: str, log: Log | None = None) -> None:
     """Write one picture of many cases: a row per slice, its case and scores at the left.
 
     Args:
@@ -124,13 +119,13 @@ def _caption(view: View) -> list[str]:
 
 def _scores(look: Look, classes: Classes, most: int = 4) -> list[str]:
     """Mean Dice of a case, and the classes' own: all if few, else the worst."""
-    defined = sorted((name for name in classes if not math.isnan(look.dice[name])), key=lambda name: look.dice[name])
-    shown = list(classes) if len(classes) <= most else defined[:most]
-    lines = [f"{shorten(name, 18, placeholder='…')}  {_number(look.dice[name])}" for name in shown]
     if len(classes) == 1:
         return [f"case: Dice {_number(look.mean_dice)}"]
-    heading = f"case: mean Dice {_number(look.mean_dice)}"
-    return [heading, *(["worst:"] if len(defined) > most and len(classes) > most else []), *lines]
+    lines, shown = [f"case: mean Dice {_number(look.mean_dice)}"], list(classes)
+    if len(shown) > most:
+        shown = sorted((name for name in shown if not math.isnan(look.dice[name])), key=look.dice.__getitem__)
+        lines += ["worst:"] if len(shown) > most else []
+    return lines + [f"{shorten(name, 18, placeholder='…')}  {_number(look.dice[name])}" for name in shown[:most]]
 
 
 def _number(value: float) -> str:
@@ -144,7 +139,7 @@ def _draw(
     entries: Sequence[str],
     path: Path,
     side: float,
-    log: Mapping[str, Sequence[float]] | None = None,
+    log: Log | None = None,
 ) -> None:
     """Lay out and write a page; all measures are inches from its upper left corner."""
     ratios = [view.truth.shape[1] / (view.truth.shape[0] * view.aspect) for view, _ in rows]
@@ -156,7 +151,10 @@ def _draw(
     panel_width = max(width for width, _ in sizes)
     content = caption + columns * (panel_width + _GAP) - _GAP
     page_width = max(content + 2 * _MARGIN, _NARROWEST)
-    convention = wrap(_convention(rows), int(page_width * _CHARACTERS_PER_INCH * 8 / 7))
+    sliced = any(view.caption for view, _ in rows)
+    of_slice = "; of a slice: the mean over the classes in it" if sliced else ""
+    said = CONVENTION.format(elements="voxels" if sliced else "pixels", slices=of_slice)
+    convention = wrap(said, int(page_width * _CHARACTERS_PER_INCH * 8 / 7))
     errors = kinds_of_error([view for view, _ in rows], classes)
     legend_columns, legend_height = _legend_size([*(f"99 {entry}" for entry in entries), *errors], page_width)
     top = _MARGIN + _TITLE + len(convention) * _LINE
@@ -198,7 +196,7 @@ def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
         figure.savefig(unfinished, dpi=dpi, format="png", pil_kwargs={"compress_level": 4})
 
 
-def _draw_curve(axes: "Axes", log: Mapping[str, Sequence[float]]) -> None:
+def _draw_curve(axes: "Axes", log: Log) -> None:
     dice_axes, lines = axes.twinx(), []
     for one, key, label, colour, dashes in (
         (axes, "train_losses", "loss, training", INK, "-"),
@@ -210,12 +208,6 @@ def _draw_curve(axes: "Axes", log: Mapping[str, Sequence[float]]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dice_axes.set(ylabel="Dice", ylim=(0, 1))
     dice_axes.legend(handles=lines, loc="center right", fontsize=8)
-
-
-def _convention(rows: Sequence[tuple[View, Sequence[str]]]) -> str:
-    sliced = any(view.caption for view, _ in rows)
-    of_slice = "; of a slice: the mean over the classes in it" if sliced else ""
-    return CONVENTION.format(elements="voxels" if sliced else "pixels", slices=of_slice)
 
 
 def _panel_size(ratio: float, side: float, columns: int) -> tuple[float, float]:

@@ -4,8 +4,7 @@ Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart by people with
 apart differs in line style, number, marker or hatch too, so that a greyscale print loses nothing.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 OKABE_ITO = {
     "orange": "#E69F00",
@@ -25,8 +24,7 @@ _DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2
 ERRORS = {"missed": "#D62839", "extra": "#A6FF00", "wrong class": "#FF33FF", "not scored": "#909090"}
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How the outline of one class looks; `number` stands inside it."""
 
     colour: str

@@ -8,17 +8,22 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
+from skimage import io
 
 from swin_umamba_nnunet import catalogue, cli
 from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.datasets import _write, umamba
+from swin_umamba_nnunet.cli import convert as verb
+from swin_umamba_nnunet.datasets import Conversion, Layout, _write, umamba
+from swin_umamba_nnunet.datasets._labels import LabelRule
+from swin_umamba_nnunet.datasets._model import Content, SourceCase, option
 from tests.datasets.trees import (
     blob,
     integrity_here_and_now,
@@ -398,3 +403,33 @@ def test_an_older_preprocessing_is_mentioned(source, tmp_path, convert):
     text = convert("images", source, "-d", "1")
     assert "nnUNetv2_plan_and_preprocess -d 1 -c 2d --clean" in text
     assert_names(text.splitlines()[-1], tmp_path / "preprocessed", "Dataset001_s", "--clean")
+
+
+@dataclass(frozen=True)
+class _Arrays(Layout):
+    """Arrays in a file, as a new layout might have them: one class and one row in `LAYOUTS`."""
+
+    name = "arrays"
+    summary = "arrays of pictures"
+    text = "images.npy and masks.npy"
+    scale: int = option("brighter by so much", 1, type=int, choices=(1, 2))
+
+    def _conversion(self, source):
+        def read(case, findings):
+            findings.note("an array")
+            image, mask = (np.load(source / f"{kind}.npy")[int(case.name)] for kind in ("images", "masks"))
+            return Content([image * np.uint8(self.scale)], mask)
+
+        cases = tuple(SourceCase(str(index), (), source / "masks.npy", "train") for index in range(3))
+        return Conversion(self.name, source, cases, read, LabelRule.of(["spot"]), "Arrays.")
+
+
+def test_a_layout_is_one_class_and_one_row(tmp_path, convert, monkeypatch):
+    monkeypatch.setattr(verb, "LAYOUTS", (_Arrays,))
+    images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "masks.npy", (images % 7 == 0).astype(np.int32))
+    assert "an array (3 times)" in convert("arrays", tmp_path, "-d", 5, "-n", "Spots", "--scale", 2)
+    dataset = tmp_path / "raw/Dataset005_Spots"
+    np.testing.assert_array_equal(io.imread(dataset / "imagesTr/1_0000.png"), images[1] * 2)
+    np.testing.assert_array_equal(io.imread(dataset / "labelsTr/1.png"), images[1] % 7 == 0)

@@ -48,14 +48,14 @@ def test_the_longest_ending_counts(tmp_path):
          {"train": ("images/train", "masks/train"), "test": ("images/test", None)}),
         (("photos/a.png",), {}),
     ],
-)  # fmt: skip
+)
 def test_usual_folders(tmp_path, tree, parts):
     _touch(tmp_path, *tree)
     found = {
         part: (folders.images.relative_to(tmp_path).as_posix(),
                folders.masks.relative_to(tmp_path).as_posix() if folders.masks else None)
         for part, folders in _files.find_parts(tmp_path).items()
-    }  # fmt: skip
+    }
     assert found == parts
 
 

@@ -15,7 +15,6 @@ from swin_umamba_nnunet.datasets._pictures import (
     mask_array,
     oriented,
     read_picture,
-    write_picture,
 )
 from tests.datasets.trees import blob, photo, save
 
@@ -141,15 +140,6 @@ def test_stacks_are_refused(tmp_path):
     for name in ("stack.tif", "pages.tif"):
         with pytest.raises(CaseError, match="more than one 2D image"):
             read_picture(tmp_path / name)
-
-
-@pytest.mark.parametrize("ending", [".png", ".tif"])
-@pytest.mark.parametrize("array", [photo(2), blob(), DEEP[..., 0]], ids=["colour", "grey", "deep"])
-def test_written_and_read_back_the_same(tmp_path, array, ending):
-    write_picture(array, tmp_path / f"a{ending}")
-    pixels = read_picture(tmp_path / f"a{ending}").pixels
-    assert pixels.dtype == array.dtype
-    np.testing.assert_array_equal(pixels, array)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -8,6 +8,7 @@ import pytest
 
 from swin_umamba_nnunet.datasets import ConversionError, UMamba, umamba
 from tests.datasets.trees import blob, photo, save, snapshot, write_umamba_702, write_umamba_703, write_volume
+from tests.messages import assert_names
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +24,7 @@ def test_702s_count_is_repaired(tmp_path, convert):
     assert converted.json["labels"]["liver"] == 1
     assert converted.json["labels"]["left kidney"] == 13
     assert converted.json["channel_names"] == {"0": "MR"}
-    assert "states numTraining 60 and 50 cases are there: repaired" in converted.report
-    assert "this copy has 50 training cases" in converted.report
+    assert_names(converted.report, "numTraining 60: repaired to 50", "this copy has 50 training cases")
     assert len(converted.names("imagesTs")) == len(converted.names("labelsTs")) == 50
 
 

@@ -160,7 +160,7 @@ def test_missing_and_extra_cases_are_named(tmp_path):
     [
         ((), {}, ("empty", ".nii.gz, .tiff")),
         (("a.jpg", "b.jpg"), {}, (".jpg", ".nii.gz, .tiff")),
-        (("a.png", "b.nii.gz"), {}, ("1 .png, 1 .nii.gz", "--file-ending")),
+        (("a.png", "b.nii.gz"), {}, ("1 .png", "1 .nii.gz", "--file-ending")),
         (("a.png",), {"file_ending": ".nrrd"}, ("no label files", ".nrrd")),
         (("a.png", "a_label.png"), {"ground_truth_suffix": "_label"}, ("a_label.png", "a.png", "case a;")),
         (("z.png",), {}, ("pred", " z,", "a, b")),

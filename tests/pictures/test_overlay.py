@@ -11,10 +11,12 @@ from skimage import io
 from skimage.color import rgb2lab
 
 from swin_umamba_nnunet.evaluation import Image, LabelSet
+from swin_umamba_nnunet.evaluation.surfaces import dice
 from swin_umamba_nnunet.pictures import PLANES, SLICES, looks, style
 from swin_umamba_nnunet.pictures.drawing import PANELS, draw_panel, kinds_of_error, legend_handles
-from swin_umamba_nnunet.pictures.looks import choose_slices, confusion, dice, slice_axis
-from swin_umamba_nnunet.pictures.overlay import draw_case, draw_sheet
+from swin_umamba_nnunet.pictures.looks import choose_slices, slice_axis
+from swin_umamba_nnunet.pictures.overlay import draw_case, draw_sheet, overview
+from tests.evaluation.files import write_folders, write_volume
 
 ORGANS = {"liver": (1,), "kidney": (2, 3)}
 IDENTITY = np.eye(3)
@@ -41,7 +43,7 @@ def axes():
 
 
 ORIENTATIONS = ["".join(letters) for axes in itertools.permutations(("RL", "AP", "IS"))
-                for letters in itertools.product(*axes)]  # fmt: skip
+                for letters in itertools.product(*axes)]
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -104,15 +106,11 @@ def test_a_picture_is_shown_as_it_is_stored():
 
 
 def test_dice_agrees_with_masks():
-    rng = np.random.default_rng(1)
-    truth, prediction = rng.integers(0, 6, (2, 4, 9, 7))
-    counts = confusion(truth, prediction, [1, 2, 3, 5])  # 4 is a label of no class
-    for values, members in (((1,), [1, 0, 0, 0, 0]), ((2, 5), [0, 1, 0, 1, 0])):
-        a, b = np.isin(truth, values), np.isin(prediction, values)
-        expected = 2 * (a & b).sum((1, 2)) / (a.sum((1, 2)) + b.sum((1, 2)))
-        np.testing.assert_allclose(dice(counts, np.array(members, bool)), expected)
-        whole = 2 * (a & b).sum() / (a.sum() + b.sum())
-        assert dice(counts.sum(0), np.array(members, bool)) == pytest.approx(whole)
+    truth, prediction = np.random.default_rng(1).integers(0, 6, (2, 4, 9, 7))
+    classes = {"one": (1,), "region": (2, 5)}  # 3 and 4 are labels of no class
+    found = look_at(truth, prediction, classes)
+    for name, values in classes.items():
+        assert found.dice[name] == pytest.approx(dice(np.isin(truth, values), np.isin(prediction, values)))
 
 
 def test_a_class_in_neither_mask_has_no_dice_and_stays_out_of_the_mean():
@@ -137,21 +135,21 @@ def test_what_is_to_be_ignored_is_neither_scored_nor_drawn_as_an_error():
     assert "not scored" in kinds_of_error(found.views, {"liver": (1,)})
 
 
-def test_best_median_and_worst():
-    scores = np.array([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan])
-    assert choose_slices(scores, np.ones(6)) == {"best": 2, "median": 1, "worst": 3}
-    assert choose_slices(scores, np.ones(6), ["worst", "best"]) == {"best": 2, "worst": 3}
-
-
-def test_of_equal_slices_the_fullest_and_then_the_first_is_shown():
-    scores, sizes = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]), np.array([1, 5, 5, 1, 7, 7])
-    assert choose_slices(scores, sizes) == {"best": 4, "median": 0, "worst": 1}
-
-
-def test_no_slice_is_shown_twice():
-    assert choose_slices(np.array([0.5]), np.ones(1)) == {"best and median and worst": 0}
-    assert choose_slices(np.array([0.5, 0.7]), np.ones(2)) == {"best": 1, "median and worst": 0}
-    assert choose_slices(np.array([0.5]), np.ones(1), ["worst"]) == {"worst": 0}
+@pytest.mark.parametrize(
+    ("scores", "sizes", "wanted", "expected"),
+    [
+        ([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan], [1] * 6, SLICES, {"best": 2, "median": 1, "worst": 3}),
+        ([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan], [1] * 6, ["worst", "best"], {"best": 2, "worst": 3}),
+        # of equal slices the fullest, and then the first
+        ([0, 0, 0, 1, 1, 1], [1, 5, 5, 1, 7, 7], SLICES, {"best": 4, "median": 0, "worst": 1}),
+        # none twice
+        ([0.5], [1], SLICES, {"best and median and worst": 0}),
+        ([0.5, 0.7], [1, 1], SLICES, {"best": 1, "median and worst": 0}),
+        ([0.5], [1], ["worst"], {"worst": 0}),
+    ],
+)
+def test_which_slices_are_shown(scores, sizes, wanted, expected):
+    assert choose_slices(np.array(scores), np.array(sizes), wanted) == expected
 
 
 def test_a_volume_without_any_label_shows_its_middle():
@@ -252,26 +250,18 @@ def test_an_outline_runs_along_the_mask_at_the_images_edge_too(axes):
     assert axes.get_ylim() == (9.5, -0.5)
 
 
-def test_a_number_lies_inside_its_class(axes):
-    ring = np.zeros((1, 40, 40), np.uint8)
-    ring[0, 5:35, 5:35] = 2
-    ring[0, 9:31, 9:31] = 0  # the centre of mass is outside
-    ring[0, 18:22, 18:22] = 1
-    (view,) = look_at(ring).views
-    draw_panel(axes, "prediction", view, ORGANS)
-    places = {text.get_text(): tuple(map(round, reversed(text.get_position()))) for text in axes.texts}
-    assert ring[0][places["1"]] == 1
-    assert ring[0][places["2"]] == 2
+RING, NESTED = np.zeros((2, 1, 40, 40), np.uint8)
+RING[0, 5:35, 5:35] = 2
+RING[0, 9:31, 9:31] = 0  # the centre of mass is outside
+RING[0, 18:22, 18:22] = 1
+NESTED[0, 5:35, 5:35], NESTED[0, 12:28, 12:28] = 1, 2
 
 
-def test_the_numbers_of_nested_regions_lie_apart(axes):
-    nested = np.zeros((1, 40, 40), np.uint8)
-    nested[0, 5:35, 5:35], nested[0, 12:28, 12:28] = 1, 2
-    regions = {"all": (1, 2), "core": (2,)}
-    draw_panel(axes, "ground truth", look_at(nested, classes=regions).views[0], regions)
+@pytest.mark.parametrize(("truth", "classes"), [(RING, ORGANS), (NESTED, {"all": (1, 2), "core": (2,)})])
+def test_a_number_lies_inside_its_class_and_outside_nested_ones(axes, truth, classes):
+    draw_panel(axes, "ground truth", look_at(truth, classes=classes).views[0], classes)
     places = {text.get_text(): tuple(map(round, reversed(text.get_position()))) for text in axes.texts}
-    assert nested[0][places["1"]] == 1
-    assert nested[0][places["2"]] == 2
+    assert {number: str(truth[0][place]) for number, place in places.items()} == {"1": "1", "2": "2"}
 
 
 def test_pixels_keep_their_proportions(axes):
@@ -356,6 +346,20 @@ def test_a_sheet_grows_with_its_rows(tmp_path):
         heights.append(io.imread(tmp_path / "a.png").shape[0])
     assert len(look.views) == len(SLICES)
     assert heights[1] - heights[0] == pytest.approx(6 * heights[0] / 4, rel=0.25)
+
+
+def test_an_overview_of_a_prediction_folder_and_its_training(tmp_path):
+    write_folders(tmp_path, 2, (4, 9, 12), ".nii.gz")
+    for name in ("case_0", "case_1"):
+        write_volume(tmp_path / f"images/{name}_0000.nii.gz", np.random.default_rng(0).random((4, 9, 12)))
+    log = {"train_losses": [0.5, -0.2], "val_losses": [0.6, -0.1], "mean_fg_dice": [0.3, 0.8]}
+    sizes = []
+    for curve in (None, log):
+        folders = (tmp_path / name for name in ("images", "gt", "pred"))
+        overview(*folders, tmp_path / "a.png", "mean Dice 0.8", log=curve)
+        sizes.append(io.imread(tmp_path / "a.png").shape)
+    assert sizes[0][1] == sizes[1][1]
+    assert sizes[1][0] > sizes[0][0] + 300
 
 
 def test_an_interrupted_picture_leaves_the_old_one(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swin_umamba_nnunet.evaluation.protocols.abdomen import Abdomen
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, flag_of
+from swin_umamba_nnunet.evaluation.protocols.base import EvaluationProtocol, flag_of
 from swin_umamba_nnunet.evaluation.protocols.cells import Cells
 from swin_umamba_nnunet.evaluation.protocols.endoscopy import Endoscopy
 from swin_umamba_nnunet.evaluation.protocols.isic import Isic
@@ -14,19 +14,6 @@ from swin_umamba_nnunet.evaluation.records import EvaluationError
 
 _ALL: tuple[type[EvaluationProtocol], ...] = (Plain, Abdomen, Endoscopy, Cells, Isic, Synapse)
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
-
-__all__ = [
-    "PROTOCOLS",
-    "Abdomen",
-    "CaseFacts",
-    "Cells",
-    "Endoscopy",
-    "EvaluationProtocol",
-    "Isic",
-    "Plain",
-    "Synapse",
-    "from_options",
-]
 
 
 def from_options(name: str, options: Mapping[str, Any] | None = None) -> EvaluationProtocol:

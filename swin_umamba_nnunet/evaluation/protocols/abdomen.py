@@ -1,9 +1,7 @@
 """Protocol "abdomen": the DSC and NSD scripts of Swin-UMamba and U-Mamba for the AMOS-style 13 abdominal organs."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, option, rounde
 from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
 from swin_umamba_nnunet.evaluation.readers import Segmentation
 from swin_umamba_nnunet.evaluation.records import Convention, Measurement, measurements_of
-from swin_umamba_nnunet.evaluation.surfaces import surface_dice
+from swin_umamba_nnunet.evaluation.surfaces import dice, surface_scores
 
 TOLERANCES = {
     "Liver": 5,
@@ -33,7 +31,7 @@ TOLERANCES = {
 CROPPED = ("Aorta", "IVC", "Esophagus")  # tubes, scored only where the ground truth has them
 CLASSES = numbered(TOLERANCES, "the abdomen protocol")
 
-_AUTHORS = Convention(
+_SCRIPTS = Convention(
     "abdomen",
     "The authors' scripts: per case and organ DSC and surface Dice (NSD, organ-specific tolerance in mm, distance <= "
     "tolerance counts), rounded to 4 decimals, averaged over cases per organ, then over the 13 organs.",
@@ -61,18 +59,20 @@ class Abdomen(PaperProtocol):
         medpy_hd95: MedPy's HD95 among the plain values too.
     """
 
-    name: ClassVar[str] = "abdomen"
-    summary: ClassVar[str] = "Swin-UMamba and U-Mamba, DSC and NSD of 13 abdominal organs"
-    dimensions: ClassVar[int | None] = 3
+    name = "abdomen"
+    summary = "Swin-UMamba and U-Mamba, DSC and NSD of 13 abdominal organs"
+    dimensions = 3
+    authors = _SCRIPTS
+    odd = (name, "NSD", math.isnan)
+    note = (
+        "The authors' NSD script stops with ValueError at {} (one ground-truth slice); the value is undefined here and "
+        "left out of the organ's mean, as their DSC script does."
+    )
     medpy_hd95: bool = option(False, "MedPy's HD95 among the plain values too")
 
     @property
     def beside(self) -> Plain:
         return Plain(CLASSES, tolerance=TOLERANCES, medpy_hd95=self.medpy_hd95)
-
-    @property
-    def conventions(self) -> tuple[Convention, ...]:
-        return (_AUTHORS, self.beside.convention)
 
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = self.read(pair)
@@ -85,19 +85,6 @@ class Abdomen(PaperProtocol):
             )
             result += measurements_of(pair.name, organ, self.name, rows)
         return result + self.beside.score_labels(pair.name, truth, prediction)
-
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        undefined = [
-            f"{m.case}/{m.label}"
-            for m in measurements
-            if (m.convention, m.metric) == (self.name, "NSD") and math.isnan(m.value)
-        ]
-        if not undefined:
-            return ()
-        return (
-            f"The authors' NSD script stops with ValueError at {', '.join(undefined)} (one ground-truth slice); the "
-            "value is undefined here and left out of the organ's mean, as their DSC script does.",
-        )
 
 
 def authors_scores(organ: str, truth: Segmentation, prediction: Segmentation) -> tuple[float, float]:
@@ -119,6 +106,5 @@ def authors_scores(organ: str, truth: Segmentation, prediction: Segmentation) ->
         truth_mask, prediction_mask = truth_mask[crop], prediction_mask[crop]
         if not truth_mask.size:
             return math.nan, math.nan
-    total = int(truth_mask.sum()) + int(prediction_mask.sum())
-    dsc = 2 * int((truth_mask & prediction_mask).sum()) / total if total else math.nan
-    return dsc, surface_dice(truth_mask, prediction_mask, truth.spacing[::-1], TOLERANCES[organ])
+    nsd = surface_scores(truth_mask, prediction_mask, truth.spacing[::-1], TOLERANCES[organ]).nsd
+    return dice(truth_mask, prediction_mask), nsd

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from swin_umamba_nnunet.evaluation.cases import CasePair
-from swin_umamba_nnunet.evaluation.labels import LabelSet, read_dataset_json, require_known, values_in
+from swin_umamba_nnunet.evaluation.labels import LabelSet, find_labels, read_dataset_json, require_known, values_in
 from swin_umamba_nnunet.evaluation.readers import Segmentation, read_pair
 from swin_umamba_nnunet.evaluation.records import Convention, EvaluationError, Measurement, Statistic
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, pooled_object_f1
@@ -119,13 +119,17 @@ class EvaluationProtocol(ABC):
         """Cut from the names of ground-truth files when cases are paired."""
         return ""
 
-    def prepare(self, ground_truth: Path, predictions: Path) -> "EvaluationProtocol":
-        """The protocol with what lies beside the folders.
+    @abstractmethod
+    def require_libraries(self) -> None:
+        """Raise `EvaluationError` now rather than after the files were read if a library is missing."""
 
-        Raises:
-            EvaluationError: a library it needs is not installed.
-        """
-        return self
+    def prepare(self, ground_truth: Path, predictions: Path) -> "EvaluationProtocol":
+        """The protocol with the dataset.json that lies beside the folders, where it takes one and was given none."""
+        self.require_libraries()
+        if self.classes or "dataset_json" not in self.options():
+            return self
+        found: dict[str, Any] = {"dataset_json": find_labels(ground_truth, predictions)}
+        return replace(self, **found)
 
     def read(self, pair: CasePair) -> tuple[Segmentation, Segmentation]:
         """Ground truth and prediction of a case."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,11 @@ from swin_umamba_nnunet.evaluation.records import (
     EvaluationError,
     Measurement,
     Statistic,
+    by_name,
     measurements_of,
 )
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, median_statistic, pooled_object_f1
+from swin_umamba_nnunet.evaluation.surfaces import dice
 
 BORDER = 2  # px
 LARGE_IMAGE = 25_000_000  # px; images of this size and more are scored in tiles
@@ -83,10 +85,15 @@ class Cells(PaperProtocol):
         count_border_cells: the script's flag `count_bd_cells`.
     """
 
-    name: ClassVar[str] = "cells"
-    summary: ClassVar[str] = "Swin-UMamba and U-Mamba, F1 of cells (ground truth: instance ids)"
-    dimensions: ClassVar[int | None] = 2
-    iou_thresholds: tuple[float, ...] = iou_option((0.5,), "IoU thresholds at which cells match (default: 0.5)")
+    name = "cells"
+    summary = "Swin-UMamba and U-Mamba, F1 of cells (ground truth: instance ids)"
+    dimensions = 2
+    odd = (name, "F1", math.isnan)
+    note = (
+        "The authors' script fails on images of 25,000,000 pixels and more when border cells count ({}); they are "
+        "undefined here and left out of the means."
+    )
+    iou_thresholds: Sequence[float] = iou_option((0.5,), "IoU thresholds at which cells match (default: 0.5)")
     count_border_cells: bool = option(False, "keep cells at the border (the script's count_bd_cells)")
 
     @property
@@ -139,26 +146,17 @@ class Cells(PaperProtocol):
         scores = [("F1", f1), ("Precision", precision), ("Recall", recall)]
         rows = [(f"{name}{at}", rounded(value), "1", f"{detail}, {ROUNDED}") for name, value in scores]
         if threshold == self.iou_thresholds[0]:
-            rows.append(("Dice", rounded(_foreground_dice(truth, predicted)), "1", ROUNDED))
+            rows.append(("Dice", rounded(dice(truth > 0, predicted > 0, empty=1.0)), "1", ROUNDED))
         names = ("true_num", "pred_num", "TP", "FP", "FN")
         numbers = [(f"{name}{at}", value, "count", detail, True) for name, value in zip(names, counts)]
         return measurements_of(case, WHOLE_IMAGE, self.name, [*rows, *numbers])
 
     def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
-        result = class_statistics(measurements, bootstrap)
+        result, found = class_statistics(measurements, bootstrap), by_name(measurements)
         for threshold in self.iou_thresholds:
-            own = [m for m in measurements if (m.convention, m.metric) == (self.name, f"F1@{threshold:g}")]
+            own = found[self.name, f"F1@{threshold:g}", WHOLE_IMAGE]
             result.append(median_statistic(own[0], [m.value for m in own], bootstrap))
         return result + pooled_object_f1([m for m in measurements if m.convention == PLAIN], bootstrap)
-
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        undefined = sorted({m.case for m in measurements if m.convention == self.name and math.isnan(m.value)})
-        if not undefined:
-            return ()
-        return (
-            f"The authors' script fails on images of 25,000,000 pixels and more when border cells count "
-            f"({', '.join(undefined)}); they are undefined here and left out of the means.",
-        )
 
 
 def authors_counts(
@@ -186,10 +184,8 @@ def authors_counts(
 
 def _tile_counts(truth: np.ndarray, predicted: np.ndarray, threshold: float) -> TileCounts:
     n_true, n_predicted = count_objects(truth), count_objects(predicted)
-    if not n_predicted:
-        return TileCounts(n_true, 0, 0, 0, 0)
-    counts = match_objects(truth, predicted, threshold)
-    return TileCounts(n_true, n_predicted, counts.tp, counts.fp, counts.fn)
+    counts = match_objects(truth, predicted, threshold) if n_predicted else (0, 0, 0)
+    return TileCounts(n_true, n_predicted, *counts)
 
 
 def _tiles(ids: np.ndarray) -> Iterator[np.ndarray]:
@@ -198,9 +194,3 @@ def _tiles(ids: np.ndarray) -> Iterator[np.ndarray]:
         for left in range(0, ids.shape[1], TILE):
             piece = ids[top : top + TILE, left : left + TILE]
             yield np.pad(piece, [(0, TILE - size) for size in piece.shape])
-
-
-def _foreground_dice(truth: np.ndarray, predicted: np.ndarray) -> float:
-    true, found = truth > 0, predicted > 0
-    total = int(true.sum()) + int(found.sum())
-    return 2 * int((true & found).sum()) / total if total else 1.0

@@ -1,25 +1,23 @@
 """Protocol "endoscopy": the DSC and NSD scripts of Swin-UMamba and U-Mamba for instruments in endoscopy images."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from swin_umamba_nnunet.evaluation.cases import CasePair
-from swin_umamba_nnunet.evaluation.labels import LabelSet, find_labels, values_in
+from swin_umamba_nnunet.evaluation.labels import LabelSet, values_in
 from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, dataset_json_option, rounded
 from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
 from swin_umamba_nnunet.evaluation.records import PLAIN, WHOLE_IMAGE, Convention, Measurement, measurements_of
-from swin_umamba_nnunet.evaluation.surfaces import surface_dice
+from swin_umamba_nnunet.evaluation.surfaces import dice, surface_scores
 
 TOLERANCE = 2.0  # px
 _AT = "tolerance 2 px"
 _SLAB = f"{_AT}, slab one voxel thick"
 
-_AUTHORS = Convention(
+_SCRIPTS = Convention(
     "endoscopy",
     "The authors' scripts: per image the mean DSC and NSD over the labels that ground truth or prediction has, rounded "
     "to 4 decimals, then averaged over images. NSD at 2 px.",
@@ -34,10 +32,6 @@ _AUTHORS = Convention(
         "Values are rounded per image (numpy rounding) before the mean; the values per label are not rounded.",
     ),
 )
-_PLAIN_MEAN = (
-    " Image values are means over the labels that ground truth or prediction of this image has (0 is background); an "
-    "image without any is undefined."
-)
 
 
 @dataclass(frozen=True)
@@ -48,14 +42,24 @@ class Endoscopy(PaperProtocol):
         dataset_json: nnU-Net's dataset.json with names for label values; without it they are named by number.
     """
 
-    name: ClassVar[str] = "endoscopy"
-    summary: ClassVar[str] = "Swin-UMamba and U-Mamba, DSC and NSD of instruments in endoscopy images"
-    dimensions: ClassVar[int | None] = 2
-    dataset_json: LabelSet | None = dataset_json_option()
+    name = "endoscopy"
+    summary = "Swin-UMamba and U-Mamba, DSC and NSD of instruments in endoscopy images"
+    dimensions = 2
+    authors = _SCRIPTS
+    addition = (
+        " Image values are means over the labels that ground truth or prediction of this image has (0 is background); "
+        "an image without any is undefined."
+    )
+    odd = (name, "DSC", math.isnan)
+    note = (
+        "The authors' scripts stop with AssertionError at images without a label to score ({}); they are undefined "
+        "here and left out of the means."
+    )
+    dataset_json: Any = dataset_json_option()
 
     @property
     def beside(self) -> Plain:
-        return Plain(tolerance={"": TOLERANCE})
+        return Plain(tolerance=TOLERANCE)
 
     @property
     def classes(self) -> LabelSet | None:
@@ -64,21 +68,13 @@ class Endoscopy(PaperProtocol):
         single = {name: values for name, values in self.dataset_json.classes.items() if len(values) == 1}
         return LabelSet(single, reader=self.dataset_json.reader)
 
-    @property
-    def conventions(self) -> tuple[Convention, ...]:
-        return (_AUTHORS, Convention(PLAIN, self.beside.convention.definition + _PLAIN_MEAN))
-
-    def prepare(self, ground_truth: Path, predictions: Path) -> "Endoscopy":
-        super().prepare(ground_truth, predictions)
-        return self if self.dataset_json else replace(self, dataset_json=find_labels(ground_truth, predictions))
-
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = (segmentation.array for segmentation in self.read(pair))
         names = {values[0]: name for name, values in self.classes.classes.items()} if self.classes else {}
         result, means, beside = [], [], []
         for label in authors_labels(truth, prediction):
             masks = truth == label, prediction == label
-            means.append((_dice(*masks), slab_nsd(*masks)))
+            means.append((dice(*masks), slab_nsd(*masks)))
             rows = (("DSC", means[-1][0], "1"), ("NSD", means[-1][1], "1", _SLAB))
             result += measurements_of(pair.name, names.get(label, str(label)), self.name, rows)
         dsc, nsd = (rounded(np.mean(values)) for values in zip(*means)) if means else (math.nan, math.nan)
@@ -94,19 +90,6 @@ class Endoscopy(PaperProtocol):
             beside += measurements_of(pair.name, WHOLE_IMAGE, PLAIN, [(metric, mean, "1", detail)])
         return result + beside
 
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        undefined = [
-            m.case
-            for m in measurements
-            if (m.convention, m.metric, m.label) == (self.name, "DSC", WHOLE_IMAGE) and math.isnan(m.value)
-        ]
-        if not undefined:
-            return ()
-        return (
-            f"The authors' scripts stop with AssertionError at images without a label to score "
-            f"({', '.join(undefined)}); they are undefined here and left out of the means.",
-        )
-
 
 def authors_labels(truth: np.ndarray, prediction: np.ndarray) -> list[int]:
     """Labels the authors score: those of both images, each without the smallest value that occurs in it."""
@@ -115,8 +98,4 @@ def authors_labels(truth: np.ndarray, prediction: np.ndarray) -> list[int]:
 
 def slab_nsd(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Surface Dice at 2 px of two 2D masks as volumes one voxel thick (H, W, 1), where all of a mask is surface."""
-    return surface_dice(truth[..., None], prediction[..., None], (1.0, 1.0, 1.0), TOLERANCE)
-
-
-def _dice(truth: np.ndarray, prediction: np.ndarray) -> float:
-    return 2 * int((truth & prediction).sum()) / (int(truth.sum()) + int(prediction.sum()))
+    return surface_scores(truth[..., None], prediction[..., None], (1.0, 1.0, 1.0), TOLERANCE).nsd

@@ -2,15 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
 from swin_umamba_nnunet.evaluation.cases import CasePair
 from swin_umamba_nnunet.evaluation.labels import LabelSet
 from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, option
-from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
-from swin_umamba_nnunet.evaluation.records import PLAIN, Convention, EvaluationError, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.protocols.plain import COUNTS, PaperProtocol, Plain
+from swin_umamba_nnunet.evaluation.records import (
+    PLAIN,
+    Convention,
+    EvaluationError,
+    Measurement,
+    Statistic,
+    by_name,
+    measurements_of,
+)
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, pooled_statistic
 
 THRESHOLD = 0.5
@@ -18,15 +25,14 @@ SIZE = 256  # px, at which the authors score
 LESION = "lesion"
 MAXIMUM = 255  # of masks stored as 0 and 255
 _POOLED = "pixels of all images together"
-_COUNTS = ("TP", "FP", "FN", "TN")
 
-# metric -> (counts of the numerator, counts of the denominator), each a weight per name in _COUNTS
+# metric -> sums of counts in the numerator and in the denominator
 _RATIOS = {
-    "mIoU": ((1, 0, 0, 0), (1, 1, 1, 0)),
-    "DSC": ((2, 0, 0, 0), (2, 1, 1, 0)),
-    "Accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
-    "Sensitivity": ((1, 0, 0, 0), (1, 0, 1, 0)),
-    "Specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "mIoU": ("TP", "TP FP FN"),
+    "DSC": ("TP TP", "TP TP FP FN"),
+    "Accuracy": ("TP TN", "TP TN FP FN"),
+    "Sensitivity": ("TP", "TP FN"),
+    "Specificity": ("TN", "TN FP"),
 }
 
 
@@ -39,9 +45,9 @@ class Isic(PaperProtocol):
             before anything is counted; 0 scores the files as they are.
     """
 
-    name: ClassVar[str] = "isic"
-    summary: ClassVar[str] = "VM-UNet, pooled mIoU and DSC of skin lesions"
-    dimensions: ClassVar[int | None] = 2
+    name = "isic"
+    summary = "VM-UNet, pooled mIoU and DSC of skin lesions"
+    dimensions = 2
     isic_size: int = option(
         SIZE,
         f"side to which masks and predictions are resized before scoring (default: {SIZE}; 0: not at all)",
@@ -94,12 +100,12 @@ class Isic(PaperProtocol):
         return [replace(m, convention=self.name) for m in beside if m.count] + beside
 
     def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
-        own = [m for m in measurements if m.convention == self.name]
-        counts = np.stack([[m.value for m in own if m.metric == name] for name in _COUNTS], axis=1)
+        found = by_name(measurements)
+        counts = {name: np.array([m.value for m in found[self.name, name, LESION]]) for name in COUNTS}
         result = []
-        for metric, (top, bottom) in _RATIOS.items():
-            head = Measurement("", LESION, metric, 0.0, "1", self.name)
-            result.append(pooled_statistic(head, counts @ top, counts @ bottom, bootstrap, _POOLED, empty=0.0))
+        for head in measurements_of("", LESION, self.name, [(metric, 0.0, "1") for metric in _RATIOS]):
+            top, bottom = (np.sum([counts[name] for name in names.split()], axis=0) for names in _RATIOS[head.metric])
+            result.append(pooled_statistic(head, top, bottom, bootstrap, _POOLED, empty=0.0))
         return result + class_statistics(measurements, bootstrap)
 
     def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:

@@ -7,10 +7,9 @@ distances.  With IoU thresholds also F1 of objects.
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from swin_umamba_nnunet.evaluation import surfaces
 from swin_umamba_nnunet.evaluation.cases import CasePair
 from swin_umamba_nnunet.evaluation.labels import (
     LabelSet,
-    find_labels,
     labels_as_found,
     mask_of,
     parse_labels,
@@ -33,9 +31,17 @@ from swin_umamba_nnunet.evaluation.protocols.base import (
     option,
 )
 from swin_umamba_nnunet.evaluation.readers import Segmentation
-from swin_umamba_nnunet.evaluation.records import PLAIN, Convention, EvaluationError, Measurement, measurements_of
+from swin_umamba_nnunet.evaluation.records import (
+    PLAIN,
+    WHOLE_IMAGE,
+    Convention,
+    EvaluationError,
+    Measurement,
+    measurements_of,
+)
 
 DEFAULT_TOLERANCE = 2.0  # mm in volumes, pixels in images without a physical spacing
+COUNTS = ("TP", "FP", "FN", "TN")
 OBJECT = "object"
 INTERIOR = 1  # the class of the insides of cells in U-Mamba's cell dataset
 
@@ -69,13 +75,13 @@ def _labels(given: LabelSet | Sequence[str | int] | None) -> LabelSet | None:
     return given if given is None or isinstance(given, LabelSet) else parse_labels(given)
 
 
-def _tolerances(given: float | Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
+def _tolerances(given: Any) -> dict[str, float]:
     """Class name -> tolerance, "" for the classes that are not there."""
     result = {"": DEFAULT_TOLERANCE}
     if isinstance(given, (int, float)):
         given = {"": given}
     elif not isinstance(given, Mapping):
-        given = {name: number for name, _, number in (text.rpartition("=") for text in given or ())}  # type: ignore
+        given = {name: number for name, _, number in (str(text).rpartition("=") for text in given or ())}
     for name, number in given.items():
         try:
             result[name] = float(number)
@@ -94,10 +100,12 @@ class Plain(EvaluationProtocol):
     """The plain convention.
 
     Attributes:
-        labels: the classes: `["1", "liver=1", "tumour=1,2"]`, or a ready `LabelSet`.
-        dataset_json: nnU-Net's dataset.json to take the classes from; where neither is named, that which nnU-Net left
-            beside the predictions or the ground truth, else every value in the files is a class.
-        tolerance: of the NSD, in the unit of the files: one number, class name -> number, or texts such as `liver=5`.
+        labels: the classes, `["1", "liver=1", "tumour=1,2"]` or a ready `LabelSet`, which they are made into.
+        dataset_json: nnU-Net's dataset.json to take the classes from, which is read into a `LabelSet`; where neither
+            is named, that which nnU-Net left beside the predictions or the ground truth, else every value in the files
+            is a class.
+        tolerance: of the NSD, in the unit of the files: one number, class name -> number, or texts such as `liver=5`;
+            made into a dict with "" for the other classes.
         iou_thresholds: of the F1 of objects.
         instances: what an object is: "components" of each class, "ids" in both files, or "gt-ids" (ids in the ground
             truth, components of label 1 in the prediction).  With ids there is one class, "object".
@@ -109,24 +117,26 @@ class Plain(EvaluationProtocol):
         EvaluationError: values out of range, or that do not go together.
     """
 
-    name: ClassVar[str] = PLAIN
-    summary: ClassVar[str] = "no rounding, no cropping, true surfaces and contours, empty cases counted"
-    labels: LabelSet | None = option(
+    name = PLAIN
+    summary = "no rounding, no cropping, true surfaces and contours, empty cases counted"
+    labels: Any = option(
         None,
         "classes: numbers, NAME=NUMBER, or NAME=NUMBER,NUMBER for a region",
         convert=_labels,
         nargs="+",
         metavar="LABEL",
     )
-    dataset_json: LabelSet | None = dataset_json_option()
-    tolerance: Mapping[str, float] = option(
+    dataset_json: Any = dataset_json_option()
+    tolerance: Any = option(
         None,
         "of the NSD in mm (px without a physical spacing): a number, and NAME=NUMBER for single classes (default: 2)",
         convert=_tolerances,
         nargs="+",
         metavar="DISTANCE",
     )
-    iou_thresholds: tuple[float, ...] = iou_option((), "F1 of objects matched at these IoU thresholds")
+    iou_thresholds: Sequence[float] = iou_option(
+        (), "F1 of objects matched at these IoU thresholds (also for cells; default there: 0.5)"
+    )
     instances: str | None = option(
         None,
         "what an object is: a connected component of a class; a value of the files, which then hold ids; or ids in the "
@@ -134,7 +144,7 @@ class Plain(EvaluationProtocol):
         choices=tuple(INSTANCES),
     )
     distances: bool = option(True, "leave out NSD, HD95 and mean surface distance", flag="--no-distances")
-    medpy_hd95: bool = option(False, "HD95 by MedPy's definition (border voxels) too")
+    medpy_hd95: bool = option(False, "HD95 by MedPy's definition (border voxels) too, also for abdomen")
     in_voxels: bool = False
 
     def __post_init__(self) -> None:
@@ -188,15 +198,10 @@ class Plain(EvaluationProtocol):
         return Convention(PLAIN, text)
 
     def require_libraries(self) -> None:
-        """Raise `EvaluationError` now rather than after the files were read if a library is missing."""
         if self.distances:
             surfaces.surface_distance()
         if self.medpy_hd95:
             surfaces.medpy_hd95()
-
-    def prepare(self, ground_truth: Path, predictions: Path) -> "Plain":
-        self.require_libraries()
-        return self if self.classes else replace(self, dataset_json=find_labels(ground_truth, predictions))
 
     def complete(self, facts: Sequence[CaseFacts]) -> "Plain":
         if self.classes:
@@ -265,10 +270,7 @@ class Plain(EvaluationProtocol):
         rows = [
             ("Dice", counts.f1, "1"),
             ("IoU", tp / union if union else math.nan, "1"),
-            ("TP", tp, element, "", True),
-            ("FP", counts.fp, element, "", True),
-            ("FN", counts.fn, element, "", True),
-            ("TN", n_elements - union, element, "", True),
+            *((name, value, element, "", True) for name, value in zip(COUNTS, (*counts, n_elements - union))),
         ]
         if self.distances:
             tolerance = self.tolerance.get(label, self.tolerance[""])
@@ -294,9 +296,7 @@ class Plain(EvaluationProtocol):
                 (f"F1{at}", counts.f1, "1", detail),
                 (f"Precision{at}", counts.tp / found if found else math.nan, "1", detail),
                 (f"Recall{at}", counts.tp / there if there else math.nan, "1", detail),
-                (f"TP{at}", counts.tp, "count", detail, True),
-                (f"FP{at}", counts.fp, "count", detail, True),
-                (f"FN{at}", counts.fn, "count", detail, True),
+                *((f"{name}{at}", value, "count", detail, True) for name, value in zip(COUNTS, counts)),
             ]
             result += measurements_of(case, label, PLAIN, rows)
         return result
@@ -318,7 +318,19 @@ class Plain(EvaluationProtocol):
 
 @dataclass(frozen=True)
 class PaperProtocol(EvaluationProtocol):
-    """The way of a paper's evaluation script, with plain values beside it."""
+    """The way of a paper's evaluation script, with plain values beside it.
+
+    Attributes:
+        authors: what the script's numbers mean.
+        odd: convention, beginning of the metric and test of the value where the script does what has to be said.
+        note: what that is; {} is where.
+        addition: to the definition of the plain values.
+    """
+
+    authors: ClassVar[Convention]
+    odd: ClassVar[tuple[str, str, Callable[[float], bool]]]
+    note: ClassVar[str]
+    addition: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -326,9 +338,21 @@ class PaperProtocol(EvaluationProtocol):
         """What gives the plain values."""
 
     @property
+    def conventions(self) -> tuple[Convention, ...]:
+        return (self.authors, Convention(PLAIN, self.beside.convention.definition + self.addition))
+
+    @property
     def classes(self) -> LabelSet | None:
         return self.beside.classes
 
-    def prepare(self, ground_truth: Path, predictions: Path) -> EvaluationProtocol:
+    def require_libraries(self) -> None:
         self.beside.require_libraries()
-        return self
+
+    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
+        convention, metric, is_odd = self.odd
+        where = dict.fromkeys(
+            m.case if m.label == WHOLE_IMAGE else f"{m.case}/{m.label}"
+            for m in measurements
+            if m.convention == convention and m.metric.startswith(metric) and is_odd(m.value)
+        )
+        return (self.note.format(", ".join(where)),) if where else ()

@@ -1,9 +1,7 @@
 """Protocol "synapse": how TransUNet, and VM-UNet after it, score the eight organs of the Synapse volumes."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,12 +11,12 @@ from swin_umamba_nnunet.evaluation.protocols.base import option
 from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
 from swin_umamba_nnunet.evaluation.readers import Segmentation, read_pair, read_segmentation
 from swin_umamba_nnunet.evaluation.records import PLAIN, Convention, Measurement, measurements_of
-from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95
+from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95, dice
 
 ORGANS = ("Aorta", "Gallbladder", "Left kidney", "Right kidney", "Liver", "Pancreas", "Spleen", "Stomach")
 CLASSES = numbered(ORGANS, "the synapse protocol")
 
-_AUTHORS = Convention(
+_SCRIPTS = Convention(
     "synapse",
     "The authors' way: MedPy's Dice and HD95 per volume and organ, HD95 in voxels, averaged over volumes and then over "
     "the 8 organs; nothing is rounded.",
@@ -42,19 +40,21 @@ class Synapse(PaperProtocol):
             truth as the authors do; otherwise that is an error.
     """
 
-    name: ClassVar[str] = "synapse"
-    summary: ClassVar[str] = "TransUNet and VM-UNet, DSC and HD95 of 8 organs"
-    dimensions: ClassVar[int | None] = 3
+    name = "synapse"
+    summary = "TransUNet and VM-UNet, DSC and HD95 of 8 organs"
+    dimensions = 3
+    authors = _SCRIPTS
+    addition = " Here in voxels along every axis, as the authors count, but infinite where an organ is missed."
+    odd = (PLAIN, "HD95_medpy", math.isinf)
+    note = (
+        "Exactly one of ground truth and prediction has the organ at {}: HD95 0 by the authors' way, infinite by the "
+        "plain one."
+    )
     resize_predictions: bool = option(False, "bring slices to the size of the ground truth as the authors do")
 
     @property
     def beside(self) -> Plain:
         return Plain(CLASSES, medpy_hd95=True, in_voxels=True)
-
-    @property
-    def conventions(self) -> tuple[Convention, ...]:
-        text = " Here in voxels along every axis, as the authors count, but infinite where an organ is missed."
-        return (_AUTHORS, Convention(PLAIN, self.beside.convention.definition + text))
 
     def read(self, pair: CasePair) -> tuple[Segmentation, Segmentation]:
         if not self.resize_predictions:
@@ -69,30 +69,16 @@ class Synapse(PaperProtocol):
         truth, prediction = self.read(pair)
         result = []
         for organ, values in CLASSES.classes.items():
-            dice, hd95 = authors_scores(mask_of(truth.array, values), mask_of(prediction.array, values))
-            rows = (("Dice", dice, "1"), ("HD95", hd95, "voxel", "border voxels"))
+            overlap, hd95 = authors_scores(mask_of(truth.array, values), mask_of(prediction.array, values))
+            rows = (("Dice", overlap, "1"), ("HD95", hd95, "voxel", "border voxels"))
             result += measurements_of(pair.name, organ, self.name, rows)
         return result + self.beside.score_labels(pair.name, truth, prediction)
-
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        missed = [
-            f"{m.case}/{m.label}"
-            for m in measurements
-            if (m.convention, m.metric) == (PLAIN, "HD95_medpy") and math.isinf(m.value)
-        ]
-        if not missed:
-            return ()
-        return (
-            f"Exactly one of ground truth and prediction has the organ at {', '.join(missed)}: HD95 0 by the authors' "
-            "way, infinite by the plain one.",
-        )
 
 
 def authors_scores(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
     """Dice and HD95 (voxels) of two masks of one shape, empty cases as the authors have them."""
     if prediction.any() and truth.any():
-        overlap = int((truth & prediction).sum())
-        return 2 * overlap / (int(truth.sum()) + int(prediction.sum())), border_voxel_hd95(truth, prediction)
+        return dice(truth, prediction), border_voxel_hd95(truth, prediction)
     return (1.0, 0.0) if prediction.any() else (0.0, 0.0)
 
 
