@@ -186,9 +186,11 @@ def read_benchmark(folder: Path) -> Benchmark:
             f"trainers; begin one with   swin-umamba benchmark run --output {shlex.quote(str(folder))} ..."
         )
     try:
-        if not isinstance(content, dict) or not content.get("cells") or not isinstance(content.get("config"), dict):
-            raise ValueError("names no cells and their configuration")
-        config = build_config(content["config"])
+        match content:
+            case {"cells": [_, *_], "config": {**settings}}:
+                config = build_config(settings)
+            case _:
+                raise ValueError("names no cells and their configuration")
         rows = {row.key: replace(row, recorded=_recorded(row, content)) for row in config.trainers}
         return Benchmark(folder, content, tuple(_parse(folder, name, rows) for name in content["cells"]))
     except (ConfigError, ValueError) as error:
