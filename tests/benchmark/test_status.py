@@ -36,7 +36,7 @@ def test_every_state(prepared):
         table = render(statuses)
     assert [status.state for status in statuses] == [
         "done", "failed", "running", "interrupted", "interrupted", "waiting",
-    ]  # fmt: skip
+    ]
     assert statuses[2].left == 6 * 60.0
     assert statuses[4].left == 10 * 60.0  # at the speed of the same row
     assert statuses[5].left is None
@@ -44,7 +44,7 @@ def test_every_state(prepared):
     for part in (
         "running (train)", "4/10", "60.0", "6 min 00 s", "predict failed with exit code 1", "6 runs: ",
         "2 interrupted", "of training left with 1 at a time, and 3 runs of which no epoch has been timed",
-    ):  # fmt: skip
+    ):
         assert part in table
 
 
