@@ -1,9 +1,10 @@
 """The configuration of a benchmark: a TOML file, flags, or both, as one checked and frozen object."""
 
+import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Its settings, as JSON and TOML take them."""
-        return {name: getattr(self, name) for name in _ROW}
+        return {name: getattr(self, name) for name in _IN_ROWS}
 
 
 @dataclass(frozen=True)
@@ -108,60 +109,46 @@ def _is_name(value: Any) -> bool:
     return clean and value != "" and value[0] != "-" and not {*value} & {*_NOT_IN_NAMES}
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What a setting, or with `many` each item of the list that it is, has to be."""
-
-    fits: Callable[[Any], bool]
-    expected: str
-    many: bool = False
+_Rule = tuple[Callable[[Any], bool], str]  # whether a setting, or each item of one in _LISTS, fits; what was expected
 
 
 def _name(example: str) -> _Rule:
-    return _Rule(_is_name, f"a single name was expected, such as {example}, without {' '.join(_NOT_IN_NAMES)}")
+    return _is_name, f"a single name was expected, such as {example}, without {' '.join(_NOT_IN_NAMES)}"
 
 
 def _choice(choices: tuple[str, ...]) -> _Rule:
-    return _Rule(lambda value: value in choices, f"one of {', '.join(choices)} was expected")
+    return lambda value: value in choices, f"one of {', '.join(choices)} was expected"
 
 
-_NAMES = {"name": _name("nnUNetTrainer"), "plans": _name("nnUNetPlans"), "configuration": _name("2d")}
-_TEXT = _Rule(_is(str), "a string was expected")
-_SWITCH = _Rule(_is(bool), "true or false was expected")
-_TABLE = _Rule(_is(Mapping), "a table was expected: [slurm] and then time = 720")
-_ROW = {
-    **_NAMES,
+def _number(least: int, most: float, expected: str, *kinds: type) -> _Rule:
+    return lambda value: _is(int, *kinds)(value) and least <= value <= most, expected
+
+
+_LISTS = ("datasets", "folds", "seeds", "trainers")
+_IN_ROWS = ("name", "plans", "configuration", "label", "num_gpus", "slurm")
+_TEXT, _SWITCH = (_is(str), "a string was expected"), (_is(bool), "true or false was expected")
+_RULES: dict[str, _Rule] = {
+    "name": _name("nnUNetTrainer"),
+    "plans": _name("nnUNetPlans"),
+    "configuration": _name("2d"),
     "label": _TEXT,
-    "num_gpus": _Rule(lambda value: _is(int)(value) and value > 0, "1 or more was expected (1 also runs on a CPU)"),
-    "slurm": _TABLE,
-}
-_WHOLE = {
-    "output": _Rule(_is(str, Path), "the path of a folder was expected"),
-    "datasets": _Rule(
+    "num_gpus": _number(1, math.inf, "1 or more was expected (1 also runs on a CPU)"),
+    "slurm": (_is(Mapping), "a table was expected: [slurm] and then time = 720"),
+    "output": (_is(str, Path), "the path of a folder was expected"),
+    "datasets": (
         lambda value: _is(int)(value) or _is_name(value),
-        f"the id or the name of a dataset was expected, such as 901, and a name without {' '.join(_NOT_IN_NAMES)}",
-        many=True,
+        f"an id such as 901 or the name of a dataset was expected, without {' '.join(_NOT_IN_NAMES)}",
     ),
-    "trainers": _Rule(_is(str, Mapping), "a name or a [[trainers]] table was expected", many=True),
-    "folds": _Rule(
-        lambda value: value == "all" or (_is(int)(value) and value >= 0), 'a fold is 0, 1, ... or "all"', many=True
-    ),
-    "seeds": _Rule(
-        lambda value: _is(int)(value) and 0 <= value < 2**32,
-        "a number between 0 and 2^32 - 1 was expected, which is what numpy takes",
-        many=True,
-    ),
-    "configuration": _NAMES["configuration"],
+    "trainers": (_is(str, Mapping), "a name or a [[trainers]] table was expected"),
+    "folds": (lambda value: value == "all" or (_is(int)(value) and value >= 0), 'a fold is 0, 1, ... or "all"'),
+    "seeds": _number(0, 2**32 - 1, "a number between 0 and 2^32 - 1 was expected, which is what numpy takes"),
     "baseline": _TEXT,
     "device": _choice(DEVICES),
     "test": _SWITCH,
     "mirroring": _SWITCH,
     "checkpoint": _choice(CHECKPOINTS),
     "validation": _SWITCH,
-    "checkpoint_minutes": _Rule(
-        lambda value: _is(int, float)(value) and value >= 0, "a number of minutes, 0 or more, was expected"
-    ),
-    "slurm": _TABLE,
+    "checkpoint_minutes": _number(0, math.inf, "a number of minutes, 0 or more, was expected", float),
 }
 _REQUIRED = {
     "output": 'name the folder to write to, as in output = "bench"',
@@ -199,11 +186,10 @@ def build_config(settings: Mapping[str, Any]) -> MatrixConfig:
     missing = [name for name in _REQUIRED if not settings.get(name)]
     problems = [f"`{name}` is missing or empty; {_REQUIRED[name]}" for name in missing]
     given = {name: value for name, value in settings.items() if name not in missing}
-    values = _fitting(given, _WHOLE, "the configuration", problems)
+    values = _fitting(given, [item.name for item in fields(MatrixConfig)], "the configuration", problems)
     rows = _rows(values.pop("trainers", ()), values.get("configuration", "2d"), problems)
     labels = [row.label for row in rows]
-    lists = {name: values.get(name, ()) for name in ("datasets", "folds", "seeds")}
-    twice = [f"`{name}` names {item}" for name, items in lists.items() for item in _repeated(items)]
+    twice = [f"`{name}` names {item}" for name in _LISTS for item in _repeated(values.get(name, ()))]
     twice += [f"the row {key} is there" for key in _repeated(row.key for row in rows)]
     problems += [f"{what} twice: two runs would write into one folder; leave one out" for what in twice]
     for label in _repeated(row.label for row in {row.key: row for row in rows}.values()):
@@ -220,25 +206,26 @@ def build_config(settings: Mapping[str, Any]) -> MatrixConfig:
     return config
 
 
-def _fitting(given: Mapping[str, Any], rules: Mapping[str, _Rule], where: str, problems: list[str]) -> dict[str, Any]:
+def _fitting(given: Mapping[str, Any], known: Sequence[str], where: str, problems: list[str]) -> dict[str, Any]:
     """What of `given` is as the rules want it, lists as tuples; what is wrong is added to `problems`."""
     values = {}
     for name, value in given.items():
-        if (rule := rules.get(name)) is None:
-            hint = did_you_mean(name, rules) or f"it takes {', '.join(rules)}"
+        fits, expected = _RULES.get(name, (None, ""))
+        if fits is None or name not in known:
+            hint = did_you_mean(name, known) or f"it takes {', '.join(known)}"
             problems.append(f"{where} has an unknown setting `{name}`; {hint}")
-        elif not rule.many:
-            if rule.fits(value):
+        elif name not in _LISTS:
+            if fits(value):
                 values[name] = value
             else:
-                problems.append(f"{where}: `{name}` is {value!r}, but {rule.expected}")
+                problems.append(f"{where}: `{name}` is {value!r}, but {expected}")
         elif not isinstance(value, list | tuple) or not value:
             problems.append(f"{where}: `{name}` is {value!r}, but a list was expected, as in {name} = [...]")
         else:
             # "0" and 0 are the same fold; ids and names of one dataset are compared where the names are known
             items = [int(item) if isinstance(item, str) and item.isdecimal() else item for item in value]
-            wrong = [item for item in items if not rule.fits(item)]
-            problems += [f"{where}: `{name}` holds {item!r}, but {rule.expected}" for item in wrong]
+            wrong = [item for item in items if not fits(item)]
+            problems += [f"{where}: `{name}` holds {item!r}, but {expected}" for item in wrong]
             if len(wrong) < len(items):
                 values[name] = tuple(item for item in items if item not in wrong)
     return values
@@ -248,12 +235,12 @@ def _rows(entries: Iterable[Any], configuration: str, problems: list[str]) -> li
     rows = []
     for number, given in enumerate(entries, 1):
         where = f"row {number} of `trainers`"
-        entry = dict(zip(_NAMES, given.split(":", 2))) if isinstance(given, str) else given
+        entry = dict(zip(_IN_ROWS, given.split(":", 2))) if isinstance(given, str) else given
         if not entry.get("name"):
             problems.append(f'{where} is {given!r}, but needs a name, as in name = "nnUNetTrainer"')
             continue
-        values = _fitting(entry, _ROW, where, problems)
-        if {*entry} & {*_NAMES} <= {*values}:
+        values = _fitting(entry, _IN_ROWS, where, problems)
+        if {*entry} & {*_IN_ROWS[:3]} <= {*values}:
             row = Row(**{"configuration": configuration, **values})
             usual = {"nnUNetPlans", configuration}
             unusual = ", ".join(value for value in (row.plans, row.configuration) if value not in usual)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from swin_umamba_nnunet.benchmark import probe
 from swin_umamba_nnunet.benchmark.files import MatrixError
 from swin_umamba_nnunet.benchmark.jobs import Job, Prepared
+from swin_umamba_nnunet.benchmark.process import ask
 from swin_umamba_nnunet.benchmark.runner import environment
 
 # Weights, gradients and an optimiser's two moments (one for SGD), all float32.
@@ -42,7 +42,7 @@ def estimate(
     """
     same: dict[str, list[Job]] = {}
     for job in prepared.jobs:
-        same.setdefault(f"{job.dataset} {job.row.key}", []).append(job)
+        same.setdefault(job.pair, []).append(job)
     found = {}
     for number, (key, (job, *_)) in enumerate(same.items(), 1):
         guess = _measured(same[key])
@@ -63,14 +63,14 @@ def _measured(jobs: Sequence[Job]) -> Estimate | None:
 
 
 def _counted(job: Job, error: str = "") -> Estimate:
-    if not job.cost:
+    if not job.recipe.get("cost"):
         return Estimate(None, None, "unknown", error)
-    states = _STATES_PER_PARAMETER * job.cost["parameter_bytes"]
-    return Estimate(None, job.cost["activation_bytes"] + states, "counted", error)
+    states = _STATES_PER_PARAMETER * job.recipe["cost"]["parameter_bytes"]
+    return Estimate(None, job.recipe["cost"]["activation_bytes"] + states, "counted", error)
 
 
 def _timed(prepared: Prepared, job: Job, iterations: int) -> Estimate:
-    row, recipe = job.row, prepared.recipe(job)
+    row, recipe = job.row, job.recipe
     request = {
         "dataset": job.dataset,
         "row": {"name": row.name, "plans": row.plans, "configuration": row.configuration, "key": row.key},
@@ -79,7 +79,7 @@ def _timed(prepared: Prepared, job: Job, iterations: int) -> Estimate:
     }
     try:
         # as the training itself will run: threads that spin while they wait make iterations take ten times as long
-        answer = probe.ask(request, environment(job))
+        answer = ask(request, environment(job, prepared.device))
     except MatrixError as error:
         return _counted(job, str(error).splitlines()[-1])
     per_epoch = (

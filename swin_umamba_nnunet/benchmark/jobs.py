@@ -5,14 +5,14 @@ import importlib.metadata
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.config import MatrixConfig, build_config
 from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, json_sha256, now, read_json, write_json
-from swin_umamba_nnunet.benchmark.probe import ask
+from swin_umamba_nnunet.benchmark.process import ask
 from swin_umamba_nnunet.benchmark.runs import Run
 from swin_umamba_nnunet.benchmark.sources import Case, Dataset, check_fold, check_plans, find_dataset, nnunet_folder
 
@@ -37,8 +37,7 @@ class Job(Run):
         cases: name -> images and ground truth of what is predicted and scored.
         file_ending: of images and segmentations.
         validation, checkpoint_minutes: see `MatrixConfig`.
-        epochs: of the training, where they are known.
-        cost: of the network, `cost.Cost.to_dict()`, where it is known.
+        recipe: what is known about training this row on this dataset, see `probe`: "epochs", "cost", ...
     """
 
     inputs: Mapping[str, Any]
@@ -46,8 +45,7 @@ class Job(Run):
     file_ending: str
     validation: bool = False
     checkpoint_minutes: float = 10.0
-    epochs: int | None = None
-    cost: Mapping[str, Any] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def is_predicted(self) -> bool:
         """Whether every case has its prediction, and the step that makes them came to its end."""
@@ -107,27 +105,23 @@ class Prepared:
     probed: Mapping[str, Any]
     findings: tuple[dict[str, Any], ...]
 
-    def recipe(self, run: Run) -> Mapping[str, Any]:
-        """What is known about training this run's row on its dataset."""
-        return self.probed["pairs"][f"{run.dataset} {run.row.key}"]
-
     def write(self) -> None:
         """benchmark.json: what this benchmark is, for status and report."""
-        rows = [fairness.facts(row, self.probed) for row in self.config.trainers]
-        pairs = self.probed["pairs"].items()
-        self._record(
-            config=self.config.to_dict(), device=self.device, versions=versions(), hardware=self.probed["hardware"],
-            rows=rows, recipes={pair: {key: what[key] for key in what if key != "cost"} for pair, what in pairs},
-            cells=[job.name for job in self.jobs], findings=list(self.findings),
-        )  # fmt: skip
-
-    def write_outcome(self) -> None:
-        """Add what only shows once jobs have been done: whether they were so under the same conditions."""
-        self._record(findings=[*self.findings, *fairness.of_records(job.read() for job in self.jobs)])
-
-    def _record(self, **entries: Any) -> None:
         file = self.config.output / "benchmark.json"
-        write_json(file, {"created": now(), **(read_json(file) or {}), **entries, "updated": now()})
+        pairs = self.probed["pairs"].items()
+        content = {
+            "config": self.config.to_dict(),
+            "created": (read_json(file) or {}).get("created", now()),
+            "updated": now(),
+            "device": self.device,
+            "versions": versions(),
+            "hardware": self.probed["hardware"],
+            "rows": [fairness.facts(row, self.probed) for row in self.config.trainers],
+            "recipes": {pair: {key: what[key] for key in what if key != "cost"} for pair, what in pairs},
+            "cells": [job.name for job in self.jobs],
+            "findings": self.findings,
+        }
+        write_json(file, content)
 
 
 def prepare(
@@ -181,11 +175,15 @@ def prepare(
         for fold in config.folds:
             holds(check_fold, dataset, fold, config.test)
     named = ("name", "plans", "configuration", "key")
-    probed = (probe or ask)({
+    request = {
         "rows": [{name: getattr(row, name) for name in named} for row in config.trainers],
-        "pairs": pairs, "folds": config.folds, "device": config.device if launcher == "local" else "cpu",
-        "fetch": not (dry or problems), "cost": not problems,  # or only look what else is wrong
-    })  # fmt: skip
+        "pairs": pairs,
+        "folds": config.folds,
+        "device": config.device if launcher == "local" else "cpu",
+        "fetch": not (dry or problems),  # or only look what else is wrong
+        "cost": not problems,
+    }
+    probed = (probe or ask)(request)
     problems += probed["problems"]
     for answer in (*probed["trainers"].values(), *probed["pairs"].values()):
         problems += answer["problems"]
@@ -208,7 +206,7 @@ def _jobs(
 
     jobs = []
     for seed, fold, dataset, row in itertools.product(config.seeds, config.folds, datasets, config.trainers):
-        trainer, recipe = probed["trainers"][row.name], probed["pairs"][f"{dataset.name} {row.key}"]
+        trainer = probed["trainers"][row.name]
         inputs = {
             "dataset": dataset.name,
             "trainer": row.name,
@@ -229,10 +227,10 @@ def _jobs(
             "checkpoint": config.checkpoint,
             "scored_on": "test set" if config.test or fold == "all" else "validation cases of the fold",
         }
-        jobs.append(Job(
-            config.output, dataset.name, row, fold, seed, inputs, cases(dataset, fold), dataset.file_ending,
-            config.validation, config.checkpoint_minutes, recipe["epochs"], recipe.get("cost"),
-        ))  # fmt: skip
+        run = (config.output, dataset.name, row, fold, seed)
+        scored, recipe = cases(dataset, fold), probed["pairs"][f"{dataset.name} {row.key}"]
+        how = (config.validation, config.checkpoint_minutes)
+        jobs.append(Job(*run, inputs, scored, dataset.file_ending, *how, recipe))
     return tuple(jobs)
 
 
@@ -251,28 +249,25 @@ def versions() -> dict[str, str]:
 def _device(
     config: MatrixConfig, launcher: str, gpus: Sequence[int], hardware: Mapping[str, Any], problems: list[str]
 ) -> str:
-    here = len(hardware["gpus"])
+    """What "auto" becomes; what is asked for and not there is added to `problems`."""
+    here, flag = len(hardware["gpus"]), f"--gpus {','.join(map(str, gpus))}"
     if launcher == "slurm":
         wants = [{**config.slurm, **row.slurm} for row in config.trainers]
-        has_gpu = any(want.get("gpus_per_node") or want.get("gres") for want in wants)
-    else:
-        has_gpu = here > 0
-    device = config.device if config.device != "auto" else "cuda" if has_gpu else "cpu"
-    if launcher == "slurm":
-        return device
-    if device == "cuda" and not here:
-        problems.append('`device = "cuda"` was asked for, but PyTorch sees no GPU here; use "cpu", or --launcher slurm')
-    if device == "mps" and not hardware["mps"]:
-        problems.append('`device = "mps"` was asked for, but PyTorch sees no Apple GPU here; use "cpu"')
-    flag = f"--gpus {','.join(map(str, gpus))}"
-    if gpus and device != "cuda":
-        problems.append(f"{flag} was given, but the runs are on {device}")
-    if len(set(gpus)) < len(gpus):
-        problems.append(f"{flag} names a GPU twice")
-    if device == "cuda" and here and (absent := [number for number in gpus if not 0 <= number < here]):
-        problems.append(f"{flag} names GPU {absent[0]}, but PyTorch sees {here} here, 0 to {here - 1}")
+        auto = "cuda" if any(want.get("gpus_per_node") or want.get("gres") for want in wants) else "cpu"
+        return auto if config.device == "auto" else config.device
+    device = config.device if config.device != "auto" else "cuda" if here else "cpu"
+    absent = [number for number in gpus if not 0 <= number < here]
     available = (len(gpus) or here) if device == "cuda" else 1
+    asked = f'`device = "{device}"` was asked for, but PyTorch sees no'
+    checks: list[tuple[Any, str]] = [
+        (device == "cuda" and not here, f'{asked} GPU here; use "cpu", or --launcher slurm'),
+        (device == "mps" and not hardware["mps"], f'{asked} Apple GPU here; use "cpu"'),
+        (gpus and device != "cuda", f"{flag} was given, but the runs are on {device}"),
+        (len(set(gpus)) < len(gpus), f"{flag} names a GPU twice"),
+        (device == "cuda" and here and absent, f"{flag} names {absent}, but PyTorch sees {here} here, 0 to {here - 1}"),
+    ]
     for row in config.trainers:
-        if row.num_gpus > available and (here or device != "cuda"):
-            problems.append(f"row {row.label} wants {row.num_gpus} GPUs, but there are {available} on {device}")
+        wrong = row.num_gpus > available and (here or device != "cuda")
+        checks.append((wrong, f"row {row.label} wants {row.num_gpus} GPUs, but there are {available} on {device}"))
+    problems += [text for wrong, text in checks if wrong]
     return device

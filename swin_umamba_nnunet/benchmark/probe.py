@@ -1,7 +1,7 @@
 """What the rows are, asked of nnU-Net and torch in a child process: trainers, weights, devices, splits, costs, and how
 long an iteration takes.
 
-    python -m swin_umamba_nnunet.benchmark.probe REQUEST.json ANSWER.json      which is what `ask` runs
+    python -m swin_umamba_nnunet.benchmark.probe REQUEST.json ANSWER.json      which is what `process.ask` runs
 
 The runner imports neither; and a trainer of a user's that fails to import takes only this child down.
 """
@@ -22,9 +22,9 @@ from typing import Any
 
 from swin_umamba_nnunet import _autoregister, catalogue
 from swin_umamba_nnunet._text import did_you_mean
-from swin_umamba_nnunet.benchmark.files import MatrixError, read_json, sha256, write_json
+from swin_umamba_nnunet.benchmark.files import read_json, sha256, write_json
 from swin_umamba_nnunet.benchmark.hooks import peak_memory, processor_name
-from swin_umamba_nnunet.benchmark.process import end_with_parent, run_child, tail
+from swin_umamba_nnunet.benchmark.process import end_with_parent
 
 WARM_UP = 3  # iterations that do not count: in the first, code is compiled, kernels are chosen and memory is taken
 
@@ -287,27 +287,8 @@ def _seconds(step: Callable[[], Any], iterations: int, device: str) -> float:
     return statistics.median(seconds[WARM_UP:])
 
 
-# ------------------------------------------------------------------------------------------------ asking and answering
-
-
-def ask(request: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The answer of a child process: of `time_iterations` if the request names "iterations", else of `inspect_rows`.
-
-    Raises:
-        MatrixError: the child has failed; with the end of what it said.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        asked, answered, log = (Path(folder, name) for name in ("request.json", "answer.json", "log"))
-        write_json(asked, request)
-        command = [sys.executable, "-m", __spec__.name, str(asked), str(answered)]
-        code = run_child(command, {**(environment or {}), "nnUNet_wandb_enabled": "0"}, log)
-        if code != 0 or (answer := read_json(answered)) is None:
-            raise MatrixError(f"looking at the trainers failed with exit code {code}:\n{tail(log)}")
-        return answer
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the request, write the answer."""
+    """Read the request, write the answer: of `time_iterations` if it names "iterations", else of `inspect_rows`."""
     asked, answered = map(Path, sys.argv[1:] if arguments is None else arguments)
     end_with_parent()
     request = read_json(asked)

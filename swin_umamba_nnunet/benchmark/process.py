@@ -8,12 +8,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from swin_umamba_nnunet.benchmark.files import now
+from swin_umamba_nnunet.benchmark.files import MatrixError, now, read_json, write_json
 
 _POSIX = os.name == "posix"
 _COLOURS = re.compile("\x1b\\[[0-9;?]*[ -/]*[@-~]")  # and movements of the cursor, which say nothing in a log
@@ -108,6 +110,22 @@ def tail(log: Path, lines: int = 25, max_bytes: int = 20_000) -> str:
         return ""
     said = [line.rsplit("\r", 1)[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     return "\n".join([line for line in said if line][-lines:])
+
+
+def ask(request: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What `probe` answers to a request, in a child process: this one imports no torch, and outlives what fails there.
+
+    Raises:
+        MatrixError: the child has failed; with the end of what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered, log = (Path(folder, name) for name in ("request.json", "answer.json", "log"))
+        write_json(asked, request)
+        command = [sys.executable, "-m", "swin_umamba_nnunet.benchmark.probe", str(asked), str(answered)]
+        code = run_child(command, {**(environment or {}), "nnUNet_wandb_enabled": "0"}, log)
+        if code != 0 or (answer := read_json(answered)) is None:
+            raise MatrixError(f"looking at the trainers failed with exit code {code}:\n{tail(log)}")
+        return answer
 
 
 def _end(process: subprocess.Popen) -> None:

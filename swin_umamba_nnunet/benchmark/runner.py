@@ -18,8 +18,7 @@ from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.benchmark.files import now, read_json
 from swin_umamba_nnunet.benchmark.jobs import Job
 from swin_umamba_nnunet.benchmark.process import Interrupted, describe_exit, run_child, tail
-from swin_umamba_nnunet.benchmark.runs import seconds_of_epochs
-from swin_umamba_nnunet.benchmark.steps import OURS, PREDICT, TRAIN
+from swin_umamba_nnunet.benchmark.runs import OURS, PREDICT, TRAIN, Run, seconds_of_epochs
 
 _SECONDS_FOR_LOCK = 2.0  # `status` holds a lock for a moment to see whether somebody else does
 _FULL_DISK = 50e6  # bytes
@@ -40,17 +39,17 @@ def shown(command: Sequence[str]) -> list[str]:
     return list(command[command.index("--") + 1 :])
 
 
-def wrapped(command: Sequence[str], *options: str) -> list[str]:
+def wrapped(command: Sequence[Any], *options: Any) -> list[str]:
     """A command of nnU-Net or this package as a step runs it, see `steps`."""
-    return [sys.executable, "-m", "swin_umamba_nnunet.benchmark.steps", *options, "--", *command]
+    return [*map(str, (sys.executable, "-m", "swin_umamba_nnunet.benchmark.steps", *options, "--", *command))]
 
 
 def _train(job: Job) -> list[str]:
-    options = ["--record", str(job.measured), "--seed", str(job.seed), *(["--validation"] if job.validation else [])]
-    command = [TRAIN, job.dataset, job.row.configuration, str(job.fold), "-tr", job.row.name, "-p", job.row.plans]
-    command += ["-device", job.inputs["device"], "-num_gpus", str(job.row.num_gpus)]
+    command = [TRAIN, job.dataset, job.row.configuration, job.fold, "-tr", job.row.name, "-p", job.row.plans]
+    command += ["-device", job.inputs["device"], "-num_gpus", job.row.num_gpus]
     command += ["--c"] if job.has_checkpoint() else []
-    return wrapped(command, *options, "--checkpoint-minutes", str(job.checkpoint_minutes))
+    options = ["--record", job.measured, "--seed", job.seed, "--checkpoint-minutes", job.checkpoint_minutes]
+    return wrapped(command, *options, *(["--validation"] if job.validation else []))
 
 
 def _predict(job: Job) -> list[str]:
@@ -64,15 +63,21 @@ def _predict(job: Job) -> list[str]:
         for channel, image in enumerate(case.images):
             _link(image, job.images / f"{name}_{channel:04d}{job.file_ending}")
         _link(case.reference, job.references / f"{name}{job.file_ending}")
-        for folder, beside in ((job.images, case.images[0].parent), (job.references, case.reference.parent)):
-            spacing = beside / f"{name}.json"  # nnU-Net keeps the spacing of TIFF images in such a file
+        for folder, beside in ((job.images, case.images[0]), (job.references, case.reference)):
+            spacing = beside.with_name(f"{name}.json")  # nnU-Net keeps the spacing of TIFF images in such a file
             if spacing.is_file():
                 _link(spacing, folder / spacing.name)
-    command = [PREDICT, "-i", str(job.images), "-o", str(job.predictions), "-d", job.dataset]
-    command += ["-c", job.row.configuration, "-f", str(job.fold), "-tr", job.row.name, "-p", job.row.plans]
-    command += ["-chk", job.inputs["checkpoint"], "-device", job.inputs["device"], "--disable_progress_bar"]
+    command = [PREDICT, "-i", job.images, "-o", job.predictions, "-d", job.dataset, "-c", job.row.configuration]
+    command += ["-f", job.fold, "-tr", job.row.name, "-p", job.row.plans, "-chk", job.inputs["checkpoint"]]
+    command += ["-device", job.inputs["device"], "--disable_progress_bar"]
     command += [] if job.inputs["mirroring"] else ["--disable_tta"]
-    return wrapped(command, "--record", str(job.measured_prediction), "--seed", str(job.seed))
+    return wrapped(command, "--record", job.measured_prediction, "--seed", job.seed)
+
+
+def _evaluate(job: Job) -> list[str]:
+    shutil.rmtree(job.evaluation, ignore_errors=True)
+    command = [OURS, "evaluate", "-gt", job.references, "-pred", job.predictions, "-o", job.evaluation]
+    return wrapped([*command, "--dataset-json", job.model.parent / "dataset.json", "--file-ending", job.file_ending])
 
 
 def _link(source: Path, link: Path) -> None:
@@ -82,26 +87,19 @@ def _link(source: Path, link: Path) -> None:
         shutil.copyfile(source, link)
 
 
-def _evaluate(job: Job) -> list[str]:
-    shutil.rmtree(job.evaluation, ignore_errors=True)
-    command = [OURS, "evaluate", "-gt", str(job.references), "-pred", str(job.predictions), "-o", str(job.evaluation)]
-    command += ["--dataset-json", str(job.model.parent / "dataset.json"), "--file-ending", job.file_ending]
-    return wrapped(command)
-
-
-def environment(job: Job, gpus: Sequence[int] = ()) -> dict[str, str]:
+def environment(run: Run, device: str, gpus: Sequence[int] = ()) -> dict[str, str]:
     """Variables of the commands over those of this process, which keep nnUNet_raw, nnUNet_preprocessed and the like."""
     folders = [folder for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep) if folder]
     if _autoregister.FOLDER not in folders:
         folders.append(_autoregister.FOLDER)
     variables = {
-        "nnUNet_results": str(job.results),
+        "nnUNet_results": str(run.results),
         _autoregister.VARIABLE: os.pathsep.join(folders),
         "PYTHONHASHSEED": "0",
     }
     if gpus:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-    if job.inputs["device"] == "cpu":
+    if device == "cpu":
         usual = {
             "nnUNet_n_proc_DA": "1",  # more augmentation workers would take the cores from the training
             "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep instead of spinning beside the scan's own
@@ -149,10 +147,21 @@ def run_job(
 def _run(job: Job, gpus: Sequence[int], stop: threading.Event | None, listener: Listener, echo: bool) -> str:
     before = job.read()
     job.update(
-        state="running", inputs=dict(job.inputs), label=job.row.label, attempts=before.get("attempts", 0) + 1,
-        host=platform.node(), pid=os.getpid(), slurm_job=_slurm_job(), gpus=list(gpus), epochs=job.epochs,
-        started=before.get("started") or now(), finished=None, interrupted=False, error=None, cost=job.cost,
-    )  # fmt: skip
+        state="running",
+        inputs=job.inputs,
+        label=job.row.label,
+        attempts=before.get("attempts", 0) + 1,
+        host=platform.node(),
+        pid=os.getpid(),
+        slurm_job=_slurm_job(),
+        gpus=gpus,
+        epochs=job.recipe.get("epochs"),
+        cost=job.recipe.get("cost"),
+        started=before.get("started") or now(),
+        finished=None,
+        interrupted=False,
+        error=None,
+    )
     steps: tuple[tuple[str, str, Callable, Callable, Callable], ...] = (
         ("train", _training(job), lambda: job.is_trained() or job.is_predicted(), _train, _trained),
         ("predict", "predicting", job.is_predicted, _predict, _predicted),
@@ -164,7 +173,7 @@ def _run(job: Job, gpus: Sequence[int], stop: threading.Event | None, listener: 
                 command = make_command(job)
                 listener(job, doing, command)
                 job.update(commands=[*job.read().get("commands", []), command], step=name)
-                code = run_child(command, environment(job, gpus), job.log(name), stop, echo)
+                code = run_child(command, environment(job, job.inputs["device"], gpus), job.log(name), stop, echo)
                 if code != 0 or not complete():
                     reason = describe_exit(code) if code else "ended without an error but its outputs are not all there"
                     if shutil.disk_usage(job.output).free < _FULL_DISK:

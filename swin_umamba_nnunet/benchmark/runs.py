@@ -27,6 +27,7 @@ from filelock import FileLock
 from swin_umamba_nnunet.benchmark.config import Row, build_config
 from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, read_json, write_json
 
+TRAIN, PREDICT, OURS = "nnUNetv2_train", "nnUNetv2_predict", "swin-umamba"  # commands of a run
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth")
 
 
@@ -52,6 +53,11 @@ class Run:
     def name(self) -> str:
         """Path of the folder below `cells`, which is also what people read."""
         return f"{self.dataset}/{self.row.key}/fold_{self.fold}/seed_{self.seed}"
+
+    @property
+    def pair(self) -> str:
+        """Dataset and row: what runs share that differ in fold and seed alone."""
+        return f"{self.dataset} {self.row.key}"
 
     @property
     def folder(self) -> Path:

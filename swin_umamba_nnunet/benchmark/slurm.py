@@ -63,17 +63,30 @@ def submit(jobs: Sequence[Job], common: Mapping[str, Any], rerun: bool = False) 
 
     Returns:
         name of run -> id of the job just submitted.
+
+    Raises:
+        MatrixError: no submitit, or no SLURM.
+        ConfigError: a resource that submitit does not know; nothing is submitted.
     """
     output = jobs[0].output
     queued = queued_runs(output)
-    groups: dict[str, list[Job]] = {}
+    arrays: dict[str, tuple[Any, list[Job]]] = {}
+    problems = []
     for job in jobs:
-        if job.name not in queued:
-            wanted = resources(common, job.row, job.inputs["device"])
-            groups.setdefault(json.dumps(wanted, sort_keys=True), []).append(job)
+        if job.name in queued:
+            continue
+        wanted = resources(common, job.row, job.inputs["device"])
+        same = json.dumps(wanted, sort_keys=True)
+        try:
+            if same not in arrays:
+                arrays[same] = _executor(output / "slurm", wanted), []
+            arrays[same][1].append(job)
+        except (TypeError, ValueError) as error:
+            problems.append(f"[slurm] of row {job.row.label}: {' '.join(str(error).split())}")
+    if problems:
+        raise ConfigError(problems)
     submitted: dict[str, str] = {}
-    for same, group in groups.items():
-        executor = _executor(output / "slurm", json.loads(same))
+    for executor, group in arrays.values():
         with executor.batch():  # becomes one job array
             ids = [executor.submit(Resumable(job, rerun)) for job in group]
         submitted |= {job.name: own.job_id for job, own in zip(group, ids)}
@@ -81,23 +94,6 @@ def submit(jobs: Sequence[Job], common: Mapping[str, Any], rerun: bool = False) 
         new = {name: {"job": job_id, "submitted": now()} for name, job_id in submitted.items()}
         write_json(file, {**(read_json(file) or {}), **new})
     return submitted
-
-
-def check(jobs: Sequence[Job], common: Mapping[str, Any], folder: Path) -> None:
-    """See whether jobs can be submitted from here with these resources.
-
-    Raises:
-        MatrixError: no submitit, or no SLURM.
-        ConfigError: a resource that submitit does not know.
-    """
-    problems = []
-    for row in {job.row.key: job.row for job in jobs}.values():
-        try:
-            _executor(folder, resources(common, row, jobs[0].inputs["device"]))
-        except (TypeError, ValueError) as error:
-            problems.append(f"[slurm] of row {row.label}: {' '.join(str(error).split())}")
-    if problems:
-        raise ConfigError(problems)
 
 
 def queued_runs(output: Path) -> dict[str, tuple[str, str]]:

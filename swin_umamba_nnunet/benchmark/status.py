@@ -60,16 +60,12 @@ def read_status(output: Path) -> list[RunStatus]:
     speeds: dict[str, list[float]] = {}
     for run, training in measured.items():
         if seconds := seconds_of_epochs(training):
-            speeds.setdefault(_same(run), []).append(statistics.median(seconds))
+            speeds.setdefault(run.pair, []).append(statistics.median(seconds))
     epochs = {row: recipe.get("epochs") for row, recipe in recipes.items()}
     return [
-        _status(run, training, queued.get(run.name), speeds.get(_same(run), []), epochs.get(_same(run)))
+        _status(run, training, queued.get(run.name), speeds.get(run.pair, []), epochs.get(run.pair))
         for run, training in measured.items()
     ]
-
-
-def _same(run: Run) -> str:
-    return f"{run.dataset} {run.row.key}"
 
 
 def _status(

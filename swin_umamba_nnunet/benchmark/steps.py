@@ -25,8 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swin_umamba_nnunet.benchmark.process import end_with_parent
-
-TRAIN, PREDICT, OURS = "nnUNetv2_train", "nnUNetv2_predict", "swin-umamba"
+from swin_umamba_nnunet.benchmark.runs import OURS, TRAIN
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

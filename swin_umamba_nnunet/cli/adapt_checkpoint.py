@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Adapt, and say what was changed."""
-    from swin_umamba_nnunet.cli._demo.runner import command_line
+    from swin_umamba_nnunet.benchmark.process import command_line
     from swin_umamba_nnunet.models import adapt_checkpoint
     from swin_umamba_nnunet.models.checkpoints import ModelError
 

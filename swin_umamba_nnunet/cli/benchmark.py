@@ -165,13 +165,13 @@ def _overview(prepared: "Prepared", guesses: Mapping[str, "Estimate"]) -> list[s
     lines: list[Sequence[str]] = [(*HEAD, "epochs x iterations", "training", "memory", "by")]
     left = []
     for job in prepared.jobs:
-        recipe, guess = prepared.recipe(job), guesses[f"{job.dataset} {job.row.key}"]
+        guess = guesses[job.pair]
         state = "changed" if job.changes() else "resume" if job.read().get("attempts") else "waiting"
         state = "done" if job.cases and job.is_done() and state != "changed" else state
         left += [guess.seconds] if state != "done" else []
         seconds = duration(guess.seconds) if guess.seconds is not None else "unknown"
         memory = byte_size(guess.memory_bytes) if guess.memory_bytes else "unknown"
-        iterations = by((recipe["epochs"], recipe["iterations_per_epoch"]))
+        iterations = by(job.recipe[name] for name in ("epochs", "iterations_per_epoch"))
         lines.append((*identity(job, state), iterations, seconds, memory, guess.basis))
     known = [seconds for seconds in left if seconds is not None]
     how = "try --time-iterations 10, which times ten iterations of every row"
@@ -200,10 +200,8 @@ def _submit(prepared: "Prepared", left_alone: Sequence["Job"], rerun: bool) -> i
 
     config = prepared.config
     todo = [job for job in prepared.jobs if job not in left_alone and (job.changes() or not job.is_done())]
-    if todo:
-        slurm.check(todo, config.slurm, config.output / "slurm")
-    prepared.write()
     submitted = slurm.submit(todo, config.slurm, rerun) if todo else {}
+    prepared.write()
     for name, job in submitted.items():
         print(f"job {job}  {name}")
     done = len(prepared.jobs) - len(left_alone) - len(todo)
@@ -230,7 +228,6 @@ def _run_here(prepared: "Prepared", args: argparse.Namespace) -> int:
         raise CliError("interrupted; run the same command again to go on where this ended", code) from None
     finally:
         progress.bar.close()
-        prepared.write_outcome()
     counts = Counter(outcome.partition(":")[0] for outcome in outcomes.values())
     print("\n" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     for job in prepared.jobs:
@@ -270,7 +267,7 @@ class Progress:
         self._lock = threading.Lock()
         self._running: dict[str, tuple[Job, float]] = {}
         self._looked = 0.0
-        self._total = sum(job.epochs or 0 for job in jobs)
+        self._total = sum(job.recipe.get("epochs", 0) for job in jobs)
         silent = not sys.stderr.isatty()
         self.bar: tqdm = tqdm(total=self._total, initial=self._trained(), unit="epoch", disable=silent, smoothing=0.05)
 
@@ -360,10 +357,8 @@ def _report(args: argparse.Namespace) -> int:
     from swin_umamba_nnunet.benchmark.report import ReportOptions, write_report
     from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 
-    options = ReportOptions(
-        tuple(dict.fromkeys(args.metrics)), args.baseline, args.published, args.pictures,
-        Bootstrap(args.resamples, args.seed),
-    )  # fmt: skip
+    metrics, bootstrap = tuple(dict.fromkeys(args.metrics)), Bootstrap(args.resamples, args.seed)
+    options = ReportOptions(metrics, args.baseline, args.published, args.pictures, bootstrap)
     output = args.output or args.folder / "report"
     analysis, files = write_report(args.folder, output, options, lambda text: print(f"{text} ...", flush=True))
     runs, missing = analysis.benchmark.runs, analysis.benchmark.missing

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import, and say what was found and decided."""
-    from swin_umamba_nnunet.cli._demo.runner import command_line
+    from swin_umamba_nnunet.benchmark.process import command_line
     from swin_umamba_nnunet.models import import_model
     from swin_umamba_nnunet.models.checkpoints import ModelError
 

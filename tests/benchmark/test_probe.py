@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import estimates, prepare, probe, runner
+from swin_umamba_nnunet.benchmark import estimates, prepare, probe, process, runner
 from swin_umamba_nnunet.benchmark.files import plain
 from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
 from tests.benchmark.conftest import NAME, SPLITS
@@ -142,7 +142,7 @@ def test_estimates(own_trainers, make_config, monkeypatch):
     key = f"{NAME} ProbedTiny__nnUNetPlans__2d"
     counted = estimates.estimate(prepared)[key]
     assert (counted.basis, counted.seconds) == ("counted", None)
-    assert counted.memory_bytes > prepared.jobs[0].cost["activation_bytes"]
+    assert counted.memory_bytes > prepared.jobs[0].recipe["cost"]["activation_bytes"]
 
     environments = []
 
@@ -152,11 +152,11 @@ def test_estimates(own_trainers, make_config, monkeypatch):
         return 0
 
     monkeypatch.setattr(probe, "end_with_parent", lambda: None)
-    monkeypatch.setattr(probe, "run_child", run)
+    monkeypatch.setattr(process, "run_child", run)
     timed = estimates.estimate(prepared, time_iterations=1)[key]
     assert timed.basis == "timed"
     # as the training itself will run: threads that spin while they wait would make it seem ten times as long
-    assert environments[0].items() >= runner.environment(prepared.jobs[0]).items()
+    assert environments[0].items() >= runner.environment(prepared.jobs[0], "cpu").items()
     assert environments[0].get("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY")) == "PASSIVE"
     assert timed.seconds > 0
     assert timed.memory_bytes > 1e6
@@ -179,7 +179,7 @@ def test_a_row_that_cannot_be_timed_says_why(own_trainers, make_config, monkeypa
         log.write_text("Traceback\nRuntimeError: out of memory\n")
         return 1
 
-    monkeypatch.setattr(probe, "run_child", run)
+    monkeypatch.setattr(process, "run_child", run)
     (guess,) = estimates.estimate(prepared, 1).values()
     assert (guess.basis, guess.error) == ("counted", "RuntimeError: out of memory")
 

@@ -1,13 +1,15 @@
 """Child processes: logged, stopped with everything they started."""
 
 import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
-from swin_umamba_nnunet.benchmark.process import Interrupted, describe_exit, run_child, tail
+from swin_umamba_nnunet.benchmark.process import Interrupted, command_line, describe_exit, export_lines, run_child, tail
 
 
 def python(code: str) -> list[str]:
@@ -29,18 +31,23 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_exit_code_environment_and_log(tmp_path):
+def test_exit_code_environment_and_log(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "/the/users/own")
     log = tmp_path / "logs" / "x.log"
-    code = "import os, sys; print(os.environ['SPECIAL']); print('to stderr', file=sys.stderr); sys.exit(5)"
-    assert run_child(python(code), {"SPECIAL": "given"}, log) == 5
-    run_child(python("print('second')"), {}, log)
-    text = log.read_text()
-    for part in ("$ ", "given", "to stderr", "second"):
+    code = "import os, sys; print(os.environ['nnUNet_raw']); print('\u00fc to stderr', file=sys.stderr); sys.exit(5)"
+    assert run_child(python(code), {"nnUNet_raw": "/given"}, log) == 5
+    assert capsys.readouterr().out == ""
+    run_child(python("print('second \u00fc')"), {}, log, echo=True)
+    assert capsys.readouterr().out == "second \u00fc\n"
+    text = log.read_text(encoding="utf-8")
+    for part in ("$ ", "/given", "\u00fc to stderr", "second \u00fc\n"):
         assert part in text
+    assert dict(os.environ)["nnUNet_raw"] == "/the/users/own"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_stop_ends_children_and_grandchildren(tmp_path):
+@pytest.mark.parametrize("by", ["stop", "Ctrl-C"])
+def test_an_end_ends_children_and_grandchildren(tmp_path, monkeypatch, by):
     stop, pids = threading.Event(), tmp_path / "pids"
     code = (
         "import os, subprocess, sys, time\n"
@@ -50,17 +57,42 @@ def test_stop_ends_children_and_grandchildren(tmp_path):
         "time.sleep(60)\n"
     )
 
-    def end():
-        wait_for(pids.exists)
-        stop.set()
+    def look(text):  # called at every look, with what there is to show
+        if pids.exists():
+            if by == "Ctrl-C":
+                raise KeyboardInterrupt
+            stop.set()
 
-    thread = threading.Thread(target=end)
-    thread.start()
-    with pytest.raises(Interrupted):
-        run_child(python(code), {}, tmp_path / "log", stop)
-    thread.join()
+    monkeypatch.setattr(sys.stdout, "write", look)
+    with pytest.raises(Interrupted if by == "stop" else KeyboardInterrupt):
+        run_child(python(code), {}, tmp_path / "log", stop, echo=True)
     for pid in map(int, pids.read_text().split()):
         wait_for(lambda pid=pid: not is_alive(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_kill_or_a_closed_terminal_ends_the_child_too(tmp_path):
+    """SIGTERM to the runner's process: the child must not train on alone."""
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = (
+        "import pathlib, sys\nfrom swin_umamba_nnunet.benchmark.process import ended_by_signals, run_child\n"
+        "with ended_by_signals():\n"
+        f"    run_child([sys.executable, '-c', {child!r}], {{}}, pathlib.Path({str(tmp_path / 'log')!r}), echo=True)"
+    )
+    with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as process:
+        child_pid = int(process.stdout.readline())
+        process.terminate()
+        assert process.wait(20) == 143
+    assert not is_alive(child_pid)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_printed_lines_give_a_shell_the_same(tmp_path):
+    """Spaces and quotes included."""
+    show = python("import os; print(os.environ['nnUNet_raw'])")
+    script = "\n".join([*export_lines({"nnUNet_raw": f"{tmp_path}/it's here"}), command_line(show)])
+    done = subprocess.run([shutil.which("sh"), "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path}/it's here\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

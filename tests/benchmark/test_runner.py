@@ -1,11 +1,14 @@
 """One cell: steps in order, what is complete is kept, what failed is reported, what changed is not touched."""
 
 import dataclasses
+import os
 import threading
 
 import pytest
 
+from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.benchmark import run_job
+from swin_umamba_nnunet.benchmark.runner import environment
 
 
 def test_a_cell_from_beginning_to_end(make_job, fake_steps):
@@ -32,6 +35,14 @@ def test_a_cell_from_beginning_to_end(make_job, fake_steps):
     assert record["commands"] == [train, predict, evaluate]
     assert record["curves"]["epoch_end_timestamps"] == [4.0, 16.0, 38.0]
     assert record["inputs"] == job.inputs
+
+
+def test_trainers_are_registered_for_the_commands_once(make_job, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", "/my/trainers")
+    for _ in range(2):
+        variables = environment(make_job(), "cpu")
+        assert variables["nnUNet_extTrainer"] == f"/my/trainers{os.pathsep}{_autoregister.FOLDER}"
+        monkeypatch.setenv("nnUNet_extTrainer", variables["nnUNet_extTrainer"])
 
 
 def test_a_finished_cell_is_not_run_again(make_job, fake_steps):

@@ -70,12 +70,12 @@ def test_a_job_runs_its_cell_and_says_how_it_goes_on(make_job, fake_steps):
 
 def test_unknown_resources_are_found_before_anything_is_submitted(make_job, cluster, tmp_path):
     with pytest.raises(ConfigError, match="tme"):
-        slurm.check([make_job()], {"tme": 3}, tmp_path / "x")
+        slurm.submit([make_job()], {"tme": 3})
     assert not list(cluster.glob("submitted_*"))
 
 
 def test_without_slurm(make_job, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MatrixError, match="sbatch and srun"):
-        slurm.check([make_job()], {}, tmp_path / "x")
+        slurm.submit([make_job()], {})
     assert slurm.queued_runs(tmp_path) == {}

@@ -211,7 +211,7 @@ def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, capsys, monkeypatch, number, code):
-    monkeypatch.setattr(runner, "run_job", lambda job, gpus, stop, rerun, listener: str(stop.wait(20)))  # runs until ended
+    monkeypatch.setattr(runner, "run_job", lambda job, gpus, stop, *options: str(stop.wait(20)))  # runs until ended
     monkeypatch.setattr(benchmark.Progress, "tick", lambda self: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
     assert run("run", *arguments) == code

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 from swin_umamba_nnunet import _autoregister
+from swin_umamba_nnunet.benchmark.process import export_lines
 from swin_umamba_nnunet.catalogue import TRAINERS
-from swin_umamba_nnunet.cli._demo import runner
 from swin_umamba_nnunet.cli._doctor.section import Section
 
 # What nnUNetv2_train does to find a trainer, in an interpreter as fresh as its own.  Printed at last: for each trainer
@@ -87,7 +87,7 @@ def _why_none() -> str:
     former = [folder for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep) if folder]
     others = [folder for folder in former if folder != _autoregister.FOLDER]
     folders = os.pathsep.join([*others, _autoregister.FOLDER])
-    line = runner.export_lines({_autoregister.VARIABLE: folders})[0]
+    line = export_lines({_autoregister.VARIABLE: folders})[0]
     return f"start-up lines do not run in this environment; add this line to your shell's profile:   {line}"
 
 
