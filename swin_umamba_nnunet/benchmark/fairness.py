@@ -160,34 +160,27 @@ def remark(severity: str, code: str, text: str, rows: Iterable[str] = (), datase
     return {"severity": severity, "code": code, "text": text, "rows": list(rows), "datasets": list(datasets)}
 
 
-def of_records(records: Iterable[Mapping[str, Any]]) -> list[Remark]:
+def of_records(records: Iterable[Mapping[str, Any]]) -> Iterator[Remark]:
     """Remarks about runs that have run: whether they ran under the same conditions.
 
     Args:
         records: contents of cell.json files.
     """
-    hosts, devices, versions = set(), set(), defaultdict(set)
-    for record in records:
-        if record.get("state") != "done":
-            continue
-        hosts.add(record.get("host"))
-        devices.add((record.get("training") or {}).get("device_name") or record["inputs"]["device"])
-        for package, version in record["inputs"]["versions"].items():
-            versions[package].add(version)
-    found = []
-    for package, several in versions.items():
+    done = [record for record in records if record.get("state") == "done"]
+    hosts = {str(record.get("host")) for record in done}
+    devices = {str((record.get("training") or {}).get("device_name") or record["inputs"]["device"]) for record in done}
+    where, which = (", ".join(sorted(names)) for names in (hosts, devices))
+    for package in dict.fromkeys(name for record in done for name in record["inputs"]["versions"]):
+        several = {record["inputs"]["versions"].get(package) for record in done} - {None}
         if len(several) > 1:
             text = f"Runs were made with different versions of {package}: {', '.join(sorted(several))}."
-            found.append(remark("flag", "versions_differ", text))
-    where = ", ".join(sorted(map(str, hosts)))
+            yield remark("flag", "versions_differ", text)
     if len(devices) > 1:
-        which = ", ".join(sorted(map(str, devices)))
         text = f"Runs were made on different hardware ({which}; on {where}): their times and memory do not compare."
-        found.append(remark("flag", "hardware_differs", text))
+        yield remark("flag", "hardware_differs", text)
     elif len(hosts) > 1:
         text = f"Runs were made on several machines of the same kind ({where}): small differences in time mean nothing."
-        found.append(remark("note", "hosts_differ", text))
-    return found
+        yield remark("note", "hosts_differ", text)
 
 
 # ---------------------------------------------------------------------------------------- what a row is
