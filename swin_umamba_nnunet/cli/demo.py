@@ -253,7 +253,7 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
     table = dice.to_string(float_format="{:.3f}".format)
     if not (done and picture.is_file() and text.is_file()):
         begin("picture")
-        title = f"{run.row.name}\nmean foreground Dice on held-out slabs: {mean:.3f}"
+        title = f"{run.row.name}, mean foreground Dice on held-out slabs: {mean:.3f}"
         overview(job.images, job.references, job.predictions, picture, title, log=job.read()["curves"])
         text.write_text(table + "\n", encoding="utf-8")
     begin("")

@@ -10,7 +10,7 @@ import pytest
 from swin_umamba_nnunet.benchmark import estimates, prepare, probe, process, runner
 from swin_umamba_nnunet.benchmark.files import plain
 from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
-from tests.benchmark.conftest import NAME, SPLITS
+from tests.benchmark.conftest import NAME
 
 # torchvision does this when it is imported, which one of nnU-Net's trainers does
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.interface. is deprecated:FutureWarning")
@@ -182,8 +182,3 @@ def test_a_row_that_cannot_be_timed_says_why(own_trainers, make_config, monkeypa
     monkeypatch.setattr(process, "run_child", run)
     (guess,) = estimates.estimate(prepared, 1).values()
     assert (guess.basis, guess.error) == ("counted", "RuntimeError: out of memory")
-
-
-def test_the_splits_of_the_fixture_are_those_of_nnunet(own_trainers):
-    assert ask("ProbedTiny")["pairs"][f"{NAME} ProbedTiny"]["split"] == []
-    assert json.loads((own_trainers.preprocessed / "splits_final.json").read_text()) == SPLITS

@@ -8,20 +8,20 @@ import pytest
 
 from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.benchmark import run_job
-from swin_umamba_nnunet.benchmark.runner import environment
+from swin_umamba_nnunet.benchmark.process import Interrupted
+from swin_umamba_nnunet.benchmark.runner import environment, shown
+from tests.benchmark.conftest import ends
 
 
-def test_a_cell_from_beginning_to_end(make_job, fake_steps):
+def test_a_run_from_beginning_to_end(make_job, fake_steps):
     job = make_job(checkpoint_minutes=3.0)
     assert run_job(job, gpus=(1, 2)) == "done"
     assert fake_steps.names == ["train", "predict", "evaluate"]
     train, predict, evaluate = fake_steps.commands
-    assert train[train.index("--") + 1 :] == [
+    assert train == [
         "nnUNetv2_train", "Dataset903_Matrix", "2d", "0", "-tr", "One", "-p", "nnUNetPlans", "-device", "cpu",
         "-num_gpus", "1",
     ]  # fmt: skip
-    assert train[train.index("--checkpoint-minutes") + 1] == "3.0"
-    assert "--validation" not in train
     assert "--disable_tta" not in predict
     assert predict[predict.index("-chk") + 1] == "checkpoint_final.pth"
     assert fake_steps.environments[0]["CUDA_VISIBLE_DEVICES"] == "1,2"
@@ -32,7 +32,10 @@ def test_a_cell_from_beginning_to_end(make_job, fake_steps):
     assert record["state"] == "done"
     assert (record["training"]["seconds"], record["training"]["seconds_per_epoch"]) == (18.0, 6.0)
     assert record["prediction"] == {"cases": 2, "seconds": 3.0, "seconds_per_case": 1.5}
-    assert record["commands"] == [train, predict, evaluate]
+    assert [shown(command) for command in record["commands"]] == [train, predict, evaluate]
+    options = record["commands"][0]
+    assert options[options.index("--checkpoint-minutes") + 1] == "3.0"
+    assert "--validation" not in options
     assert record["curves"]["epoch_end_timestamps"] == [4.0, 16.0, 38.0]
     assert record["inputs"] == job.inputs
 
@@ -45,17 +48,12 @@ def test_trainers_are_registered_for_the_commands_once(make_job, monkeypatch):
         monkeypatch.setenv("nnUNet_extTrainer", variables["nnUNet_extTrainer"])
 
 
-def test_a_finished_cell_is_not_run_again(make_job, fake_steps):
+def test_only_what_is_missing_is_done_again(make_job, fake_steps):
     job = make_job()
     run_job(job)
     assert job.is_done()
     assert run_job(job) == "done"
     assert len(fake_steps.commands) == 3
-
-
-def test_only_what_is_missing_is_done_again(make_job, fake_steps):
-    job = make_job()
-    run_job(job)
     (job.evaluation / "metrics.csv").unlink()
     assert not job.is_done()
     assert run_job(job) == "done"
@@ -77,21 +75,21 @@ def test_a_deleted_checkpoint_does_not_train_again(make_job, fake_steps):
 def test_options_of_the_commands(make_job, fake_steps):
     job = make_job(validation=True)
     run_job(dataclasses.replace(job, inputs={**job.inputs, "mirroring": False}))
-    assert "--validation" in fake_steps.commands[0]
+    assert "--validation" in job.read()["commands"][0]
     assert "--disable_tta" in fake_steps.commands[1]
 
 
 @pytest.mark.parametrize("step", ["train", "predict", "evaluate"])
 def test_a_failing_step(make_job, fake_steps, step):
     job = make_job()
-    fake_steps.fail = {step: 3}
+    fake_steps.at = {step: ends(3, "best" if step == "train" else "")}
     assert run_job(job) == "failed"
     record = job.read()
     assert record["state"] == "failed"
     assert record["error"]["step"] == step
     assert record["error"]["exit_code"] == 3
     assert record["error"]["log_tail"].endswith(f"the end of {step}")
-    fake_steps.fail = {}
+    fake_steps.at = {}
     assert run_job(job) == "done"
     assert job.read()["error"] is None
     assert job.read()["attempts"] == 2
@@ -101,18 +99,18 @@ def test_a_failing_step(make_job, fake_steps, step):
 
 def test_an_end_without_outputs_is_a_failure(make_job, fake_steps):
     job = make_job()
-    fake_steps.fail = {"train": 0}
+    fake_steps.at = {"train": ends(0)}
     assert run_job(job) == "failed"
     assert "outputs are not all there" in job.read()["error"]["reason"]
 
 
-def test_an_interrupted_cell_waits_and_goes_on(make_job, fake_steps):
+def test_an_interrupted_run_waits_and_goes_on(make_job, fake_steps):
     job = make_job()
-    fake_steps.interrupt = "train"
+    fake_steps.at = {"train": ends(Interrupted(), "best")}
     assert run_job(job) == "interrupted"
     record = job.read()
     assert (record["state"], record["interrupted"], record["error"]) == ("waiting", True, None)
-    fake_steps.interrupt = ""
+    fake_steps.at = {}
     assert run_job(job) == "done"
     assert fake_steps.commands[1][-1] == "--c"
 
@@ -120,14 +118,11 @@ def test_an_interrupted_cell_waits_and_goes_on(make_job, fake_steps):
 def test_an_exception_from_outside_leaves_it_resumable(make_job, fake_steps):
     job = make_job()
 
-    def leave(step, stop):
-        raise SystemExit(-1)  # as submitit does when SLURM's time is up
-
-    fake_steps.hook = leave
+    fake_steps.at = {"train": ends(SystemExit(-1))}  # as submitit does when SLURM's time is up
     with pytest.raises(SystemExit):
         run_job(job)
     assert job.read()["state"] == "waiting"
-    fake_steps.hook = None
+    fake_steps.at = {}
     assert run_job(job) == "done"
 
 
@@ -147,12 +142,11 @@ def test_changed_inputs_are_neither_kept_silently_nor_rerun(make_job, fake_steps
     assert job.read()["attempts"] == 1
 
 
-def test_a_cell_that_made_nothing_starts_again_with_changed_inputs(make_job, fake_steps, monkeypatch):
+def test_a_run_that_made_nothing_starts_again_with_changed_inputs(make_job, fake_steps, monkeypatch):
     job = make_job()
-    fake_steps.fail = {"train": 1}
+    fake_steps.at = {"train": ends(1)}  # it fails before its first epoch has ended
     run_job(job)
-    (job.model / "checkpoint_best.pth").unlink()  # it failed before its first epoch had ended
-    fake_steps.fail = {}
+    fake_steps.at = {}
     fixed = dataclasses.replace(job, inputs={**job.inputs, "trainer_sha256": "3" * 64})
     assert fixed.changes() == []
     assert run_job(fixed) == "done"
@@ -164,13 +158,12 @@ def test_two_runners_share_a_folder(make_job, fake_steps):
     job = make_job()
     outcomes = []
 
-    def other_runner(step, stop):
-        if step == "train":
-            thread = threading.Thread(target=lambda: outcomes.append(run_job(job)))
-            thread.start()
-            thread.join()
+    def other_runner(log):
+        thread = threading.Thread(target=lambda: outcomes.append(run_job(job)))
+        thread.start()
+        thread.join()
 
-    fake_steps.hook = other_runner
+    fake_steps.at = {"train": other_runner}
     assert run_job(job) == "done"
     assert outcomes == ["busy"]
     assert fake_steps.names == ["train", "predict", "evaluate"]

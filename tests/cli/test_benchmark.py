@@ -9,43 +9,15 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import Job, jobs, runner
 from swin_umamba_nnunet.cli import benchmark, main
+from tests.benchmark.conftest import NAME, SPLITS, Probe, make_dataset
 from tests.messages import assert_names
-
-NAME = "Dataset903_Cli"
-RECIPE = {
-    "problems": [], "epochs": 10, "iterations_per_epoch": 250, "validation_iterations_per_epoch": 50, "batch_size": 2,
-    "patch_size": [32, 32], "mirroring_axes": [0, 1], "deep_supervision": True, "split": [],
-    "cost": {"parameter_bytes": 2**28, "activation_bytes": 2**30},
-}  # fmt: skip
 
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch) -> list[str]:
-    """Flags of a benchmark of two rows and two seeds on a dataset of two cases; a probe that finds all in order."""
-    raw, preprocessed = tmp_path / "raw" / NAME, tmp_path / "preprocessed" / NAME
-    for folder in (raw / "imagesTr", raw / "labelsTr", preprocessed / "data"):
-        folder.mkdir(parents=True)
-    for folder in (raw, preprocessed):
-        (folder / "dataset.json").write_text('{"file_ending": ".png"}')
-    for file in (raw / "imagesTr" / "a_0000.png", raw / "labelsTr" / "a.png", preprocessed / "data" / "a.b2nd"):
-        file.touch()
-    plans = {"configurations": {"2d": {"data_identifier": "data"}}}
-    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
-    (preprocessed / "splits_final.json").write_text('[{"train": [], "val": ["a"]}]')
-    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
-    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
-
-    def ask(request):
-        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True,
-                   "ancestors": ["nnunetv2.nnUNetTrainer"]}  # fmt: skip
-        return {
-            "problems": [],
-            "hardware": {"gpus": [], "mps": False},
-            "trainers": {row["name"]: trainer for row in request["rows"]},
-            "pairs": {f"{dataset} {key}": RECIPE for dataset, key in request["pairs"]},
-        }
-
-    monkeypatch.setattr(jobs, "ask", ask)
+    """Flags of a benchmark of two rows and two seeds; a probe that finds all in order."""
+    make_dataset(tmp_path, monkeypatch)
+    monkeypatch.setattr(jobs, "ask", Probe())
     return ["--output", str(tmp_path / "bench"), "--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1",
             "--device", "cpu"]  # fmt: skip
 
@@ -104,23 +76,14 @@ def test_the_time_of_some_cells_is_known(arguments, outcomes, capsys, tmp_path):
     assert out.count("measured\n") == 2
 
 
-def test_a_run_in_which_all_goes_well(arguments, outcomes, capsys, tmp_path):
-    assert run("run", *arguments) == 0
-    out = capsys.readouterr().out
-    assert f"[4/4] {NAME}/Two__nnUNetPlans__2d/fold_0/seed_1: done" in out
-    assert "4 done" in out
-    written = json.loads((tmp_path / "bench" / "benchmark.json").read_text())
-    assert len(written["cells"]) == 4
-    assert run("status", str(tmp_path / "bench")) == 0
-    assert "4 runs: 4 done" in capsys.readouterr().out
-
-
 def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, capsys, tmp_path, monkeypatch):
     """In a folder with a space; the commands it names are run as a shell would."""
     arguments = [str(tmp_path / "my bench") if text == str(tmp_path / "bench") else text for text in arguments]
     outcomes["One", 1] = "failed"
-    run("run", *arguments)
+    assert run("run", *arguments) == 1
     out = capsys.readouterr().out
+    assert_names(out, f"[4/4] {NAME}/Two__nnUNetPlans__2d/fold_0/seed_1: done", "3 done", "1 failed")
+    assert len(json.loads((tmp_path / "my bench" / "benchmark.json").read_text())["cells"]) == 4
     first = f"{NAME}/One__nnUNetPlans__2d/fold_0/seed_0"
     assert out.index(f"[1/4] {first}: training") < out.index(f"[1/4] {first}: done")
     for action, option in (("status", ["--watch"]), ("report", [])):
@@ -153,15 +116,6 @@ def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
     assert "without --dry-run" in capsys.readouterr().out
 
 
-def test_watching_waits_until_a_benchmark_begins(arguments, outcomes, capsys, tmp_path, monkeypatch):
-    """Its inputs are checked first, which takes a while and writes nothing."""
-    monkeypatch.setattr(benchmark.time, "sleep", lambda seconds: run("run", *arguments))
-    assert run("status", str(tmp_path / "bench"), "--watch", "1") == 0
-    out = capsys.readouterr().out
-    assert_names(out.splitlines()[0], tmp_path / "bench", "benchmark.json")
-    assert "4 runs: 4 done" in out
-
-
 def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys, tmp_path):
     outcomes["One", 1] = "failed"
     outcomes["Two", 0] = OSError("No space left on device")
@@ -177,7 +131,7 @@ def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys,
 def test_changed_cells_are_reported(arguments, outcomes, capsys, tmp_path):
     assert run("run", *arguments) == 0
     file = tmp_path / "preprocessed" / NAME / "splits_final.json"
-    file.write_text('[{"train": ["b"], "val": ["a"]}]')
+    file.write_text(json.dumps(SPLITS[::-1]))
     outcomes.update({(trainer, seed): "changed" for trainer in ("One", "Two") for seed in (0, 1)})
     capsys.readouterr()
     assert run("run", *arguments) == 1
@@ -198,7 +152,7 @@ def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
     assert run("run", *arguments, "--folds", "3", "--device", "cuda") == 2
     err = capsys.readouterr().err
     assert err.startswith("swin-umamba benchmark: 2 ")
-    assert_names(line_with("  - ", err, 0), NAME, "fold 3", "0 to 0")
+    assert_names(line_with("  - ", err, 0), NAME, "fold 3", "0 to 1")
     assert_names(line_with("  - ", err, 1), '`device = "cuda"`', "--launcher slurm")
     assert not (tmp_path / "bench").exists()
     assert run("run") == 2
@@ -219,19 +173,27 @@ def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, ca
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_watching_ends_when_all_is_done(arguments, outcomes, capsys, tmp_path, monkeypatch):
+def test_watching_begins_before_a_benchmark_does_and_ends_when_all_is_done(
+    arguments, outcomes, capsys, tmp_path, monkeypatch
+):
+    """Its inputs are checked first, which takes a while and writes nothing."""
     outcomes["Two", 1] = "waiting"
-    run("run", *arguments)
     looks = []
 
-    def finish(seconds):
+    def proceed(seconds):
         looks.append(seconds)
-        (cell,) = Path(tmp_path, "bench").glob("cells/*/Two*/fold_0/seed_1/cell.json")
-        cell.write_text('{"state": "done"}')
+        if len(looks) == 1:
+            run("run", *arguments)
+        else:
+            (record,) = Path(tmp_path, "bench").glob("cells/*/Two*/fold_0/seed_1/cell.json")
+            record.write_text('{"state": "done"}')
 
-    monkeypatch.setattr(benchmark.time, "sleep", finish)
+    monkeypatch.setattr(benchmark.time, "sleep", proceed)
     assert run("status", str(tmp_path / "bench"), "--watch", "3") == 0
-    assert looks == [3.0]
+    assert looks == [3.0, 3.0]
+    out = capsys.readouterr().out
+    assert_names(out.splitlines()[0], tmp_path / "bench", "benchmark.json")
+    assert "4 runs: 4 done" in out
 
 
 def test_gpus_flag(arguments, capsys):
