@@ -1,12 +1,14 @@
 """Status: read from the folder alone."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from swin_umamba_nnunet.benchmark import MatrixError, prepare
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 from swin_umamba_nnunet.benchmark.status import read_status, render
+from tests.benchmark.report.tree import make_tree
 
 
 @pytest.fixture
@@ -61,6 +63,11 @@ def test_all_done(prepared):
     for job in prepared.jobs:
         job.write({"state": "done"})
     assert "6 runs: 6 done; nothing left to do" in render(read_status(prepared.config.output))
+
+
+def test_a_folder_as_earlier_versions_wrote_it(tmp_path):
+    statuses = read_status(make_tree(tmp_path))
+    assert Counter(status.state for status in statuses) == {"done": 43, "failed": 1, "interrupted": 1, "waiting": 3}
 
 
 def test_no_benchmark(tmp_path):
