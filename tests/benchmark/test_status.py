@@ -1,14 +1,12 @@
 """Status: read from the folder alone."""
 
 import json
-from collections import Counter
 
 import pytest
 
 from swin_umamba_nnunet.benchmark import MatrixError, prepare
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 from swin_umamba_nnunet.benchmark.status import read_status, render
-from tests.benchmark.report.tree import make_tree
 
 
 @pytest.fixture
@@ -65,9 +63,24 @@ def test_all_done(prepared):
     assert "6 runs: 6 done; nothing left to do" in render(read_status(prepared.config.output))
 
 
-def test_a_folder_as_earlier_versions_wrote_it(tmp_path):
-    statuses = read_status(make_tree(tmp_path))
-    assert Counter(status.state for status in statuses) == {"done": 43, "failed": 1, "interrupted": 1, "waiting": 3}
+def test_a_folder_as_the_first_version_wrote_it(tmp_path):
+    """Its names and keys as they are on disk, not as this version calls them."""
+    row = {"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}}
+    config = {
+        "output": "/bench", "datasets": [901], "trainers": [row], "folds": [0], "seeds": [3], "configuration": "2d",
+        "baseline": "", "device": "cpu", "test": False, "mirroring": True, "checkpoint": "checkpoint_final.pth",
+        "validation": False, "checkpoint_minutes": 10.0, "slurm": {},
+    }
+    content = {"config": config, "cells": ["Dataset901_X/A__P__2d/fold_0/seed_3"], "rows": [{**row, "weights": None}]}
+    (tmp_path / "benchmark.json").write_text(json.dumps(content))
+    folder = tmp_path / "cells/Dataset901_X/A__P__2d/fold_0/seed_3"
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text('{"state": "failed", "attempts": 1, "error": {"step": "train", "reason": "why"}}')
+    (folder / "training.json").write_text('{"epoch": 2, "epochs": 5}')
+    (status,) = read_status(tmp_path)
+    assert (status.state, status.note, status.epoch, status.epochs) == ("failed", "why", 2, 5)
+    (run,) = read_benchmark(tmp_path).runs
+    assert (run.folder, run.row.recorded["weights"], run.problem) == (folder, None, "failed: why")
 
 
 def test_no_benchmark(tmp_path):
