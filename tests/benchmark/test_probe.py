@@ -9,7 +9,7 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import estimates, prepare, probe, process, runner
 from swin_umamba_nnunet.benchmark.files import plain
-from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
+from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME
 
 # torchvision does this when it is imported, which one of nnU-Net's trainers does
@@ -69,7 +69,7 @@ def test_a_users_trainer(own_trainers, tmp_path):
         "file_sha256": trainer["file_sha256"], "ancestors": trainer["ancestors"],
     }
     assert trainer["ancestors"][:2] == [
-        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaDScratch",
+        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaDScratch",
     ]
     assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in trainer["ancestors"]
     assert len(trainer["file_sha256"]) == 64
