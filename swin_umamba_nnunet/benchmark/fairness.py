@@ -40,7 +40,7 @@ _VERDICTS = {
 _SPOILING = ("scratch_missing", "iterations_differ", "split_differs", "scored_cases_differ", "selected_on_validation")
 _FINAL = "All rows predict with their final checkpoint: none was chosen by a score."
 # What to look at, the codes of the remarks about it, and what is said where none of them calls for care.  The first
-# three are about rows and judged from what was recorded about these.
+# four are judged anew in a report, from what is recorded about rows and runs.
 _QUESTIONS: tuple[tuple[str, str, str], ...] = (
     (
         "Confounding booster: pretraining",
@@ -52,6 +52,11 @@ _QUESTIONS: tuple[tuple[str, str, str], ...] = (
         "Controls: the same network without the part that is claimed to matter",
         "control_missing controls controls_unequal",
         "",
+    ),
+    (
+        "Times and memory measured alike",
+        "hardware_differs versions_differ hosts_differ",
+        "All finished runs were on one machine and device; whether it was shared with other work is not recorded.",
     ),
     (
         "Confounding boosters: plans, patch, batch, iterations, augmentation, split",
@@ -67,14 +72,9 @@ _QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("Consistent reporting: the same cases for every row, nothing left out", "completeness", ""),
     ("Tuning on the cases that are scored", "selected_on_validation by_hand", _FINAL),
     ("Statistics: enough cases, corrected for many tests", "tests", ""),
-    (
-        "Times and memory measured alike",
-        "hardware_differs versions_differ hosts_differ",
-        "All finished runs were on one machine and device; whether it was shared with other work is not recorded.",
-    ),
     ("Interrupted trainings", "resumed", "No finished training was interrupted."),
 )
-_ABOUT_ROWS = " ".join(codes for _, codes, _ in _QUESTIONS[:3]).split()
+_ANEW = " ".join(codes for _, codes, _ in _QUESTIONS[:4]).split()
 
 # what must agree between the rows of a dataset, and how a sentence calls it
 _COMPARED = {
@@ -125,7 +125,7 @@ def checklist(benchmark: "Benchmark", results: Sequence["Result"]) -> list[Item]
     return answered(
         [
             *of_rows(benchmark.rows),
-            *(item for item in recorded if item["code"] not in _ABOUT_ROWS),
+            *(item for item in recorded if item["code"] not in _ANEW),
             *of_records(run.record for run in benchmark.runs),
             *_of_results(benchmark, results),
         ]
@@ -160,34 +160,27 @@ def remark(severity: str, code: str, text: str, rows: Iterable[str] = (), datase
     return {"severity": severity, "code": code, "text": text, "rows": list(rows), "datasets": list(datasets)}
 
 
-def of_records(records: Iterable[Mapping[str, Any]]) -> list[Remark]:
+def of_records(records: Iterable[Mapping[str, Any]]) -> Iterator[Remark]:
     """Remarks about runs that have run: whether they ran under the same conditions.
 
     Args:
         records: contents of cell.json files.
     """
-    hosts, devices, versions = set(), set(), defaultdict(set)
-    for record in records:
-        if record.get("state") != "done":
-            continue
-        hosts.add(record.get("host"))
-        devices.add((record.get("training") or {}).get("device_name") or record["inputs"]["device"])
-        for package, version in record["inputs"]["versions"].items():
-            versions[package].add(version)
-    found = []
-    for package, several in versions.items():
+    done = [record for record in records if record.get("state") == "done"]
+    hosts = {str(record.get("host")) for record in done}
+    devices = {str((record.get("training") or {}).get("device_name") or record["inputs"]["device"]) for record in done}
+    where, which = (", ".join(sorted(names)) for names in (hosts, devices))
+    for package in dict.fromkeys(name for record in done for name in record["inputs"]["versions"]):
+        several = {record["inputs"]["versions"].get(package) for record in done} - {None}
         if len(several) > 1:
             text = f"Runs were made with different versions of {package}: {', '.join(sorted(several))}."
-            found.append(remark("flag", "versions_differ", text))
-    where = ", ".join(sorted(map(str, hosts)))
+            yield remark("flag", "versions_differ", text)
     if len(devices) > 1:
-        which = ", ".join(sorted(map(str, devices)))
         text = f"Runs were made on different hardware ({which}; on {where}): their times and memory do not compare."
-        found.append(remark("flag", "hardware_differs", text))
+        yield remark("flag", "hardware_differs", text)
     elif len(hosts) > 1:
         text = f"Runs were made on several machines of the same kind ({where}): small differences in time mean nothing."
-        found.append(remark("note", "hosts_differ", text))
-    return found
+        yield remark("note", "hosts_differ", text)
 
 
 # ---------------------------------------------------------------------------------------- what a row is
@@ -276,9 +269,8 @@ def identities(rows: Iterable[Row]) -> dict[str, Identity]:
 # ------------------------------------------------------------------------------------------- before anything runs
 
 
-def of_rows(given: Sequence[Row]) -> list[Remark]:
+def of_rows(given: Sequence[Row]) -> Iterator[Remark]:
     """Remarks about which rows there are, from what is recorded about them: pretrained ones, baselines, controls."""
-    found = []
     pretrained = [row.label for row in given if row.recorded.get("weights")]
     scratch = [row.label for row in given if row.label not in pretrained]
     if pretrained and scratch:
@@ -286,17 +278,18 @@ def of_rows(given: Sequence[Row]) -> list[Remark]:
             "Some rows start from ImageNet weights and some from random ones: a difference between them is not one "
             f"between architectures. From ImageNet: {', '.join(pretrained)}; from scratch: {', '.join(scratch)}."
         )
-        found.append(remark("flag", "pretraining_differs", text, pretrained))
+        yield remark("flag", "pretraining_differs", text, pretrained)
     elif pretrained:
         text = f"All rows start from ImageNet weights ({', '.join(pretrained)}); none shows what they add."
-        found.append(remark("flag", "all_pretrained", text, pretrained))
+        yield remark("flag", "all_pretrained", text, pretrained)
     rows = identities(given)
     if len(rows) < len(given):
         text = (
             "This benchmark was run by a version that did not record what its trainers derive from; run it once more "
             "(finished runs are kept) to have it recorded."
         )
-        return [*found, remark("unknown", "baselines", text), remark("unknown", "controls", text)]
+        yield from (remark("unknown", code, text) for code in ("baselines", "controls"))
+        return
     by_name = {row.name: label for label, row in reversed(rows.items())}
     controls = False
     for label, row in rows.items():
@@ -305,38 +298,37 @@ def of_rows(given: Sequence[Row]) -> list[Remark]:
             wanted = row.record.scratch + row.suffix
             if wanted in by_name:
                 text = f"{by_name[wanted]} is {label} from random weights: compare architectures by that."
-                found.append(remark("fine", "scratch_present", text, [label]))
+                yield remark("fine", "scratch_present", text, [label])
             else:
                 text = f"{label} starts from ImageNet weights; add {wanted}{how} to see what they contribute."
-                found.append(remark("suggestion", "scratch_missing", text, [label]))
+                yield remark("suggestion", "scratch_missing", text, [label])
         for control in row.controls:
             controls = True
             there = sorted((rows[name].derived != row.derived, name) for name in rows if rows[name].name == control)
             if not there:
                 text = f"Add {control}{how}, the control of {label}: the same but for one part."
-                found.append(remark("suggestion", "control_missing", text, [label]))
+                yield remark("suggestion", "control_missing", text, [label])
             elif there[0][0]:  # none of the same making
                 text = f"{there[0][1]} is the control of {label}, but only one of the two is a trainer of the user's: "
                 text += "they may differ in more."
-                found.append(remark("flag", "controls_unequal", text, [label]))
+                yield remark("flag", "controls_unequal", text, [label])
             else:
-                found.append(remark("fine", "controls", f"{there[0][1]} is the control of {label}.", [label]))
+                yield remark("fine", "controls", f"{there[0][1]} is the control of {label}.", [label])
     if not controls:
-        found.append(remark("unknown", "controls", "No row has a control that this package knows of."))
+        yield remark("unknown", "controls", "No row has a control that this package knows of.")
     stock = {label: row.residual for label, row in rows.items() if row.stock}
     plain, residual = ([label for label in stock if stock[label] is kind] for kind in (False, True))
     if not plain:
         text = "Add nnU-Net itself (nnUNetTrainer, in the same number of epochs) as the baseline everybody knows."
-        found.append(remark("suggestion", "nnunet_missing", text))
+        yield remark("suggestion", "nnunet_missing", text)
     if not residual:
         text = (
             "Add nnU-Net's residual encoder (nnUNetTrainer with plans nnUNetResEncUNetLPlans), "
             "the stronger baseline of nnU-Net Revisited (arXiv 2404.09556)."
         )
-        found.append(remark("suggestion", "resenc_missing", text))
+        yield remark("suggestion", "resenc_missing", text)
     text = f"Baselines among the rows: {', '.join([*plain, *residual]) or 'none'}."
-    found.append(remark("fine" if plain or residual else "problem", "baselines", text))
-    return found
+    yield remark("fine" if plain or residual else "problem", "baselines", text)
 
 
 def _plans(config: MatrixConfig) -> Iterator[Remark]:

@@ -61,7 +61,7 @@ def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _libraries() -> list[str]:
-    """What the evaluation at the end of every cell needs, and is an extra."""
+    """What the evaluation at the end of every run needs, and is an extra."""
     from swin_umamba_nnunet.evaluation.surfaces import INSTALL_LINE
 
     if importlib.util.find_spec("surface_distance") is None:

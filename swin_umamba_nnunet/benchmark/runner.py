@@ -250,10 +250,12 @@ def run_here(
         except Exception as error:  # noqa: BLE001 (one run must not stop the others)
             outcome = f"error: {type(error).__name__}: {error}"
         finally:
-            listener(job, outcome, ())
-            outcomes[job.name] = outcome
-            free.extend(own)
-            changed.set()
+            try:
+                listener(job, outcome, ())
+            finally:  # or the caller would wait for ever
+                outcomes[job.name] = outcome
+                free.extend(own)
+                changed.set()
 
     def wait(ready: Callable[[], bool]) -> None:
         # in short waits, because a wait without end in the main thread would not hear Ctrl-C on every platform

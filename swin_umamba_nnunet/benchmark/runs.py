@@ -186,11 +186,12 @@ def read_benchmark(folder: Path) -> Benchmark:
             f"trainers; begin one with   swin-umamba benchmark run --output {shlex.quote(str(folder))} ..."
         )
     try:
-        if not isinstance(content, dict) or not content.get("cells") or not isinstance(content.get("config"), dict):
+        cells, settings = (content.get(name) if isinstance(content, dict) else None for name in ("cells", "config"))
+        if not isinstance(cells, list) or not cells or not isinstance(settings, dict):
             raise ValueError("names no cells and their configuration")
-        config = build_config(content["config"])
+        config = build_config(settings)
         rows = {row.key: replace(row, recorded=_recorded(row, content)) for row in config.trainers}
-        return Benchmark(folder, content, tuple(_parse(folder, name, rows) for name in content["cells"]))
+        return Benchmark(folder, content, tuple(_parse(folder, name, rows) for name in cells))
     except (ConfigError, ValueError) as error:
         what = error.problems[0] if isinstance(error, ConfigError) else error
         raise MatrixError(

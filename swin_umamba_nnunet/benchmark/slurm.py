@@ -53,60 +53,63 @@ def resources(common: Mapping[str, Any], row: Row, device: str) -> dict[str, Any
     return wanted
 
 
-def submit(jobs: Sequence[Job], common: Mapping[str, Any], rerun: bool = False) -> dict[str, str]:
-    """Submit one job array per set of resources; runs that still have a job in the queue are left out.
+def arrays(jobs: Sequence[Job], common: Mapping[str, Any]) -> list[tuple[Any, list[Job]]]:
+    """Executors that can submit, each with its runs: one per set of resources; what is in the queue is left out.
 
     Args:
         jobs: the runs.
         common: resources of every job.
-        rerun: start runs anew whose inputs have changed.
-
-    Returns:
-        name of run -> id of the job just submitted.
 
     Raises:
         MatrixError: no submitit, or no SLURM.
-        ConfigError: a resource that submitit does not know; nothing is submitted.
+        ConfigError: a resource that submitit does not know.
     """
-    output = jobs[0].output
-    queued = queued_runs(output)
-    arrays: dict[str, tuple[Any, list[Job]]] = {}
+    found: dict[str, tuple[Any, list[Job]]] = {}
     problems = []
+    queued = queued_runs(jobs[0].output) if jobs else {}
     for job in jobs:
-        if job.name in queued:
-            continue
         wanted = resources(common, job.row, job.inputs["device"])
         same = json.dumps(wanted, sort_keys=True)
         try:
-            if same not in arrays:
-                arrays[same] = _executor(output / "slurm", wanted), []
-            arrays[same][1].append(job)
+            if same not in found:
+                found[same] = _executor(job.output / "slurm", wanted), []
+            found[same][1].append(job)
         except (TypeError, ValueError) as error:
             problems.append(f"[slurm] of row {job.row.label}: {' '.join(str(error).split())}")
     if problems:
         raise ConfigError(problems)
+    todo = ((executor, [job for job in group if job.name not in queued]) for executor, group in found.values())
+    return [(executor, group) for executor, group in todo if group]
+
+
+def submit(groups: Sequence[tuple[Any, list[Job]]], rerun: bool = False) -> dict[str, str]:
+    """Submit one job array for each of the `arrays`; returns name of run -> id of its job.
+
+    Args:
+        groups: see `arrays`.
+        rerun: start runs anew whose inputs have changed.
+    """
     submitted: dict[str, str] = {}
-    for executor, group in arrays.values():
+    for executor, group in groups:
         with executor.batch():  # becomes one job array
-            ids = [executor.submit(Resumable(job, rerun)) for job in group]
-        submitted |= {job.name: own.job_id for job, own in zip(group, ids)}
-        file = _jobs_file(output)
-        new = {name: {"job": job_id, "submitted": now()} for name, job_id in submitted.items()}
+            jobs = [executor.submit(Resumable(job, rerun)) for job in group]
+        submitted |= {run.name: job.job_id for run, job in zip(group, jobs)}
+        file = _jobs_file(group[0].output)
+        new = {name: {"job": job, "submitted": now()} for name, job in submitted.items()}
         write_json(file, {**(read_json(file) or {}), **new})
     return submitted
 
 
 def queued_runs(output: Path) -> dict[str, tuple[str, str]]:
     """Runs with a job that SLURM still knows: name -> (job, its state); empty where there is no SLURM."""
-    jobs = read_json(_jobs_file(output)) or {}
+    if not (jobs := read_json(_jobs_file(output))):
+        return {}
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
     try:
-        listed = jobs and subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS_FOR_SQUEUE, check=True
-        ).stdout
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_FOR_SQUEUE, check=True)
     except (OSError, subprocess.SubprocessError):
         return {}
-    states = dict(line.split(maxsplit=1) for line in (listed or "").splitlines() if " " in line.strip())
+    states = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line.strip())
     return {name: (entry["job"], states[entry["job"]]) for name, entry in jobs.items() if entry["job"] in states}
 
 

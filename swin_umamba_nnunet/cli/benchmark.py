@@ -198,10 +198,10 @@ def _findings(prepared: "Prepared") -> list[str]:
 def _submit(prepared: "Prepared", left_alone: Sequence["Job"], rerun: bool) -> int:
     from swin_umamba_nnunet.benchmark import slurm
 
-    config = prepared.config
     todo = [job for job in prepared.jobs if job not in left_alone and (job.changes() or not job.is_done())]
-    submitted = slurm.submit(todo, config.slurm, rerun) if todo else {}
+    groups = slurm.arrays(todo, prepared.config.slurm)
     prepared.write()
+    submitted = slurm.submit(groups, rerun)
     for name, job in submitted.items():
         print(f"job {job}  {name}")
     done = len(prepared.jobs) - len(left_alone) - len(todo)

@@ -1,8 +1,13 @@
 """Findings: what makes a comparison unfair is said, with the rows it concerns."""
 
+import dataclasses
+
 import pytest
 
+from swin_umamba_nnunet import catalogue
 from swin_umamba_nnunet.benchmark import fairness, prepare
+from swin_umamba_nnunet.benchmark.config import Row
+from tests.messages import assert_names
 
 
 @pytest.fixture
@@ -46,19 +51,25 @@ def test_recipes(codes, probe, recipe, code):
     assert codes()[code]["severity"] == "flag"
 
 
-def test_plans_and_pretraining_and_own_protocol(codes, probe, folders):
+def test_a_question_is_answered_by_the_worst_of_its_remarks():
+    """Twice the same is said once; a note alone leaves the comparison in order."""
+    note, flag = (fairness.remark(kind, "selected_on_validation", kind, [], ["D"]) for kind in ("note", "flag"))
+    for remarks, verdict, answer in (
+        ([note, note], "in order", f"{FINAL} note (D)"),
+        ([note, flag], "problem", "note (D) flag (D)"),
+    ):
+        (item,) = (item for item in fairness.answered(remarks) if item.question.startswith("Tuning"))
+        assert (item.verdict, item.answer) == (verdict, answer)
+
+
+def test_plans_and_own_protocol(codes, probe, folders):
     plans = folders.preprocessed / "nnUNetPlans.json"
     (folders.preprocessed / "nnUNetResEncUNetLPlans.json").write_text(plans.read_text())
-    probe.trainers = {
-        "One": {"weights": {"name": "vmamba", "sha256": "1"}, "stock_network": False},
-        "Two": {"own_protocol": ["the split", "the loss"]},
-    }
+    probe.trainers = {"Two": {"own_protocol": ["the split", "the loss"]}}
     found = codes(trainers=["One", "Two:nnUNetResEncUNetLPlans"])
     assert found["plans_differ"]["severity"] == "flag"
-    assert found["pretraining_differs"]["rows"] == ["One"]
     assert "in: the loss." in found["own_protocol"]["text"]
-    assert "resenc_missing" not in found
-    assert "nnunet_missing" in found
+    assert "resenc_missing" not in found  # the rows' own facts are looked at, too
 
 
 def test_settings_of_the_benchmark(codes):
@@ -68,47 +79,69 @@ def test_settings_of_the_benchmark(codes):
     assert "(3)" in found["one_seed"]["text"]
 
 
-def test_controls_that_are_missing(codes, probe):
-    probe.trainers = {"nnUNetTrainerSwinUMambaD_10epochs": {"stock_network": False, "weights": {"name": "vmamba"}}}
-    item = codes(trainers=["nnUNetTrainerSwinUMambaD_10epochs"])["scratch_missing"]
-    assert item["severity"] == "suggestion"
-    assert "nnUNetTrainerSwinUMambaDScratch_10epochs" in item["text"]
-    both = ["nnUNetTrainerSwinUMambaD_10epochs", "nnUNetTrainerSwinUMambaDScratch_10epochs"]
-    assert "scratch_missing" not in codes(trainers=both)
+FINAL = "All rows predict with their final checkpoint: none was chosen by a score."
+BASE = "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaD"
+STOCK = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer"
+DAGGER, NO_SCAN, SCRATCH = (f"nnUNetTrainerSwinUMambaD{part}_10epochs" for part in ("", "NoScan", "Scratch"))
 
 
-def test_controls_of_the_catalogue(codes, probe, monkeypatch):
-    import dataclasses
+def row(name, *ancestors, weights=False, stock=False, network="PlainConvUNet"):
+    """A row as benchmark.json has recorded it; of this package's trainer of that name, unless ancestors are given."""
+    recorded = {
+        "name": name,
+        "ancestors": ancestors or (f"swin_umamba_nnunet.trainers.{name}",),
+        "stock_network": stock,
+        "network_classes": [f"dynamic_network_architectures.x.{network}"],
+        "weights": {"name": "vmamba"} if weights else None,
+    }
+    return Row(name, label=name, recorded=recorded)
 
-    from swin_umamba_nnunet import catalogue
 
+NNUNET = row("Short", "m.Short", STOCK, stock=True)
+RESENC = row("Big", STOCK, stock=True, network="ResidualEncoderUNet")
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "named"),
+    [
+        # names of this package, with the suffix of their length
+        ([row(DAGGER, weights=True)], "scratch_missing", [f"add {SCRATCH}"]),
+        ([row(DAGGER, weights=True), row(SCRATCH)], "scratch_missing", None),
+        ([row(DAGGER, weights=True), row(SCRATCH)], "scratch_present", [f"{SCRATCH} is {DAGGER} from random weights"]),
+        ([row(DAGGER, weights=True), row(SCRATCH)], "pretraining_differs", [f"From ImageNet: {DAGGER}", SCRATCH]),
+        ([row(DAGGER, weights=True)], "all_pretrained", [DAGGER]),
+        ([row(DAGGER, weights=True)], "control_missing", [f"Add {NO_SCAN}", DAGGER]),
+        ([row(DAGGER), row(NO_SCAN)], "controls", [f"{NO_SCAN} is the control of {DAGGER}"]),
+        # subclasses under any name
+        ([row("Mine", "m.Mine", BASE)], "control_missing", ["NoScan (changed as Mine is)", "control of Mine"]),
+        ([row("Mine", "m.Mine", BASE, weights=True)], "scratch_missing", ["DScratch (changed as Mine is)"]),
+        ([row("Mine", "m.Mine", BASE), row("Off", "m.Off", f"{BASE}NoScan", BASE)], "controls", ["Off", "Mine"]),
+        ([row("Mine", "m.Mine", BASE), row(NO_SCAN[:-9])], "controls_unequal", ["Mine", "may differ in more"]),
+        ([row(DAGGER, f"theirs.{DAGGER}")], "control_missing", None),  # another's trainer of that name
+        # nnU-Net's, whatever trainer and plans are called
+        ([NNUNET, RESENC], "baselines", ["Short, Big"]),
+        ([NNUNET], "nnunet_missing", None),
+        ([NNUNET], "resenc_missing", ["nnUNetResEncUNetLPlans"]),
+        ([RESENC], "nnunet_missing", ["nnUNetTrainer"]),
+        ([RESENC], "resenc_missing", None),
+        ([row("nnUNetTrainer_5epochs", "m.nnUNetTrainer_5epochs")], "nnunet_missing", ["nnUNetTrainer"]),
+        # of an older version
+        ([NNUNET, Row("Old", label="Old")], "baselines", ["run it once more"]),
+        ([NNUNET, Row("Old", label="Old")], "controls", ["run it once more"]),
+    ],
+)
+def test_rows_are_what_their_trainers_derive_from(rows, code, named):
+    found = {item["code"]: item["text"] for item in fairness.of_rows(rows)}
+    assert (code in found) is (named is not None)
+    assert_names(found.get(code), *named or ())
+
+
+def test_controls_of_the_catalogue(monkeypatch):
     base = catalogue.TRAINERS[-1]
     control = dataclasses.replace(base, name=base.name + "NoScan", control_of=base.name)
     monkeypatch.setattr(catalogue, "TRAINERS", (*catalogue.TRAINERS, control))
-    missing = [item for code, item in codes(trainers=[base.name + "_5epochs"]).items() if code == "control_missing"]
-    assert any(f"{control.name}_5epochs" in item["text"] for item in missing)
-
-
-def test_rows_are_what_their_trainers_derive_from(codes, probe):
-    """Subclasses under any name: a pretrained one, its control, nnU-Net's, and another's with nnU-Net's name."""
-    base = "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaD"
-    probe.trainers = {
-        "Mine": {"stock_network": False, "ancestors": ["m.Mine", base], "weights": {"name": "vmamba"}},
-        "MineNoScan": {"stock_network": False, "ancestors": ["m.MineNoScan", f"{base}NoScan", base]},
-        "Short": {"ancestors": ["m.Short", "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer"]},
-        "nnUNetTrainer_5epochs": {"stock_network": False, "ancestors": ["m.nnUNetTrainer_5epochs"]},
-    }
-    found = codes(trainers=["Mine", "Short"])
-    said = found["control_missing"]["text"]
-    assert "Add nnUNetTrainerSwinUMambaDNoScan (changed as Mine is), the control of Mine" in said
-    assert "add nnUNetTrainerSwinUMambaDScratch (changed as Mine is)" in found["scratch_missing"]["text"]
-    assert "nnunet_missing" not in found
-    assert "control_missing" not in codes(trainers=["Mine", "MineNoScan"])
-    assert "nnunet_missing" in codes(trainers=["Mine", "nnUNetTrainer_5epochs"])
-    probe.pairs = {"Short__nnUNetPlans__2d": {"network_class": "dynamic_network_architectures.x.ResidualEncoderUNet"}}
-    found = codes(trainers=["Short"])  # whatever the plans are called
-    assert "nnunet_missing" in found
-    assert "resenc_missing" not in found
+    found = fairness.of_rows([row(base.name + "_5epochs")])
+    assert any(f"{control.name}_5epochs" in item["text"] for item in found if item["code"] == "control_missing")
 
 
 def test_what_shows_once_cells_have_run():
@@ -116,7 +149,8 @@ def test_what_shows_once_cells_have_run():
         return {"state": state, "host": host, "training": {"device_name": device},
                 "inputs": {"device": "cpu", "versions": {"torch": torch}}}  # fmt: skip
 
-    assert fairness.of_records([record(), record(), record(host="b", state="failed"), {"state": "waiting"}]) == []
+    unlike = record(host="b", state="failed")
+    assert list(fairness.of_records([record(), record(), unlike, {"state": "waiting"}])) == []
     (item,) = fairness.of_records([record(), record(torch="2.5")])
     assert "different versions of torch: 2.4, 2.5" in item["text"]
     (item,) = fairness.of_records([record(), record(host="b", device="H100")])

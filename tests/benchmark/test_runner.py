@@ -13,7 +13,7 @@ from swin_umamba_nnunet.benchmark.runner import environment, shown
 from tests.benchmark.conftest import ends
 
 
-def test_a_cell_from_beginning_to_end(make_job, fake_steps):
+def test_a_run_from_beginning_to_end(make_job, fake_steps):
     job = make_job(checkpoint_minutes=3.0)
     assert run_job(job, gpus=(1, 2)) == "done"
     assert fake_steps.names == ["train", "predict", "evaluate"]
@@ -21,7 +21,7 @@ def test_a_cell_from_beginning_to_end(make_job, fake_steps):
     assert train == [
         "nnUNetv2_train", "Dataset903_Matrix", "2d", "0", "-tr", "One", "-p", "nnUNetPlans", "-device", "cpu",
         "-num_gpus", "1",
-    ]  # fmt: skip
+    ]
     assert "--disable_tta" not in predict
     assert predict[predict.index("-chk") + 1] == "checkpoint_final.pth"
     assert fake_steps.environments[0]["CUDA_VISIBLE_DEVICES"] == "1,2"
@@ -48,17 +48,12 @@ def test_trainers_are_registered_for_the_commands_once(make_job, monkeypatch):
         monkeypatch.setenv("nnUNet_extTrainer", variables["nnUNet_extTrainer"])
 
 
-def test_a_finished_cell_is_not_run_again(make_job, fake_steps):
+def test_only_what_is_missing_is_done_again(make_job, fake_steps):
     job = make_job()
     run_job(job)
     assert job.is_done()
     assert run_job(job) == "done"
     assert len(fake_steps.commands) == 3
-
-
-def test_only_what_is_missing_is_done_again(make_job, fake_steps):
-    job = make_job()
-    run_job(job)
     (job.evaluation / "metrics.csv").unlink()
     assert not job.is_done()
     assert run_job(job) == "done"
@@ -109,7 +104,7 @@ def test_an_end_without_outputs_is_a_failure(make_job, fake_steps):
     assert "outputs are not all there" in job.read()["error"]["reason"]
 
 
-def test_an_interrupted_cell_waits_and_goes_on(make_job, fake_steps):
+def test_an_interrupted_run_waits_and_goes_on(make_job, fake_steps):
     job = make_job()
     fake_steps.at = {"train": ends(Interrupted(), "best")}
     assert run_job(job) == "interrupted"
@@ -147,7 +142,7 @@ def test_changed_inputs_are_neither_kept_silently_nor_rerun(make_job, fake_steps
     assert job.read()["attempts"] == 1
 
 
-def test_a_cell_that_made_nothing_starts_again_with_changed_inputs(make_job, fake_steps, monkeypatch):
+def test_a_run_that_made_nothing_starts_again_with_changed_inputs(make_job, fake_steps, monkeypatch):
     job = make_job()
     fake_steps.at = {"train": ends(1)}  # it fails before its first epoch has ended
     run_job(job)

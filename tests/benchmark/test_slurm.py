@@ -22,7 +22,7 @@ def cluster(tmp_path, monkeypatch):
     for name, text in (
         ("sbatch", SBATCH.format(folder=folder)), ("srun", "#!/bin/sh\n"),
         ("squeue", f"#!/bin/sh\ncat {folder}/queue\n"),
-    ):  # fmt: skip
+    ):
         (folder / name).write_text(text)
         (folder / name).chmod(stat.S_IRWXU)
     (folder / "queue").write_text("")
@@ -34,14 +34,16 @@ def test_resources():
     row = Row("A", num_gpus=2, slurm={"time": 60})
     assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == {
         "time": 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark", "partition": "p",
-    }  # fmt: skip
+    }
     assert slurm.resources({}, row, "cuda")["gpus_per_node"] == 2
     assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
 
 
 def test_one_array_per_set_of_resources(make_job, cluster):
     jobs = [make_job(trainer, seed) for seed in range(2) for trainer in ("One", "Two")]
-    submitted = slurm.submit([*jobs, make_job("Three", slurm={"mem": "9GB"})], {"time": 33, "signal_delay_s": 44})
+    submitted = slurm.submit(
+        slurm.arrays([*jobs, make_job("Three", slurm={"mem": "9GB"})], {"time": 33, "signal_delay_s": 44})
+    )
     scripts = [path.read_text() for path in sorted(cluster.glob("submitted_*.sh"))]
     assert len(scripts) == 2
     assert "#SBATCH --array=0-3%4" in scripts[0]
@@ -55,7 +57,7 @@ def test_one_array_per_set_of_resources(make_job, cluster):
     queued = submitted[jobs[1].name]
     (cluster / "queue").write_text(f"{queued} PENDING\n999 RUNNING\n")
     assert slurm.queued_runs(jobs[0].output) == {jobs[1].name: (queued, "PENDING")}
-    again = slurm.submit(jobs, {})
+    again = slurm.submit(slurm.arrays(jobs, {}))
     assert set(again) == {job.name for job in jobs} - {jobs[1].name}
 
 
@@ -70,12 +72,12 @@ def test_a_job_runs_its_cell_and_says_how_it_goes_on(make_job, fake_steps):
 
 def test_unknown_resources_are_found_before_anything_is_submitted(make_job, cluster, tmp_path):
     with pytest.raises(ConfigError, match="tme"):
-        slurm.submit([make_job()], {"tme": 3})
+        slurm.arrays([make_job()], {"tme": 3})
     assert not list(cluster.glob("submitted_*"))
 
 
 def test_without_slurm(make_job, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MatrixError, match="sbatch and srun"):
-        slurm.submit([make_job()], {})
+        slurm.arrays([make_job()], {})
     assert slurm.queued_runs(tmp_path) == {}

@@ -19,7 +19,7 @@ def arguments(tmp_path, monkeypatch) -> list[str]:
     make_dataset(tmp_path, monkeypatch)
     monkeypatch.setattr(jobs, "ask", Probe())
     return ["--output", str(tmp_path / "bench"), "--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1",
-            "--device", "cpu"]  # fmt: skip
+            "--device", "cpu"]
 
 
 @pytest.fixture
@@ -76,23 +76,14 @@ def test_the_time_of_some_cells_is_known(arguments, outcomes, capsys, tmp_path):
     assert out.count("measured\n") == 2
 
 
-def test_a_run_in_which_all_goes_well(arguments, outcomes, capsys, tmp_path):
-    assert run("run", *arguments) == 0
-    out = capsys.readouterr().out
-    assert f"[4/4] {NAME}/Two__nnUNetPlans__2d/fold_0/seed_1: done" in out
-    assert "4 done" in out
-    written = json.loads((tmp_path / "bench" / "benchmark.json").read_text())
-    assert len(written["cells"]) == 4
-    assert run("status", str(tmp_path / "bench")) == 0
-    assert "4 runs: 4 done" in capsys.readouterr().out
-
-
 def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, capsys, tmp_path, monkeypatch):
     """In a folder with a space; the commands it names are run as a shell would."""
     arguments = [str(tmp_path / "my bench") if text == str(tmp_path / "bench") else text for text in arguments]
     outcomes["One", 1] = "failed"
-    run("run", *arguments)
+    assert run("run", *arguments) == 1
     out = capsys.readouterr().out
+    assert_names(out, f"[4/4] {NAME}/Two__nnUNetPlans__2d/fold_0/seed_1: done", "3 done", "1 failed")
+    assert len(json.loads((tmp_path / "my bench" / "benchmark.json").read_text())["cells"]) == 4
     first = f"{NAME}/One__nnUNetPlans__2d/fold_0/seed_0"
     assert out.index(f"[1/4] {first}: training") < out.index(f"[1/4] {first}: done")
     for action, option in (("status", ["--watch"]), ("report", [])):
@@ -123,15 +114,6 @@ def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
     for text, number, row in zip(said, (1, 2), ("One", "Two"), strict=True):
         assert_names(line_with(f"[{number}/2]", text), "7 iterations", row)
     assert "without --dry-run" in capsys.readouterr().out
-
-
-def test_watching_waits_until_a_benchmark_begins(arguments, outcomes, capsys, tmp_path, monkeypatch):
-    """Its inputs are checked first, which takes a while and writes nothing."""
-    monkeypatch.setattr(benchmark.time, "sleep", lambda seconds: run("run", *arguments))
-    assert run("status", str(tmp_path / "bench"), "--watch", "1") == 0
-    out = capsys.readouterr().out
-    assert_names(out.splitlines()[0], tmp_path / "bench", "benchmark.json")
-    assert "4 runs: 4 done" in out
 
 
 def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys, tmp_path):
@@ -191,19 +173,27 @@ def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, ca
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_watching_ends_when_all_is_done(arguments, outcomes, capsys, tmp_path, monkeypatch):
+def test_watching_begins_before_a_benchmark_does_and_ends_when_all_is_done(
+    arguments, outcomes, capsys, tmp_path, monkeypatch
+):
+    """Its inputs are checked first, which takes a while and writes nothing."""
     outcomes["Two", 1] = "waiting"
-    run("run", *arguments)
     looks = []
 
-    def finish(seconds):
+    def proceed(seconds):
         looks.append(seconds)
-        (cell,) = Path(tmp_path, "bench").glob("cells/*/Two*/fold_0/seed_1/cell.json")
-        cell.write_text('{"state": "done"}')
+        if len(looks) == 1:
+            run("run", *arguments)
+        else:
+            (record,) = Path(tmp_path, "bench").glob("cells/*/Two*/fold_0/seed_1/cell.json")
+            record.write_text('{"state": "done"}')
 
-    monkeypatch.setattr(benchmark.time, "sleep", finish)
+    monkeypatch.setattr(benchmark.time, "sleep", proceed)
     assert run("status", str(tmp_path / "bench"), "--watch", "3") == 0
-    assert looks == [3.0]
+    assert looks == [3.0, 3.0]
+    out = capsys.readouterr().out
+    assert_names(out.splitlines()[0], tmp_path / "bench", "benchmark.json")
+    assert "4 runs: 4 done" in out
 
 
 def test_gpus_flag(arguments, capsys):

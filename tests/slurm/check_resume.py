@@ -1,4 +1,4 @@
-"""On a real SLURM: a benchmark of two cells, one requeued by hand, one that reaches its time limit; both end complete.
+"""On a real SLURM: a benchmark of two runs, one requeued by hand, one that reaches its time limit; both end complete.
 
     tests/slurm/one_node_cluster.sh python tests/slurm/check_resume.py
 
@@ -95,10 +95,10 @@ def main() -> None:
             _hasten(jobs.values(), folder)
             return requeued.is_done and timed_out.is_done
 
-        _wait("both cells", both_done, 900)
+        _wait("both runs", both_done, 900)
         print(_run(*CLI, "benchmark", "status", "bench", folder=folder), flush=True)
-        for cell in (requeued, timed_out):
-            cell.check(_run("scontrol", "show", "job", jobs[cell.trainer], folder=folder))
+        for run in (requeued, timed_out):
+            run.check(_run("scontrol", "show", "job", jobs[run.trainer], folder=folder))
         log = "".join(path.read_text() for path in (folder / "bench/slurm").glob(f"{jobs['TimedOut']}*_log.*"))
         assert "this job is timed-out" in log, log
         assert "Requeued job" in log, log

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,31 +85,53 @@ class Suitability:
 
 @dataclass(frozen=True)
 class Result:
-    """The numbers of one arena; mappings by metric, in the order they are shown.
+    """The numbers of one arena, each computed once; mappings by metric, in the order they are shown.
 
     Attributes:
         arena: what they are about.
-        summaries: per row.
-        classes: row's label -> class -> statistic.
-        comparisons: with the baseline.
-        seeds: label -> seed -> mean, of the first metric.
-        suitability: of the first metric.
-        costs: per row.
+        baseline: label of the row that others are compared with.
+        bootstrap: of all intervals.
     """
 
     arena: Arena
-    summaries: Mapping[str, Sequence[Summary]]
-    classes: Mapping[str, Mapping[str, Mapping[str, Statistic]]]
-    comparisons: Mapping[str, Sequence[Comparison]]
-    seeds: Mapping[str, Mapping[int | str, float]]
-    suitability: Suitability | None
-    costs: Sequence[Mapping[str, Any]]
+    baseline: str
+    bootstrap: Bootstrap
+
+    @cached_property
+    def classes(self) -> dict[str, dict[str, dict[str, Statistic]]]:
+        """Row's label -> class -> statistic."""
+        return {metric: class_table(self.arena, metric, self.bootstrap) for metric in self.arena.metrics}
+
+    @cached_property
+    def summaries(self) -> dict[str, list[Summary]]:
+        """Of every row."""
+        return {metric: summarise(self.arena, metric, self.classes[metric], self.bootstrap) for metric in self.classes}
+
+    @cached_property
+    def comparisons(self) -> dict[str, list[Comparison]]:
+        """Of the other rows with the baseline."""
+        return {metric: compare(self.arena, metric, self.baseline, self.bootstrap) for metric in self.arena.metrics}
+
+    @cached_property
+    def seeds(self) -> dict[str, dict[int | str, float]]:
+        """Label -> seed -> mean, of the metric that decides."""
+        return means_of(self.arena, self.arena.metric, "seed")
+
+    @cached_property
+    def suitability(self) -> Suitability | None:
+        """Of the metric that decides."""
+        return suitability(self.arena, self.arena.metric)
+
+    @cached_property
+    def costs(self) -> list[dict[str, Any]]:
+        """Of every row."""
+        return [costs(self.arena, row.label) for row in self.arena.rows]
 
     @property
     def memory_of(self) -> str:
         """Whose memory was measured, in brackets; "" where nothing is recorded."""
-        whats = sorted({cost["peak_memory_what"] for cost in self.costs if cost["peak_memory_what"]})
-        return f" ({' and '.join(whats)})" if whats else ""
+        what = _listed(cost["peak_memory_what"] for cost in self.costs if cost["peak_memory_what"])
+        return f" ({what})" if what else ""
 
 
 @dataclass(frozen=True)
@@ -135,9 +158,10 @@ class Analysis:
         """Label -> mean rank over the arenas, best first, of rows ranked in all of them; {} for a single arena."""
         if len(self.results) < 2:
             return {}
-        items = [item for result in self.results for item in result.summaries[result.arena.metric]]
-        ranks = pd.Series([item.rank for item in items]).groupby([item.label for item in items])
-        return {str(label): float(rank) for label, rank in ranks.mean(skipna=False).dropna().sort_values().items()}
+        ranks = pd.DataFrame(
+            {item.label: item.rank for item in result.summaries[result.arena.metric]} for result in self.results
+        )
+        return ranks.mean(skipna=False).dropna().sort_values().to_dict()
 
 
 def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstrap: Bootstrap) -> Analysis:
@@ -165,21 +189,8 @@ def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstr
     unknown = [name for name in metrics if name not in there]
     if unknown:
         raise MatrixError(f"no run has the metric {unknown[0]!r}; its metrics.csv files have {', '.join(there)}")
-    results = tuple(_analyse(arena, label, bootstrap) for arena in make_arenas(benchmark, metrics))
+    results = tuple(Result(arena, label, bootstrap) for arena in make_arenas(benchmark, metrics))
     return Analysis(benchmark, label, why, bootstrap, results, fairness.checklist(benchmark, results))
-
-
-def _analyse(arena: Arena, baseline: str, bootstrap: Bootstrap) -> Result:
-    classes = {metric: class_table(arena, metric, bootstrap) for metric in arena.metrics}
-    return Result(
-        arena,
-        {metric: summarise(arena, metric, classes[metric], bootstrap) for metric in arena.metrics},
-        classes,
-        {metric: compare(arena, metric, baseline, bootstrap) for metric in arena.metrics},
-        means_of(arena, arena.metric, "seed"),
-        suitability(arena, arena.metric),
-        [costs(arena, row.label) for row in arena.rows],
-    )
 
 
 def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:

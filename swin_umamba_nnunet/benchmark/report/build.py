@@ -18,12 +18,11 @@ from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.files import MatrixError, now
-from swin_umamba_nnunet.benchmark.report import tables, words
+from swin_umamba_nnunet.benchmark.report import published, tables, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, analyse
 from swin_umamba_nnunet.benchmark.report.charts import charts_of
 from swin_umamba_nnunet.benchmark.report.collect import Benchmark, read_benchmark
 from swin_umamba_nnunet.benchmark.report.pictures import pictures
-from swin_umamba_nnunet.benchmark.report.published import OTHER_PROTOCOL, PUBLISHED, published_for
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 
@@ -106,39 +105,21 @@ def render(analysis: Analysis, options: ReportOptions, beside: Sequence[str]) ->
         options: what to show.
         beside: names of the other files.
     """
-    benchmark, here = analysis.benchmark, resources.files(__package__)
-    matched = [published_for(result.arena.dataset) for result in analysis.results]
-    sections = [
-        {
-            "result": result,
-            "id": f"dataset-{number}",
-            "charts": {key: Markup(text) for key, text in charts_of(result, f"dataset-{number}").items()},
-            "pictures": pictures(result.arena, options.pictures),
-            "published": found,
-        }
-        for number, (result, found) in enumerate(zip(analysis.results, matched), 1)
-    ]
+    here = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {name: value for name, value in vars(words).items() if callable(value)}
     shown: tuple[Callable[[Any], str], ...] = (by, byte_size, duration)
     environment.filters |= {how.__name__: partial(words.given, how=how) for how in shown}
-    environment.filters |= {"breakable": breakable, "plural": plural}
+    environment.filters |= {how.__name__: how for how in (breakable, charts_of, commands, pictures, plural, provenance)}
     text = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
-        css=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),
+        css=here.joinpath("page.css").read_text(encoding="utf-8"),
         analysis=analysis,
-        benchmark=benchmark,
-        baseline=analysis.baseline,
-        metric=analysis.results[0].arena.metric,
-        sections=sections,
+        options=options,
         all_classes=ALL_CLASSES,
-        published=options.published,
-        unmatched=[table for table in PUBLISHED if not any(table in found for found in matched)],
-        other_protocol=OTHER_PROTOCOL,
+        published=published,
         marks=_MARKS,
         runs=list(tables.runs(analysis)),
-        provenance=provenance(benchmark),
-        commands=list(commands(benchmark)),
-        config=json.dumps(benchmark.content["config"], indent=2, default=str),
+        config=json.dumps(analysis.benchmark.content["config"], indent=2, default=str),
         made=f"Made on {now()} by swin_umamba_nnunet {__version__} (swin-umamba benchmark report).",
         beside=beside,
     )
@@ -152,12 +133,13 @@ def breakable(name: str) -> Markup:
 
 def provenance(benchmark: Benchmark) -> dict[str, dict[str, str]]:
     """What ran, on what, from what: tables of names and values by title."""
-    inputs = [run.part("inputs") for run in benchmark.runs if run.part("inputs")]
-    versions = [item.get("versions") or {} for item in inputs] or [benchmark.content.get("versions") or {}]
+    inputs = [run.part("inputs") for run in benchmark.runs]
+    versions = [item.get("versions") or {} for item in inputs]
     hashes: dict[str, list[Any]] = {}
     for run in benchmark.runs:
         for key, what in _HASHES.items():
-            hashes.setdefault(what.format(run=run), []).append(run.part("inputs").get(key))
+            if value := run.part("inputs").get(key):
+                hashes.setdefault(what.format(run=run), []).append(value)
     names = ("device", "num_gpus", "mirroring", "checkpoint", "scored_on")
     return {
         "Conditions": {
@@ -169,9 +151,7 @@ def provenance(benchmark: Benchmark) -> dict[str, dict[str, str]]:
             **{name: str(value) for name, value in (benchmark.content.get("hardware") or {}).items()},
             "hosts of the runs": _values(run.record.get("host") for run in benchmark.runs),
         },
-        "SHA-256 of what files say or hold": {
-            what: _values(values) for what, values in sorted(hashes.items()) if any(values)
-        },
+        "SHA-256 of what files say or hold": {what: _values(values) for what, values in sorted(hashes.items())},
     }
 
 

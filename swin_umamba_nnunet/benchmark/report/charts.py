@@ -238,34 +238,34 @@ _COSTS = {
 def cost_chart(name: str, result: Result) -> str:
     """Mean against each cost, a panel per cost; "" where no cost is recorded."""
     arena, metric = result.arena, result.arena.metric
-    unit = arena.unit(metric)
-    rows = [(s, cost) for s, cost in zip(result.summaries[metric], result.costs) if not math.isnan(s.mean)]
-    panels = {key: how for key, how in _COSTS.items() if any(cost[key] is not None for _, cost in rows)}
-    if not panels:
+    means = {s.label: s for s in result.summaries[metric] if not math.isnan(s.mean)}
+    costs = pd.DataFrame(result.costs).set_index("label").loc[list(means)]
+    table = pd.DataFrame({what: costs[key].astype(float) / scale for key, (what, scale) in _COSTS.items()})
+    table = table.dropna(axis=1, how="all")
+    if table.empty:
         return ""
     with settings():
-        lines = math.ceil(len(panels) / 2)
+        lines = math.ceil(table.shape[1] / 2)
         figure = Figure(figsize=(_WIDTH, 1.9 * lines + 0.3), layout="constrained")
+        figure.supylabel(f"mean {metric}", fontsize="medium")
         grid = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
-        said: dict[str, list[str]] = {s.label: [] for s, _ in rows}
-        for axes, (key, (title, scale)) in zip(grid, panels.items()):
-            for s, cost in rows:
-                if cost[key] is None:
-                    continue
-                style, x = _style(arena, s.label), cost[key] / scale
-                axes.plot([x, x], [s.low, s.high], color=style.colour, lw=1.1, ls=style.dashes)
-                _mark(axes, x, s.mean, style)
-                said[s.label].append(f"{x:.3g} {title}")
-            axes.set_xlabel(title)
+        grid[-1].set_axis_off()
+        for axes, (what, column) in zip(grid, table.items()):
+            axes.set_axis_on()
+            for label, x in column.dropna().items():
+                style, item = _style(arena, label), means[label]
+                axes.plot([x, x], [item.low, item.high], color=style.colour, lw=1.1, ls=style.dashes)
+                _mark(axes, x, item.mean, style)
+            axes.set_xlabel(what)
             axes.margins(y=0.12)
-            axes.set_xlim(0, 1.08 * max(cost[key] / scale for _, cost in rows if cost[key] is not None) or 1)
-        for axes in grid[::2]:
-            axes.set_ylabel(f"mean {metric}")
-        for axes in grid[len(panels) :]:
-            axes.set_axis_off()
-        _legend(figure, arena, [s.label for s, _ in rows])
-        text = "; ".join(f"{s.label} {metric} {number(s.mean, unit)} at {', '.join(said[s.label])}" for s, _ in rows)
-        return to_svg(figure, name, f"Mean {metric} against cost on {arena.title}", f"{text}.")
+            axes.set_xlim(0, 1.08 * column.max() or 1)
+        _legend(figure, arena, list(means))
+        said = "; ".join(
+            f"{label} {metric} {number(item.mean, arena.unit(metric))} at "
+            + ", ".join(f"{x:.3g} {what}" for what, x in table.loc[label].dropna().items())
+            for label, item in means.items()
+        )
+        return to_svg(figure, name, f"Mean {metric} against cost on {arena.title}", f"{said}.")
 
 
 def _style(arena: Arena, label: str) -> Style:
@@ -312,5 +312,5 @@ def _legend(figure: Figure, arena: Arena, labels: Sequence[str]) -> None:
     styles = [_style(arena, label) for label in labels]
     handles = [Line2D([], [], color=s.colour, marker=s.marker, ls=s.dashes, ms=6) for s in styles]
     texts = [shortened(_named(arena, label)) for label in labels]
-    columns = max(1, min(len(texts), int(66 / (max(map(len, texts)) + 8))))
+    columns = 2 if max(map(len, texts)) < 26 else 1
     figure.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=3.2)

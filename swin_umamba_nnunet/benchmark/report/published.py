@@ -28,6 +28,10 @@ class Published(NamedTuple):
     metrics: tuple[str, ...]
     lines: str
 
+    def about(self, *names: str) -> bool:
+        """Whether it is of a dataset of one of these names."""
+        return any(part.lower() in name.lower() for part in self.datasets for name in names)
+
     @property
     def rows(self) -> list[list[str]]:
         """(method, value, ...) as printed."""
@@ -117,8 +121,3 @@ PUBLISHED: tuple[Published, ...] = (
         """,
     ),
 )
-
-
-def published_for(dataset: str) -> list[Published]:
-    """The tables on the same dataset, by its name."""
-    return [table for table in PUBLISHED if any(part.lower() in dataset.lower() for part in table.datasets)]

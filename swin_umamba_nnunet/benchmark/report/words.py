@@ -136,15 +136,14 @@ def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
     if rows := [c.row for c in comparisons if not c.clear and not c.hopeless]:
         differ = "differs" if len(rows) == 1 else "differ"
         texts.append(f"That {names(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
-    for c in comparisons:
-        if c.hopeless:
-            least = 1.0 if math.isnan(c.p_least) else c.p_least
-            texts.append(
-                f"Anything about {c.row}: even if one were better on every one of {plural(c.n_pairs, 'common case')}, "
-                f"the corrected p could not fall below {p_value(least)}."
-            )
-        else:
-            texts.append(disagreement(c, len(comparisons), unit))
+    hopeless = [c for c in comparisons if c.hopeless]
+    for count, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):
+        rows = [c.row for c in hopeless if c.n_pairs == count]
+        texts.append(
+            f"Anything about {names(rows)}: even if one were better on every one of {plural(count, 'common case')}, "
+            f"the corrected p could not fall below {p_value(1.0 if math.isnan(least) else least)}."
+        )
+    texts += [disagreement(c, len(comparisons), unit) for c in comparisons]
     if all(c.n_seeds < 2 for c in comparisons):
         texts.append("Whether other trainings would show the same: there is one seed of each.")
     return " ".join(filter(None, texts)) or "Whether other datasets would show the same."
