@@ -187,7 +187,7 @@ def settling(comparisons: Sequence[Comparison]) -> str:
 
 
 def _many(count: float, most: int) -> str:
-    return f"more than {most}" if math.isinf(count) else f"about {count:.0f}"
+    return f"more than {most:,}" if math.isinf(count) else f"about {float(f'{count:.2g}'):,.0f}"
 
 
 def _about_seeds(c: Comparison, unit: str) -> str:

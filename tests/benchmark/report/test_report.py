@@ -376,7 +376,7 @@ def test_one_seed_one_fold_one_row(fresh, tmp_path):
     edit(folder / "benchmark.json", lambda content: content.pop("findings"))  # as the first versions wrote it
     text = page_of(folder, tmp_path / "out").text
     assert_names(text, "no other row than nnU-Net has scores here", "The folder also holds 44 runs")
-    assert_names(text, "not known This benchmark recorded no findings", "separate methods is not measured", "1 seed, 1 fold (0)")
+    assert_names(text, "This benchmark recorded no findings", "separate methods is not measured", "1 seed, 1 fold (0)")
     assert "Published elsewhere" not in text
 
 
