@@ -1,13 +1,14 @@
 """Which trainers and networks there are, as data.  Imports no torch and no nnU-Net: the command line and the README
 read it too.
 
-`trainers` generates its length variants from `LENGTHS`, and tests hold `TRAINERS` against the classes and README.
+`trainers` generates its classes from `TRAINERS` and `LENGTHS`; tests hold both against the networks and README.
 """
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 FULL_LENGTH = 1000  # epochs of a training as most of the papers and nnU-Net define it
 
@@ -49,6 +50,8 @@ class TrainerRecord:
         epochs: of a whole training.
         dims: dimensions of the nnU-Net configurations it accepts.
         control_of: name of the trainer this one is a control of: the same but for one part, None if it is none.
+        settings: keyword arguments of the network (see `trainers.base.NetworkTrainer.network_settings`).
+        notes: what the docstring of its class says besides the summary.
     """
 
     name: str
@@ -61,6 +64,8 @@ class TrainerRecord:
     epochs: int = FULL_LENGTH
     dims: tuple[int, ...] = (2,)
     control_of: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    notes: str = ""
 
     @property
     def pretrained(self) -> bool:
@@ -160,29 +165,62 @@ NETWORKS: tuple[NetworkRecord, ...] = (
 )  # fmt: skip
 
 
-def _u_mamba(form: str, parameters_million: float, summary: str, control_of: str | None = None) -> TrainerRecord:
+# No paper trains Swin-UMamba on other encoders than Tiny, so their recipe is unchanged.  DropPath is the one setting
+# that a deeper encoder must not inherit from Tiny (0.2): it gets the rate of the ImageNet training its weights are from
+# (as the names of the published files say), which VMamba's authors also keep where they train their second generation
+# for segmentation.  Dagger's decoder is the paper's and starts from random weights, so its rate stays 0.2.
+_SMALL = {"depths": (2, 2, 27, 2), "width": 96, "drop_path_rate": 0.3}
+_BASE = {"depths": (2, 2, 27, 2), "width": 128, "drop_path_rate": 0.6}
+_DECODER = {"decoder_drop_path_rate": 0.2}
+
+# Within a block of a NoScan network, information travels no further than the 3x3 convolution carries it.  Projections,
+# convolutions, gates, norms and ImageNet weights stay, and so does everything around the blocks.
+_NO_SCAN = {"mixing": "skip"}
+
+_NEEDS_SCANS = (
+    "Does the network need its scans?  Or do gated convolutions in their places, all other parts and ImageNet weights\n"
+    "do the work?  Those weights were trained with the scans in place; the Scratch trainer asks without that handicap."
+)
+
+_AS_WIDE = "Its decoder (and the stem, where Swin-UMamba has one of its own) is 4/3 as wide as with Tiny."
+
+_VM_UNETS_RECIPE = (
+    "Optimiser, learning rate and number of epochs are the authors'; loss, gradient clipping, mirroring and all else\n"
+    "are nnU-Net's (see `trainers.recipes.VMUNetTrainer`)."
+)
+
+_NEEDS_MAMBA = (
+    "How good is the network without its Mamba layers?  What U-Mamba gains over this is due to its Mamba layers; what\n"
+    "this gains over nnU-Net is due to the residual blocks.  Bot and Enc differ in their Mamba layers only, so their\n"
+    "controls are one network: either will do for both, and what two runs of it differ in is what chance alone does."
+)
+
+
+def _u_mamba(
+    form: str, parameters_million: float, summary: str, settings: Mapping[str, Any], notes: str = ""
+) -> TrainerRecord:
     name, network = f"nnUNetTrainerUMamba{form}", f"UMamba{form[:3]}"
+    control_of = f"nnUNetTrainer{network}" if "mamba" in settings else None
     return TrainerRecord(
-        name, network, None, True, name, parameters_million, summary, dims=(2, 3), control_of=control_of
+        name, network, None, True, name, parameters_million, summary, FULL_LENGTH, (2, 3), control_of, settings, notes
     )
 
 
 def _swin_umamba(
-    network: str, variant: str, weights: str, parameters_million: float, summary: str, control_of: str | None = None
+    network: str, variant: str, weights: str, parameters_million: float, summary: str,
+    settings: Mapping[str, Any], notes: str = "",
 ) -> tuple[TrainerRecord, TrainerRecord]:
     """The pretrained trainer of a variant, and the one from random weights."""
-    name = f"nnUNetTrainer{network}{variant}"
-    scratch, size = f"{name}Scratch", parameters_million
     supervised = not network.startswith("SwinUMambaD")  # the authors' dagger from scratch is not, nor are its relatives
     how = "from random weights" + ("" if supervised else ", without deep supervision")
-    return (
-        TrainerRecord(
-            name, network, weights, True, scratch, size, f"{summary}, from ImageNet", control_of=control_of
-        ),
-        TrainerRecord(
-            scratch, network, None, supervised, scratch, size, f"{summary}, {how}",
-            control_of=control_of and f"{control_of}Scratch",
-        ),
+    name, control_of = f"nnUNetTrainer{network}{variant}", f"nnUNetTrainer{network}" if settings is _NO_SCAN else None
+    pretrained = TrainerRecord(
+        name, network, weights, True, f"{name}Scratch", parameters_million, f"{summary}, from ImageNet",
+        control_of=control_of, settings=settings, notes=notes,
+    )  # fmt: skip
+    return pretrained, replace(
+        pretrained, name=f"{name}Scratch", weights=None, deep_supervision=supervised, summary=f"{summary}, {how}",
+        control_of=control_of and f"{control_of}Scratch",
     )  # fmt: skip
 
 
@@ -206,28 +244,36 @@ TRAINERS: tuple[TrainerRecord, ...] = (
     TrainerRecord(
         "nnUNetTrainerVMUNet", "VMUNet", "vmamba_small_v0", False, "nnUNetTrainerVMUNetScratch",
         27.428, "VM-UNet: encoder and decoder from VMamba-Small's ImageNet weights", epochs=300,
+        notes=f"VMamba-Tiny's are taken too, where SWIN_UMAMBA_WEIGHTS names that file.\n{_VM_UNETS_RECIPE}",
     ),
     TrainerRecord(
         "nnUNetTrainerVMUNetScratch", "VMUNet", None, False, "nnUNetTrainerVMUNetScratch",
-        27.428, "VM-UNet from random weights", epochs=300,
+        27.428, "VM-UNet from random weights", epochs=300, notes=_VM_UNETS_RECIPE,
     ),
-    _u_mamba("Bot", 47.533, "U-Mamba_Bot as its authors' code is today: one Mamba layer, at the bottleneck"),
-    _u_mamba("Enc", 47.016, "U-Mamba_Enc as its authors' code is today: Mamba on every second encoder stage (3D: all)"),
-    _u_mamba("BotPaper", 63.344, "U-Mamba_Bot as in January 2024: the network of the published tables"),
-    _u_mamba("EncPaper", 67.333, "U-Mamba_Enc as in January 2024: the network of the published tables"),
-    _u_mamba("BotNoMamba", 45.837, "control: U-Mamba_Bot without its Mamba layer", "nnUNetTrainerUMambaBot"),
-    _u_mamba("EncNoMamba", 45.837, "control: U-Mamba_Enc without its Mamba layers", "nnUNetTrainerUMambaEnc"),
-    *_swin_umamba("SwinUMamba", "Small", "vmamba_small_v0", 81.413, "Swin-UMamba with a VMamba-Small encoder"),
-    *_swin_umamba("SwinUMambaD", "Small", "vmamba_small_v0", 49.022, "Swin-UMamba-dagger with a VMamba-Small encoder"),
-    *_swin_umamba("SwinUMamba", "Base", "vmamba_base_v0", 142.364, "Swin-UMamba with a VMamba-Base encoder"),
-    *_swin_umamba("SwinUMambaD", "Base", "vmamba_base_v0", 84.523, "Swin-UMamba-dagger with a VMamba-Base encoder"),
-    *_swin_umamba("SwinUMambaV2", "", "vmamba_tiny_v2", 67.228, "Swin-UMamba with VMamba's second generation (Tiny)"),
+    _u_mamba("Bot", 47.533, "U-Mamba_Bot as its authors' code is today: one Mamba layer, at the bottleneck", {}),
+    _u_mamba("Enc", 47.016, "U-Mamba_Enc as its authors' code is today: Mamba on every second encoder stage (3D: all)",
+             {}, "A checkpoint fits the patch size it was trained with (see `UMambaEnc`)."),
+    _u_mamba("BotPaper", 63.344, "U-Mamba_Bot as in January 2024: the network of the published tables",
+             {"release": "2024-01"}),
+    _u_mamba("EncPaper", 67.333, "U-Mamba_Enc as in January 2024: the network of the published tables",
+             {"release": "2024-01"}),
+    _u_mamba("BotNoMamba", 45.837, "control: U-Mamba_Bot without its Mamba layer", {"mamba": False}, _NEEDS_MAMBA),
+    _u_mamba("EncNoMamba", 45.837, "control: U-Mamba_Enc without its Mamba layers", {"mamba": False}, _NEEDS_MAMBA),
+    *_swin_umamba("SwinUMamba", "Small", "vmamba_small_v0", 81.413, "Swin-UMamba with a VMamba-Small encoder", _SMALL),
+    *_swin_umamba("SwinUMambaD", "Small", "vmamba_small_v0", 49.022, "Swin-UMamba-dagger with a VMamba-Small encoder",
+                  _SMALL | _DECODER),
+    *_swin_umamba("SwinUMamba", "Base", "vmamba_base_v0", 142.364, "Swin-UMamba with a VMamba-Base encoder",
+                  _BASE, _AS_WIDE),
+    *_swin_umamba("SwinUMambaD", "Base", "vmamba_base_v0", 84.523, "Swin-UMamba-dagger with a VMamba-Base encoder",
+                  _BASE | _DECODER, _AS_WIDE),
+    *_swin_umamba("SwinUMambaV2", "", "vmamba_tiny_v2", 67.228, "Swin-UMamba with VMamba's second generation (Tiny)",
+                  {}),
     *_swin_umamba("SwinUMambaDV2", "", "vmamba_tiny_v2", 35.692,
-                  "Swin-UMamba-dagger with second-generation blocks in encoder (Tiny) and decoder"),
+                  "Swin-UMamba-dagger with second-generation blocks in encoder (Tiny) and decoder", {}),
     *_swin_umamba("SwinUMamba", "NoScan", "vmamba_tiny_v0", 55.108,
-                  "control: Swin-UMamba with every scan replaced by its skip term", "nnUNetTrainerSwinUMamba"),
+                  "control: Swin-UMamba with every scan replaced by its skip term", _NO_SCAN, _NEEDS_SCANS),
     *_swin_umamba("SwinUMambaD", "NoScan", "vmamba_tiny_v0", 21.802,
-                  "control: dagger with every scan replaced by its skip term", "nnUNetTrainerSwinUMambaD"),
+                  "control: dagger with every scan replaced by its skip term", _NO_SCAN, _NEEDS_SCANS),
 )  # fmt: skip
 
 

@@ -247,7 +247,7 @@ def test_fine_tuning_to_other_classes_and_to_other_channels(trained, capsys):
     names = {904: other_dataset(trained, 904, classes=4), 905: other_dataset(trained, 905, classes=3, channels=2)}
     start = trained.fold(REAL) / "checkpoint_final.pth"
     adapted = trained.folder / "hand_over" / "two_channels.pth"
-    assert cli.main(["adapt-checkpoint", str(start), "--channels", "2", "-o", str(adapted)]) == 0
+    assert cli.main(["model", "adapt", str(start), "--channels", "2", "-o", str(adapted)]) == 0
     assert str(adapted) in capsys.readouterr().out
     trained.ok(*train(904, REAL, "-pretrained_weights", start), SKIP_VALIDATION="1", FROZEN_EPOCHS="1")
     trained.ok(*train(905, REAL, "-pretrained_weights", adapted), SKIP_VALIDATION="1")

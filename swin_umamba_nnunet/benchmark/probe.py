@@ -88,7 +88,7 @@ def hardware() -> dict[str, Any]:
 def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, dict[str, Any]]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from swin_umamba_nnunet.cost.trainers import find_trainer
+    from swin_umamba_nnunet.trainers.finding import find_trainer
 
     try:
         trainer = find_trainer(name)
@@ -136,8 +136,8 @@ def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str
 
     try:
         if fetch or pretrained.find_weights(pretrained.get_record(name)) is not None:
-            path = pretrained.ensure_weights(name, scratch_trainer=getattr(trainer, "scratch_trainer", None) or None)
-            return {"name": name, "path": str(path), "sha256": sha256(path)}, []
+            found = pretrained.ensure_weights(name, scratch_trainer=getattr(trainer, "scratch_trainer", None) or None)
+            return {"name": name, "path": str(found.path), "sha256": found.sha256}, []
     except (pretrained.WeightsError, ValueError) as error:
         return {"name": name, "sha256": None}, [f"trainer {trainer.__name__}: {error}"]
     return {"name": name, "sha256": None}, []
@@ -212,8 +212,7 @@ def _split_differences(trainer: Any, folds: Sequence[int]) -> list[int]:
 
 def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> tuple[dict[str, Any] | None, str | None]:
     try:
-        from swin_umamba_nnunet.cost.tasks import task_of_dataset
-        from swin_umamba_nnunet.cost.trainers import describe_trainer
+        from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset
 
         task = task_of_dataset(dataset, row["plans"], row["configuration"])
         return describe_trainer(trainer_class, task, task.batch_size).to_dict(), None
@@ -236,7 +235,7 @@ def time_iterations(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from swin_umamba_nnunet.cost.trainers import find_trainer
+    from swin_umamba_nnunet.trainers.finding import find_trainer
 
     row, device, iterations = request["row"], request["device"], request["iterations"]
     torch.set_num_threads((os.cpu_count() or 1) if device == "cpu" else 1)  # as nnUNetv2_train does

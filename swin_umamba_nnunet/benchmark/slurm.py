@@ -102,15 +102,14 @@ def submit(groups: Sequence[tuple[Any, list[Job]]], rerun: bool = False) -> dict
 
 def queued_runs(output: Path) -> dict[str, tuple[str, str]]:
     """Runs with a job that SLURM still knows: name -> (job, its state); empty where there is no SLURM."""
-    jobs = read_json(_jobs_file(output)) or {}
+    if not (jobs := read_json(_jobs_file(output))):
+        return {}
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
     try:
-        listed = jobs and subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS_FOR_SQUEUE, check=True
-        ).stdout
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_FOR_SQUEUE, check=True)
     except (OSError, subprocess.SubprocessError):
         return {}
-    states = dict(line.split(maxsplit=1) for line in (listed or "").splitlines() if " " in line.strip())
+    states = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line.strip())
     return {name: (entry["job"], states[entry["job"]]) for name, entry in jobs.items() if entry["job"] in states}
 
 

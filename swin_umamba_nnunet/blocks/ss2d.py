@@ -6,6 +6,7 @@ one state.  Parameter names are VMamba's, so that its checkpoints load by prefix
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,6 @@ from swin_umamba_nnunet.blocks.norm import LayerNorm, widen
 from swin_umamba_nnunet.ops import fuses_glue, selective_scan_2d, selective_scan_2d_norm_gate
 
 DIRECTIONS = 4
-_FUSABLE = selective_scan_2d  # whoever puts another scan in its place gets that one, with plain norm and gate behind it
 
 Mixing = Literal["scan", "skip"]
 
@@ -31,8 +31,8 @@ class SS2D(nn.Module):
     load.  What only the scan reads stays in the state dict, as buffers: neither counted nor trained, and
     DistributedDataParallel does not wait for its gradients.
 
-    On CUDA (backend "triton") scan, norm and gate are one operator; SWIN_UMAMBA_FUSED_GLUE=0 in the environment takes
-    norm and gate out of it (`swin_umamba_nnunet.ops.fuses_glue`).
+    On CUDA (backend "triton") scan, norm and gate are one operator, on a CPU (backend "numba") norm and gate are;
+    SWIN_UMAMBA_FUSED_GLUE=0 in the environment leaves norm and gate to torch (`swin_umamba_nnunet.ops.fuses_glue`).
 
     Args:
         d_model: C.
@@ -44,6 +44,8 @@ class SS2D(nn.Module):
         gate: whether the output is multiplied by SiLU of a second projection of the input.
         mixing: what carries information between positions beyond the convolution: "scan", or nothing ("skip").
         backend: backend of the scan (`swin_umamba_nnunet.ops.BACKENDS`); None chooses.
+        scan: what computes the scan, called as `swin_umamba_nnunet.ops.selective_scan_2d` is; None for that itself,
+            which on some backends takes norm and gate with it.
 
     Raises:
         ValueError: an even `d_conv`, or an unknown `mixing`.
@@ -66,6 +68,7 @@ class SS2D(nn.Module):
         gate: bool = True,
         mixing: Mixing = "scan",
         backend: str | None = None,
+        scan: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
         if d_conv % 2 == 0:
@@ -76,6 +79,7 @@ class SS2D(nn.Module):
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.mixing = mixing
         self.backend = backend
+        self.given_scan = scan
         self.has_gate = gate
         self.in_proj = nn.Linear(d_model, 2 * inner if gate else inner, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner, bias=conv_bias)
@@ -94,24 +98,19 @@ class SS2D(nn.Module):
         else:
             self.register_buffer(name, torch.empty(shape))
 
-    @torch.no_grad()
     def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1) -> None:
         """Initial values of the scan: A = -(1..N), D = 1, step sizes log-uniform in [`dt_min`, `dt_max`]."""
         inner, rank = self.dt_projs_weight.shape[1:]
         nn.init.uniform_(self.x_proj_weight, -(inner**-0.5), inner**-0.5)
         nn.init.uniform_(self.dt_projs_weight, -(rank**-0.5), rank**-0.5)
-        steps = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
-        self.dt_projs_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
-        states = self.A_logs.shape[1]
-        self.A_logs.copy_(torch.arange(1, states + 1, device=self.A_logs.device).log().expand_as(self.A_logs))
-        nn.init.ones_(self.Ds)
+        init_scan(self.dt_projs_bias, self.A_logs, self.Ds, dt_min, dt_max)
 
     def scan(self, x: Tensor) -> Tensor:
         """The mixing over positions, (B, H, W, D) -> (B, H, W, D) in float32 at least."""
         wide = torch.promote_types(x.dtype, torch.float32)
         if self.mixing == "skip":
             return x.to(wide) * self.Ds.to(wide).unflatten(0, (DIRECTIONS, -1)).sum(0)
-        return selective_scan_2d(
+        return (self.given_scan or selective_scan_2d)(
             x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
             out_dtype=wide, backend=self.backend,
         )  # fmt: skip
@@ -120,8 +119,8 @@ class SS2D(nn.Module):
         """Whether scan, norm and gate are one operator; then `out_norm` lends its parameters and is not called."""
         if type(self.out_norm) is not LayerNorm or self.out_norm._forward_hooks or self.out_norm._forward_pre_hooks:
             return False  # somebody put another norm there, or wants to see this one work
-        own_scan = self.mixing == "scan" and selective_scan_2d is _FUSABLE
-        return own_scan and x.dtype != torch.float64 and fuses_glue(self.backend, x.device.type)
+        own_scan = self.mixing == "scan" and self.given_scan is None
+        return own_scan and x.dtype != torch.float64 and fuses_glue(self.backend, x.device.type, x.shape[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
@@ -130,8 +129,17 @@ class SS2D(nn.Module):
         if self._fuses_glue(x):
             y = selective_scan_2d_norm_gate(
                 x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-                self.out_norm.weight, self.out_norm.bias, gate, eps=self.out_norm.eps,
+                self.out_norm.weight, self.out_norm.bias, gate, eps=self.out_norm.eps, backend=self.backend,
             )  # fmt: skip
             return self.out_proj(y)
         y = self.out_norm(self.scan(x)).to(widen(x).dtype)  # back to half only in a network that is half throughout
         return self.out_proj(y if gate is None else y * silu(gate))
+
+
+@torch.no_grad()
+def init_scan(dt_bias: Tensor, A_log: Tensor, D: Tensor, dt_min: float, dt_max: float) -> None:
+    """Mamba's initial values: A = -(1..N), D = 1, step sizes log-uniform in [`dt_min`, `dt_max`]; in place."""
+    steps = torch.empty_like(dt_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+    dt_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
+    A_log.copy_(torch.arange(1, A_log.shape[1] + 1, device=A_log.device).log().expand_as(A_log))
+    nn.init.ones_(D)

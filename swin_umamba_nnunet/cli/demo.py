@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         CliError: a check or a step failed, or the default trainer's score is too low.
     """
     from swin_umamba_nnunet.benchmark import MatrixError, Row, Run
-    from swin_umamba_nnunet.benchmark.process import ended_by_signals
+    from swin_umamba_nnunet.benchmark.process import Interrupted, ended_by_signals
     from swin_umamba_nnunet.datasets.brain import BRAIN_DATASET_NAME, INSTALL_LINE
 
     try:
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             for old in [path for name in _CONTENTS if args.fresh for path in folder.glob(name)]:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
             _go(folder, run, device)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise CliError("interrupted; run the same command again to go on", 130) from None
     except Timeout:
         raise CliError(f"another demo is running in {folder}; wait for it to end, or {elsewhere}") from None
@@ -221,7 +221,7 @@ def _go(folder: Path, run: "Run", device: str) -> None:
 
 def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> None:
     from swin_umamba_nnunet.benchmark import prepare, run_job
-    from swin_umamba_nnunet.benchmark.process import describe_exit, run_child
+    from swin_umamba_nnunet.benchmark.process import Interrupted, describe_exit, run_child
     from swin_umamba_nnunet.benchmark.runner import shown, wrapped
     from swin_umamba_nnunet.datasets.brain import SLABS, write_brain_dataset
     from swin_umamba_nnunet.pictures.overlay import overview
@@ -245,17 +245,19 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
     outcome = run_job(
         job, rerun=True, echo=True, listener=lambda job, said, command: begin(said.split()[0], shown(command))
     )
+    if outcome == "interrupted":
+        raise Interrupted
     if outcome != "done":
         error = job.read().get("error") or {"reason": f"the run is {outcome}", "step": "train"}
         raise CliError(f"{error['reason']}; what it said is above and in {job.log(error['step'])}; {again}", 1)
     dice, picture, text = _dice(job.evaluation), folder / f"{run.row.name}.png", folder / f"{run.row.name}.txt"
     mean = dice["mean"].iloc[-1]
     table = dice.to_string(float_format="{:.3f}".format)
-    if not (done and picture.is_file() and text.is_file()):
+    text.write_text(f"{table}\n", encoding="utf-8")
+    if not (done and picture.is_file()):
         begin("picture")
         title = f"{run.row.name}, mean foreground Dice on held-out slabs: {mean:.3f}"
         overview(job.images, job.references, job.predictions, picture, title, log=job.read()["curves"])
-        text.write_text(table + "\n", encoding="utf-8")
     begin("")
     print(f"\n{table}\n\npicture      {picture}\ntable        {text}\npredictions  {job.predictions}")
     print(f"model        {job.model.parent}")

@@ -19,10 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from swin_umamba_nnunet.cost.network import fake_copy
-from swin_umamba_nnunet.cost.tasks import Task
-from swin_umamba_nnunet.cost.trainers import build_network
+from swin_umamba_nnunet.cost.tasks import Task, build_network
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
-from swin_umamba_nnunet.trainers.mamba import MambaTrainer
 
 STEP_CONVENTION = (
     "Peak of one training step on one GPU, in bytes of tensors: parameters, their gradients, the optimiser's state and "
@@ -106,8 +104,6 @@ def _loss(outputs: "list[Tensor] | tuple[Tensor, ...]") -> Tensor:
 
 def _states_per_parameter(trainer: type[nnUNetTrainer]) -> int:
     """1 for nnU-Net's SGD with momentum; 2 for Adam, which is assumed of a trainer with an optimiser of its own."""
-    if issubclass(trainer, MambaTrainer):
-        return 2
     plain = (nnUNetTrainer.configure_optimizers, NetworkTrainer.configure_optimizers)
     return 1 if trainer.configure_optimizers in plain else 2
 

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.models.adapting import adapt_checkpoint
+    from swin_umamba_nnunet.models.checkpoints import ModelError
     from swin_umamba_nnunet.models.exporting import export_model
     from swin_umamba_nnunet.models.importing import import_model
     from swin_umamba_nnunet.models.predicting import predict
 
 _HOMES = {
+    "ModelError": "checkpoints",
     "adapt_checkpoint": "adapting",
     "export_model": "exporting",
     "import_model": "importing",
     "predict": "predicting",
 }
 
-__all__ = ["adapt_checkpoint", "export_model", "import_model", "predict"]
+__all__ = ["ModelError", "adapt_checkpoint", "export_model", "import_model", "predict"]
 
 
 def __getattr__(name: str):

@@ -7,7 +7,7 @@ such a call is that of starting its kernels, whatever they compute, so that a la
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.helpers import empty_cache
 from torch import Tensor
 
-from swin_umamba_nnunet.models.checkpoints import ModelError
-from swin_umamba_nnunet.models.cuda_graphs import GraphedNetwork
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +36,16 @@ class FastPredictor(nnUNetPredictor):
         *args, **kwargs: nnU-Net's.
         images_per_call: images (mirrored copies and slices) in one call of the network at most; 1 calls it as nnU-Net
             does, None chooses: 1 on a CPU, where more gain nothing.  Rounded down to a power of two.
-        cuda_graphs: call the network through `GraphedNetwork`.
 
     Raises:
-        ValueError: `images_per_call` below 1.
+        ModelError: `images_per_call` below 1.
     """
 
-    def __init__(
-        self, *args: Any, images_per_call: int | None = None, cuda_graphs: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, images_per_call: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if images_per_call is not None and images_per_call < 1:
-            raise ValueError(f"images_per_call is {images_per_call}; at least one image goes through the network")
+            raise ModelError(f"images_per_call is {images_per_call}; at least one image goes through the network")
         self._images_per_call = images_per_call
-        self._cuda_graphs = cuda_graphs
-        self._graphed: GraphedNetwork | None = None
 
     @property
     def images_per_call(self) -> int:
@@ -69,7 +63,7 @@ class FastPredictor(nnUNetPredictor):
         Raises:
             ModelError: naming both, and the model's channels.
         """
-        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        names = channel_names(self.dataset_json)
         if found != len(names):
             told = ", ".join(f"{number} {name}" for number, name in names.items())
             raise ModelError(
@@ -112,21 +106,6 @@ class FastPredictor(nnUNetPredictor):
         ]
 
     @torch.inference_mode()
-    def _internal_predict_sliding_window_return_logits(
-        self, data: Tensor, slicers: list[tuple], do_on_device: bool = True
-    ) -> Tensor:
-        if self._cuda_graphs:
-            # Record before nnU-Net's second thread starts to move windows to the GPU.  The last may have fewer slices.
-            for shape in dict.fromkeys(data[each][None].shape for each in (slicers[0], slicers[-1])):
-                self._internal_maybe_mirror_and_predict(data.new_zeros(shape, device=self.device))
-        try:
-            return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
-        except RuntimeError:  # nnU-Net's second try needs the memory of the graphs
-            if self._graphed is not None:
-                self._graphed.clear()
-            raise
-
-    @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: Tensor) -> Tensor:
         """Mean logits of a window over its mirrored copies.
 
@@ -153,28 +132,19 @@ class FastPredictor(nnUNetPredictor):
             self._images_per_call = 1 << ((at_once - 1).bit_length() - 1)
             logger.warning("out of GPU memory with %d images in one call of the network; going on with %d",
                            at_once, self._images_per_call)  # fmt: skip
-            if self._graphed is not None:
-                self._graphed.clear()
             empty_cache(self.device)
 
     def _mean_over_mirrorings(self, images: Tensor, at_once: int) -> Tensor:
         """(B, C, ...) -> (B, heads, ...) with at most `at_once` images in a call; summed in nnU-Net's order."""
         if len(images) > at_once:
             return torch.cat([self._mean_over_mirrorings(part, at_once) for part in images.split(at_once)])
-        mirrorings, network = self._mirrorings(), self._network()
+        mirrorings = self._mirrorings()
         together = at_once // len(images)
         groups = [mirrorings[first : first + together] for first in range(0, len(mirrorings), together)]
         batches = (torch.cat([images.flip(axes) for axes in group]) for group in groups)
-        copies = (copy for batch in batches for copy in network(batch).split(len(images)))
+        copies = (copy for batch in batches for copy in self.network(batch).split(len(images)))
         prediction = next(copies)
         for axes, copy in zip(mirrorings[1:], copies):
             prediction += copy.flip(axes)
         prediction /= len(mirrorings)
         return prediction
-
-    def _network(self) -> Callable[[Tensor], Tensor]:
-        if not self._cuda_graphs:
-            return self.network
-        if self._graphed is None or self._graphed.network is not self.network:
-            self._graphed = GraphedNetwork(self.network)
-        return self._graphed

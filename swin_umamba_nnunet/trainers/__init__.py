@@ -11,12 +11,7 @@ Write your own variant by subclassing one in a file of your own `nnUNet_extTrain
 """
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.catalogue import TRAINERS, trainer_names
-from swin_umamba_nnunet.trainers.lengths import *  # noqa: F403
-from swin_umamba_nnunet.trainers.lengths import get_leaf
-
-globals().update({record.name: get_leaf(record.name) for record in TRAINERS})
-
-__all__ = list(trainer_names())  # noqa: PLE0605
+from swin_umamba_nnunet.trainers.generated import *  # noqa: F403
+from swin_umamba_nnunet.trainers.generated import __all__ as __all__
 
 _autoregister.register()  # for code that has assigned nnUNet_extTrainer since Python started

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from swin_umamba_nnunet.trainers._network import drop_gradients, unwrap
+from swin_umamba_nnunet.networks._base import unwrap
 
 GRADIENT_CLIP = 12.0  # nnU-Net's, which the papers keep
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -184,3 +184,14 @@ class GuardedStep:
         if not bad:
             return "no single gradient is, but their norm overflows"
         return f"{len(bad)} parameters have such a gradient, the deepest in the order of the network {bad[-1]}"
+
+
+def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Take the gradients away, so that the next optimiser step passes these parameters by.
+
+    AdamW skips a parameter without a gradient entirely: no update, no weight decay, no moments.  Called between
+    backward and clipping, this freezes exactly as `requires_grad = False` does, but every parameter still takes part in
+    backward, as DistributedDataParallel (without find_unused_parameters) and an already compiled graph demand.
+    """
+    for parameter in parameters:
+        parameter.grad = None

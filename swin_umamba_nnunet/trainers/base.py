@@ -1,9 +1,10 @@
 """What all trainers share: a network of this package inside nnU-Net's own training.
 
 A trainer is one of these classes with a few class attributes.  `NetworkTrainer` keeps nnU-Net's recipe (U-Mamba's),
-`mamba.MambaTrainer` has that of the VMamba networks.
+`recipes` has those of the VMamba networks.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,12 +14,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.ops import PLAIN, resolve_backend
-from swin_umamba_nnunet.pretrained.errors import WeightsError
+from swin_umamba_nnunet.pretrained.registry import WeightsError
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError, SafeCheckpoints
 from swin_umamba_nnunet.trainers._checks import check_device, check_patch, told_alone
 from swin_umamba_nnunet.trainers._loaders import EndingLoaders, WorkerDiedError
-from swin_umamba_nnunet.trainers._network import target_scales, unwrap
 from swin_umamba_nnunet.trainers._step import GuardedStep, NonFiniteError
 
 # nnU-Net sets these on the instance; a class attribute of the same name in a trainer takes precedence.
@@ -189,3 +190,20 @@ class NetworkTrainer(SafeCheckpoints, EndingLoaders, GuardedStep, nnUNetTrainer)
 
     def prepare_weights(self) -> None:
         """What happens to the weights before anything else of a training; nothing here."""
+
+
+def target_scales(patch_size: Sequence[int], strides: Sequence[int | Sequence[int]]) -> list[list[float]]:
+    """Per-axis factors with which nnU-Net makes deep-supervision targets of exactly the heads' sizes.
+
+    nnU-Net gives the target of an axis of H pixels round(H * factor) of them, but a head of stride s has ceil(H / s);
+    the two differ where s does not divide H.  Hence the factor ceil(H / s) / H, which is 1 / s where s divides H.
+
+    Args:
+        patch_size: pixels per axis.
+        strides: of each head, full resolution first; a number stands for the same along every axis.
+
+    Returns:
+        A factor per axis for each head.
+    """
+    per_axis = [(step,) * len(patch_size) if isinstance(step, int) else step for step in strides]
+    return [[-(-size // step) / size for size, step in zip(patch_size, steps)] for steps in per_axis]

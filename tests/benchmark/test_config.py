@@ -40,14 +40,14 @@ def test_everything_at_once():
     found = problems(
         trainers=["A", "A", {"nam": "B"}, {"name": "C", "num_gpus": 0, "plan": "P"}], seeds=[0, 0, -1], folds=["x"],
         datasets=[], devise="cpu", device="gpu", mirroring="yes", checkpoint_minutes=-1, baseline="Z",
-    )  # fmt: skip
+    )
     for expected in (
         ("A__nnUNetPlans__2d", "twice"), ("row 3 of `trainers`", "name"), ("row 4", "`num_gpus` is 0"),
         ("row 4", "`plan`", "did you mean plans?"), ("`seeds`", " 0 twice"), ("`seeds`", "-1", "0 and 2^32"),
         ("`folds`", "'x'", '"all"'), ("`datasets`", "empty"), ("`devise`", "did you mean device?"),
         ("`device` is 'gpu'", "cuda"), ("`mirroring` is 'yes'", "true"), ("`checkpoint_minutes` is -1", "0 or more"),
         ("`baseline` 'Z'", "A, A, C"),
-    ):  # fmt: skip
+    ):
         assert sum(all(part in problem for part in expected) for problem in found) == 1, (expected, found)
     assert len(found) == 13, found
 

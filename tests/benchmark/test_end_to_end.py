@@ -78,7 +78,7 @@ class Bench:
         return subprocess.Popen(
             [self.python, *command], cwd=self.folder, env={**os.environ, **self.variables}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        )
 
     def run(self, *command: str) -> tuple[int, str, str]:
         process = self.start(*command)

@@ -80,7 +80,7 @@ def test_settings_of_the_benchmark(codes):
 
 
 FINAL = "All rows predict with their final checkpoint: none was chosen by a score."
-BASE = "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaD"
+BASE = "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaD"
 STOCK = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer"
 DAGGER, NO_SCAN, SCRATCH = (f"nnUNetTrainerSwinUMambaD{part}_10epochs" for part in ("", "NoScan", "Scratch"))
 

@@ -21,7 +21,7 @@ def test_a_run_from_beginning_to_end(make_job, fake_steps):
     assert train == [
         "nnUNetv2_train", "Dataset903_Matrix", "2d", "0", "-tr", "One", "-p", "nnUNetPlans", "-device", "cpu",
         "-num_gpus", "1",
-    ]  # fmt: skip
+    ]
     assert "--disable_tta" not in predict
     assert predict[predict.index("-chk") + 1] == "checkpoint_final.pth"
     assert fake_steps.environments[0]["CUDA_VISIBLE_DEVICES"] == "1,2"

@@ -22,7 +22,7 @@ def cluster(tmp_path, monkeypatch):
     for name, text in (
         ("sbatch", SBATCH.format(folder=folder)), ("srun", "#!/bin/sh\n"),
         ("squeue", f"#!/bin/sh\ncat {folder}/queue\n"),
-    ):  # fmt: skip
+    ):
         (folder / name).write_text(text)
         (folder / name).chmod(stat.S_IRWXU)
     (folder / "queue").write_text("")
@@ -34,7 +34,7 @@ def test_resources():
     row = Row("A", num_gpus=2, slurm={"time": 60})
     assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == {
         "time": 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark", "partition": "p",
-    }  # fmt: skip
+    }
     assert slurm.resources({}, row, "cuda")["gpus_per_node"] == 2
     assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
 

@@ -36,7 +36,7 @@ def test_every_state(prepared):
         table = render(statuses)
     assert [status.state for status in statuses] == [
         "done", "failed", "running", "interrupted", "interrupted", "waiting",
-    ]  # fmt: skip
+    ]
     assert statuses[2].left == 6 * 60.0
     assert statuses[4].left == 10 * 60.0  # at the speed of the same row
     assert statuses[5].left is None
@@ -44,7 +44,7 @@ def test_every_state(prepared):
     for part in (
         "running (train)", "4/10", "60.0", "6 min 00 s", "predict failed with exit code 1", "6 runs: ",
         "2 interrupted", "of training left with 1 at a time, and 3 runs of which no epoch has been timed",
-    ):  # fmt: skip
+    ):
         assert part in table
 
 
@@ -61,6 +61,26 @@ def test_all_done(prepared):
     for job in prepared.jobs:
         job.write({"state": "done"})
     assert "6 runs: 6 done; nothing left to do" in render(read_status(prepared.config.output))
+
+
+def test_a_folder_as_the_first_version_wrote_it(tmp_path):
+    """Its names and keys as they are on disk, not as this version calls them."""
+    row = {"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}}
+    config = {
+        "output": "/bench", "datasets": [901], "trainers": [row], "folds": [0], "seeds": [3], "configuration": "2d",
+        "baseline": "", "device": "cpu", "test": False, "mirroring": True, "checkpoint": "checkpoint_final.pth",
+        "validation": False, "checkpoint_minutes": 10.0, "slurm": {},
+    }
+    content = {"config": config, "cells": ["Dataset901_X/A__P__2d/fold_0/seed_3"], "rows": [{**row, "weights": None}]}
+    (tmp_path / "benchmark.json").write_text(json.dumps(content))
+    folder = tmp_path / "cells/Dataset901_X/A__P__2d/fold_0/seed_3"
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text('{"state": "failed", "attempts": 1, "error": {"step": "train", "reason": "why"}}')
+    (folder / "training.json").write_text('{"epoch": 2, "epochs": 5}')
+    (status,) = read_status(tmp_path)
+    assert (status.state, status.note, status.epoch, status.epochs) == ("failed", "why", 2, 5)
+    (run,) = read_benchmark(tmp_path).runs
+    assert (run.folder, run.row.recorded["weights"], run.problem) == (folder, None, "failed: why")
 
 
 def test_no_benchmark(tmp_path):

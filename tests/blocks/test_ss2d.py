@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import softplus
 
 from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.ops import selective_scan_2d
 from tests import golden
 
 
@@ -62,6 +63,15 @@ def test_names_an_even_convolution():
 def test_backend_is_passed_down():
     with pytest.raises(ValueError, match="no_such_backend"):
         SS2D(8, backend="no_such_backend")(torch.zeros(1, 2, 2, 8))
+
+
+def test_it_runs_the_scan_it_is_given():
+    torch.manual_seed(0)
+    block, x = SS2D(8, d_state=2, gate=False), torch.randn(1, 3, 2, 8)
+    given = SS2D(8, d_state=2, gate=False, scan=lambda *a, **k: 2 * selective_scan_2d(*a, **k))
+    given.load_state_dict(block.state_dict())
+    torch.testing.assert_close(given.scan(x @ torch.eye(8, 16)), 2 * block.scan(x @ torch.eye(8, 16)))
+    torch.testing.assert_close(given(x), block(x), rtol=1e-3, atol=1e-4)  # the norm behind it takes the factor out
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -19,7 +19,7 @@ def arguments(tmp_path, monkeypatch) -> list[str]:
     make_dataset(tmp_path, monkeypatch)
     monkeypatch.setattr(jobs, "ask", Probe())
     return ["--output", str(tmp_path / "bench"), "--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1",
-            "--device", "cpu"]  # fmt: skip
+            "--device", "cpu"]
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_the_whole_way(nnunet, tmp_path, capsys):
     assert run(work) == 0
     assert nnunet.commands[1] == [
         "nnUNetv2_train", DATASET, "2d", "0", "-tr", TRAINER, "-p", "nnUNetPlans", "-device", "cpu", "-num_gpus", "1",
-    ]  # fmt: skip
+    ]
     for command, shown in zip(nnunet.commands, nnunet.shown, strict=True):  # each is printed before it runs
         assert command_line(command) in shown
     assert f"export nnUNet_raw={work}/nnUNet_raw" in nnunet.shown[0]
@@ -148,9 +148,10 @@ def test_fresh_starts_anew(unseen, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), process.Interrupted()])  # Ctrl-C; somebody ends the child
 @pytest.mark.parametrize("kind", ["latest", ""])
-def test_an_interrupted_training_goes_on_from_its_checkpoint(unseen, tmp_path, capsys, kind):
-    unseen.at["train"] = ends(KeyboardInterrupt(), kind)
+def test_an_interrupted_training_goes_on_from_its_checkpoint(unseen, tmp_path, capsys, kind, error):
+    unseen.at["train"] = ends(error, kind)
     assert run(tmp_path) == 130
     assert_names(capsys.readouterr().err, "interrupted", "same command")
     unseen.at.clear()

@@ -1,16 +1,19 @@
 """Datasets appear complete or not at all, and an old one survives until the new one is complete."""
 
 import errno
-import os
-import subprocess
-import sys
+from unittest import mock
 
 import pytest
-from filelock import FileLock
 
-from swin_umamba_nnunet.datasets import _writer, conversion
-from swin_umamba_nnunet.datasets._integrity import Verdict, judge
-from swin_umamba_nnunet.datasets._write import write_dataset
+from swin_umamba_nnunet.datasets import ConversionError, Images, _write
+from swin_umamba_nnunet.datasets._write import (
+    Verdict,
+    check_integrity,
+    check_target,
+    install_splits,
+    judge,
+    write_dataset,
+)
 from tests.datasets.trees import integrity_here_and_now, snapshot, write_images
 
 NAME = "Dataset001_Test"
@@ -22,32 +25,14 @@ def _accept(folder, processes):
 
 @pytest.fixture
 def inspection(tmp_path, inspected):
-    return inspected(conversion.plan_images(write_images(tmp_path / "source")))
-
-
-def test_complete_or_nothing(tmp_path):
-
-    def fails_half_way():
-        with _writer.new_dataset(tmp_path / "raw", NAME) as folder:
-            (folder / "imagesTr").mkdir()
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        fails_half_way()
-    assert list((tmp_path / "raw").iterdir()) == []
-    with _writer.new_dataset(tmp_path / "raw", NAME) as folder:
-        (folder / "a").write_text("a")
-        assert not (tmp_path / "raw" / NAME).exists()
-    assert snapshot(tmp_path / "raw") == {f"{NAME}/a": b"a"}
+    return inspected(Images(), write_images(tmp_path / "source"))
 
 
 def test_a_dataset_that_is_there_stays(tmp_path, inspection):
     target = tmp_path / NAME
     target.mkdir()
     (target / "dataset.json").write_text("mine")
-    with pytest.raises(FileExistsError, match="already exists"), _writer.new_dataset(tmp_path, NAME):
-        pytest.fail("the block must not run")
-    with pytest.raises(conversion.ConversionError, match="--overwrite"):
+    with pytest.raises(ConversionError, match="--overwrite"):
         write_dataset(inspection, target, check=_accept, progress=False)
     assert snapshot(target) == {"dataset.json": b"mine"}
 
@@ -59,23 +44,10 @@ def test_an_overwrite_that_fails_leaves_the_old_one(tmp_path, inspection, monkey
     target = tmp_path / "raw" / NAME
     target.mkdir(parents=True)
     (target / "dataset.json").write_text("old")
-    handler = type(inspection.plan.handler)
-    write, written = handler.write, []
-
-    def fails_at_the_third(self, case, *rest):
-        written.append(case.name)
-        if len(written) == 3:
-            raise failure
-        write(self, case, *rest)
-
-    monkeypatch.setattr(handler, "write", fails_at_the_third)
+    monkeypatch.setattr(_write, "write_picture", mock.Mock(side_effect=[None, None, failure]))
     with pytest.raises(type(failure)):
         write_dataset(inspection, target, overwrite=True, threads=1, check=_accept, progress=False)
     assert snapshot(tmp_path / "raw") == {f"{NAME}/dataset.json": b"old"}
-    monkeypatch.setattr(handler, "write", write)
-    write_dataset(inspection, target, overwrite=True, check=_accept, progress=False)  # and it can be repeated
-    assert len(list((target / "imagesTr").iterdir())) == 4
-    assert [path.name for path in target.parent.iterdir()] == [NAME]
 
 
 def test_what_nnunet_does_not_accept_is_not_put_in_place(tmp_path, inspection):
@@ -83,60 +55,9 @@ def test_what_nnunet_does_not_accept_is_not_put_in_place(tmp_path, inspection):
         assert (folder / "dataset.json").is_file()
         return Verdict(False, "label 7 is unexpected")
 
-    with pytest.raises(conversion.ConversionError, match="label 7 is unexpected"):
+    with pytest.raises(ConversionError, match="label 7 is unexpected"):
         write_dataset(inspection, tmp_path / "raw" / NAME, check=refuse, progress=False)
     assert list((tmp_path / "raw").iterdir()) == []
-
-
-def test_the_rename_that_fails_is_taken_back(tmp_path, monkeypatch):
-    target = tmp_path / NAME
-    target.mkdir()
-    (target / "a").write_text("old")
-    replace, calls = os.replace, []
-
-    def fails_the_second_time(*paths):
-        calls.append(paths)
-        if len(calls) == 2:
-            raise OSError(errno.EIO, "the disk died")
-        replace(*paths)
-
-    monkeypatch.setattr(os, "replace", fails_the_second_time)
-    with pytest.raises(OSError, match="the disk died"), _writer.new_dataset(tmp_path, NAME, overwrite=True) as folder:
-        (folder / "a").write_text("new")
-    assert snapshot(tmp_path) == {f"{NAME}/a": b"old"}
-
-
-def test_what_a_killed_run_left_is_put_right(tmp_path):
-    """Killed between the two renames: the old dataset comes back; half a dataset goes."""
-    (tmp_path / f".{NAME}.replaced-1").mkdir()
-    (tmp_path / f".{NAME}.replaced-1" / "a").write_text("old")
-    (tmp_path / f".{NAME}.partial-2").mkdir()
-    with pytest.raises(FileExistsError), _writer.new_dataset(tmp_path, NAME):
-        pass
-    assert snapshot(tmp_path) == {f"{NAME}/a": b"old"}
-
-
-def test_killed_while_writing_and_repeated(tmp_path):
-    code = (
-        "import os, pathlib\nfrom swin_umamba_nnunet.datasets._writer import new_dataset\n"
-        f"with new_dataset(pathlib.Path({str(tmp_path)!r}), {NAME!r}) as folder:\n"
-        "    (folder / 'half').write_text('')\n    os._exit(9)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    assert not (tmp_path / NAME).exists()
-    with _writer.new_dataset(tmp_path, NAME) as folder:
-        (folder / "whole").write_text("")
-    assert snapshot(tmp_path) == {f"{NAME}/whole": b""}
-
-
-def test_two_at_a_time_are_kept_apart(tmp_path):
-    lock = FileLock(tmp_path / f".{NAME}.lock")
-    lock.acquire()
-    with pytest.raises(FileExistsError, match="another process"), _writer.new_dataset(tmp_path, NAME):
-        pytest.fail("the block must not run")
-    lock.release()
-    with _writer.new_dataset(tmp_path, NAME):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -156,15 +77,15 @@ def test_places_that_are_taken(tmp_path, monkeypatch, taken, message):
         path.mkdir()
     else:
         path.write_text("")
-    with pytest.raises(conversion.ConversionError, match=message):
-        conversion.check_target(tmp_path / "raw" / NAME, tmp_path, overwrite=False)
+    with pytest.raises(ConversionError, match=message):
+        check_target(tmp_path / "raw" / NAME, tmp_path, overwrite=False)
 
 
 def test_overwrite_does_not_delete_what_is_no_dataset(tmp_path):
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "thesis.tex").write_text("")
-    with pytest.raises(conversion.ConversionError, match=r"no dataset\.json"):
-        conversion.check_target(tmp_path / NAME, tmp_path / "source", overwrite=True)
+    with pytest.raises(ConversionError, match=r"no dataset\.json"):
+        check_target(tmp_path / NAME, tmp_path / "source", overwrite=True)
 
 
 def test_the_source_is_never_the_target(tmp_path):
@@ -172,13 +93,13 @@ def test_the_source_is_never_the_target(tmp_path):
     inside.mkdir(parents=True)
     (tmp_path / NAME / "dataset.json").write_text("")
     for source in (inside, tmp_path / NAME):
-        with pytest.raises(conversion.ConversionError, match="move the source elsewhere"):
-            conversion.check_target(tmp_path / NAME, source, overwrite=True)
+        with pytest.raises(ConversionError, match="move the source elsewhere"):
+            check_target(tmp_path / NAME, source, overwrite=True)
 
 
 def test_the_check_sees_what_is_wrong(convert, tmp_path):
     """nnU-Net's own check, on a dataset spoiled afterwards."""
-    converted = convert(conversion.plan_images(write_images(tmp_path / "source")))
+    converted = convert(Images(), write_images(tmp_path / "source"))
     (converted.folder / "labelsTr" / "img0.png").unlink()
     verdict = integrity_here_and_now(converted.folder, 1)
     assert not verdict.passed
@@ -191,18 +112,20 @@ def test_verdicts():
     assert judge(1, "Error: Unexpected labels\n", "Traceback\nRuntimeError: wrong").summary == (
         "Error: Unexpected labels RuntimeError: wrong"
     )
+    for said, cuda in {"torch sees a GPU: True": True, "torch sees a GPU: False": False, "": None}.items():
+        assert judge(0, f"verify_dataset_integrity Done. \n{said}\n", "").cuda is cuda
     assert judge(0, "WARNING: a\nWARNING: a\nverify_dataset_integrity Done", "").warnings == ("WARNING: a",)
 
 
 def test_splits_are_installed_once(tmp_path):
     (tmp_path / "splits_final.json").write_text("[1]")
     place = tmp_path / "preprocessed" / NAME / "splits_final.json"
-    conversion.install_splits(tmp_path, place, overwrite=False)
+    install_splits(tmp_path, place, overwrite=False)
     assert snapshot(tmp_path / "preprocessed") == {f"{NAME}/splits_final.json": b"[1]"}
-    with pytest.raises(conversion.ConversionError, match="--overwrite"):
-        conversion.install_splits(tmp_path, place, overwrite=False)
+    with pytest.raises(ConversionError, match="--overwrite"):
+        install_splits(tmp_path, place, overwrite=False)
     (tmp_path / "splits_final.json").write_text("[2]")
-    conversion.install_splits(tmp_path, place, overwrite=True)
+    install_splits(tmp_path, place, overwrite=True)
     assert place.read_text() == "[2]"
 
 
@@ -211,11 +134,4 @@ def test_nnunets_check_in_its_own_process(tmp_path, inspection):
     verdict = write_dataset(inspection, tmp_path / "raw" / "Dataset001_Täst folder", threads=1, progress=False)
     assert verdict.passed
     (tmp_path / "raw" / "Dataset001_Täst folder" / "labelsTr" / "img0.png").unlink()
-    assert not conversion.check_integrity(tmp_path / "raw" / "Dataset001_Täst folder", 1).passed
-
-
-@pytest.mark.parametrize(
-    ("said", "cuda"), [("torch sees a GPU: True", True), ("torch sees a GPU: False", False), ("", None)]
-)
-def test_the_check_says_on_the_way_whether_there_is_a_gpu(said, cuda):
-    assert judge(0, f"verify_dataset_integrity Done. \n{said}\n", "").cuda is cuda
+    assert not check_integrity(tmp_path / "raw" / "Dataset001_Täst folder", 1).passed

@@ -9,10 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from swin_umamba_nnunet.pretrained import addresses, locate, registry, variants
+from swin_umamba_nnunet.pretrained import download, locate, registry, variants
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
-from tests import golden
 
 # Tensors of a shape that can be saved and read again, and are no weights.
 ODD_TENSORS = {
@@ -32,7 +31,7 @@ def secluded(tmp_path, monkeypatch):
     monkeypatch.delenv(locate.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(locate, "checkout_folder", lambda: tmp_path / "checkout" / "pretrained_weights")
-    monkeypatch.setattr(addresses, "HTTP_HOSTS", frozenset({"127.0.0.1", "nowhere.invalid"}))
+    monkeypatch.setattr(download, "HTTP_HOSTS", frozenset({"127.0.0.1", "nowhere.invalid"}))
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -60,24 +59,6 @@ def mini(monkeypatch):
     for module in (registry, variants):
         monkeypatch.setattr(module, "RECORDS", (*registry.RECORDS, record))
     return record
-
-
-@pytest.fixture
-def manifest():
-    return golden.manifest()
-
-
-@pytest.fixture
-def golden_state_dict(manifest):
-    """State dict of a golden case, the recipe's weights."""
-    recipe = golden.recipe()
-
-    def build(name):
-        arrays = recipe.golden_state_dict(manifest[name]["state_dict"], manifest[name]["seed"])
-        return {key: torch.from_numpy(array) for key, array in arrays.items()}
-
-    build.recipe, build.folder = recipe, golden.FOLDER
-    return build
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from swin_umamba_nnunet.ops import backend_report
+from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.ops import backend_report, selective_scan_2d
 from swin_umamba_nnunet.ops._mamba_ssm import CHUNK
 from swin_umamba_nnunet.ops._reference import to_image, to_sequence
 from swin_umamba_nnunet.ops._scan import scan
@@ -133,31 +134,28 @@ class ShapesOfExtension:
 
 def core(pipeline: str, backend: str | None = None) -> Callable[..., Tensor]:
     """SS2D's core, (x, the five parameters, out_dtype=None) -> (b, H, W, D), in one of `pipelines`."""
-    if pipeline == FUSED:
-        from swin_umamba_nnunet.ops import selective_scan_2d
-
-        return partial(selective_scan_2d, backend=backend)
-    return partial({OWN: materialised_2d, MAMBA_SSM: mamba_ssm_2d}[pipeline], backend=backend)
+    return partial({FUSED: selective_scan_2d, OWN: materialised_2d, MAMBA_SSM: mamba_ssm_2d}[pipeline], backend=backend)
 
 
 @contextmanager
-def networks_in(pipeline: str) -> Iterator[list[int]]:
-    """Inside, the SS2D of every network computes its scan in this form; yields a list that gets an entry per scan."""
-    from swin_umamba_nnunet.blocks import ss2d
-
+def networks_in(network: nn.Module, pipeline: str) -> Iterator[list[int]]:
+    """Inside, every SS2D of a network computes its scan in this form; yields a list that gets an entry per scan."""
     calls: list[int] = []
-    fused = ss2d.selective_scan_2d
     if pipeline == FUSED:
         yield [1]
         return
+
     form = {OWN: materialised_2d, MAMBA_SSM: mamba_ssm_2d}[pipeline]
 
     def counted(*arguments: Any, **settings: Any) -> Tensor:
         calls.append(1)
         return form(*arguments, **settings)
 
-    ss2d.selective_scan_2d = counted
+    blocks = [part for part in network.modules() if isinstance(part, SS2D)]
+    for block in blocks:
+        block.given_scan = counted
     try:
         yield calls
     finally:
-        ss2d.selective_scan_2d = fused
+        for block in blocks:
+            block.given_scan = None

@@ -102,7 +102,7 @@ def measure(clock: Clock, setting: Setting, builder: Builder) -> Figure:
     if setting.mode == COMPILED:
         torch._dynamo.reset()  # earlier settings must not count towards the limit of recompilations
         run = torch.compile(network, dynamic=False)
-    with networks_in(setting.pipeline) as calls:
+    with networks_in(network, setting.pipeline) as calls:
         if setting.passes == STEP:
             timing = clock.time(training_step(network, run, images, clock.device, setting.dtype))
         elif setting.mode == GRAPH:

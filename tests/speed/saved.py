@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.speed.materialised import ShapesOfExtension, core, mamba_ssm_2d, networks_in
+from tests.speed.materialised import ShapesOfExtension, core, mamba_ssm_2d
 from tests.speed.record import BLOCK, CORE, FUSED, MAMBA_SSM, OWN, SAVED, Figure
 from tests.speed.scans import STAGES, STATES, Stage, core_weights
 from tests.speed.targets import BLOCKS
@@ -60,14 +60,15 @@ def _core(device: str, stage: Stage, pipeline: str, batch: int) -> Tensor:
 
 
 def _block(device: str, stage: Stage, pipeline: str, batch: int) -> Tensor:
-    from swin_umamba_nnunet.blocks import SS2D, ss2d
+    from swin_umamba_nnunet.blocks import SS2D
 
+    scan = None if pipeline == FUSED else core(pipeline)
+    if pipeline == MAMBA_SSM:
+        scan = partial(mamba_ssm_2d, extension=ShapesOfExtension())
     with torch.device(device):
-        block = SS2D(stage.channels // 2, d_state=STATES)
+        block = SS2D(stage.channels // 2, d_state=STATES, scan=scan)
     x = torch.empty(batch, stage.height, stage.width, stage.channels // 2, device=device)
-    with networks_in(pipeline), stage.autocast(device):
-        if pipeline == MAMBA_SSM:  # put in place of what `networks_in` has put there, which wants the extension
-            ss2d.selective_scan_2d = partial(mamba_ssm_2d, extension=ShapesOfExtension())
+    with stage.autocast(device):
         return block(x.requires_grad_())
 
 
