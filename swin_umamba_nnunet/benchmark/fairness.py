@@ -235,10 +235,13 @@ def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
     trainer = probed["trainers"][row.name]
     networks = {pair.get("network_class") for name, pair in probed["pairs"].items() if name.endswith(f" {row.key}")}
     return {
-        **row.to_dict(), "weights": trainer["weights"], "pretrained": trainer["weights"] is not None,
-        "ancestors": trainer["ancestors"], "stock_network": trainer["stock_network"],
+        **row.to_dict(),
+        "weights": trainer["weights"],
+        "pretrained": trainer["weights"] is not None,
+        "ancestors": trainer["ancestors"],
+        "stock_network": trainer["stock_network"],
         "network_classes": sorted(filter(None, networks)),
-    }  # fmt: skip
+    }
 
 
 def identify(recorded: Mapping[str, Any]) -> Identity:
