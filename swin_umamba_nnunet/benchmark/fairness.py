@@ -167,11 +167,14 @@ def of_records(records: Iterable[Mapping[str, Any]]) -> Iterator[Remark]:
         records: contents of cell.json files.
     """
     done = [record for record in records if record.get("state") == "done"]
+    training, inputs = ([record.get(part) or {} for record in done] for part in ("training", "inputs"))
     hosts = {str(record.get("host")) for record in done}
-    devices = {str((record.get("training") or {}).get("device_name") or record["inputs"]["device"]) for record in done}
+    devices = {str(one.get("device_name") or other.get("device")) for one, other in zip(training, inputs)}
     where, which = (", ".join(sorted(names)) for names in (hosts, devices))
-    for package in dict.fromkeys(name for record in done for name in record["inputs"]["versions"]):
-        several = {record["inputs"]["versions"].get(package) for record in done} - {None}
+    versions = defaultdict(set)
+    for package, version in (pair for item in inputs for pair in (item.get("versions") or {}).items()):
+        versions[package].add(version)
+    for package, several in versions.items():
         if len(several) > 1:
             text = f"Runs were made with different versions of {package}: {', '.join(sorted(several))}."
             yield remark("flag", "versions_differ", text)
@@ -232,10 +235,13 @@ def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
     trainer = probed["trainers"][row.name]
     networks = {pair.get("network_class") for name, pair in probed["pairs"].items() if name.endswith(f" {row.key}")}
     return {
-        **row.to_dict(), "weights": trainer["weights"], "pretrained": trainer["weights"] is not None,
-        "ancestors": trainer["ancestors"], "stock_network": trainer["stock_network"],
+        **row.to_dict(),
+        "weights": trainer["weights"],
+        "pretrained": trainer["weights"] is not None,
+        "ancestors": trainer["ancestors"],
+        "stock_network": trainer["stock_network"],
         "network_classes": sorted(filter(None, networks)),
-    }  # fmt: skip
+    }
 
 
 def identify(recorded: Mapping[str, Any]) -> Identity:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swin_umamba_nnunet._text import plural
-from swin_umamba_nnunet.benchmark.report.analysis import Suitability, Summary
+from swin_umamba_nnunet.benchmark.report.analysis import Result, Suitability
 from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
 from swin_umamba_nnunet.benchmark.report.statistics import ALPHA, AT_MOST, POWER, Comparison
+from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 
 CLEARLY = 3.0  # times the ratio by chance, from where on methods count as spread more than repetitions
 MINUS, DASH = "\u2212", "\u2013"
@@ -98,9 +99,11 @@ def direction(metric: str) -> str:
     return "lower is better" if lower_is_better(metric) else "higher is better"
 
 
-def best_rank(found: Sequence[Summary]) -> float:
-    """Of a table's rows; NaN where none is ranked."""
-    return min((item.rank for item in found if not math.isnan(item.rank)), default=math.nan)
+def best(result: Result, metric: str, name: str = ALL_CLASSES) -> float:
+    """The best mean of a class among the rows that were scored on all cases; NaN where there is none."""
+    tables = (table for label, table in result.classes[metric].items() if result.arena.comparable(label))
+    means = [table[name].mean for table in tables if name in table and not math.isnan(table[name].mean)]
+    return (min if lower_is_better(metric) else max)(means, default=math.nan)
 
 
 def difference(comparison: Comparison, unit: str) -> str:
@@ -187,7 +190,7 @@ def settling(comparisons: Sequence[Comparison]) -> str:
 
 
 def _many(count: float, most: int) -> str:
-    return f"more than {most}" if math.isinf(count) else f"about {count:.0f}"
+    return f"more than {most:,}" if math.isinf(count) else f"about {float(f'{count:.2g}'):,.0f}"
 
 
 def _about_seeds(c: Comparison, unit: str) -> str:

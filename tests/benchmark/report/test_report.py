@@ -121,6 +121,7 @@ def test_means_of_the_page_are_those_of_the_tree(page):
     means = [np.mean([tree.dice(tree.SHAPES, tree.ROWS[i], fold, seed) for fold in tree.FOLDS for seed in tree.SEEDS])
              for i in (0, 2)]  # fmt: skip
     assert f"nnU-Net baseline {means[0]:.4f}" in page.text
+    assert ("td", {"class": "best"}) in page.tags
     assert f"Swin-UMamba-dagger ImageNet {means[1]:.4f}" in page.text
 
 
@@ -371,12 +372,14 @@ def test_a_dataset_without_any_score_and_a_baseline_without(fresh, tmp_path):
 
 
 def test_one_seed_one_fold_one_row(fresh, tmp_path):
-    """The smallest benchmark: nothing to compare, and the page says so.  The other runs are strays."""
+    """The smallest benchmark, with as little recorded as may be: nothing to compare, and the page says so.  The other
+    runs are strays."""
     folder = tree.keep(fresh, [tree.SHAPES], tree.ROWS[:1], [0], [0])
-    edit(folder / "benchmark.json", lambda content: content.pop("findings"))  # as the first versions wrote it
+    edit(folder / "benchmark.json", lambda content: [content.pop(key) for key in ("findings", "rows", "hardware")])
+    edit(folder / "cells" / tree.names()[0] / "cell.json", lambda record: [record.pop(key) for key in [*record][1:]])
     text = page_of(folder, tmp_path / "out").text
     assert_names(text, "no other row than nnU-Net has scores here", "The folder also holds 44 runs")
-    assert_names(text, "not known This benchmark recorded no findings", "separate methods is not measured", "1 seed, 1 fold (0)")
+    assert_names(text, "This benchmark recorded no findings", "separate methods is not measured", "1 seed, 1 fold (0)")
     assert "Published elsewhere" not in text
 
 
