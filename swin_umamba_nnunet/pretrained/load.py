@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
-from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require_variant
+from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require
 from swin_umamba_nnunet.pretrained.locate import obtain_checkpoint
 from swin_umamba_nnunet.pretrained.registry import CheckpointError, WeightsRecord, accepted_records
 from swin_umamba_nnunet.pretrained.variants import classifier_keys, identify, variant_of
@@ -141,7 +141,7 @@ def load_imagenet_weights(
     accepted = _records_for(bare, of_encoder)
     if isinstance(weights, Checkpoint):
         checkpoint = weights
-        require_variant(checkpoint, accepted)
+        require(checkpoint, accepted, checkpoint.faults)
     else:
         checkpoint = obtain_checkpoint(accepted, weights, scratch_trainer=scratch_trainer)
     file, record = dict(checkpoint.state_dict), checkpoint.record
