@@ -88,22 +88,20 @@ def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, name: str
         checkpoint, faults = _examine(path, name, accepted)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}; {_expected(accepted)}") from error
-    require_variant(checkpoint, accepted)
-    for fault in faults:
-        raise CheckpointError(f"{path} {fault}; {_expected(accepted)}")
+    require(checkpoint, accepted, faults)
     return checkpoint
 
 
-def require_variant(found: Checkpoint, accepted: Sequence[WeightsRecord]) -> None:
-    """Accept the VMamba of one of these records.
+def require(found: Checkpoint, accepted: Sequence[WeightsRecord], faults: Iterable[str]) -> None:
+    """Accept the VMamba of one of these records, without faults.
 
     Raises:
-        CheckpointError: it is another one.
+        CheckpointError: it is another one, or the first of its faults.
     """
-    if found.record not in accepted:
-        width = max(record.width for record in accepted)
-        too_wide = f", too wide for a network of width {width}" if found.variant.width > width else ""
-        raise CheckpointError(f"{found.path} is {found.variant}{too_wide}; {_expected(accepted)}")
+    width = max(record.width for record in accepted)
+    too_wide = f", too wide for a network of width {width}" if found.variant.width > width else ""
+    for fault in faults if found.record in accepted else [f"is {found.variant}{too_wide}"]:
+        raise CheckpointError(f"{found.path} {fault}; {_expected(accepted)}")
 
 
 def _expected(records: Sequence[WeightsRecord]) -> str:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
-from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require_variant
+from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require
 from swin_umamba_nnunet.pretrained.locate import obtain_checkpoint
 from swin_umamba_nnunet.pretrained.registry import CheckpointError, WeightsRecord, accepted_records
 from swin_umamba_nnunet.pretrained.variants import classifier_keys, identify, variant_of
@@ -142,7 +142,7 @@ def load_imagenet_weights(
     accepted = _records_for(bare, of_encoder)
     if isinstance(weights, Checkpoint):
         checkpoint = weights
-        require_variant(checkpoint, accepted)
+        require(checkpoint, accepted, checkpoint.faults)
     else:
         checkpoint = obtain_checkpoint(accepted, weights, scratch_trainer=scratch_trainer)
     file, record = dict(checkpoint.state_dict), checkpoint.record

@@ -42,6 +42,17 @@ def run(*argv):
     return cli.main(["weights", *map(str, argv)])
 
 
+@pytest.fixture
+def said(capsys):
+    """A function (exit code, *argv) -> what the verb printed."""
+
+    def said(code, *argv):
+        assert run(*argv) == code
+        return capsys.readouterr()
+
+    return said
+
+
 def fault(capsys):
     """The one fault that was told of a file, on one line."""
     _, _, rest = capsys.readouterr().out.partition("\n    fault ")
@@ -51,10 +62,9 @@ def fault(capsys):
 # -------------------------------------------------------------------------------------------------------------- list
 
 
-def test_the_list_says_everything_about_every_checkpoint(capsys, published):
+def test_the_list_says_everything_about_every_checkpoint(said, published):
     published(folder=cache_folder())
-    assert run("list") == 0
-    text = capsys.readouterr().out
+    text = said(0, "list").out
     for record in registry.RECORDS:
         for part in (record.name, record.file_name, str(record.top1_percent), record.url, *record.other_file_names):
             assert part in text
@@ -77,19 +87,17 @@ def test_the_list_says_how_far_a_hash_is_trusted(capsys, monkeypatch):
     assert "unknown" in text
 
 
-def test_the_list_says_which_file_the_variable_names(capsys, monkeypatch, tmp_path):
+def test_the_list_says_which_file_the_variable_names(said, monkeypatch, tmp_path):
     (tmp_path / "mine.pth").touch()
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "mine.pth"))
-    assert run("list") == 0
-    text = capsys.readouterr().out
+    text = said(0, "list").out
     assert_names(text, "SWIN_UMAMBA_WEIGHTS", tmp_path / "mine.pth")
     assert text.count("not on this machine") == len(registry.RECORDS)
 
 
-def test_a_variable_that_names_nothing_is_told(capsys, monkeypatch, tmp_path):
+def test_a_variable_that_names_nothing_is_told(said, monkeypatch, tmp_path):
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "absent"))
-    assert run("list") == 1
-    assert_names(capsys.readouterr().err, "SWIN_UMAMBA_WEIGHTS", tmp_path / "absent")
+    assert_names(said(1, "list").err, "SWIN_UMAMBA_WEIGHTS", tmp_path / "absent")
 
 
 def test_list_and_help_import_no_torch():
@@ -143,36 +151,33 @@ def test_fetching_from_the_network_resumes_and_says_so(capsys, published, server
         (b"wrong bytes", "application/octet-stream", " 11 bytes"),
     ],
 )
-def test_what_is_not_the_file_is_refused_and_leaves_nothing(capsys, published, server, content, kind, fact):  # noqa: F811
+def test_what_is_not_the_file_is_refused_and_leaves_nothing(said, published, server, content, kind, fact):  # noqa: F811
     source = published(url=server.url, **({} if content == b"wrong bytes" else {"size_bytes": None}))
     server.content, server.content_type = content, kind
-    assert run("fetch", TRAINER) == 1
-    assert_names(capsys.readouterr().err, server.url, fact, source.name, "--from FOLDER", cache_folder())
+    assert_names(said(1, "fetch", TRAINER).err, server.url, fact, source.name, "--from FOLDER", cache_folder())
     assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]
 
 
-def test_a_checkpoint_of_another_network_is_refused(capsys, published, tmp_path):
+def test_a_checkpoint_of_another_network_is_refused(said, published, tmp_path):
     wanted = published()
     sizes = [f"{wanted.stat().st_size:,}"]
     other = published("vmamba_small_v0").rename(wanted)
     sizes.append(f"{other.stat().st_size:,}")
-    assert run("fetch", TRAINER, "--from", tmp_path / "mirror") == 1
-    assert_names(capsys.readouterr().err, wanted, *sizes, "--from FOLDER")
+    assert_names(said(1, "fetch", TRAINER, "--from", tmp_path / "mirror").err, wanted, *sizes, "--from FOLDER")
     assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]
 
 
-def test_a_broken_file_under_a_published_name_is_told(capsys, published):
+def test_a_broken_file_under_a_published_name_is_told(said, published):
     path = published(folder=cache_folder())
     path.write_bytes(path.read_bytes()[:-100])
-    assert run("fetch", TRAINER) == 1
-    assert_names(capsys.readouterr().err, path, "damaged", registry.RECORDS[0].url)
+    assert_names(said(1, "fetch", TRAINER).err, path, "damaged", registry.RECORDS[0].url)
 
 
-def test_fetching_all_goes_on_past_a_failure(capsys, published, tmp_path):
+def test_fetching_all_goes_on_past_a_failure(said, published, tmp_path):
     published()
     published("vmamba_tiny_v2")
-    assert run("fetch", "--all", "--from", tmp_path / "mirror") == 1
-    assert_names(capsys.readouterr().out, "2 of 6", "vmamba_base_v0: ", tmp_path / "mirror")
+    text = said(1, "fetch", "--all", "--from", tmp_path / "mirror").out
+    assert_names(text, "2 of 6", "vmamba_base_v0: ", tmp_path / "mirror")
     assert len([path for path in cache_folder().iterdir() if path.suffix == ".pth"]) == 2
 
 
@@ -188,19 +193,17 @@ def test_fetching_all_goes_on_past_a_failure(capsys, published, tmp_path):
         (("--all", "--from", "https://example.org/a.pth"), ("--all", "https://example.org/a.pth", "folder")),
     ],
 )
-def test_names_nobody_knows(capsys, argv, facts):
-    assert run("fetch", *argv) == 2
-    assert_names(capsys.readouterr().err, *facts)
+def test_names_nobody_knows(said, argv, facts):
+    assert_names(said(2, "fetch", *argv).err, *facts)
 
 
 @pytest.mark.parametrize(("mirror", "remedy"), [("nodir", "folder"), ("http://a.b/c/", "https://")])
-def test_a_mirror_that_is_none_is_told_once(capsys, tmp_path, monkeypatch, mirror, remedy):
+def test_a_mirror_that_is_none_is_told_once(said, tmp_path, monkeypatch, mirror, remedy):
     monkeypatch.chdir(tmp_path)
-    assert run("fetch", "--all", "--from", mirror) == 1
-    said = capsys.readouterr()
-    assert said.err.count(mirror) == 1
-    assert remedy in said.err
-    assert said.out == ""
+    told = said(1, "fetch", "--all", "--from", mirror)
+    assert told.err.count(mirror) == 1
+    assert remedy in told.err
+    assert told.out == ""
 
 
 def test_the_logger_is_left_as_it_was(published):
@@ -224,10 +227,9 @@ def test_a_file_is_recognised_whatever_its_name(capsys, save, state_dict, name):
     assert {trainer.name for trainer in TRAINERS} & set(words) == fitting
 
 
-def test_a_file_for_other_trainers_says_which_one_fits(capsys, save, state_dict):  # noqa: F811
+def test_a_file_for_other_trainers_says_which_one_fits(said, save, state_dict):  # noqa: F811
     file = save({"model": state_dict("vmamba_small_v0")}, "some.pth")
-    assert run("verify", file, "--for", TRAINER) == 1
-    text = capsys.readouterr().out
+    text = said(1, "verify", file, "--for", TRAINER).out
     assert f"{TRAINER}: vssmtiny_dp01_ckpt_epoch_292.pth" in text
     assert "swin-umamba weights fetch vmamba_tiny_v0" in text
     assert [command.names for command in printed(text, "swin-umamba")] == [["vmamba_tiny_v0"]]
@@ -260,10 +262,10 @@ def test_a_trainer_of_the_users_own_is_known_by_what_it_is_built_on(
     assert_names(capsys.readouterr().err, "'nnUNetTrainerYours'", "swin-umamba list")
 
 
-def test_a_published_file_is_compared_with_the_registry(capsys, published):
+def test_a_published_file_is_compared_with_the_registry(capsys, said, published):
     path = published(sha256="0" * 64)
-    assert run("verify", path) == 0
-    assert_names(capsys.readouterr().out, f"{path.stat().st_size:,} bytes, as published", "different", "not confirmed")
+    text = said(0, "verify", path).out
+    assert_names(text, f"{path.stat().st_size:,} bytes, as published", "different", "not confirmed")
     path = published(sha256="0" * 64, sha256_confirmed=True)
     assert run("verify", path) == 1
     assert_names(fault(capsys), "sha256", "0" * 64)
@@ -276,10 +278,9 @@ def test_another_size_under_a_published_name_is_a_fault_and_under_another_name_i
     assert run("verify", path.rename(tmp_path / "resaved.pth")) == 0
 
 
-def test_an_encoder_without_its_classifier_fits(capsys, save, state_dict):  # noqa: F811
+def test_an_encoder_without_its_classifier_fits(said, save, state_dict):  # noqa: F811
     tensors = {key: value for key, value in state_dict().items() if not key.startswith(("norm.", "head."))}
-    assert run("verify", save(tensors, "encoder.pth")) == 0
-    assert_names(capsys.readouterr().out, "without", "norm and head")
+    assert_names(said(0, "verify", save(tensors, "encoder.pth")).out, "without", "norm and head")
 
 
 @pytest.mark.parametrize(
@@ -297,10 +298,10 @@ def test_faults_are_named(capsys, save, state_dict, change, facts):  # noqa: F81
     assert_names(fault(capsys), *facts)
 
 
-def test_a_vmamba_nobody_published(capsys, save, state_dict):  # noqa: F811
+def test_a_vmamba_nobody_published(said, save, state_dict):  # noqa: F811
     tensors = {key: value for key, value in state_dict().items() if not key.startswith("layers.2.blocks.8")}
-    assert run("verify", save(tensors, "some.pth")) == 1
-    assert_names(capsys.readouterr().out, "nobody", "depths 2,2,8,2", "no trainer of this package")
+    text = said(1, "verify", save(tensors, "some.pth")).out
+    assert_names(text, "nobody", "depths 2,2,8,2", "no trainer of this package")
 
 
 def test_the_authors_segmentation_models_are_recognised(capsys, save):  # noqa: F811
@@ -314,16 +315,14 @@ def test_the_authors_segmentation_models_are_recognised(capsys, save):  # noqa: 
     assert_names(" ".join(capsys.readouterr().out.split()), *facts)
 
 
-def test_a_model_that_says_no_trainer_by_name_is_examined_all_the_same(capsys, save):  # noqa: F811
+def test_a_model_that_says_no_trainer_by_name_is_examined_all_the_same(said, save):  # noqa: F811
     file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": torch.zeros(2)}, "odd.pth")
-    assert run("verify", file) == 1
-    assert_names(capsys.readouterr().err, file, "'network_weights'", "-pretrained_weights")
+    assert_names(said(1, "verify", file).err, file, "'network_weights'", "-pretrained_weights")
 
 
-def test_a_model_of_this_package_is_recognised(capsys, save):  # noqa: F811
+def test_a_model_of_this_package_is_recognised(said, save):  # noqa: F811
     file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": f"{TRAINER}_5epochs"}, "ours.pth")
-    assert run("verify", file) == 1
-    assert_names(" ".join(capsys.readouterr().out.split()), f"{TRAINER}_5epochs ", "nnUNetv2_predict", PRETRAINED)
+    assert_names(" ".join(said(1, "verify", file).out.split()), f"{TRAINER}_5epochs ", "nnUNetv2_predict", PRETRAINED)
 
 
 @pytest.mark.parametrize(
@@ -336,11 +335,10 @@ def test_a_model_of_this_package_is_recognised(capsys, save):  # noqa: F811
         (None, "exist"),
     ],
 )
-def test_what_is_no_checkpoint_at_all(capsys, tmp_path, content, telling):
+def test_what_is_no_checkpoint_at_all(said, tmp_path, content, telling):
     if content is not None:
         (tmp_path / "file.pth").write_bytes(content)
-    assert run("verify", tmp_path / "file.pth") == 1
-    captured = capsys.readouterr()
+    captured = said(1, "verify", tmp_path / "file.pth")
     assert_names(captured.err, tmp_path / "file.pth", telling)
     assert len(captured.err.splitlines()) == 1
 
@@ -357,9 +355,9 @@ def test_a_file_that_is_not_there_is_told_without_loading_torch(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_weights_of_something_else(capsys, save):  # noqa: F811
-    assert run("verify", save({"conv1.weight": torch.zeros(3)}, "resnet.pth")) == 1
-    assert_names(capsys.readouterr().err, "resnet.pth", "VMamba", "conv1.weight")
+def test_weights_of_something_else(said, save):  # noqa: F811
+    file = save({"conv1.weight": torch.zeros(3)}, "resnet.pth")
+    assert_names(said(1, "verify", file).err, file, "VMamba", "conv1.weight")
 
 
 # -------------------------------------------------------------------------------------------------------------- path
@@ -371,9 +369,8 @@ def test_the_path_and_nothing_else(capsys, published):
     assert capsys.readouterr().out == f"{path}\n"
 
 
-def test_no_path(capsys):
-    assert run("path", TRAINER) == 1
-    captured = capsys.readouterr()
+def test_no_path(said):
+    captured = said(1, "path", TRAINER)
     assert captured.out == ""
     assert "swin-umamba weights fetch vmamba_tiny_v0" in captured.err
 

@@ -47,6 +47,18 @@ def partial(folder, record):
     return folder / f"{record.file_name}.partial"
 
 
+@pytest.fixture
+def refused(folder):
+    """A function (record, *facts, left=, **options): the message names the facts, `left` is left."""
+
+    def refused(record, *facts, left=(), **options):
+        with pytest.raises(DownloadError, match=naming(*facts)):
+            download_weights(record, folder, **options)
+        assert left is None or left_in(folder) == list(left)
+
+    return refused
+
+
 def left_in(folder):
     """What lies there besides the lock."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.exists() else []
@@ -74,22 +86,19 @@ def test_a_break_off_is_resumed_within_the_call(record, folder, server):
     assert server.requests[1]["If-Range"] == server.etag
 
 
-def test_a_break_off_without_progress_stops_and_the_next_call_resumes(record, folder, server, partial):
+def test_a_break_off_without_progress_stops_and_the_next_call_resumes(record, folder, server, partial, refused):
     server.script = ["break 100000", "break 0"]
-    with pytest.raises(DownloadError, match=naming(server.url, "100,000 of 256,004 bytes")):
-        download_weights(record, folder)
-    assert left_in(folder) == [partial.name, partial.name + ".etag"]
+    refused(record, server.url, "100,000 of 256,004 bytes", left=[partial.name, partial.name + ".etag"])
     assert download_weights(record, folder).content == server.content
     assert server.requests[-1]["Range"] == "bytes=100000-"
     assert left_in(folder) == [record.file_name]
 
 
 @pytest.mark.parametrize("etag", ['"first"', ""])
-def test_a_server_that_cannot_resume_starts_again(record, folder, server, etag):
+def test_a_server_that_cannot_resume_starts_again(record, folder, server, etag, refused):
     server.etag, server.resumable = etag, False
     server.script = ["break 100000", "break 0"]
-    with pytest.raises(DownloadError, match=naming(server.url, " 0 of 256,004 bytes")):
-        download_weights(record, folder)
+    refused(record, server.url, " 0 of 256,004 bytes", left=None)
     assert download_weights(record, folder).content == server.content
 
 
@@ -101,12 +110,10 @@ def test_a_file_that_changed_on_the_server_is_not_mixed_with_the_old_one(record,
     assert download_weights(record, folder).content == server.content
 
 
-def test_an_answer_that_starts_elsewhere_is_not_appended(record, folder, server):
+def test_an_answer_that_starts_elsewhere_is_not_appended(record, folder, server, refused):
     server.script = ["break 100000"]
     server.askew = 1
-    with pytest.raises(DownloadError, match=naming(server.url, "100000")):
-        download_weights(record, folder)
-    assert left_in(folder) == []
+    refused(record, server.url, "100000")
     assert download_weights(record, folder).content == server.content
 
 
@@ -117,11 +124,9 @@ def test_a_partial_file_longer_than_the_servers_is_dropped(record, folder, serve
     assert download_weights(record, folder).content == server.content
 
 
-def test_another_size_is_refused_before_it_is_fetched(record, folder, server):
+def test_another_size_is_refused_before_it_is_fetched(record, server, refused):
     record = dataclasses.replace(record, size_bytes=CONTENT_SIZE + 1)
-    with pytest.raises(DownloadError, match=naming(server.url, "256,004", "256,005")):
-        download_weights(record, folder)
-    assert left_in(folder) == []
+    refused(record, server.url, "256,004", "256,005")
 
 
 @pytest.mark.parametrize(
@@ -133,42 +138,34 @@ def test_another_size_is_refused_before_it_is_fetched(record, folder, server):
         (b"<!DOCTYPE html><html>Please log in</html>", "application/octet-stream", "web page"),
     ],
 )
-def test_something_else_is_refused_and_leaves_nothing(record, folder, server, monkeypatch, content, content_type, told):
+def test_something_else_leaves_nothing(record, server, monkeypatch, content, content_type, told, refused):
     monkeypatch.setattr(download, "_read_as_published", really_read)
     server.content, server.content_type = content, content_type
-    with pytest.raises(DownloadError, match=naming(server.url, told)):
-        download_weights(dataclasses.replace(record, size_bytes=None), folder)
-    assert left_in(folder) == []
+    refused(dataclasses.replace(record, size_bytes=None), server.url, told)
 
 
-def test_an_error_status_is_told_and_the_mirror_tried(record, folder, server):
+def test_an_error_status_is_told_and_the_mirror_tried(record, folder, server, refused):
     server.script = ["404", "503"]
     record = dataclasses.replace(record, mirrors=(server.url + "?mirror",))
-    with pytest.raises(DownloadError, match=naming("404", f"{server.url}?mirror", "503")):
-        download_weights(record, folder)
-    assert left_in(folder) == []
+    refused(record, "404", f"{server.url}?mirror", "503")
     server.script = ["404"]
     assert download_weights(record, folder).content == server.content
 
 
-def test_a_silent_server_is_not_waited_for(record, folder, server):
+def test_a_silent_server_is_not_waited_for(record, server, refused):
     server.script = ["hang"]
-    with pytest.raises(DownloadError, match=naming(server.url, "timed out")):
-        download_weights(record, folder, timeout_s=0.2)
-    assert left_in(folder) == []
+    refused(record, server.url, "timed out", timeout_s=0.2)
 
 
-def test_a_server_that_falls_silent_midway_leaves_what_can_be_resumed(record, folder, server, partial):
+def test_a_server_that_falls_silent_midway_leaves_what_can_be_resumed(record, folder, server, partial, refused):
     server.script = ["stall 100000", "stall 0"]
-    with pytest.raises(DownloadError, match=naming(server.url, "timed out")):
-        download_weights(record, folder, timeout_s=0.2)
+    refused(record, server.url, "timed out", timeout_s=0.2, left=None)
     assert partial.stat().st_size == 100_000
     assert not (folder / record.file_name).exists()
 
 
-def test_no_network_is_told_with_its_cause(record, folder):
-    with pytest.raises(DownloadError, match=naming("http://127.0.0.1:9/file.pth", "refused")):
-        download_weights(dataclasses.replace(record, url="http://127.0.0.1:9/file.pth"), folder)
+def test_no_network_is_told_with_its_cause(record, refused):
+    refused(dataclasses.replace(record, url="http://127.0.0.1:9/file.pth"), "http://127.0.0.1:9/file.pth", "refused")
 
 
 def test_the_proxy_variables_are_respected(record, folder, server, monkeypatch):
@@ -185,13 +182,12 @@ def test_a_folder_that_cannot_be_written_is_told(record, tmp_path, server):
     assert server.requests == []
 
 
-def test_a_full_disk_is_told(record, folder, monkeypatch):
+def test_a_full_disk_is_told(record, folder, monkeypatch, refused):
     def full(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("swin_umamba_nnunet.pretrained.download.os.fsync", full)
-    with pytest.raises(DownloadError, match=naming(folder, "No space left")):
-        download_weights(record, folder)
+    refused(record, folder, "No space left", left=None)
     assert not (folder / record.file_name).exists()
 
 
@@ -237,11 +233,9 @@ def test_an_address_without_encryption_is_not_fetched(record, folder, server, mo
 
 
 @pytest.mark.parametrize("target", ["http://example.org/file.pth", "file:///etc/passwd", "ftp://example.org/file.pth"])
-def test_a_redirection_to_an_unsafe_address_is_not_followed(record, folder, server, target):
+def test_a_redirection_to_an_unsafe_address_is_not_followed(record, server, target, refused):
     server.script = [f"redirect {target}"]
-    with pytest.raises(DownloadError, match=naming(target)):
-        download_weights(record, folder)
-    assert left_in(folder) == []
+    refused(record, target)
 
 
 def test_a_redirection_to_a_safe_address_is_followed(record, folder, server):
@@ -272,15 +266,13 @@ def test_a_machine_that_cannot_be_reached_is_asked_once(record, folder):
     assert str(caught.value).count("cannot be reached") == 1
 
 
-def test_a_file_address_is_copied_and_checked(record, folder, tmp_path, server):
+def test_a_file_address_is_copied_and_checked(record, folder, tmp_path, server, refused):
     original = tmp_path / "with space #1.pth"
     original.write_bytes(server.content)
     assert download_weights(record, folder, sources=[original.as_uri()]).content == server.content
     (folder / record.file_name).unlink()
     original.write_bytes(server.content[:-1])
-    with pytest.raises(DownloadError, match=naming("with%20space", "256,003", "256,004")):
-        download_weights(record, folder, sources=[original.as_uri()])
-    assert left_in(folder) == []
+    refused(record, "with%20space", "256,003", "256,004", sources=[original.as_uri()])
     with pytest.raises(DownloadError, match="absent.pth"):
         download_weights(record, folder, sources=[(tmp_path / "absent.pth").as_uri()])
 

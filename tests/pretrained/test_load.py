@@ -23,7 +23,7 @@ from swin_umamba_nnunet.pretrained import (
     remap_authors_state_dict,
 )
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
-from swin_umamba_nnunet.pretrained.checkpoint import sha256_of
+from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint, sha256_of
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import golden
 from tests.messages import assert_names, naming
@@ -383,6 +383,11 @@ def test_a_file_that_lacks_a_tensor_changes_nothing(network, save, state_dict):
     file = state_dict(SMALL.name)
     del file["layers.2.blocks.20.ln_1.bias"]  # even of a block that is cut off
     refused_unchanged(network, save(file), CheckpointError, naming("1 missing: layers.2.blocks.20.ln_1.bias"))
+
+
+def test_what_was_examined_and_found_faulty_changes_nothing(save, weights, build):
+    found = examine_checkpoint(save(weights | {"norm.bias": torch.zeros(1), "layers.0.extra": torch.zeros(1)}))
+    refused_unchanged(build(SwinUMambaD), found, CheckpointError, naming(found.path, "1 unexpected: layers.0.extra"))
 
 
 def test_an_encoder_with_more_than_the_file_or_of_another_shape_changes_nothing(file, build):

@@ -16,13 +16,21 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from swin_umamba_nnunet import trainers
-from swin_umamba_nnunet.pretrained import CheckpointError, LoadReport, WeightsNotFoundError, get_record
-from swin_umamba_nnunet.pretrained.variants import inventory
+from swin_umamba_nnunet.pretrained import (
+    CheckpointError,
+    LoadReport,
+    WeightsNotFoundError,
+    cache_folder,
+    get_record,
+    registry,
+    variants,
+)
 from swin_umamba_nnunet.trainers import _imagenet
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
 from swin_umamba_nnunet.trainers._checks import told_alone
 from swin_umamba_nnunet.trainers._loaders import WorkerDiedError
 from swin_umamba_nnunet.trainers._step import NonFiniteError
+from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
 from tests.trainers.conftest import DATASET, make_plans, tiny
 
 PRETRAINED, SCRATCH = "nnUNetTrainerSwinUMambaD", "nnUNetTrainerSwinUMambaDScratch"
@@ -75,20 +83,13 @@ def test_fresh_training_loads_before_nnunet_starts(make_trainer, calls):
     assert REPORT.sha256 in log_of(trainer)
 
 
-def test_the_file_is_read_and_hashed_once(make_trainer, monkeypatch, tmp_path):
-    """Whether it was there or had to be fetched."""
-    shapes = inventory(get_record("vmamba_tiny_v0"))
-    torch.save({key: torch.ones(()).expand(shape) for key, shape in shapes.items()}, tmp_path / "published.pth")
-    record = dataclasses.replace(
-        get_record("vmamba_tiny_v0"), url=(tmp_path / "published.pth").as_uri(), mirrors=(), size_bytes=None
-    )
-    monkeypatch.setattr("swin_umamba_nnunet.pretrained.registry.RECORDS", [record])
-    monkeypatch.setattr("swin_umamba_nnunet.pretrained.variants.RECORDS", [record])
-    monkeypatch.setattr("swin_umamba_nnunet.pretrained.locate.checkout_folder", lambda: None)
+def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkeypatch):  # noqa: F811
+    """Whether it has to be fetched, as the first time, or is there."""
+    url = save(state_dict(), "published.pth").as_uri()
+    record = dataclasses.replace(get_record("vmamba_tiny_v0"), url=url, mirrors=(), size_bytes=None)
+    for module in (registry, variants):
+        monkeypatch.setattr(module, "RECORDS", [record])
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("SWIN_UMAMBA_WEIGHTS", raising=False)
-    cached = tmp_path / "cache" / "swin_umamba_nnunet" / record.file_name
     for _ in range(2):
         trainer = make_trainer(getattr(trainers, PRETRAINED))
         with (
@@ -97,7 +98,7 @@ def test_the_file_is_read_and_hashed_once(make_trainer, monkeypatch, tmp_path):
         ):
             trainer.on_train_start()
         assert (read.call_count, hashed.call_count) == (1, 1)
-        assert trainer.imagenet_record["source"] == str(cached)
+        assert trainer.imagenet_record["source"] == str(cache_folder() / record.file_name)
 
 
 def test_from_scratch_asks_for_nothing(make_trainer, calls):
