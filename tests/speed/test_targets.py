@@ -9,7 +9,7 @@ from swin_umamba_nnunet import networks
 from swin_umamba_nnunet.blocks import SS2D
 from tests.speed import targets
 from tests.speed.made_up import cores, document, everything, kept, network_figure, scans
-from tests.speed.record import FUSED, INFERENCE, MAMBA_SSM, OWN
+from tests.speed.record import COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, OWN
 from tests.speed.targets import MET, NOT_MEASURED, NOT_MET, verdicts
 
 COUNT = 9
@@ -113,7 +113,7 @@ def test_mamba_ssm_decides_where_it_was_measured():
 
 @pytest.mark.parametrize(("milliseconds", "verdict"), [(10.1, MET), (10.3, NOT_MET)])
 def test_compiled(milliseconds, verdict):
-    eager, compiled = network_figure(milliseconds=10.0), network_figure(mode="compiled", milliseconds=milliseconds)
+    eager, compiled = network_figure(milliseconds=10.0), network_figure(mode=COMPILED, milliseconds=milliseconds)
     assert found([eager, compiled], "compiled").verdict == verdict
     assert found([network_figure(milliseconds=10.0, batch=30), compiled], "compiled").verdict == NOT_MEASURED
 
@@ -121,7 +121,7 @@ def test_compiled(milliseconds, verdict):
 def test_one_image():
     slow = network_figure(passes=INFERENCE, batch=1, milliseconds=11.0)
     assert found([slow], "one 320x320 slice").verdict == NOT_MET
-    graph = network_figure(passes=INFERENCE, batch=1, mode="CUDA graph", milliseconds=9.0)
+    graph = network_figure(passes=INFERENCE, batch=1, mode=GRAPH, milliseconds=9.0)
     assert found([slow, graph], "one 320x320 slice").verdict == MET
     other = network_figure("SwinUMamba", passes=INFERENCE, batch=1, milliseconds=11.0)
     assert found([slow, graph, other], "one 320x320 slice").verdict == NOT_MET
