@@ -205,8 +205,10 @@ def report(options: argparse.Namespace) -> int:
     """Tables and a plot of JSON files."""
     files = options.files or sorted(RESULTS.glob("*.json"))
     if not files:
-        raise ValueError(f"no figures yet: {RESULTS} holds none, since nobody has run `make gpu-check` on a GPU; name a "
-                         'file of your own, made by   make bench WHAT=networks ARGS="--json FILE"')  # fmt: skip
+        raise ValueError(
+            f"no figures yet: {RESULTS} holds none, since nobody has run `make gpu-check` on a GPU; name a file of "
+            'your own, made by   make bench WHAT=networks ARGS="--json FILE"'
+        )
     documents = [read_document(file) for file in files]
     text = "\n".join(map(markdown, documents))
     if options.markdown:

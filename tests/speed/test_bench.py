@@ -67,12 +67,8 @@ def test_a_cpu_is_asked_for_more(monkeypatch, tmp_path):
 
 REFUSED = {
     "channels": ((*SMALL, "--channels", "0"), ("--channels", "at least 1")),
-    "threads": ((*SMALL, "--threads", "0"), ("--threads", "at least 1")),
-    "no backend": ((*SMALL, "--backend", "nonsense"), ("--backend", "'nonsense'", "numba")),
     "not here": ((*SMALL, "--backend", "triton"), ("--backend triton", "cpu")),
-    "batch": (("networks", "--batch", "0"), ("--batch", "at least 1")),
     "network": (("networks", "--networks", "UNet"), ("--networks", "'UNet'", "SwinUMambaD")),
-    "mode": (("networks", "--modes", "fast"), ("--modes", "'fast'", "compiled")),
     "graph": (("networks", "--device", "cpu", "--modes", "graph"), ("CUDA graphs", "eager")),
     "pipeline": (("networks", "--device", "cpu", "--pipelines", "mamba_ssm"), ("--pipelines mamba_ssm", "doctor")),
     "folder": (("networks", "--json", "none/f.json"), ("--json none/f.json", "{here}/none", "make it")),

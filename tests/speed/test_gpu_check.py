@@ -92,42 +92,41 @@ def test_a_check_that_fails_is_written_down(monkeypatch, caplog):
     assert caplog.text.count("FAILED") == 2
 
 
-def test_failing_tests_end_it(monkeypatch, tmp_path, caplog):
-    seen = []
+@pytest.fixture
+def pytest_ends(monkeypatch):
+    """What pytest ends with for files of such a name, "late" for never; the commands that were run."""
+    codes, seen = {}, []
 
     def run(command, **_):
         seen.append(command)
-        return subprocess.CompletedProcess(command, 1)
+        code = next((code for name, code in codes.items() if any(name in word for word in command)), 0)
+        if code == "late":
+            raise subprocess.TimeoutExpired(command, 1)
+        return subprocess.CompletedProcess(command, code)
 
     monkeypatch.setattr(subprocess, "run", run)
-    (check,) = gpu_check.run_tests(Clock("cpu", 100))
-    assert not check["passed"]
-    assert "pytest ended with 1" in check["detail"]
-    assert len(seen) == 1
-    assert "tests/ops/test_triton.py" in seen[0]
+    return codes, seen
+
+
+def test_failing_tests_end_it(pytest_ends, monkeypatch, tmp_path, caplog):
+    codes, seen = pytest_ends
+    codes["test_triton.py"] = 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu_check, "set_up_like_nnunet", lambda device: None)
     monkeypatch.setattr(gpu_check, "Clock", lambda *_, **__: Clock("cpu", 100))
     monkeypatch.setattr(gpu_check, "new_document", lambda *_: new_document("gpu_check", "cpu", {}))
     assert gpu_check.main(["--out", str(tmp_path)]) == 1
+    assert len(seen) == 1
+    assert "tests/ops/test_triton.py" in seen[0]
     assert "wrong values: nothing is measured" in caplog.text
     (file,) = tmp_path.glob("*.json")
     (check,) = json.loads(file.read_text())["checks"]
     assert not check["passed"]
+    assert "pytest ended with 1" in check["detail"]
 
 
-def test_what_is_slow_or_fails_beside_the_operators_costs_no_figures(monkeypatch):
-    seen = []
-
-    def run(command, **_):
-        seen.append(command)
-        if any("networks" in word for word in command):
-            return subprocess.CompletedProcess(command, 1)
-        if any("compiled" in word for word in command):
-            raise subprocess.TimeoutExpired(command, 1)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run)
+def test_what_is_slow_or_fails_beside_the_operators_costs_no_figures(pytest_ends):
+    pytest_ends[0].update(networks=1, compiled="late")
     checks = gpu_check.run_tests(Clock("cpu", 100))
     assert [check["passed"] for check in checks] == [True, False, False]
     assert checks[0]["name"] == gpu_check.VALUES
