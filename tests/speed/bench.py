@@ -137,7 +137,7 @@ def ops(options: argparse.Namespace, say: Callable[[str], None] = print) -> int:
             "detail": f"largest relative L2 error of output and gradients {error:.1e} (allowed: {ALLOWED_ERROR})",
         })  # fmt: skip
     like = Figure(CORE, batch=options.batch, stride=1, channels=options.channels, states=options.states)
-    jobs: list[Job] = []
+    jobs = []
     for name in wanted:
         size = tuple(min(side, REFERENCE_SIDE) if name in PLAIN else side for side in options.size)
         jobs += stage_jobs(clock, replace(like, size=size), name)

@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +142,16 @@ def plan(clock: Clock, tiny: bool, sweep: bool) -> list[Job]:
     builder, here = Builder(), pipelines(clock.device)
 
     def networks(
-        names: Sequence[str], passes: Sequence[str], batch: int = 12, size: int = 320, dtype: str = "float16",
-        modes: Sequence[str] = (EAGER,), also: Sequence[str] = (),
-    ) -> list[Job]:  # fmt: skip
+        names, passes, batch = 12, size = 320, dtype = "float16",
+        modes = (EAGER,), also = (),
+    ):  # fmt: skip
         chosen = [
             Figure(name, pipeline, mode, each, dtype, batch, (size, size))
             for name in names for mode in modes for each in passes for pipeline in (FUSED, *also)
         ]  # fmt: skip
         return network_jobs(clock, builder, [f for f in chosen if makes_sense(f) and f.pipeline in here])
 
-    def scans(*setting: Any) -> list[Job]:
+    def scans(*setting):
         return [job for stage in stages(*setting) for job in stage_jobs(clock, stage)]
 
     dagger, swin, both, others = NETWORKS[:1], NETWORKS[:2], (STEP, INFERENCE), NETWORKS[2:]

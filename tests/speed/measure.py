@@ -95,7 +95,7 @@ def interleaved(calls: Mapping[Figure, Callable[[], Any]], seconds: float) -> li
     gc.collect()
     for call in calls.values():
         call()
-    rounds: list[list[float]] = []
+    rounds = []
     end = time.monotonic() + seconds
     while len(rounds) < 3 or (time.monotonic() < end and len(rounds) < MOST_CALLS):
         rounds.append([milliseconds(call, "cpu") for call in calls.values()])

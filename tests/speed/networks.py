@@ -68,14 +68,14 @@ def scanned(network: nn.Module, size: Sequence[int], device: str) -> tuple[int, 
     """(state-steps, elements E of the two-dimensional scans) of one image, from the shapes that pass through."""
     steps, elements = 0, 0
 
-    def count_image(module: nn.Module, inputs: Any, output: Any) -> None:
+    def count_image(module, inputs, output):
         nonlocal steps, elements
         directions, inner, _ = module.dt_projs_weight.shape
         positions = inputs[0].numel() // inputs[0].shape[-1]
         elements += positions * inner
         steps += directions * positions * inner * module.A_logs.shape[1]
 
-    def count_sequence(module: nn.Module, inputs: Any, output: Any) -> None:
+    def count_sequence(module, inputs, output):
         nonlocal steps
         positions = inputs[0].numel() // inputs[0].shape[-1]
         steps += positions * module.A_log.numel()
@@ -134,7 +134,7 @@ def measure(clock: Clock, figure: Figure, builder: Builder) -> Iterator[Figure]:
     network, (steps, elements) = builder.get(figure.what, figure.size, clock.device)
     images = torch.randn(figure.batch, CHANNELS, *figure.size, device=clock.device)
     set_up(network, figure.passes)
-    run: Callable[[Tensor], Any] = network
+    run = network
     if figure.mode == COMPILED:
         torch._dynamo.reset()  # earlier figures must not count towards the limit of recompilations
         run = torch.compile(network, dynamic=False)
@@ -185,7 +185,7 @@ def training_step(network: nn.Module, run: Callable[[Tensor], Any], images: Tens
     """See `STEP_CONVENTION`."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.99, nesterov=True)
 
-    def step() -> None:
+    def step():
         optimizer.zero_grad(set_to_none=True)
         with autocast(images.device.type, dtype):
             outputs = run(images)
@@ -201,7 +201,7 @@ def inference(network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, 
     """One forward pass as nnU-Net's predictor makes it."""
 
     @torch.inference_mode()
-    def predict() -> Any:
+    def predict():
         with autocast(images.device.type, dtype):
             return run(images)
 
@@ -217,7 +217,7 @@ def stays_finite(device: str, dtype: str, iterations: int, size: int = 128, batc
         (whether every loss was finite, what happened).
     """
     network = build_network("SwinUMambaD", (size, size)).to(device).train()
-    network.decoder.deep_supervision = False  # type: ignore[union-attr, assignment]
+    network.decoder.deep_supervision = False
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True)
     scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
     first = last = 0.0

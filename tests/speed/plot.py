@@ -87,7 +87,7 @@ def bars(figures: Sequence[Figure], passes: str) -> pd.DataFrame:
     _, _, value = _PANELS[passes]
     known = [f for f in figures if f.passes == passes and (f.pipeline, f.mode) in STYLES and value(f)]
     chosen = [f for f in known if f.what == CORE or not f.channels]
-    rows: dict[tuple[str, str, str | None], dict[str, float | None]] = {}
+    rows = {}
     for f in chosen:
         place = f"/{f.stride}, D {f.channels}" if f.channels else f.what
         rows.setdefault((f.pipeline, f.mode, f.backend), {})[

@@ -118,14 +118,14 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
 
     from swin_umamba_nnunet.ops import backend_report
 
-    versions: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
     # pytorch-triton is what nightly torch brings
     for package in ("swin_umamba_nnunet", "triton", "pytorch-triton", "numba", "mamba-ssm"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    place: dict[str, Any] = {"type": device, "name": _processor(), "cores": os.cpu_count(),
+    place = {"type": device, "name": _processor(), "cores": os.cpu_count(),
                              "threads": torch.get_num_threads()}  # fmt: skip
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)

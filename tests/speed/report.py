@@ -92,11 +92,11 @@ def _saved(found: Sequence[Figure]) -> list[Figure]:
 
 
 def _saved_columns(found: Sequence[Figure]) -> _Columns:
-    def share(f: Figure, pipeline: str) -> str:
+    def share(f, pipeline):
         kept = same(found, f, pipeline=pipeline).saved_mebibytes
         return number(f.saved_mebibytes / kept) if kept and f.saved_mebibytes else NOTHING
 
-    columns: dict[str, Callable[[Figure], str]] = {"what": lambda f: f.what, **_IMAGES, **_STAGE}
+    columns = {"what": lambda f: f.what, **_IMAGES, **_STAGE}
     columns[FUSED] = lambda f: number(f.saved_mebibytes)
     for p in (OWN, MAMBA_SSM):
         columns[OTHERS[p]] = lambda f, p=p: number(same(found, f, pipeline=p).saved_mebibytes)

@@ -53,7 +53,7 @@ OF_SEQUENCE = (1, 384, 400, 16)  # batch, channels, steps, states of the compari
 def stages(batch: int, side: int, dtype: str = "float16", what: str = CORE) -> list[Figure]:
     """One for each stage of a network, of square images with so many pixels a side."""
     shape = {"dtype": dtype, "batch": batch, "size": (side, side)}
-    return [Figure(what, **shape, stride=stride, channels=channels) for stride, channels in STAGES]  # type: ignore
+    return [Figure(what, **shape, stride=stride, channels=channels) for stride, channels in STAGES]
 
 
 def stage_jobs(clock: Clock, stage: Figure, backend: str | None = None) -> list[Job]:
@@ -91,10 +91,10 @@ def _timed(clock: Clock, figure: Figure, passes: str, call: Callable[[], Any], *
 def scan_alone(clock: Clock, figure: Figure) -> Iterator[Figure]:
     """The directional scan, given step sizes, B and C: forward, then backward."""
     inputs, cotangent = scan_inputs(clock.device, figure)
-    settings: Any = (True, figure.backend or resolve_backend(None, clock.device))
+    settings = (True, figure.backend or resolve_backend(None, clock.device))
     with torch.no_grad():
         yield _timed(clock, figure, FORWARD, lambda: scan(*inputs, *settings))
-    leaves: Any = tuple(t.detach().requires_grad_() for t in inputs)
+    leaves = tuple(t.detach().requires_grad_() for t in inputs)
     y = scan(*leaves, *settings)
     yield _timed(clock, figure, BACKWARD, lambda: torch.autograd.grad(y, leaves, cotangent, retain_graph=True))
 
@@ -121,7 +121,7 @@ def _both_passes(
 ) -> Iterator[Figure]:
     known = {"backend": "mamba_ssm"} if figure.pipeline == MAMBA_SSM else {}
 
-    def forward() -> Tensor:
+    def forward():
         with autocast(clock.device, figure.dtype):
             return function(*leaves)
 
@@ -137,10 +137,10 @@ def cuts(clock: Clock, figure: Figure) -> Iterator[Figure]:
 
     inputs, cotangent = scan_inputs(clock.device, figure)
     windows = -(-prod(figure.shape[1:3]) // _triton.WINDOW)
-    settings: Any = (True, True)
+    settings = (True, True)
     y, states = _triton.forward(*inputs, *settings)
-    rest: Any = (states, True)
-    calls: dict[str, Callable[[], Any]] = {
+    rest = (states, True)
+    calls = {
         FORWARD: lambda: _triton.forward(*inputs, *settings),
         BACKWARD: lambda: _triton.backward(cotangent.float(), *inputs, *rest),
     }
@@ -175,9 +175,9 @@ def saved_figures(device: str, figure: Figure) -> list[Figure]:
 
 def saved_bytes(forward: Callable[[], Tensor]) -> int:
     """Bytes that autograd keeps after `forward`, everything it is given included."""
-    storages: dict[int, tuple[int, torch.UntypedStorage]] = {}  # kept, so that no address comes up twice
+    storages = {}  # kept, so that no address comes up twice
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor):
         storage = tensor.untyped_storage()
         storages[storage._cdata] = (storage.nbytes(), storage)
         return tensor
@@ -219,7 +219,7 @@ def plain_loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
 def parallel_scan(pscan: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """The same function around mambapy's `pscan(decays, inputs)`, both (batch, L, dim, N), as mambapy calls it."""
 
-    def scan(u, delta, A, B, C, D, delta_bias):  # type: ignore[no-untyped-def]
+    def scan(u, delta, A, B, C, D, delta_bias):
         u, delta, B, C = (t.transpose(1, 2) for t in (u, delta, B, C))
         delta = softplus(delta + delta_bias)
         states = pscan(torch.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None])
@@ -236,10 +236,10 @@ def others(seconds: float) -> Iterator[Figure]:
     """
     batch, channels, length, states = OF_SEQUENCE
 
-    def here(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor) -> Any:
+    def here(u, delta, A, B, C, D, delta_bias):
         return selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True)
 
-    functions: dict[str, Callable[..., Any]] = {FUSED: here, LOOP: plain_loop}
+    functions = {FUSED: here, LOOP: plain_loop}
     with suppress(ImportError):
         functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
     leaves = [
@@ -249,7 +249,7 @@ def others(seconds: float) -> Iterator[Figure]:
     ]  # fmt: skip
     leaves = [leaf.requires_grad_() for leaf in leaves]
     cotangent = torch.randn(batch, channels, length)
-    calls: dict[Figure, Callable[[], Any]] = {}
+    calls = {}
     for name, function in functions.items():
         figure = Figure(SEQUENCE, name, batch=batch, size=(length,), stride=1, channels=channels, states=states)
         calls[figure] = torch.no_grad()(partial(function, *leaves))

@@ -56,7 +56,7 @@ def verdicts(document: Mapping[str, Any]) -> list[Verdict]:
         found = select(found, passes=SAVED)
     over = "forward+backward, over materialised mamba_ssm"
     step = "training step of dagger, batch 12, 320x320"
-    targets: list[tuple[str, Iterable[_Finding], Callable[[float], bool]]] = [
+    targets = [
         (f"all SS2D blocks, batch 12, 320x320, {over}: at least 2.5 times (stretch: 4)", _speed(found, 320),
          lambda ratio: ratio >= 2.5),
         ("activations kept for backward per SS2D, of the materialised mamba_ssm pipeline's: at most a quarter",
@@ -133,7 +133,7 @@ def _kept(found: Sequence[Figure]) -> Iterator[_Finding]:
 
 
 def _bound(found: Sequence[Figure], passes: str) -> Iterator[_Finding]:
-    def bound(figure: Figure) -> float | None:
+    def bound(figure):
         if figure.percent_of_exp_bound is None or figure.milliseconds is None:
             return None
         return figure.milliseconds * figure.percent_of_exp_bound / 100
