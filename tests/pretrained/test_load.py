@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.functional import layer_norm, linear
+from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 from swin_umamba_nnunet.pretrained import CheckpointError, WeightsNotFoundError, load_imagenet_weights
