@@ -6,7 +6,7 @@ read it too.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -64,7 +64,7 @@ class TrainerRecord:
     epochs: int = FULL_LENGTH
     dims: tuple[int, ...] = (2,)
     control_of: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     notes: str = ""
 
     @property
@@ -211,20 +211,16 @@ def _swin_umamba(
     settings: Mapping[str, Any], notes: str = "",
 ) -> tuple[TrainerRecord, TrainerRecord]:
     """The pretrained trainer of a variant, and the one from random weights."""
-    name = f"nnUNetTrainer{network}{variant}"
-    scratch, size = f"{name}Scratch", parameters_million
     supervised = not network.startswith("SwinUMambaD")  # the authors' dagger from scratch is not, nor are its relatives
     how = "from random weights" + ("" if supervised else ", without deep supervision")
-    of, of_scratch = (f"nnUNetTrainer{network}{end}" if settings is _NO_SCAN else None for end in ("", "Scratch"))
-    return (
-        TrainerRecord(
-            name, network, weights, True, scratch, size, f"{summary}, from ImageNet",
-            control_of=of, settings=settings, notes=notes,
-        ),
-        TrainerRecord(
-            scratch, network, None, supervised, scratch, size, f"{summary}, {how}",
-            control_of=of_scratch, settings=settings, notes=notes,
-        ),
+    name, control_of = f"nnUNetTrainer{network}{variant}", f"nnUNetTrainer{network}" if settings is _NO_SCAN else None
+    pretrained = TrainerRecord(
+        name, network, weights, True, f"{name}Scratch", parameters_million, f"{summary}, from ImageNet",
+        control_of=control_of, settings=settings, notes=notes,
+    )  # fmt: skip
+    return pretrained, replace(
+        pretrained, name=f"{name}Scratch", weights=None, deep_supervision=supervised, summary=f"{summary}, {how}",
+        control_of=control_of and f"{control_of}Scratch",
     )  # fmt: skip
 
 

@@ -140,8 +140,8 @@ def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str
 
     try:
         if fetch or pretrained.find_weights(pretrained.get_record(name)) is not None:
-            path = pretrained.ensure_weights(name, scratch_trainer=getattr(trainer, "scratch_trainer", None) or None)
-            return {"name": name, "path": str(path), "sha256": sha256(path)}, []
+            found = pretrained.ensure_weights(name, scratch_trainer=getattr(trainer, "scratch_trainer", None) or None)
+            return {"name": name, "path": str(found.path), "sha256": found.sha256}, []
     except (pretrained.WeightsError, ValueError) as error:
         return {"name": name, "sha256": None}, [f"trainer {trainer.__name__}: {error}"]
     return {"name": name, "sha256": None}, []

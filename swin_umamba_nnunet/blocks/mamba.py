@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from swin_umamba_nnunet.blocks.norm import AUTOCAST_DEVICES, LayerNorm, widen
+from swin_umamba_nnunet.blocks.ss2d import init_scan
 from swin_umamba_nnunet.ops import selective_scan
 
 
@@ -47,7 +48,6 @@ class Mamba(nn.Module):
         self.out_proj = nn.Linear(inner, d_model, bias=False)
         self.reset_scan_parameters()
 
-    @torch.no_grad()
     def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1) -> None:
         """Initial values of the scan: A = -(1..N), D = 1, step sizes log-uniform in [`dt_min`, `dt_max`].
 
@@ -55,11 +55,7 @@ class Mamba(nn.Module):
         """
         bound = self.dt_proj.in_features**-0.5
         nn.init.uniform_(self.dt_proj.weight, -bound, bound)
-        steps = torch.empty_like(self.dt_proj.bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
-        self.dt_proj.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
-        states = self.A_log.shape[1]
-        self.A_log.copy_(torch.arange(1, states + 1, device=self.A_log.device).log().expand_as(self.A_log))
-        nn.init.ones_(self.D)
+        init_scan(self.dt_proj.bias, self.A_log, self.D, dt_min, dt_max)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C); position l sees the positions up to l."""

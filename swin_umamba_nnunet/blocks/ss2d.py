@@ -98,17 +98,12 @@ class SS2D(nn.Module):
         else:
             self.register_buffer(name, torch.empty(shape))
 
-    @torch.no_grad()
     def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1) -> None:
         """Initial values of the scan: A = -(1..N), D = 1, step sizes log-uniform in [`dt_min`, `dt_max`]."""
         inner, rank = self.dt_projs_weight.shape[1:]
         nn.init.uniform_(self.x_proj_weight, -(inner**-0.5), inner**-0.5)
         nn.init.uniform_(self.dt_projs_weight, -(rank**-0.5), rank**-0.5)
-        steps = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
-        self.dt_projs_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
-        states = self.A_logs.shape[1]
-        self.A_logs.copy_(torch.arange(1, states + 1, device=self.A_logs.device).log().expand_as(self.A_logs))
-        nn.init.ones_(self.Ds)
+        init_scan(self.dt_projs_bias, self.A_logs, self.Ds, dt_min, dt_max)
 
     def scan(self, x: Tensor) -> Tensor:
         """The mixing over positions, (B, H, W, D) -> (B, H, W, D) in float32 at least."""
@@ -139,3 +134,12 @@ class SS2D(nn.Module):
             return self.out_proj(y)
         y = self.out_norm(self.scan(x)).to(widen(x).dtype)  # back to half only in a network that is half throughout
         return self.out_proj(y if gate is None else y * silu(gate))
+
+
+@torch.no_grad()
+def init_scan(dt_bias: Tensor, A_log: Tensor, D: Tensor, dt_min: float, dt_max: float) -> None:
+    """Mamba's initial values: A = -(1..N), D = 1, step sizes log-uniform in [`dt_min`, `dt_max`]; in place."""
+    steps = torch.empty_like(dt_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+    dt_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
+    A_log.copy_(torch.arange(1, A_log.shape[1] + 1, device=A_log.device).log().expand_as(A_log))
+    nn.init.ones_(D)

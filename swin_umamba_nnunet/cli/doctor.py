@@ -347,8 +347,7 @@ def weights(found: Section) -> None:
 
 def _look(found: Section, name: str, path: Path) -> None:
     """Read a checkpoint and compare it with what is published."""
-    from swin_umamba_nnunet.pretrained.download import hash_verdict
-    from swin_umamba_nnunet.pretrained.examine import examine_checkpoint
+    from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint
 
     try:
         finding = examine_checkpoint(path)
@@ -361,7 +360,7 @@ def _look(found: Section, name: str, path: Path) -> None:
     faults = list(finding.faults) if record is not None else [f"it is {finding.variant}"]
     if record is not None and name not in (record.name, ENVIRONMENT_VARIABLE):
         faults.append(f"it is {record.title}, not what its name says")
-    verdict = hash_verdict(record, finding.sha256) if record is not None else "nothing to compare with"
+    verdict = record.verdict_on(finding.sha256) if record is not None else "nothing to compare with"
     found.data["files"][name] = {
         "path": str(path), "ok": not faults, "sha256": finding.sha256, "hash": verdict, "faults": faults,
         "is": record.name if record is not None else None,

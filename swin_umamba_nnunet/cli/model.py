@@ -1,6 +1,7 @@
 """`swin-umamba model`: a trained model after its training: imported, adapted to other images, exported."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from swin_umamba_nnunet.cli.errors import CliError
@@ -45,28 +46,24 @@ network use nnU-Net's own commands; to move a model to another machine, nnUNetv2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The three actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    options = {}
-    for name, text, summary, perform in (
-        ("import", IMPORT, "the authors' released models for stock nnU-Net", _import),
-        ("adapt", ADAPT, "a trained model for another number of image channels", _adapt),
-        ("export", EXPORT, "a trained network as a torch.export archive or ONNX file", _export),
-    ):
-        action = actions.add_parser(
-            name, help=summary, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+
+    def action(name: str, summary: str, description: str, perform: Callable) -> Callable:
+        parser = actions.add_parser(
+            name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        action.set_defaults(perform=perform)
-        what = "file" if name == "adapt" else "folder"
-        action.add_argument("-o", "--output", required=True, help=f"{what} to write; must not exist")
-        options[name] = action.add_argument
-    add = options["import"]
+        parser.set_defaults(perform=perform)
+        parser.add_argument("-o", "--output", required=True, help="what to write; must not exist")
+        return parser.add_argument
+
+    add = action("import", "the authors' released models for stock nnU-Net", IMPORT, _import)
     add("source", help="the released model folder, one checkpoint of it, or bare weights")
     add("--plans", help="plans.json to use (default: the one in the released folder)")
     add("--dataset-json", help="dataset.json to use (default: the one beside plans.json)")
     add("-c", "--configuration", help="configuration in the plans (default: the checkpoint's, else 2d)")
-    add = options["adapt"]
+    add = action("adapt", "a trained model for another number of image channels", ADAPT, _adapt)
     add("checkpoint", help="checkpoint_*.pth of a training with one of our trainers")
     add("--channels", type=int, required=True, metavar="N", help="channels of the new images")
-    add = options["export"]
+    add = action("export", "a trained network as a torch.export archive or ONNX file", EXPORT, _export)
     add("-m", "--model", required=True, help="folder with plans.json, dataset.json, fold_*/")
     add("-f", "--fold", default="0", help="whose network: 0 to 4, or all (default: 0)")
     add("-chk", "--checkpoint", default="checkpoint_final.pth", help="default: checkpoint_final.pth")

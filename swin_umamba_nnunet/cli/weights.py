@@ -1,14 +1,27 @@
 """`swin-umamba weights`: which ImageNet checkpoints there are, getting them, and what a file really is."""
 
 import argparse
+import contextlib
 import logging
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from swin_umamba_nnunet.cli._weights.names import fits, record_called, trust, wrapped
-from swin_umamba_nnunet.cli._weights.verify import verify
+from swin_umamba_nnunet import _autoregister
+from swin_umamba_nnunet._text import did_you_mean
+from swin_umamba_nnunet.catalogue import TRAINERS, get_trainer, trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
-from swin_umamba_nnunet.pretrained.errors import DownloadError, WeightsError, WeightsNotFoundError
-from swin_umamba_nnunet.pretrained.registry import RECORDS, WeightsRecord
+from swin_umamba_nnunet.pretrained.registry import (
+    RECORDS,
+    WEIGHTS_OF_NETWORK,
+    CheckpointError,
+    DownloadError,
+    WeightsError,
+    WeightsNotFoundError,
+    WeightsRecord,
+    accepted_records,
+    get_record,
+)
 
 DESCRIPTION = """\
 The ImageNet checkpoints that pretrained trainers start from.  A training fetches what it needs by itself; this is for
@@ -23,6 +36,7 @@ looking, for machines without a network, and for files of unknown origin.
 """
 
 _NAME_HELP = "a checkpoint (see `swin-umamba weights list`) or a trainer"
+_NOBODY = "no trainer of this package"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,18 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetching = actions.add_parser("fetch", help="download, resume, check; what is there already is checked only")
     fetching.add_argument("names", nargs="*", metavar="NAME", help=_NAME_HELP)
     fetching.add_argument("--all", action="store_true", help="every checkpoint in the list")
-    fetching.add_argument("--from", dest="mirror", metavar="MIRROR",
-                          help="take the files from here instead of GitHub: a folder, a file, or an https:// or "
-                               "file:// address of either")  # fmt: skip
+    fetching.add_argument(
+        "--from",
+        dest="mirror",
+        metavar="MIRROR",
+        help="take the files from here instead of GitHub: a folder, a file, an https:// or file:// address of either",
+    )
     fetching.add_argument("--to", type=Path, metavar="DIR", help="put them here (default: the user's cache)")
     fetching.set_defaults(perform=_fetch)
     verifying = actions.add_parser("verify", help="what a checkpoint file is, and which trainers it fits")
     verifying.add_argument("file", type=Path, metavar="FILE")
     verifying.add_argument("--for", dest="trainer", metavar="TRAINER", help="the exit code says if it fits this one")
-    verifying.set_defaults(perform=verify)
+    verifying.set_defaults(perform=_verify)
     pathing = actions.add_parser("path", help="print the path of a checkpoint on this machine and nothing else")
-    pathing.add_argument("name", metavar="NAME", nargs="?",
-                         help=_NAME_HELP + "; without, the folders that are searched, in order")  # fmt: skip
+    pathing.add_argument(
+        "name", metavar="NAME", nargs="?", help=f"{_NAME_HELP}; without, the folders that are searched, in order"
+    )
     pathing.set_defaults(perform=_path)
 
 
@@ -64,24 +82,78 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-# -------------------------------------------------------------------------------------------------------------- list
+# -------------------------------------------------------------------------------------------------------------- names
+
+
+def _record_called(name: str) -> WeightsRecord:
+    """A record by its own name, a network's, or that of a trainer that starts from it."""
+    if name.startswith("nnUNetTrainer"):
+        return get_record(_weights_of(name))
+    try:
+        return get_record(name)
+    except ValueError as error:
+        known = [*(record.name for record in RECORDS), *_starting_weights(), *WEIGHTS_OF_NETWORK]
+        hint = did_you_mean(name, known, before="; ")
+        raise CliError(f"{error}, or a trainer's name{hint}") from error
+
+
+def _weights_of(trainer: str) -> str:
+    """The weights that a trainer starts from."""
+    try:
+        weights = _imagenet_weights(trainer)
+    except ValueError as error:
+        raise CliError(str(error)) from error
+    if weights is None:
+        raise CliError(f"{trainer} starts from random weights; it takes no checkpoint")
+    return weights
+
+
+def _imagenet_weights(trainer: str) -> str | None:
+    """`imagenet_weights` of a trainer of this package, or of a user's that is built on one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return get_trainer(trainer).weights
+    except ValueError:
+        if not _autoregister.users_folders():
+            raise  # the user has none: spare them the import of nnU-Net
+    from swin_umamba_nnunet.trainers.base import NetworkTrainer
+    from swin_umamba_nnunet.trainers.finding import find_trainer
+
+    found = find_trainer(trainer)
+    if not issubclass(found, NetworkTrainer):
+        raise ValueError(f"{trainer} is built on {_NOBODY}; `swin-umamba list` shows them")
+    return found.imagenet_weights
+
+
+def _starting_weights() -> dict[str, str]:
+    """The pretrained trainers and what they start from."""
+    return {trainer.name: trainer.weights for trainer in TRAINERS if trainer.weights is not None}
+
+
+# --------------------------------------------------------------------------------------------------------------- list
 
 
 def _list(args: argparse.Namespace) -> int:
-    from swin_umamba_nnunet.pretrained.locate import ENVIRONMENT_VARIABLE, find_in_folders, named_path
+    from swin_umamba_nnunet.pretrained.locate import (
+        ENVIRONMENT_VARIABLE,
+        find_in_folders,
+        named_path,
+        searched_folders,
+    )
 
-    named = named_path()
-    folders = _folders()
+    named, folders = named_path(), searched_folders()
     for record in RECORDS:
         size = f"{record.size_bytes:,} bytes" if record.size_bytes is not None else "size unknown"
         others = f" (also {', '.join(record.other_file_names)})" if record.other_file_names else ""
-        found = find_in_folders(record, folders)
         print(f"{record.name}   {record.title}, {record.parameters_million} M parameters")
         print(f"    accuracy  {record.top1_percent} % ImageNet-1k top-1 of the classifier, as its authors state it")
         print(f"    file      {record.file_name}{others}, {size}")
-        print(f"    sha256    {trust(record)}")
-        print(wrapped("fits", fits(record)))
-        print(f"    here      {found or 'not on this machine'}")
+        print(f"    sha256    {_trust(record)}")
+        print(_wrapped("fits", _fits(record)))
+        print(f"    here      {find_in_folders(record, folders) or 'not on this machine'}")
         print(f"    from      {record.url}  ({record.licence} licence)\n")
     if named is not None and not named.is_dir():
         print(f"{ENVIRONMENT_VARIABLE} names {named}: every training starts from this file, whatever its name.")
@@ -89,97 +161,187 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _folders() -> list[Path]:
-    """Every folder that is searched, in order."""
-    from swin_umamba_nnunet.pretrained.locate import default_folders, named_path
+def _trust(record: WeightsRecord) -> str:
+    """The published hash, and what happens to a file with another one."""
+    if record.sha256 is None:
+        size = "size and " if record.size_bytes is not None else ""
+        return f"unknown; {size}the name and shape of every tensor are checked instead"
+    if record.sha256_confirmed:
+        return f"{record.sha256} (confirmed: another one is refused)"
+    return f"{record.sha256} (second-hand: another one is reported, not refused)"
 
-    named = named_path()
-    return [*([named] if named is not None and named.is_dir() else []), *default_folders()]
+
+def _fits(record: WeightsRecord | None) -> str:
+    """The trainers a checkpoint fits, in words."""
+    starting, also = [], []
+    for trainer, weights in _starting_weights().items():
+        first, *others = accepted_records(weights)
+        starting += [trainer] if first == record else []
+        also += [trainer] if record in others else []
+    named = [f"{', '.join(also)} where SWIN_UMAMBA_WEIGHTS names the file"] if also else []
+    return "; ".join([*([", ".join(starting)] if starting else []), *named]) or _NOBODY
 
 
-# ------------------------------------------------------------------------------------------------------------- fetch
+def _wrapped(name: str, text: str) -> str:
+    """A named fact, broken into lines of a terminal's width."""
+    head = f"    {name:<10}"
+    return textwrap.fill(text, 118, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False)
+
+
+# -------------------------------------------------------------------------------------------------------------- fetch
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from swin_umamba_nnunet.pretrained.addresses import require_mirror
+    from swin_umamba_nnunet.pretrained.download import SUFFIXES, require_mirror
 
     if args.all == bool(args.names):
         raise CliError("name what to fetch, or give --all (`swin-umamba weights list` has the names)")
-    if args.mirror is not None and args.all and _is_one_file(args.mirror):
-        raise CliError(f"--all needs a folder to take the files from, and {args.mirror} is one file")
     if args.mirror is not None:
+        if args.all and (Path(args.mirror).is_file() or "://" in args.mirror and args.mirror.endswith(SUFFIXES)):
+            raise CliError(f"--all needs a folder to take the files from, and {args.mirror} is one file")
         require_mirror(args.mirror)
-    records = RECORDS if args.all else tuple(dict.fromkeys(map(record_called, args.names)))
-    failed = [record for record in records if not _fetched(record, args.mirror, args.to, alone=len(records) == 1)]
+    records = RECORDS if args.all else tuple(dict.fromkeys(map(_record_called, args.names)))
+    missing = 0
+    for record in records:
+        try:
+            _fetch_one(record, args.mirror, args.to)
+        except WeightsError as error:
+            if len(records) == 1:
+                raise
+            print(f"{record.name}: {error}")
+            missing += 1
     if len(records) > 1:
-        print(f"{len(records) - len(failed)} of {len(records)} checkpoints are there.")
-    return 1 if failed else 0
+        print(f"{len(records) - missing} of {len(records)} checkpoints are there.")
+    return 1 if missing else 0
 
 
-def _fetched(record: WeightsRecord, mirror: str | None, folder: Path | None, alone: bool) -> bool:
-    """Have one checkpoint on this machine, checked; if it is not the only one wanted, a failure is told and counted."""
-    from swin_umamba_nnunet.pretrained.addresses import mirror_urls
-    from swin_umamba_nnunet.pretrained.download import hash_verdict
-    from swin_umamba_nnunet.pretrained.ensure import fetch_weights, read_published
-    from swin_umamba_nnunet.pretrained.locate import cache_folder, find_in_folders
+def _fetch_one(record: WeightsRecord, mirror: str | None, folder: Path | None) -> None:
+    """Have one checkpoint on this machine, checked."""
+    from swin_umamba_nnunet.pretrained.checkpoint import read_checkpoint
+    from swin_umamba_nnunet.pretrained.download import download_weights, mirror_urls
+    from swin_umamba_nnunet.pretrained.locate import cache_folder, find_in_folders, searched_folders
+
+    target = folder or cache_folder()
+    found = find_in_folders(record, searched_folders() if folder is None else [folder.expanduser().absolute()])
+    if found is not None:
+        checkpoint, what = read_checkpoint(found, record), "was there already"
+    else:
+        print(f"{record.name}: fetching {record.file_name}", flush=True)
+        try:
+            sources = mirror_urls(record, mirror) if mirror is not None else ()
+            with _download_told():
+                checkpoint, what = download_weights(record, target, sources=sources), "fetched"
+        except DownloadError as error:
+            raise DownloadError(
+                f"{error}. Without a network: get {record.file_name} elsewhere, then --from FOLDER, or put it into "
+                f"{target}"
+            ) from error
+    print(f"{record.name}: {what}, {checkpoint.path}")
+    print(f"    {checkpoint.size_bytes:,} bytes, every tensor as published")
+    print(f"    sha256 {checkpoint.sha256}: {record.verdict_on(checkpoint.sha256)}")
+
+
+@contextlib.contextmanager
+def _download_told() -> Iterator[None]:
+    """Show what the download has to say: another process is at it, a connection broke off and is resumed."""
+    logger, handler = logging.getLogger("swin_umamba_nnunet.pretrained.download"), logging.StreamHandler()
+    level = logger.level
+    handler.setFormatter(logging.Formatter("    %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+# ------------------------------------------------------------------------------------------------------------- verify
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Say what the file is; 0 if it fits a trainer (the one asked for, if one was), else 1 and what fits instead."""
+    asked = _starting_weights() if args.trainer is None else {args.trainer: _weights_of(args.trainer)}
+    if not args.file.expanduser().exists():
+        raise CheckpointError(f"{args.file} does not exist")
+    from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint  # imports torch
 
     try:
-        found = find_in_folders(record, _folders() if folder is None else [folder.expanduser().absolute()])
-        if found is not None:
-            checkpoint, what = read_published(record, found), "was there already"
-        else:
-            print(f"{record.name}: fetching {record.file_name}", flush=True)
-            sources = mirror_urls(record, mirror) if mirror is not None else ()
-            with _DownloadTold():
-                checkpoint, what = fetch_weights(record, folder, sources), "fetched"
-    except WeightsError as error:
-        hint = ""
-        if isinstance(error, DownloadError):
-            place = folder or cache_folder()
-            hint = f". Without a network: get {record.file_name} elsewhere, then --from FOLDER, or put it into {place}"
-        if alone:
-            raise CliError(f"{error}{hint}", exit_code=1) from error
-        print(f"{record.name}: {error}")
-        return False
-    print(f"{record.name}: {what}, {checkpoint.path}")
-    print(f"    {checkpoint.path.stat().st_size:,} bytes, every tensor as published")
-    print(f"    sha256 {checkpoint.sha256}: {hash_verdict(record, checkpoint.sha256)}")
-    return True
+        found = examine_checkpoint(args.file)
+    except CheckpointError:
+        if (model := _segmentation_model(args.file)) is None:
+            raise
+        print(f"{args.file}\n    what      {model}")
+        return _say_what_fits(asked)
+    record = found.record
+    print(found.path)
+    print(_wrapped("what", f"ImageNet classifier {found.variant}"))
+    size, verdict, classifier = "", "", ""
+    if record is not None:
+        classifier = f", {'norm and head as published' if found.classifier else 'without the published norm and head'}"
+        verdict = f" ({record.verdict_on(found.sha256)})"
+        if record.size_bytes is not None:
+            same = found.size_bytes == record.size_bytes
+            size = ", as published" if same else f"; the published file has {record.size_bytes:,}"
+    print(f"    tensors   {len(found.state_dict)}{classifier}")
+    print(f"    size      {found.size_bytes:,} bytes{size}")
+    print(f"    sha256    {found.sha256}{verdict}")
+    for fault in found.faults:
+        print(_wrapped("fault", f"it {fault}"))
+    print(_wrapped("fits", _NOBODY if found.faults else _fits(record)))
+    if found.faults or not any(record in accepted_records(weights) for weights in asked.values()):
+        return _say_what_fits(asked)
+    return 0
 
 
-def _is_one_file(mirror: str) -> bool:
-    return Path(mirror).is_file() or ("://" in mirror and mirror.endswith((".pth", ".pt", ".ckpt")))
+def _segmentation_model(path: Path) -> str | None:
+    """What a segmentation checkpoint is and is good for; None where the file is none that is known."""
+    from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint
+    from swin_umamba_nnunet.models.importing import recognise
+
+    try:
+        content = read_segmentation_checkpoint(path)
+        name = content.get("trainer_name")
+        name = name if isinstance(name, str) else ""
+        with contextlib.suppress(ValueError):
+            _imagenet_weights(name)
+            whose = "of this package" if name in trainer_names() else "built on one of this package"
+            return (
+                f"a segmentation model trained with {name} {whose}: predict with nnUNetv2_predict, or fine-tune it "
+                "with nnUNetv2_train ... -pretrained_weights FILE"
+            )
+        with contextlib.suppress(ModelError):
+            network, _ = recognise(content["network_weights"], str(path))
+            return f"the authors' segmentation model {network}: `swin-umamba model import` makes it usable"
+    except ModelError:
+        return None
+    return f"a segmentation model trained with {name}, {_NOBODY}" if name else None
 
 
-class _DownloadTold:
-    """Shows what the download has to say: another process is at it, a connection broke off and is resumed."""
-
-    def __enter__(self) -> None:
-        self._logger = logging.getLogger("swin_umamba_nnunet.pretrained.download")
-        self._handler, self._level = logging.StreamHandler(), self._logger.level
-        self._handler.setFormatter(logging.Formatter("    %(message)s"))
-        self._logger.addHandler(self._handler)
-        self._logger.setLevel(logging.INFO)
-
-    def __exit__(self, *error: object) -> None:
-        self._logger.removeHandler(self._handler)
-        self._logger.setLevel(self._level)
+def _say_what_fits(asked: Mapping[str, str]) -> int:
+    """Which file each trainer takes."""
+    print("\nWhat fits instead:")
+    for record in dict.fromkeys(map(get_record, asked.values())):
+        names = ", ".join(trainer for trainer, weights in asked.items() if get_record(weights) == record)
+        print(textwrap.fill(f"{names}: {record.file_name}", 118, initial_indent="  ", subsequent_indent="    "))
+        print(f"    swin-umamba weights fetch {record.name}")
+    return 1
 
 
-# -------------------------------------------------------------------------------------------------------------- path
+# --------------------------------------------------------------------------------------------------------------- path
 
 
 def _path(args: argparse.Namespace) -> int:
-    from swin_umamba_nnunet.pretrained.locate import find_weights
+    from swin_umamba_nnunet.pretrained.locate import find_weights, searched_folders
 
     if args.name is None:
-        print("\n".join(map(str, _folders())))
+        print(*searched_folders(), sep="\n")
         return 0
-    record = record_called(args.name)
+    record = _record_called(args.name)
     found = find_weights(record)
     if found is None:
         raise WeightsNotFoundError(
-            f"{record.file_name} is in none of {', '.join(map(str, _folders()))}; get it with   "
+            f"{record.file_name} is in none of {', '.join(map(str, searched_folders()))}; get it with   "
             f"swin-umamba weights fetch {record.name}"
         )
     print(found)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet._atomic import new_folder
+from swin_umamba_nnunet._distribution import install_line
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image

@@ -4,11 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of, trainer_called
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, trainer_called
 from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
+    channel_names,
     read_segmentation_checkpoint,
+    require_fit,
     require_weights,
+    shapes_of,
     write_checkpoint,
 )
 from swin_umamba_nnunet.pretrained import adapt_input_convolution
@@ -66,21 +69,21 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     changed_network = build_on_meta(found, plans, configuration, dataset_json, channels)
     old, new = shapes_of(network), shapes_of(changed_network)
     weights = content["network_weights"]
-    wrong = [key for key, shape in old.items() if key not in weights or tuple(weights[key].shape) != shape]
-    if wrong or set(weights) - set(old):
-        raise ModelError(f"{source} does not fit the network of {trainer} that its plans describe (first: {wrong[:1]})")
-    require_weights(weights, network, source)
-    before = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
-    changed = tuple(key for key, shape in new.items() if shape != old[key])
+    require_fit(weights, network, source, dataset_json)
+    before = len(channel_names(dataset_json))
     if channels == before:
         raise ModelError(f"{source} is for images of {channels} channels already; use it as it is")
-    adapted = {key: adapt_input_convolution(weights[key], new[key][1]) for key in changed}
-    misshapen = [key for key, value in adapted.items() if tuple(value.shape) != new[key]]
-    if misshapen:
-        raise ModelError(
-            f"the network of {trainer} has another form at {channels} channels ({misshapen[0]}), which weights for "
-            f"{before} cannot be adapted to"
-        )
+    changed = tuple(key for key in {**old, **new} if old.get(key) != new.get(key))
+    adapted = {}
+    for key in changed:
+        shape = new.get(key, ())
+        if min(len(shape), len(old.get(key, ()))) > 1:  # a user's network may have scalars per channel too
+            adapted[key] = adapt_input_convolution(weights[key], shape[1])
+        if key not in adapted or tuple(adapted[key].shape) != shape:
+            raise ModelError(
+                f"the network of {trainer} has another form at {channels} channels ({key}), which weights for "
+                f"{before} cannot be adapted to"
+            )
     require_weights(adapted, changed_network, source)  # sums over channels: float16 may overflow
     write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
     heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)

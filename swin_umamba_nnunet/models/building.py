@@ -27,16 +27,11 @@ def trainer_called(name: Any, source: str) -> Any:
     if not isinstance(name, str):
         raise ModelError(f"{source} names its trainer by a {type(name).__name__}, expected a string")
     try:
-        trainer, why = find_trainer(name), "is of another kind"
+        trainer = find_trainer(name)
     except ValueError as error:
-        trainer, why = None, str(error)
-    except Exception as error:  # a user's module may raise anything when it is imported
-        trainer, why = None, f"nnU-Net stops while it looks for it ({type(error).__name__}: {error})"
-    if trainer is None or not issubclass(trainer, NetworkTrainer):
-        raise ModelError(
-            f"{source}: this package has no trainer called {name!r} ({why}); swin-umamba list --names prints them all, "
-            "and your own are found where nnUNet_extTrainer names their folder"
-        )
+        raise ModelError(f"{source}: {error}") from error
+    if not issubclass(trainer, NetworkTrainer):
+        raise ModelError(f"{source}: {name} is none of this package's trainers (`swin-umamba list`), nor built on one")
     return trainer
 
 
@@ -96,8 +91,3 @@ def build_on_meta(
             f"the network of {trainer.__name__} cannot be built, because the plans or the dataset.json that belong to "
             f"it are damaged ({error!r})"
         ) from error
-
-
-def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of its state dict."""
-    return {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import pickle
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,10 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swin_umamba_nnunet._atomic import replacing
-from swin_umamba_nnunet.pretrained.checkpoint import check_entries, check_form, check_values, safe_globals
-from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, why_not_written
+from swin_umamba_nnunet._atomic import new_folder, replacing
+from swin_umamba_nnunet.pretrained.checkpoint import (
+    check_entries,
+    check_form,
+    check_values,
+    read_content,
+    why_not_written,
+)
+from swin_umamba_nnunet.pretrained.registry import CheckpointError
 
 _DEEPEST = 50  # levels of objects and lists in a JSON file; nnU-Net's have six
 
@@ -47,23 +50,9 @@ def read_segmentation_checkpoint(path: str | os.PathLike) -> dict:
     """
     path = Path(path)
     try:
-        require_checkpoint_file(path)
+        content = read_content(path, _numpy_scalars())
     except CheckpointError as error:
         raise ModelError(f"{path} {error}; expected a checkpoint such as fold_0/checkpoint_final.pth") from error
-    try:
-        with safe_globals(_numpy_scalars()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused is None:
-            raise ModelError(f"{path} is damaged or no PyTorch checkpoint") from error
-        raise ModelError(
-            f"{path} holds Python objects besides weights ({refused[1]}), which could run code and are never loaded "
-            "here; where you trust the file, load it elsewhere and save only its weights: "
-            "torch.save({'network_weights': ...}, FILE)"
-        ) from error
-    except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
-        raise ModelError(f"{path} is truncated or damaged: torch.load cannot read it ({error})") from error
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}, expected a checkpoint with weights")
     content = dict(content)
@@ -113,10 +102,60 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def channel_names(dataset: dict) -> dict[str, str]:
+    """The images' channels in a dataset.json, under nnU-Net's present name or the former."""
+    return dataset.get("channel_names", dataset.get("modality", {}))
+
+
 def _inside(node: Any) -> Collection[Any]:
     if isinstance(node, dict):
         return node.values()
     return node if isinstance(node, list) else ()
+
+
+def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of its state dict."""
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+def require_fit(weights: Mapping[str, Tensor], network: nn.Module, source: Path, dataset: dict) -> None:
+    """Accept weights of exactly the network's names and shapes that can be weights.
+
+    Args:
+        weights: names -> tensors.
+        network: that the file's plans and dataset.json describe, on any device.
+        source: file they are from, for the message.
+        dataset: content of dataset.json, for the message.
+
+    Raises:
+        ModelError: naming the file, what is missing, unexpected or of another shape, or see `require_weights`.
+    """
+    expected = shapes_of(network)
+    missing = [key for key in expected if key not in weights]
+    unexpected = [key for key in weights if key not in expected]
+    shapes = {key: (tuple(weights[key].shape), shape) for key, shape in expected.items() if key in weights}
+    misshapen = [key for key, (found, wanted) in shapes.items() if found != wanted]
+    heads = [key for key in misshapen if ".seg_layers." in key]
+    if heads and not (missing or unexpected or len(misshapen) > len(heads)):
+        found, wanted = (shape[0] for shape in shapes[heads[0]])
+        one = (
+            "; one channel of logits and a sigmoid, as VM-UNet's binary models have, is a region in nnU-Net, which "
+            'takes two labels: "labels": {"background": 0, "lesion": [1, 2]}, "regions_class_order": [1]'
+        )
+        raise ModelError(
+            f"{source} gives {found} channels of logits, but dataset.json describes {wanted} ({dataset.get('labels')})"
+            + (one if found == 1 else "; take the dataset.json the model was trained with")
+        )
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    told = [f"{len(keys)} {what}, first {keys[0]}" for what, keys in faults.items() if keys]
+    if misshapen:
+        told[-1] += " {} instead of {}".format(*shapes[misshapen[0]])
+    if told:
+        raise ModelError(
+            f"{source} does not fit the {type(network).__name__} that its plans and dataset.json describe "
+            f"({'; '.join(told)}): are they those the model was trained with?"
+        )
+    require_weights(weights, network, source)
 
 
 def require_weights(weights: Mapping[str, Tensor], network: nn.Module, source: Path) -> None:
@@ -135,7 +174,7 @@ def require_weights(weights: Mapping[str, Tensor], network: nn.Module, source: P
     counters = {key: each.dtype for key, each in built.items() if not (each.is_floating_point() or each.is_complex())}
     try:
         check_form(weights, counters)
-        check_values(weights, {key: tuple(each.shape) for key, each in built.items()})
+        check_values(weights, shapes_of(network))
     except CheckpointError as error:
         raise ModelError(f"{source} {error}") from error
 
@@ -164,6 +203,19 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
             torch.save(checkpoint, file)
         except RuntimeError as error:
             raise OSError(why_not_written(error)) from error
+
+
+@contextlib.contextmanager
+def new_model_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write into, which becomes `path` when the block ends without an exception.
+
+    Raises:
+        ModelError: it exists, or cannot be written; nothing is left behind.
+    """
+    if path.exists():
+        raise ModelError(f"{path} already exists; name another folder, or delete it first")
+    with written(path), new_folder(path) as unfinished:
+        yield unfinished
 
 
 class _ForgivingFile:

@@ -8,21 +8,20 @@ in its portable form, ordinary tensor operations, so both formats know every ope
 import inspect
 import json
 import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.models.checkpoints import ModelError, file_for_torch, written
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, file_for_torch, new_model_folder
 from swin_umamba_nnunet.models.predicting import load_predictor
 from swin_umamba_nnunet.networks import set_backend
-from swin_umamba_nnunet.pretrained.files import sha256_of
+from swin_umamba_nnunet.pretrained.checkpoint import sha256_of
 
 FORMATS = {"torch": "network.pt2", "onnx": "network.onnx"}
 DESCRIPTION = "network.json"
@@ -71,35 +70,28 @@ def export_model(
     target = Path(output)
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ModelError(f"there is no format {unknown[0]!r}; choose out of {', '.join(FORMATS)}")
-    if target.exists():
-        raise ModelError(f"{target} already exists; name another folder, or delete it first")
-    predictor = load_predictor(model, folds=(fold,), checkpoint=checkpoint, device="cpu")
-    network = predictor.network.eval()
-    torch.manual_seed(0)
-    patch = torch.randn(1, _channels(predictor), *predictor.configuration_manager.patch_size)
-    with torch.no_grad():
-        expected = network(patch)
-    set_backend(network, "portable")
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.unfinished")
-    with written(target):
-        unfinished.mkdir(parents=True)
-    try:
+    with new_model_folder(target) as unfinished:
+        predictor = load_predictor(model, folds=(fold,), checkpoint=checkpoint, device="cpu")
+        network = predictor.network.eval()
+        channels = determine_num_input_channels(
+            predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+        )
+        torch.manual_seed(0)
+        patch = torch.randn(1, channels, *predictor.configuration_manager.patch_size)
+        with torch.no_grad():
+            expected = network(patch)
+        set_backend(network, "portable")
         program = _trace(network, patch)
         differences = {}
         for name in formats:
             path = unfinished / FORMATS[name]
-            with written(target):
-                _save(program, path, name)
+            _save(program, path, name)
             found = _run_torch(path, patch) if name == "torch" else _run_onnx(path, patch)
             differences[name] = float((found - expected).abs().max() / expected.abs().max())
             if not differences[name] < 1e-3:
                 raise ModelError(f"the {name} file gives other logits (relative difference {differences[name]:.2g})")
         description = describe_model(predictor, Path(model), fold, checkpoint)
-        with written(target):
-            (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     files = {name: target / FORMATS[name] for name in formats}
     return Export(target, files, tuple(patch.shape), differences)
 
@@ -128,7 +120,7 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
         "network": {"trainer": predictor.trainer_name, "fold": fold, "checkpoint": checkpoint,
                     "checkpoint_sha256": sha256_of(model / f"fold_{fold}" / checkpoint),
                     "made_with": {"swin_umamba_nnunet": __version__, "torch": torch.__version__}},
-        "input": {"channel_names": dataset.get("channel_names", dataset.get("modality")),
+        "input": {"channel_names": channel_names(dataset),
                   "patch_size_px": list(settings.patch_size)},
         "preprocessing": {
             "order": "transpose, crop to non-zero, normalise, resample",
@@ -146,14 +138,6 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
                    "transpose_backward": list(plans.transpose_backward)},
         "file_ending": dataset["file_ending"],
     }  # fmt: skip
-
-
-def _channels(predictor: Any) -> int:
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-
-    return determine_num_input_channels(
-        predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
-    )
 
 
 def _save(program: Any, path: Path, name: str) -> None:

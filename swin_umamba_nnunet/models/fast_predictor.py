@@ -16,7 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.helpers import empty_cache
 from torch import Tensor
 
-from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ class FastPredictor(nnUNetPredictor):
             does, None chooses: 1 on a CPU, where more gain nothing.  Rounded down to a power of two.
 
     Raises:
-        ValueError: `images_per_call` below 1.
+        ModelError: `images_per_call` below 1.
     """
 
     def __init__(self, *args: Any, images_per_call: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if images_per_call is not None and images_per_call < 1:
-            raise ValueError(f"images_per_call is {images_per_call}; at least one image goes through the network")
+            raise ModelError(f"images_per_call is {images_per_call}; at least one image goes through the network")
         self._images_per_call = images_per_call
 
     @property
@@ -63,7 +63,7 @@ class FastPredictor(nnUNetPredictor):
         Raises:
             ModelError: naming both, and the model's channels.
         """
-        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        names = channel_names(self.dataset_json)
         if found != len(names):
             told = ", ".join(f"{number} {name}" for number, name in names.items())
             raise ModelError(

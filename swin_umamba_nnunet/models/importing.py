@@ -14,14 +14,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, shapes_of, trainer_called
+from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, trainer_called
 from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
+    new_model_folder,
     read_json,
     read_segmentation_checkpoint,
-    require_weights,
+    require_fit,
     save_checkpoint,
-    written,
 )
 from swin_umamba_nnunet.pretrained import remap_authors_state_dict
 
@@ -108,33 +108,26 @@ def import_model(
         ModelError: something is missing, of another network, or does not fit the plans; nothing is left behind.
     """
     source, target = Path(source), Path(output)
-    if target.exists():
-        raise ModelError(f"{target} already exists; name another folder, or delete it first")
-    folder, files = _find(source)
-    plans_file = _companion(plans, folder / "plans.json", "plans", source)
-    dataset_file = _companion(dataset_json, folder / "dataset.json", "dataset_json", source)
-    new_plans, dataset = modern_plans(read_json(plans_file), str(plans_file)), read_json(dataset_file)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        reports = [
-            _import_fold(file, unfinished / fold / "checkpoint_final.pth", target, new_plans, dataset, configuration)
-            for fold, file in files.items()
-        ]
-        if len({report[:3] for report in reports}) > 1:
-            raise ModelError(f"the folds of {source} are of different networks: {sorted({r[0] for r in reports})}")
-        with written(target):
-            for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
-                (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            if (fingerprint := folder / "dataset_fingerprint.json").is_file():
-                shutil.copyfile(fingerprint, unfinished / fingerprint.name)
-            os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    network, their_trainer, used, tensors, dropped = reports[0]
+    with new_model_folder(target) as unfinished:
+        folder, files = _find(source)
+        plans_file = _companion(plans, folder / "plans.json", "plans", source)
+        dataset_file = _companion(dataset_json, folder / "dataset.json", "dataset-json", source)
+        new_plans, dataset = modern_plans(read_json(plans_file), str(plans_file)), read_json(dataset_file)
+        found = []
+        for fold, file in files.items():
+            checkpoint, facts = _translated(file, fold.removeprefix("fold_"), new_plans, dataset, configuration)
+            save_checkpoint(checkpoint, unfinished / fold / CHECKPOINTS[0])
+            found.append(facts)
+            if facts[:3] != found[0][:3]:
+                raise ModelError(f"the folds of {source} are of different networks: {found[0][:3]} and {facts[:3]}")
+        for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
+            (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if (fingerprint := folder / "dataset_fingerprint.json").is_file():
+            shutil.copyfile(fingerprint, unfinished / fingerprint.name)
+    network, their_trainer, used, tensors, dropped = found[0]
     return ImportReport(
         target, network, TRAINER_OF_NETWORK[network], their_trainer, used,
-        tuple((file, target / fold / "checkpoint_final.pth") for fold, file in files.items()),
+        tuple((file, target / fold / CHECKPOINTS[0]) for fold, file in files.items()),
         tensors, dropped, _remarks(network, files),
     )  # fmt: skip
 
@@ -164,13 +157,14 @@ def _companion(given: str | os.PathLike | None, beside: Path, option: str, sourc
     path = beside if given is None else Path(given)
     if not path.is_file():
         where = "is no file" if given is not None else f"is not there, and {source} alone does not describe a model"
-        raise ModelError(f"{path} {where}; name the file with --{option.replace('_', '-')} FILE")
+        raise ModelError(f"{path} {where}; name the file with --{option} FILE")
     return path
 
 
-def _import_fold(
-    file: Path, target: Path, output: Path, plans: dict, dataset: dict, configuration: str | None
-) -> tuple[str, str | None, str, int, int]:
+def _translated(
+    file: Path, fold: str, plans: dict, dataset: dict, configuration: str | None
+) -> tuple[dict, tuple[str, str | None, str, int, int]]:
+    """Our checkpoint of theirs; network, their trainer, configuration, numbers of tensors taken over and left out."""
     content = read_segmentation_checkpoint(file)
     network, weights = recognise(content["network_weights"], str(file))
     arguments = content.get("init_args", {"configuration": "2d"})
@@ -184,14 +178,11 @@ def _import_fold(
         raise ModelError(f"{file} names its trainer by a {type(their_trainer).__name__}, expected a string")
     if not (axes is None or isinstance(axes, list | tuple) and all(type(axis) is int for axis in axes)):
         raise ModelError(f"{file} holds {type(axes).__name__} as its mirroring axes, expected numbers of axes")
-    fold = target.parent.name.removeprefix("fold_")
     trainer = TRAINER_OF_NETWORK[network]
     built = build_on_meta(trainer_called(trainer, str(file)), plans, configuration, dataset)
-    expected = shapes_of(built)
-    _compare(weights, expected, file, trainer, dataset)
-    require_weights(weights, built, file)
+    require_fit(weights, built, file, dataset)
     checkpoint = {
-        "network_weights": {key: weights[key] for key in expected},
+        "network_weights": {key: weights[key] for key in built.state_dict()},
         "trainer_name": trainer,
         "init_args": {"plans": plans, "configuration": configuration, "fold": int(fold) if fold.isdigit() else fold,
                       "dataset_json": dataset},
@@ -199,39 +190,8 @@ def _import_fold(
         "current_epoch": content.get("current_epoch", 0),
         "imported_from": {"file": str(file.absolute()), "network": network, "trainer": their_trainer},
     }  # fmt: skip
-    with written(output):
-        save_checkpoint(checkpoint, target)
     dropped = len(content["network_weights"]) - len(weights)
-    return network, their_trainer, configuration, len(weights), dropped
-
-
-def _compare(
-    weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], file: Path, trainer: str, dataset: dict
-) -> None:
-    missing = [key for key in expected if key not in weights]
-    unexpected = [key for key in weights if key not in expected]
-    shapes = {key: (tuple(weights[key].shape), shape) for key, shape in expected.items() if key in weights}
-    misshapen = [key for key, (found, wanted) in shapes.items() if found != wanted]
-    heads = [key for key in misshapen if ".seg_layers." in key]
-    if heads and not (missing or unexpected or len(misshapen) > len(heads)):
-        found, wanted = (shape[0] for shape in shapes[heads[0]])
-        one = (
-            "; one channel of logits and a sigmoid, as VM-UNet's binary models have, is a region in nnU-Net, which "
-            'takes two labels: "labels": {"background": 0, "lesion": [1, 2]}, "regions_class_order": [1]'
-        )
-        raise ModelError(
-            f"{file} gives {found} channels of logits, but dataset.json describes {wanted} ({dataset.get('labels')})"
-            + (one if found == 1 else "; take the dataset.json the model was trained with")
-        )
-    if missing or unexpected or misshapen:
-        faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        told = [f"{len(keys)} {what}, first {keys[0]}" for what, keys in faults.items() if keys]
-        if misshapen:
-            told[-1] += " {} instead of {}".format(*shapes[misshapen[0]])
-        raise ModelError(
-            f"{file} does not fit the network of {trainer} for these plans and dataset.json ({'; '.join(told)}): are "
-            "they those the model was trained with?"
-        )
+    return checkpoint, (network, their_trainer, configuration, len(weights), dropped)
 
 
 def _remarks(network: str, files: Mapping[str, Path]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
@@ -11,10 +12,10 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet._volume_files import VolumeFileError, read_header
-from swin_umamba_nnunet.models.checkpoints import ModelError, read_json, read_segmentation_checkpoint
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, read_json, read_segmentation_checkpoint
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
-from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.files import require_checkpoint_file
+from swin_umamba_nnunet.pretrained.checkpoint import require_checkpoint_file
+from swin_umamba_nnunet.pretrained.registry import CheckpointError
 
 
 def load_predictor(
@@ -40,8 +41,11 @@ def load_predictor(
     Raises:
         ModelError: no such model, or a setting that is not understood.
     """
-    if images_per_call is not None and images_per_call < 1:
-        raise ModelError(f"images_per_call is {images_per_call}; at least one image goes through the network")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    predictor = FastPredictor(
+        use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False,
+        images_per_call=images_per_call,
+    )  # fmt: skip
     folder = Path(model)
     found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
     numbered = [fold for fold in found if fold != "all"]  # as nnU-Net: "all" has seen every fold's validation cases
@@ -50,11 +54,6 @@ def load_predictor(
     absent += [f"fold_{fold}/{checkpoint}" for fold in wanted if fold not in found] or ([] if found else ["fold_*/"])
     if absent:
         raise ModelError(f"{folder} is no model folder, or not complete: it lacks {', '.join(absent)}")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    predictor = FastPredictor(
-        use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False,
-        images_per_call=images_per_call,
-    )  # fmt: skip
     _autoregister.register()  # a program may have set nnUNet_extTrainer itself, or run without the start-up line
     use = tuple(int(fold) if fold.isdigit() else fold for fold in wanted)
     for name in ("plans.json", "dataset.json"):
@@ -90,7 +89,7 @@ def _require_channels(predictor: FastPredictor, images: Path, case: str, ending:
     """Refuse a case of other channels than the model's as far as that shows without reading volumes twice."""
     files = sorted(images.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{ending}"))
     reader = predictor.plans_manager.image_reader_writer_class
-    names = predictor.dataset_json.get("channel_names", predictor.dataset_json.get("modality", {}))
+    names = channel_names(predictor.dataset_json)
     if len(files) > len(names):  # a file has one channel at least
         found = len(files)
     elif issubclass(reader, SimpleITKIO):
@@ -123,12 +122,7 @@ def predict(
     model: str | os.PathLike,
     images: str | os.PathLike,
     output: str | os.PathLike,
-    *,
-    folds: Sequence[int | str] | None = None,
-    checkpoint: str = "checkpoint_final.pth",
-    device: str | torch.device | None = None,
-    mirroring: bool = True,
-    images_per_call: int | None = None,
+    **settings: Any,
 ) -> list[Path]:
     """Segment a folder of images in nnU-Net's naming (CASE_0000.nii.gz, ...); what is there already is written anew.
 
@@ -136,9 +130,10 @@ def predict(
     the other, which nnUNetv2_predict does beside the network's work.
 
     Args:
-        model, folds, checkpoint, device, mirroring, images_per_call: see `load_predictor`.
+        model: see `load_predictor`.
         images: folder of images.
         output: folder of segmentations; created.
+        **settings: of `load_predictor`: folds, checkpoint, device, mirroring, images_per_call.
 
     Returns:
         The segmentation files.
@@ -146,10 +141,7 @@ def predict(
     Raises:
         ModelError: no such model, no images in its file format, or images of other channels.
     """
-    predictor = load_predictor(
-        model, folds=folds, checkpoint=checkpoint, device=device, mirroring=mirroring,
-        images_per_call=images_per_call,
-    )  # fmt: skip
+    predictor = load_predictor(model, **settings)
     ending = predictor.dataset_json["file_ending"]
     cases = sorted({path.name[: -len(f"_0000{ending}")] for path in Path(images).glob(f"*_0000{ending}")})
     if not cases:

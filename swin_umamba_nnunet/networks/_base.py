@@ -66,21 +66,12 @@ class SegmentationNetwork(nn.Module):
         Raises:
             ValueError: an image that is not four-dimensional, has an empty axis or another number of channels.
         """
-        self._check(x)
+        check_image(x, self.input_channels)
         height, width = x.shape[2:]
         outputs = self.decoder(self.encoder(pad_to_multiple(x, self.stride)))
         if isinstance(outputs, Tensor):
             return outputs[:, :, :height, :width]
         return [y[:, :, : -(-height // s), : -(-width // s)] for y, s in zip(outputs, self.head_strides)]
-
-    def _check(self, x: Tensor) -> None:
-        expected = f"expected (B, {self.input_channels}, H, W) with every axis at least 1"
-        if x.dim() != 4:
-            raise ValueError(f"the image has {x.dim()} axes, shape {tuple(x.shape)}; {expected}: this is a 2D network")
-        if 0 in x.shape:
-            raise ValueError(f"the image has an empty axis, shape {tuple(x.shape)}; {expected}")
-        if x.shape[1] != self.input_channels:
-            raise ValueError(f"the image has {x.shape[1]} channels, shape {tuple(x.shape)}; {expected}")
 
 
 class Recomputing(nn.Module):
@@ -99,6 +90,22 @@ class Recomputing(nn.Module):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
+
+
+def check_image(x: Tensor, channels: int, dims: int = 2) -> None:
+    """Accept (B, channels, H, W), or (B, channels, D, H, W) of a network of three `dims`.
+
+    Raises:
+        ValueError: other axes, an empty one, or another number of channels.
+    """
+    shape = tuple(x.shape)
+    expected = f"expected (B, {channels}, {'D, ' if dims == 3 else ''}H, W) with every axis at least 1"
+    if len(shape) != dims + 2:
+        raise ValueError(f"the image has {len(shape)} axes, shape {shape}; {expected}: this is a {dims}D network")
+    if 0 in shape:
+        raise ValueError(f"the image has an empty axis, shape {shape}; {expected}")
+    if shape[1] != channels:
+        raise ValueError(f"the image has {shape[1]} channels, shape {shape}; {expected}")
 
 
 def unwrap(network: Any) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from swin_umamba_nnunet.blocks import MambaLayer
+from swin_umamba_nnunet.networks._base import check_image
 from swin_umamba_nnunet.networks._umamba_parts import UMambaDecoder, UMambaEncoder
 from swin_umamba_nnunet.networks._umamba_plan import StagePlan, padded_size
 
@@ -127,30 +128,20 @@ class UMamba(nn.Module):
         Raises:
             ValueError: an image of other axes or channels, with an empty axis, or of a size the weights do not fit.
         """
-        self._check(x)
+        check_image(x, self.input_channels, len(self.patch_size))
         size = x.shape[2:]
+        if self.tied_to_patch and any(side > most for side, most in zip(size, self.padded_patch)):
+            raise ValueError(
+                f"the image has {tuple(size)} pixels, more than the patch of {self.patch_size} to which the weights of "
+                "this U-Mamba_Enc are tied; cut it into patches (as nnU-Net's prediction does), or use a network for "
+                "any size: UMambaBot, or UMambaEnc of release '2024-01'"
+            )
         padded = self.padded_patch if self.tied_to_patch else padded_size(size, self.stride)
         x = pad(x, [n for side, more in zip(reversed(size), reversed(padded)) for n in (0, more - side)])
         outputs = self.decoder(self.encoder(x))
         if isinstance(outputs, Tensor):
             return crop(outputs, size, self.head_strides[0])
         return [crop(y, size, stride) for y, stride in zip(outputs, self.head_strides)]
-
-    def _check(self, x: Tensor) -> None:
-        dims, shape = len(self.patch_size), tuple(x.shape)
-        expected = f"expected (B, {self.input_channels}, {'H, W' if dims == 2 else 'D, H, W'}), every axis at least 1"
-        if len(shape) != dims + 2:
-            raise ValueError(f"the image has {len(shape)} axes, shape {shape}; {expected}: this is a {dims}D network")
-        if 0 in shape:
-            raise ValueError(f"the image has an empty axis, shape {shape}; {expected}")
-        if shape[1] != self.input_channels:
-            raise ValueError(f"the image has {shape[1]} channels, shape {shape}; {expected}")
-        if self.tied_to_patch and any(side > most for side, most in zip(shape[2:], self.padded_patch)):
-            raise ValueError(
-                f"the image has {shape[2:]} pixels, more than the patch of {self.patch_size} to which the weights of "
-                "this U-Mamba_Enc are tied; cut it into patches (as nnU-Net's prediction does), or use a network for "
-                "any size: UMambaBot, or UMambaEnc of release '2024-01'"
-            )
 
 
 class UMambaBot(UMamba):

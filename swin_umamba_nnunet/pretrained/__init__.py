@@ -1,7 +1,8 @@
 """From a checkpoint's name to weights in an encoder.
 
     report = load_imagenet_weights(network)                 # finds or downloads what the network's encoder needs
-    path = ensure_weights("swin_umamba")                    # the same search and checks, before any work starts
+    checkpoint = ensure_weights("swin_umamba")              # the same search and checks, before any work starts
+    report = load_imagenet_weights(network, checkpoint)     # ... and what was read goes into the network
     ours = remap_authors_state_dict("swin_umamba", theirs)  # the authors' segmentation checkpoints
 
 Names are imported when first used: the registry serves the command line without torch.
@@ -15,32 +16,22 @@ if TYPE_CHECKING:
     from swin_umamba_nnunet.pretrained.authors import remap_authors_state_dict
     from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, read_checkpoint
     from swin_umamba_nnunet.pretrained.download import download_weights
-    from swin_umamba_nnunet.pretrained.ensure import ensure_weights
-    from swin_umamba_nnunet.pretrained.errors import (
+    from swin_umamba_nnunet.pretrained.load import LoadReport, load_imagenet_weights
+    from swin_umamba_nnunet.pretrained.locate import ENVIRONMENT_VARIABLE, cache_folder, ensure_weights, find_weights
+    from swin_umamba_nnunet.pretrained.registry import (
+        RECORDS,
+        WEIGHTS_OF_NETWORK,
         CheckpointError,
         DownloadError,
         WeightsError,
         WeightsNotFoundError,
+        WeightsRecord,
+        get_record,
     )
-    from swin_umamba_nnunet.pretrained.load import LoadReport, load_imagenet_weights
-    from swin_umamba_nnunet.pretrained.locate import ENVIRONMENT_VARIABLE, cache_folder, find_weights
-    from swin_umamba_nnunet.pretrained.registry import RECORDS, WEIGHTS_OF_NETWORK, WeightsRecord, get_record
-    from swin_umamba_nnunet.pretrained.remap import remap_vmamba_state_dict
-    from swin_umamba_nnunet.pretrained.variants import Variant, identify
+    from swin_umamba_nnunet.pretrained.variants import Variant, identify, remap_vmamba_state_dict
 
-_HOMES = {
-    "adapt": ("adapt_input_convolution",),
-    "authors": ("remap_authors_state_dict",),
-    "checkpoint": ("Checkpoint", "read_checkpoint"),
-    "download": ("download_weights",),
-    "ensure": ("ensure_weights",),
-    "errors": ("CheckpointError", "DownloadError", "WeightsError", "WeightsNotFoundError"),
-    "load": ("LoadReport", "load_imagenet_weights"),
-    "locate": ("ENVIRONMENT_VARIABLE", "cache_folder", "find_weights"),
-    "registry": ("RECORDS", "WEIGHTS_OF_NETWORK", "WeightsRecord", "get_record"),
-    "remap": ("remap_vmamba_state_dict",),
-    "variants": ("Variant", "identify"),
-}
+# those that need no torch first
+_MODULES = ("registry", "locate", "download", "adapt", "variants", "checkpoint", "load", "authors")
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
@@ -69,9 +60,10 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    if name in __all__:
+        for module in _MODULES:
+            if hasattr(home := importlib.import_module(f"{__name__}.{module}"), name):
+                return getattr(home, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,40 +1,29 @@
 """From the authors' segmentation networks to ours: renamed keys, the same tensors.
 
-The authors' nnU-Net checkpoints hold these state dicts under "network_weights"; their key inventories are in
-`golden/manifest.json` of the shared project folder.
+The keys expected are those of our own network, built without memory in the depths that a file shows, under the authors'
+names; so there is one statement of what each network consists of.  The authors' nnU-Net checkpoints hold these state
+dicts under "network_weights"; their key inventories are in `golden/manifest.json` of the shared project folder.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from torch import Tensor
 
-from swin_umamba_nnunet.pretrained._authors_umamba import umamba_renaming
+from swin_umamba_nnunet import networks
+from swin_umamba_nnunet.pretrained.variants import shapes_of
 
-_DEPTHS = (2, 2, 9, 2)  # VSSBlocks per encoder stage of both published networks
-_D_DECODER_DEPTHS = (2, 2, 2)
-_HEADS = 4
-_VM_UNET_DEPTHS = (2, 2, 2, 2)
-_VM_UNET_DECODER_DEPTHS = (2, 2, 2, 1)
-_WEIGHT_AND_BIAS = ("weight", "bias")
-_VSS_BLOCK = (
-    "ln_1.weight",
-    "ln_1.bias",
-    *(f"self_attention.{name}" for name in ("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")),
-    "self_attention.in_proj.weight",
-    "self_attention.conv2d.weight",
-    "self_attention.conv2d.bias",
-    "self_attention.out_norm.weight",
-    "self_attention.out_norm.bias",
-    "self_attention.out_proj.weight",
-)
-_PATCH_MERGING = ("reduction.weight", "norm.weight", "norm.bias")
-_PATCH_EXPAND = ("expand.weight", "norm.weight", "norm.bias")
 _COUNTERS = ("total_ops", "total_params")  # left in the state dict by thop, with which VM-UNet's training counts FLOPs
 _SHOWN = 5  # keys of each kind named in an error message
+_MOST = 64  # stages or blocks in a row: more than in any network, so that no file makes us build a larger one
+
+StateDict = Mapping[str, Tensor]
+Renaming = tuple[Iterable[str], dict[str, str]]  # our keys, and our pattern -> theirs, applied in this order
 
 
-def remap_authors_state_dict(network: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def remap_authors_state_dict(network: str, state_dict: StateDict) -> dict[str, Tensor]:
     """State dict of the authors' segmentation network -> state dict of ours.
 
     Args:
@@ -42,6 +31,7 @@ def remap_authors_state_dict(network: str, state_dict: Mapping[str, Tensor]) -> 
             forms of both, "umamba_bot_2024_01" and "umamba_enc_2024_01".
         state_dict: the authors' keys, all of them and no others; any number of channels and classes.  VM-UNet's may
             start with "vmunet.", be of any depths, and lie under "model_state_dict" as in the files of a training.
+            U-Mamba's may be of any plans, and hold the encoder once more under `decoder.encoder.`
 
     Returns:
         Our keys with the very same tensors (nothing is copied), in the authors' order.
@@ -49,12 +39,20 @@ def remap_authors_state_dict(network: str, state_dict: Mapping[str, Tensor]) -> 
     Raises:
         ValueError: an unknown network, or keys that are missing or unexpected (our own ones too).
     """
-    if network not in _RENAMINGS:
-        raise ValueError(f"there is no key mapping for the network {network!r}; known are {', '.join(_RENAMINGS)}")
+    if network not in _NETWORKS:
+        raise ValueError(f"there is no key mapping for the network {network!r}; known are {', '.join(_NETWORKS)}")
     if isinstance(wrapped := state_dict.get("model_state_dict"), Mapping):
         state_dict = wrapped
     state_dict = {key: tensor for key, tensor in state_dict.items() if key.rsplit(".", 1)[-1] not in _COUNTERS}
-    renaming = _RENAMINGS[network](state_dict)
+    keys, patterns = _NETWORKS[network](state_dict)
+    renaming = {}
+    for key in keys:
+        theirs = key
+        for ours, replacement in patterns.items():
+            theirs = re.sub(ours, replacement, theirs)
+        renaming[theirs] = key
+    if any(key.startswith("decoder.encoder.") for key in state_dict):  # U-Mamba's decoder may have its encoder again
+        renaming |= {f"decoder.{key}": ours for key, ours in renaming.items() if key.startswith("encoder.")}
     missing = [key for key in renaming if key not in state_dict]
     unexpected = [key for key in state_dict if key not in renaming]
     if missing or unexpected:
@@ -78,105 +76,86 @@ def _hint(renaming: Mapping[str, str], unexpected: list[str]) -> str:
     return ""
 
 
-def _swin_umamba(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
-    renaming = {f"stem.{i}.{leaf}": f"encoder.stem.{i}.{leaf}" for i in (0, 1) for leaf in _WEIGHT_AND_BIAS}
-    renaming.update(_vssm_encoder("encoder.vssm."))
-    steps = len(_DEPTHS) + 1
-    for i in range(steps):
-        renaming.update(_residual_block(f"encoder{i + 1}.layer", f"encoder.skip_blocks.{i}"))
-    first = state_dict.get("encoder1.layer.conv1.conv.weight")
-    if first is not None and first.dim() == 4 and first.shape[0] == first.shape[1]:
-        del renaming["encoder1.layer.conv3.conv.weight"]  # an image as wide as the stem needs no 1x1 shortcut
-    for i in range(steps):
-        theirs, ours = f"decoder{steps + 1 - i}", f"decoder.stages.{i}"  # they count from the finest step
-        renaming[f"{theirs}.transp_conv.conv.weight"] = f"{ours}.up.weight"
-        renaming.update(_residual_block(f"{theirs}.conv_block", f"{ours}.block"))
-    renaming.update(_residual_block("decoder1.layer", "decoder.final_block", shortcut=False))
-    for i in range(_HEADS):
-        for leaf in _WEIGHT_AND_BIAS:  # their heads are finest first
-            renaming[f"out_layers.{i}.conv.conv.{leaf}"] = f"decoder.seg_layers.{_HEADS - 1 - i}.{leaf}"
-    return renaming
-
-
-def _swin_umamba_d(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
-    renaming = _vssm_encoder("encoder.")
-    last = len(_D_DECODER_DEPTHS)
-    for i, depth in enumerate(_D_DECODER_DEPTHS):
-        renaming.update(_vss_blocks(f"decoder.stages.{i}", f"decoder.stages.{i}", depth))
-        renaming.update(_patch_expand(i, f"decoder.stages.{i}.expand"))
-        for leaf in _WEIGHT_AND_BIAS:
-            renaming[f"decoder.concat_back_dim.{i}.{leaf}"] = f"decoder.stages.{i}.reduce.{leaf}"
-    renaming.update(_patch_expand(last, "decoder.final_expand"))
-    for i in range(_HEADS):
-        for leaf in _WEIGHT_AND_BIAS:
-            renaming[f"decoder.seg_layers.{i}.{leaf}"] = f"decoder.seg_layers.{i}.{leaf}"
-    return renaming
-
-
-def _vm_unet(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
-    theirs = "vmunet." if any(key.startswith("vmunet.") for key in state_dict) else ""  # the released files have it
-    stages = len(_VM_UNET_DEPTHS)
-    depths = _block_counts(state_dict, f"{theirs}layers.", _VM_UNET_DEPTHS)
-    renaming = {
-        f"{theirs}{name}": f"encoder.{name}"
-        for name in (
-            *(f"patch_embed.{part}.{leaf}" for part in ("proj", "norm") for leaf in _WEIGHT_AND_BIAS),
-            *(f"layers.{i}.downsample.{name}" for i in range(stages - 1) for name in _PATCH_MERGING),
-        )
+def _swin_umamba(found: StateDict) -> Renaming:
+    first = found.get("encoder1.layer.conv1.conv.weight")
+    width = 48  # of the stem: an image as wide needs no 1x1 shortcut
+    square = first is not None and first.dim() == 4 and first.shape[0] == first.shape[1]
+    return shapes_of(networks.SwinUMamba, width if square else 1, 2), {
+        r"^encoder\.stem": "stem",
+        r"^encoder\.vssm\.layers\.(\d+)\.downsample": r"vssm_encoder.downsamples.\1",
+        r"^encoder\.vssm": "vssm_encoder",
+        **{rf"^encoder\.skip_blocks\.{i}": f"encoder{i + 1}.layer" for i in range(5)},
+        **{rf"^decoder\.stages\.{i}\.up": f"decoder{6 - i}.transp_conv.conv" for i in range(5)},  # from the finest step
+        **{rf"^decoder\.stages\.{i}\.block": f"decoder{6 - i}.conv_block" for i in range(5)},
+        r"^decoder\.final_block": "decoder1.layer",
+        **{rf"^decoder\.seg_layers\.{i}": f"out_layers.{3 - i}.conv.conv" for i in range(4)},  # finest first
+        r"\.(conv[12])\.weight$": r".\1.conv.weight",
+        r"\.shortcut\.weight$": ".conv3.conv.weight",
     }
-    for i, depth in enumerate(depths):
-        renaming.update(_vss_blocks(f"{theirs}layers.{i}", f"encoder.layers.{i}", depth))
-    depths = _block_counts(state_dict, f"{theirs}layers_up.", _VM_UNET_DECODER_DEPTHS)
-    for i, depth in enumerate(depths):
-        renaming.update(_vss_blocks(f"{theirs}layers_up.{i}", f"decoder.stages.{i}", depth))
-    expansions = {f"layers_up.{i}.upsample": f"stages.{i}.expand" for i in range(1, stages)}
-    for old, new in {**expansions, "final_up": "final_expand"}.items():
-        renaming.update({f"{theirs}{old}.{name}": f"decoder.{new}.{name}" for name in _PATCH_EXPAND})
-    for leaf in _WEIGHT_AND_BIAS:
-        renaming[f"{theirs}final_conv.{leaf}"] = f"decoder.seg_layers.0.{leaf}"
-    return renaming
 
 
-def _block_counts(state_dict: Mapping[str, Tensor], stages: str, published: tuple[int, ...]) -> list[int]:
-    """Blocks per stage as far as the keys show them, else the published number: VM-UNet is in use in two depths."""
-    found = [re.match(rf"{re.escape(stages)}(\d+)\.blocks\.(\d+)\.", key) for key in state_dict]
-    blocks = [(int(match[1]), min(int(match[2]), len(found))) for match in found if match]  # no more than keys
-    return [max((b + 1 for s, b in blocks if s == stage), default=depth) for stage, depth in enumerate(published)]
+def _swin_umamba_d(found: StateDict) -> Renaming:
+    return shapes_of(networks.SwinUMambaD, 1, 2), {
+        r"^encoder\.layers\.(\d+)\.downsample": r"vssm_encoder.downsamples.\1",
+        r"^encoder\.": "vssm_encoder.",
+        r"^decoder\.stages\.(\d+)\.expand": r"decoder.expand_layers.\1",
+        r"^decoder\.final_expand": "decoder.expand_layers.3",
+        r"^decoder\.stages\.(\d+)\.reduce": r"decoder.concat_back_dim.\1",
+    }
 
 
-def _vssm_encoder(ours: str) -> dict[str, str]:
-    theirs = "vssm_encoder."
-    names = [f"patch_embed.{part}.{leaf}" for part in ("proj", "norm") for leaf in _WEIGHT_AND_BIAS]
-    renaming = {theirs + name: ours + name for name in names}
-    for i, depth in enumerate(_DEPTHS):
-        renaming.update(_vss_blocks(f"{theirs}layers.{i}", f"{ours}layers.{i}", depth))
-    for i in range(len(_DEPTHS) - 1):
-        for name in _PATCH_MERGING:
-            renaming[f"{theirs}downsamples.{i}.{name}"] = f"{ours}layers.{i}.downsample.{name}"
-    return renaming
+def _vm_unet(found: StateDict) -> Renaming:
+    prefix = "vmunet." if any(key.startswith("vmunet.") for key in found) else ""  # the released files have it
+    encoder, decoder = (_blocks(found, rf"{prefix}{stages}\.(\d+)\.blocks", 4) for stages in ("layers", "layers_up"))
+    return shapes_of(networks.VMUNet, 3, 2, depths=encoder, depths_decoder=decoder), {
+        r"^encoder\.": prefix,
+        r"^decoder\.stages\.(\d+)\.blocks": rf"{prefix}layers_up.\1.blocks",
+        r"^decoder\.stages\.(\d+)\.expand": rf"{prefix}layers_up.\1.upsample",
+        r"^decoder\.final_expand": f"{prefix}final_up",
+        r"^decoder\.seg_layers\.0": f"{prefix}final_conv",
+    }
 
 
-def _vss_blocks(theirs: str, ours: str, depth: int) -> dict[str, str]:
-    return {f"{theirs}.blocks.{b}.{name}": f"{ours}.blocks.{b}.{name}" for b in range(depth) for name in _VSS_BLOCK}
+def _umamba(network: str, release: str, patterns: Mapping[str, str], found: StateDict) -> Renaming:
+    """U-Mamba of the smallest plans with the stages, blocks and shortcuts of a file; widths and kernels name no key."""
+    blocks = r"\.(\d+)\.blocks" if release == "2024-01" else r"\.(\d+)"
+    numbers = [int(match[1]) for match in map(re.compile(r"encoder\.stages\.(\d+)\.").match, found) if match]
+    stages = min(max([1, *numbers]), _MOST) + 1
+    # a shortcut's convolution comes first, or after the pooling where the stage has a stride, and only at new widths
+    shortcuts = [
+        next((at for at in (0, 1) if f"encoder.stages.{stage}.blocks.0.skip.{at}.conv.weight" in found), None)
+        for stage in range(stages)
+    ]
+    widths = [1 + sum(shortcut is not None for shortcut in shortcuts[: stage + 1]) for stage in range(stages)]
+    weight = found.get("encoder.stages.0.0.conv1.weight")
+    one = (1,) * (3 if weight is not None and weight.dim() == 5 else 2)
+    keys = shapes_of(
+        getattr(networks, network), 1, 2, release=release, patch_size=one, n_stages=stages,
+        features_per_stage=tuple(widths), kernel_sizes=(one,) * stages,
+        strides=tuple(tuple(1 + (at or 0) for _ in one) for at in shortcuts),
+        n_conv_per_stage=_blocks(found, rf"encoder\.stages{blocks}", stages),
+        n_conv_per_stage_decoder=_blocks(found, rf"decoder\.stages{blocks}", stages - 1),
+    )  # fmt: skip
+    return keys, dict(patterns)
 
 
-def _residual_block(theirs: str, ours: str, shortcut: bool = True) -> dict[str, str]:
-    parts = (
-        {"conv1": "conv1", "conv2": "conv2", "conv3": "shortcut"} if shortcut else {"conv1": "conv1", "conv2": "conv2"}
-    )
-    return {f"{theirs}.{old}.conv.weight": f"{ours}.{new}.weight" for old, new in parts.items()}
+def _blocks(found: StateDict, stage: str, stages: int) -> tuple[int, ...]:
+    """Blocks of each stage as far as the keys show them, one at least; `stage` is a pattern with its number."""
+    pairs = {match.groups() for match in map(re.compile(rf"{stage}\.(\d+)\.").match, found) if match}
+    counts = Counter(int(stage) for stage, _ in pairs)
+    return tuple(min(max(1, counts[stage]), _MOST) for stage in range(stages))
 
 
-def _patch_expand(index: int, ours: str) -> dict[str, str]:
-    return {f"decoder.expand_layers.{index}.{name}": f"{ours}.{name}" for name in _PATCH_EXPAND}
-
-
-_RENAMINGS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, str]]] = {
+_MARCH, _JANUARY = "2024-03", "2024-01"
+_TRANSPOSED = {r"^decoder\.upsample_layers": "decoder.transpconvs"}
+_BOT = {r"^encoder\.mamba_layers\.\d+\.": "mamba_layer."}  # the encoder's last layer here
+_BOT_JANUARY = {r"^encoder\.mamba_layers\.\d+\.norm": "ln", r"^encoder\.mamba_layers\.\d+\.": ""}
+_NETWORKS: dict[str, Callable[[StateDict], Renaming]] = {
     "swin_umamba": _swin_umamba,
     "swin_umamba_d": _swin_umamba_d,
     "vm_unet": _vm_unet,
-    "umamba_bot": umamba_renaming("bot", "2024-03"),
-    "umamba_enc": umamba_renaming("enc", "2024-03"),
-    "umamba_bot_2024_01": umamba_renaming("bot", "2024-01"),
-    "umamba_enc_2024_01": umamba_renaming("enc", "2024-01"),
+    "umamba_bot": partial(_umamba, "UMambaBot", _MARCH, _BOT),
+    "umamba_enc": partial(_umamba, "UMambaEnc", _MARCH, {}),
+    "umamba_bot_2024_01": partial(_umamba, "UMambaBot", _JANUARY, {**_BOT_JANUARY, **_TRANSPOSED}),
+    "umamba_enc_2024_01": partial(_umamba, "UMambaEnc", _JANUARY, _TRANSPOSED),
 }

@@ -1,24 +1,33 @@
-"""Reading an ImageNet checkpoint file safely: tensors only, never code."""
+"""Reading an ImageNet checkpoint file safely (tensors only, never code), and what is wrong with it."""
 
 import codecs
 import collections
 import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.files import require_checkpoint_file, sha256_of
-from swin_umamba_nnunet.pretrained.registry import WeightsRecord
-from swin_umamba_nnunet.pretrained.remap import remap_vmamba_state_dict
-from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, identify, inventory, variant_of
+from swin_umamba_nnunet.pretrained.registry import CheckpointError, WeightsRecord
+from swin_umamba_nnunet.pretrained.variants import (
+    Variant,
+    check_inventory,
+    identify,
+    inventory,
+    remap_vmamba_state_dict,
+    variant_of,
+)
 
 # Older copies store their yacs configuration beside the weights.  torch's restricted unpickler then fills an
 # OrderedDict in its place: a plain container, so nothing is imported or run.
@@ -26,57 +35,151 @@ _YACS_NODE = "yacs.config.CfgNode"
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 _ALLOWED: list[Any] = [(collections.OrderedDict, _YACS_NODE)]
+_IN_MEMORY = 1 << 30  # bytes of a file that is read once, and then checked, loaded and hashed from memory
+_CHUNK_BYTES = 1 << 20
+_ZIP = b"PK\x03\x04"
+_FOLDER = 0x10  # MS-DOS's attribute, in the zip directory
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that was read.
+    """An ImageNet checkpoint file that was read.
 
     Attributes:
         path: absolute.
-        sha256: of the whole file.
+        size_bytes, sha256: of the whole file.
         state_dict: keys spelled as in the published files of its generation.
-        record: the published checkpoint that it is.
+        variant: which VMamba, recognised from keys and shapes.
+        record: the published checkpoint of that VMamba, None if there is none.
+        classifier: whether norm and head are there as published.
+        faults: what keeps it from being loaded, in the order of importance, each continuing the sentence "PATH ...";
+            empty if nothing does, and where a file with faults is refused.
     """
 
     path: Path
+    size_bytes: int
     sha256: str
     state_dict: dict[str, Tensor]
-    record: WeightsRecord
+    variant: Variant
+    record: WeightsRecord | None
+    classifier: bool
+    faults: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, classifier: bool = False) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, name: str | None = None) -> Checkpoint:
     """Read the checkpoint of one of the `expected` records from `path` and make sure that it is one.
+
+    A file under one of a record's published names must be the published one: all its keys and shapes, its size where
+    the registry knows it, and its hash where the registry's is confirmed.  A file of another name may be a re-saved
+    copy: the encoder's keys and shapes decide, norm and head may be missing, and size and hash may differ.
 
     Args:
         path: the file; `{"model": state_dict}` or a bare state dict, VMamba's first or later spelling of the keys.
         expected: records, one at least.
-        classifier: whether norm and head must be there as published (see `check_inventory`).
+        name: the name it goes under, if it is not that of the file.
 
     Raises:
-        CheckpointError: not a readable file, damaged, not a checkpoint, of another network or another VMamba, or with
-            tensors that are no weights (see `check_form` and `check_values`).
+        CheckpointError: not a readable file, damaged, not a checkpoint, of another network or another VMamba, not the
+            published file of its name, or with tensors that are no weights (see `check_form` and `check_values`).
     """
     path = Path(path).absolute()
-    what = "expected " + " or ".join(f"{record.title}, {record.file_name} from {record.url}" for record in expected)
+    name = path.name if name is None else name
+    accepted = [record for record in expected if name in record.file_names] or expected
     try:
-        state_dict = load_state_dict(path)
-        found = identify(state_dict)
-        record = next((record for record in expected if variant_of(record) == found), None)
-        if record is None:
-            raise CheckpointError(f"is {found}{_too_wide(found, expected)}")
-        check_form(state_dict)
-        state_dict = remap_vmamba_state_dict(state_dict)
-        check_inventory(state_dict, record, classifier=classifier)
-        check_values(state_dict, inventory(record))
-        return Checkpoint(path, sha256_of(path), state_dict, record)
+        checkpoint, faults = _examine(path, name, accepted)
     except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}; {what}") from error
+        raise CheckpointError(f"{path} {error}; {_expected(accepted)}") from error
+    require_variant(checkpoint, accepted)
+    for fault in faults:
+        raise CheckpointError(f"{path} {fault}; {_expected(accepted)}")
+    return checkpoint
 
 
-def _too_wide(found: Variant, expected: Sequence[WeightsRecord]) -> str:
-    width = max(record.width for record in expected)
-    return f", too wide for a network of width {width}" if found.width > width else ""
+def require_variant(found: Checkpoint, accepted: Sequence[WeightsRecord]) -> None:
+    """Accept the VMamba of one of these records.
+
+    Raises:
+        CheckpointError: it is another one.
+    """
+    if found.record not in accepted:
+        width = max(record.width for record in accepted)
+        too_wide = f", too wide for a network of width {width}" if found.variant.width > width else ""
+        raise CheckpointError(f"{found.path} is {found.variant}{too_wide}; {_expected(accepted)}")
+
+
+def _expected(records: Sequence[WeightsRecord]) -> str:
+    return "expected " + " or ".join(f"{each.title}, {each.file_name} from {each.url}" for each in records)
+
+
+def examine_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read an ImageNet checkpoint, recognise it from its keys and shapes, and look for all its faults.
+
+    Raises:
+        CheckpointError: not a readable checkpoint, or not a VMamba classifier; the message says what it is instead.
+    """
+    path = Path(path).expanduser().absolute()
+    try:
+        checkpoint, faults = _examine(path, path.name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from error
+    return dataclasses.replace(checkpoint, faults=tuple(faults))
+
+
+def _examine(path: Path, name: str, expected: Sequence[WeightsRecord] = ()) -> tuple[Checkpoint, Iterable[str]]:
+    """What a file called `name` holds; its faults are looked for one by one, as they are asked for."""
+    content, size, digest = _read(path)
+    state_dict = _state_dict_of(content)
+    variant = identify(state_dict)
+    check_form(state_dict)
+    state_dict = remap_vmamba_state_dict(state_dict)
+    record = next((each for each in expected if variant_of(each) == variant), variant.record)
+    incomplete = None if record is None else _fault(check_inventory, state_dict, record)
+    classifier = record is not None and incomplete is None
+
+    def faults() -> Iterator[str | None]:
+        if record is None:
+            return
+        published = name in record.file_names
+        yield incomplete if published else _fault(check_inventory, state_dict, record, classifier=False)
+        if published and record.size_bytes not in (None, size):
+            yield (
+                f"has {size:,} bytes, but the published file of that name has {record.size_bytes:,}; if it is a copy "
+                "saved again that you trust, give it another name and set SWIN_UMAMBA_WEIGHTS to it, else delete it"
+            )
+        if published and record.sha256_confirmed and digest != record.sha256:
+            yield f"has sha256 {digest}, but the published file of that name has {record.sha256}; delete it"
+        yield _fault(check_values, state_dict, inventory(record))
+
+    return Checkpoint(path, size, digest, state_dict, variant, record, classifier), filter(None, faults())
+
+
+def _fault(check: Callable[..., None], *args: Any, **options: Any) -> str | None:
+    try:
+        check(*args, **options)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+# ----------------------------------------------------------------------------------------------------------- contents
+
+
+def check_entries(state_dict: Mapping[Any, Any]) -> None:
+    """Accept names with tensors, one at least.
+
+    Raises:
+        CheckpointError: anything else; the message continues "PATH ...".
+    """
+    strange_keys = [key for key in state_dict if not isinstance(key, str)]
+    strangers = [key for key, value in state_dict.items() if not isinstance(value, Tensor) or value.is_nested]
+    if strange_keys:
+        raise CheckpointError(
+            f"holds no state dict: its entries have no names, but keys of type {type(strange_keys[0]).__name__}"
+        )
+    if strangers or not state_dict:
+        raise CheckpointError(
+            f"holds no state dict (entries that are no tensors: {', '.join(strangers[:4]) or 'none'})"
+        )
 
 
 def check_form(state_dict: Mapping[str, Tensor], counters: Mapping[str, torch.dtype] | None = None) -> None:
@@ -133,41 +236,56 @@ def check_values(state_dict: Mapping[str, Tensor], shapes: Mapping[str, tuple[in
             raise CheckpointError(f"holds values that are not finite{beyond}, the first in {key}")
 
 
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, whatever it is of: `{"model": state_dict}` or a bare one.
+def _state_dict_of(content: Any) -> dict[str, Tensor]:
+    """The state dict in `{"model": state_dict}`, or the bare one."""
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"holds a {type(content).__name__}, not a state dict")
+    if "network_weights" in content:
+        raise CheckpointError(
+            "is an nnU-Net checkpoint (it has 'network_weights'), not ImageNet weights; to start from a trained "
+            "segmentation network use nnUNetv2_train's -pretrained_weights"
+        )
+    state_dict = content["model"] if isinstance(content.get("model"), Mapping) else content
+    check_entries(state_dict)
+    return dict(state_dict)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def _read(path: Path) -> tuple[Any, int, str]:
+    """A file's content, size and SHA-256; every error continues the sentence that starts with the file's name."""
+    with _opened(path, _IN_MEMORY) as file:
+        content = _content_of(file, _ALLOWED)
+        size = file.seek(0, os.SEEK_END)
+        return content, size, _sha256(file)
+
+
+def read_content(path: Path, allowed: Sequence[Any]) -> Any:
+    """What a checkpoint file holds: tensors, plain Python objects, and what is allowed (see `safe_globals`); not run.
 
     Raises:
-        CheckpointError: the file cannot be read or holds none; the message continues "PATH ...".
+        CheckpointError: not a readable checkpoint, or with other objects in it; the message continues "PATH ...".
     """
-    return _state_dict_of(_load(path))
+    with _opened(path) as file:
+        return _content_of(file, allowed)
 
 
-def _load(path: Path) -> Any:
-    """The file's content; every error continues the sentence that starts with the file's name."""
-    require_checkpoint_file(path)
+def _content_of(file: BinaryIO, allowed: Sequence[Any]) -> Any:
     try:
-        return _load_tensors(path)
+        with safe_globals(allowed):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
             raise CheckpointError("is damaged or not a PyTorch checkpoint") from error
         raise CheckpointError(
-            f"holds Python objects besides tensors ({refused[1]}), which this package never loads because that could "
-            "run code; where you trust the file, load it elsewhere and save only its weights: "
+            f"holds Python objects besides tensors ({refused[1]}), which this package never loads because that "
+            "could run code; where you trust the file, load it elsewhere and save only its weights: "
             "torch.save({'model': ...})"
         ) from error
     except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
         raise CheckpointError("is truncated or damaged: torch.load cannot read it") from error
-
-
-def _load_tensors(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _YACS_NODE not in str(error):
-            raise
-    with safe_globals(_ALLOWED):
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @contextlib.contextmanager
@@ -204,32 +322,119 @@ def _named(what: Any, name: str) -> Any:
     return function
 
 
-def _state_dict_of(content: Any) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"holds a {type(content).__name__}, not a state dict")
-    if "network_weights" in content:
-        raise CheckpointError(
-            "is an nnU-Net checkpoint (it has 'network_weights'), not ImageNet weights; to start from a trained "
-            "segmentation network use nnUNetv2_train's -pretrained_weights"
-        )
-    state_dict = content["model"] if isinstance(content.get("model"), Mapping) else content
-    check_entries(state_dict)
-    return dict(state_dict)
+# --------------------------------------------------------------------------------------------------------------- files
 
 
-def check_entries(state_dict: Mapping[Any, Any]) -> None:
-    """Accept names with tensors, one at least.
+def require_checkpoint_file(path: Path) -> None:
+    """Refuse what no reader needs to try: nothing there, a folder, a pipe, a page, an archive that unpacks to more.
 
     Raises:
-        CheckpointError: anything else; the message continues "PATH ...".
+        CheckpointError: it is that, or cannot be read; the message continues "PATH ...".
     """
-    strange_keys = [key for key in state_dict if not isinstance(key, str)]
-    strangers = [key for key, value in state_dict.items() if not isinstance(value, Tensor) or value.is_nested]
-    if strange_keys:
-        raise CheckpointError(
-            f"holds no state dict: its entries have no names, but keys of type {type(strange_keys[0]).__name__}"
-        )
-    if strangers or not state_dict:
-        raise CheckpointError(
-            f"holds no state dict (entries that are no tensors: {', '.join(strangers[:4]) or 'none'})"
-        )
+    with _opened(path):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(path: Path, in_memory: int = 0) -> Iterator[BinaryIO]:
+    """The bytes of what may be a checkpoint, as `require_checkpoint_file` judges; up to `in_memory` in memory."""
+    try:
+        if not path.exists():
+            raise CheckpointError("does not exist")
+        if path.is_dir():
+            raise CheckpointError("is a folder, not a checkpoint file")
+        if not path.is_file():  # opening a pipe would wait for somebody to write to it
+            raise CheckpointError("is a pipe or a device, not a checkpoint file")
+        with open(path, "rb") as on_disk:
+            size = path.stat().st_size
+            file: BinaryIO = io.BytesIO(on_disk.read()) if size <= in_memory else on_disk
+            if (found := _why_not_a_checkpoint(file)) is not None:
+                raise CheckpointError(f"is {found}")
+            file.seek(0)
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror})") from error
+
+
+def _why_not_a_checkpoint(file: BinaryIO) -> str | None:
+    """What a file is instead, as the end of the sentence "the file is ...", or None where it looks right.
+
+    A PyTorch checkpoint is a zip archive or, before PyTorch 1.6, a pickle of protocol 2 or later.
+    """
+    head = file.read(512)
+    if not head:
+        return "empty"
+    if head.startswith(_ZIP):
+        return _why_not_an_archive(file)
+    if head.startswith(b"\x80"):
+        return None
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")):
+        return "a web page saved under this name (HTML), not the file behind its download link"
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file it points to (run 'git lfs pull')"
+    return f"not a PyTorch checkpoint (it starts with {head[:16]!r})"
+
+
+def _why_not_an_archive(file: BinaryIO) -> str | None:
+    """PyTorch stores tensors as they are: an archive of its own never unpacks to more bytes than it has."""
+    size = file.seek(0, os.SEEK_END)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            compressed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+            declared = sum(entry.file_size for entry in entries)
+            if compressed:
+                return (
+                    f"a zip archive with compressed entries ({compressed[0]}), which PyTorch never writes; it is not "
+                    "read"
+                )
+            if declared > size:
+                return (
+                    f"a zip archive that declares {declared:,} bytes of content in a file of {size:,}; it is not read"
+                )
+            damage = damage_in(archive)
+    except Exception as error:  # damaged bytes raise whatever zipfile stumbles over
+        if is_of_the_file_system(error):
+            raise
+        return "truncated or damaged: its zip directory says where nothing is, and PyTorch cannot read it"
+    return None if damage is None else f"damaged ({damage})"
+
+
+def damage_in(archive: zipfile.ZipFile) -> str | None:
+    """What PyTorch would read wrongly without a word: it compares no check sums, and gives memory as it finds it to a
+    tensor whose entry a flipped bit has marked as a folder.  None where all is well; an archive that was unpacked and
+    zipped again has entries of real folders, empty and called NAME/, which PyTorch passes over."""
+    for entry in archive.infolist():
+        if entry.external_attr & _FOLDER and (entry.file_size or not entry.filename.endswith("/")):
+            return f"{entry.filename} is marked as a folder"
+    wrong = archive.testzip()
+    return None if wrong is None else f"the check sum of {wrong} is wrong"
+
+
+def is_of_the_file_system(error: Exception) -> bool:
+    """Whether an error is one of reading; zipfile raises OSErrors of its own where a damaged offset leads nowhere."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
+def why_not_written(error: Exception) -> str:
+    """In words what kept PyTorch from writing a file; its own message names a line of its sources."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
+        return "PyTorch could not write all of it, as happens where the disk is full"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as lower-case hex digits."""
+    with open(path, "rb") as file:
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -7,32 +7,43 @@ lock filelock's.
 While it runs, a download lies in FILE.partial, with the server's ETag in FILE.partial.etag.  A later call asks for the
 rest with `Range` and `If-Range`: a server that has another file by then, or cannot resume, sends all of it.  The final
 name only ever holds a file that passed every check.
+
+Only https and file addresses are fetched from, redirections included: most of the published files have no confirmed
+hash yet, so the way they come has to vouch for them.
 """
 
 import contextlib
+import dataclasses
 import http.client
 import logging
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from swin_umamba_nnunet.pretrained.addresses import RefusedError, opener, require_safe
-from swin_umamba_nnunet.pretrained.errors import CheckpointError, DownloadError
-from swin_umamba_nnunet.pretrained.files import sha256_of, why_not_a_checkpoint
-from swin_umamba_nnunet.pretrained.registry import WeightsRecord
+from swin_umamba_nnunet.pretrained.registry import CheckpointError, DownloadError, WeightsRecord
+
+if TYPE_CHECKING:
+    from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 
+HTTP_HOSTS: frozenset[str] = frozenset()  # hosts that may be asked without encryption: none; tests add their own
+SUFFIXES = (".pth", ".pt", ".ckpt")  # of files; an address that ends otherwise is a folder's
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 15.0  # for connecting and for each read: how long a silent server is waited for
 _LOCK_TIMEOUT_S = 3600.0
 _RESUMPTIONS = 5  # within one call, and only after an attempt that brought bytes
+
+
+class RefusedError(DownloadError):
+    """What is at an address is not the file, or must not be fetched from there: another address may have it."""
 
 
 class _Unreachable(DownloadError):
@@ -43,41 +54,97 @@ class _BrokenOff(DownloadError):
     """The connection ended early: what has arrived can be resumed."""
 
 
-def download_weights(
-    record: WeightsRecord,
-    folder: Path,
-    *,
-    sources: Sequence[str] = (),
-    check: Callable[[Path], object] | None = None,
-    timeout_s: float = _TIMEOUT_S,
-) -> Path:
-    """Fetch a checkpoint into `folder` under its own name, or return it if it is there already.
+# ---------------------------------------------------------------------------------------------------------- addresses
+
+
+def require_mirror(mirror: str) -> None:
+    """Raise where nothing at all can come from a mirror that the user names, whatever is wanted of it.
+
+    Raises:
+        DownloadError: there is no such file or folder on this machine, or the address is of another kind.
+    """
+    if "://" in mirror:
+        _require_safe(mirror)
+    elif not (path := Path(mirror).expanduser().absolute()).exists():
+        raise DownloadError(f"the mirror {path} does not exist; expected a folder that holds the file, or the file")
+
+
+def mirror_urls(record: WeightsRecord, mirror: str) -> list[str]:
+    """Where a mirror that the user names may have a checkpoint.
 
     Args:
-        record: what to fetch, and its size and hash as far as known.
+        record: what is wanted.
+        mirror: a file, a folder, or an https or file address of either; a folder holds the file under one of its
+            published names.
+
+    Raises:
+        DownloadError: there is no such file or folder on this machine, or the address is of another kind.
+    """
+    require_mirror(mirror)
+    if "://" in mirror:
+        if urllib.parse.urlsplit(mirror).path.endswith(SUFFIXES):
+            return [mirror]
+        return [f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}" for name in record.file_names]
+    path = Path(mirror).expanduser().absolute()
+    found = [each for each in (path, *(path / name for name in record.file_names)) if each.is_file()]
+    if not found:
+        raise DownloadError(
+            f"the mirror {path} has no {' or '.join(record.file_names)}; expected a folder that holds the file, or the "
+            "file itself"
+        )
+    return [each.as_uri() for each in found]
+
+
+def _require_safe(url: str) -> None:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("https", "file") and not (parts.scheme == "http" and parts.hostname in HTTP_HOSTS):
+        raise RefusedError(
+            f"{url} is not fetched: only https:// and file:// addresses are (no one vouches for what {parts.scheme}:// "
+            "brings)"
+        )
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to https only; urllib's own refuses files of this machine, but goes to http and ftp."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _require_safe(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+# ----------------------------------------------------------------------------------------------------------- transfer
+
+
+def download_weights(
+    record: WeightsRecord, folder: Path, *, sources: Sequence[str] = (), timeout_s: float = _TIMEOUT_S
+) -> "Checkpoint":
+    """Fetch a checkpoint into `folder` under its own name unless it is there already, and read it.
+
+    Args:
+        record: what to fetch.
         folder: made if missing.
-        sources: addresses to try instead of the record's, see `addresses.mirror_urls`.
-        check: called with the complete file before it gets its name; raises CheckpointError to refuse it.
+        sources: addresses to try instead of the record's, see `mirror_urls`.
         timeout_s: how long a server that sends nothing is waited for.
 
     Returns:
-        Path of the complete, checked file.
+        The complete file of that name as it was read, which is the published one as far as that is known.
 
     Raises:
         DownloadError: the folder cannot be written, the server cannot be reached or breaks off, or what came is not the
-            file (size, confirmed hash, or `check`).
+            file; nothing is left under its name.
+        CheckpointError: a file of that name was there and is not the published one.
     """
+    folder = folder.expanduser().absolute()
     target = folder / record.file_name
-    if target.is_file():  # complete, since it gets its name last; its folder may be shared and read-only
-        return target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _lock(target):
-            if target.is_file():
-                return target
-            return _download(record, target, sources or record.urls, check, timeout_s)
+        if not target.is_file():  # else complete, since it gets its name last; its folder may be shared and read-only
+            folder.mkdir(parents=True, exist_ok=True)
+            with _lock(target):
+                if not target.is_file():
+                    return _download(record, target, sources or record.urls, timeout_s)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error}") from error
+    return _read_as_published(record, target)
 
 
 @contextlib.contextmanager
@@ -100,7 +167,7 @@ def _lock(target: Path):
         lock.release()
 
 
-def _download(record: WeightsRecord, target: Path, urls: Sequence[str], check, timeout_s: float) -> Path:
+def _download(record: WeightsRecord, target: Path, urls: Sequence[str], timeout_s: float) -> "Checkpoint":
     partial = target.with_name(target.name + ".partial")
     causes: list[str] = []
     unreachable: set[str] = set()
@@ -110,19 +177,27 @@ def _download(record: WeightsRecord, target: Path, urls: Sequence[str], check, t
             continue
         try:
             _fetch(url, partial, record.size_bytes, timeout_s)
-            _check(record, partial, url, check)
-            break
+            checkpoint = _read_as_published(record, partial)
+        except CheckpointError as error:
+            _discard(partial)  # resuming wrong bytes would only repeat the error
+            causes.append(f"{url} sent something else than {record.title}: {error}")
         except RefusedError as error:
             causes.append(str(error))
         except _Unreachable as error:
             causes.append(str(error))
             unreachable.add(host)
-    else:
-        raise DownloadError("; ".join(causes))
-    os.replace(partial, target)
-    _etag_file(partial).unlink(missing_ok=True)
-    logger.info("Saved %s.", target)
-    return target
+        else:
+            os.replace(partial, target)
+            _etag_file(partial).unlink(missing_ok=True)
+            logger.info("Saved %s.", target)
+            return dataclasses.replace(checkpoint, path=target)
+    raise DownloadError("; ".join(causes))
+
+
+def _read_as_published(record: WeightsRecord, path: Path) -> "Checkpoint":
+    from swin_umamba_nnunet.pretrained.checkpoint import read_checkpoint  # imports torch
+
+    return read_checkpoint(path, record, name=record.file_name)
 
 
 def _fetch(url: str, partial: Path, size_bytes: int | None, timeout_s: float) -> None:
@@ -140,8 +215,13 @@ def _fetch(url: str, partial: Path, size_bytes: int | None, timeout_s: float) ->
 
 def _fetch_once(url: str, partial: Path, size_bytes: int | None, timeout_s: float) -> None:
     with _open(url, partial, timeout_s) as response:
-        start = _start_of(response, partial)
-        total = _total_of(response, start)
+        start, length = 0, response.headers.get("Content-Length", "")
+        if response.status == 206:  # else the server sends everything
+            start = _size(partial)
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                _discard(partial)
+                raise RefusedError(f"{response.url} was asked for the bytes from {start} and sent others")
+        total = start + int(length) if length.isdigit() else None
         if response.headers.get_content_type() == "text/html":
             raise RefusedError(f"{url} answered with a web page instead of the file (a proxy's or a login page?)")
         if None not in (size_bytes, total) and size_bytes != total:
@@ -167,22 +247,22 @@ def _fetch_once(url: str, partial: Path, size_bytes: int | None, timeout_s: floa
 
 def _open(url: str, partial: Path, timeout_s: float):
     headers = {"User-Agent": "swin_umamba_nnunet", "Accept-Encoding": "identity"}
-    require_safe(url)
+    _require_safe(url)
     start, etag_file = _size(partial), _etag_file(partial)
     if start and etag_file.is_file():
         headers |= {"Range": f"bytes={start}-", "If-Range": etag_file.read_text()}
+    # a fresh opener: it reads the proxy variables as they are now, where urlopen keeps those of its first call
+    opener = urllib.request.build_opener(_SafeRedirects)
     try:
-        return opener().open(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+        return opener.open(urllib.request.Request(url, headers=headers), timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and "Range" in headers:  # nothing beyond `start`: not the file we began
             _discard(partial)
             return _open(url, partial, timeout_s)
         raise RefusedError(f"{url} answered with HTTP status {error.code} ({error.reason})") from error
-    except urllib.error.URLError as error:
-        raise _Unreachable(f"{url} cannot be reached ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _Unreachable(f"{url} cannot be reached ({error})") from error
+        raise _Unreachable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from error
 
 
 def _read(response, url: str) -> bytes:
@@ -192,50 +272,6 @@ def _read(response, url: str) -> bytes:
         raise _BrokenOff(f"{url} stopped sending") from error
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOff(f"{url} broke off ({error})") from error
-
-
-def _start_of(response, partial: Path) -> int:
-    """The byte the answer starts at: where `partial` ends, or 0 where the server sends everything."""
-    if response.status != 206:
-        return 0
-    start = _size(partial)
-    if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-        _discard(partial)
-        raise RefusedError(f"{response.url} was asked for the bytes from {start} and sent others")
-    return start
-
-
-def _total_of(response, start: int) -> int | None:
-    length = response.headers.get("Content-Length")
-    return start + int(length) if length and length.isdigit() else None
-
-
-def _check(record: WeightsRecord, partial: Path, url: str, check) -> None:
-    try:
-        if (found := why_not_a_checkpoint(partial)) is not None:
-            raise RefusedError(f"what {url} sent is {found}")
-        if record.size_bytes not in (None, size := _size(partial)):
-            raise RefusedError(f"{url} sent {size:,} bytes, expected {record.size_bytes:,}")
-        digest = sha256_of(partial)
-        if record.sha256_confirmed and digest != record.sha256:
-            raise RefusedError(f"{url} sent a file with sha256 {digest}, expected {record.sha256}")
-        if check is not None:
-            check(partial)
-    except CheckpointError as error:
-        _discard(partial)
-        raise RefusedError(f"{url} sent something else than {record.title}: {error}") from error
-    except RefusedError:
-        _discard(partial)  # resuming wrong bytes would only repeat the error
-        raise
-    logger.info("sha256 of the downloaded %s: %s (%s).", record.file_name, digest, hash_verdict(record, digest))
-
-
-def hash_verdict(record: WeightsRecord, digest: str) -> str:
-    """How a computed hash compares with the registry's, in a few words for the log."""
-    if record.sha256 is None:
-        return "the registry has none to compare with"
-    trust = "confirmed" if record.sha256_confirmed else "not confirmed"
-    return f"{'equal to' if digest == record.sha256 else 'different from'} the registry's, which is {trust}"
 
 
 def _etag_file(partial: Path) -> Path:
@@ -248,7 +284,4 @@ def _discard(partial: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return path.stat().st_size if path.exists() else 0

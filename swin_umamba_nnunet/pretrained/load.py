@@ -1,30 +1,128 @@
-"""ImageNet weights into a network: strict, all or nothing, and reported.  What goes where: see `plan`."""
+"""ImageNet weights into a network: strict, all or nothing, and reported.
 
+What is loaded is what the authors load, with one deviation:
+
+- Swin-UMamba: its patch embedding is a 2x2 convolution on the stem's 48 channels, which the checkpoint's 4x4
+  convolution on RGB cannot fill.  It keeps its initial values, and so does the scale of the LayerNorm behind it.  The
+  authors mean to leave out that LayerNorm's bias too, but a slip in their list lets it through; the code behind the
+  published results loads it, and so does ours: 205 of 208 encoder tensors.
+- Swin-UMamba-dagger on three channels: all 208.
+- VM-UNet: all 117 encoder tensors, where a stage that is deeper in the checkpoint gives its first blocks; and the same
+  blocks once more for the decoder, stage i from VMamba's stage n-1-i: 91 of its 105 tensors.  The other 14 (expansions
+  and head) have no counterpart.
+- Networks on the second generation: every encoder tensor; its stem sees the image.
+- The deviation: a patch embedding on the image, of another number of channels than the checkpoint's.  The authors of
+  dagger drop the whole patch embedding then; here its convolution is adapted (see `adapt`) and everything is loaded, so
+  that training on a grey image starts from the network that sees the same image as R = G = B.
+
+The classifier's own norm and head are never loaded.
+"""
+
+import dataclasses
 import logging
 import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from swin_umamba_nnunet.pretrained.ensure import obtain_checkpoint
-from swin_umamba_nnunet.pretrained.errors import CheckpointError
-from swin_umamba_nnunet.pretrained.plan import fits, make_plan
-from swin_umamba_nnunet.pretrained.registry import WeightsRecord, get_alternatives, get_record
-from swin_umamba_nnunet.pretrained.report import DECODER, LoadReport
-from swin_umamba_nnunet.pretrained.variants import identify
+from swin_umamba_nnunet.networks._base import unwrap
+from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
+from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require_variant
+from swin_umamba_nnunet.pretrained.locate import obtain_checkpoint
+from swin_umamba_nnunet.pretrained.registry import CheckpointError, WeightsRecord, accepted_records
+from swin_umamba_nnunet.pretrained.variants import classifier_keys, identify, variant_of
+
+_CONVOLUTIONS = ("patch_embed.proj.weight", "patch_embed.0.weight")  # the first one of each generation
+# Without the convolution these have nothing to follow; patch_embed.norm.bias is loaded (see the module's docstring).
+_GO_WITH_CONVOLUTION = (_CONVOLUTIONS[0], "patch_embed.proj.bias", "patch_embed.norm.weight")
+_DECODER = "decoder."  # how the names of the tensors outside the encoder start
+_BLOCK = re.compile(r"^(.*\bblocks)\.(\d+)\.")
+
+State = dict[str, Tensor]
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of the checkpoint and of the part of the network that is loaded.
+
+    Tensors of the encoder have VMamba's names, those of the decoder (VM-UNet's) the network's own: `decoder.` first.
+
+    Attributes:
+        source: path of the file.
+        sha256: its digest.
+        variant: name of the checkpoint in the registry.
+        loaded: tensors copied as they are.
+        adapted: tensors copied after a change (the input convolution, to the image's channels).
+        left_out_by_design: tensors of the file that are not used: the classifier's, blocks that the network is too
+            shallow for, a patch embedding that would not see the image.
+        missing: tensors the file should have and does not.
+        unexpected: tensors of the file nobody accounts for.
+        kept: tensors of the network that keep their initial values, by design.
+    """
+
+    source: str
+    sha256: str
+    variant: str
+    loaded: tuple[str, ...]
+    adapted: tuple[str, ...]
+    left_out_by_design: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line for a log; blocks that were cut off are named as ranges."""
+        filled, empty = (*self.loaded, *self.adapted), (*self.missing, *self.kept)
+        counts = []
+        for part, is_decoder in (("encoder", False), ("decoder", True)):
+            done, left = (sum(key.startswith(_DECODER) is is_decoder for key in keys) for keys in (filled, empty))
+            if done + left:
+                counts.append(f"{done} of {done + left} {part} tensors")
+        adapted = f", of them adapted to the image's channels: {', '.join(self.adapted)}" if self.adapted else ""
+        faults = f", {len(self.missing)} missing, {len(self.unexpected)} unexpected" if self.has_faults else ""
+        return (
+            f"ImageNet weights {self.variant} from {self.source} (sha256 {self.sha256[:16]}): "
+            f"{' and '.join(counts)} loaded{adapted}{faults}; "
+            f"left out by design: {', '.join(_in_ranges(self.left_out_by_design))}"
+        )
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether anything is unexplained; no network is ever loaded from such a file."""
+        return bool(self.missing or self.unexpected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As strings and lists, for JSON and for checkpoints read with weights_only."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+
+def _in_ranges(keys: Iterable[str]) -> list[str]:
+    """Keys of a stage's blocks as one entry, "layers.2.blocks.2 to 26"; other keys as they are."""
+    numbers: dict[str, set[int]] = {}  # of blocks, by what comes before them
+    for key in keys:
+        match = _BLOCK.match(key)
+        numbers.setdefault(match[1] if match else key, set()).update({int(match[2])} if match else ())
+    return [
+        entry + (f".{min(of)}" if of else "") + (f" to {max(of)}" if len(of) > 1 else "")
+        for entry, of in numbers.items()
+    ]
+
+
 def load_imagenet_weights(
-    network: nn.Module, weights: str | os.PathLike | None = None, *, scratch_trainer: str | None = None
+    network: nn.Module, weights: Checkpoint | str | os.PathLike | None = None, *, scratch_trainer: str | None = None
 ) -> LoadReport:
     """Copy ImageNet weights into `network.imagenet_encoder`, and into what `network.imagenet_copies()` names, in place.
 
     Args:
         network: one of this package's, bare or wrapped by torch.compile or DistributedDataParallel.
-        weights: file or folder, instead of SWIN_UMAMBA_WEIGHTS (see `locate` for the order); downloaded if nowhere.
+        weights: what `ensure_weights` has read; or a file or folder, instead of SWIN_UMAMBA_WEIGHTS (see `locate` for
+            the order); downloaded if nowhere.
         scratch_trainer: trainer to recommend in the message when the weights cannot be had.
 
     Returns:
@@ -35,31 +133,45 @@ def load_imagenet_weights(
         WeightsNotFoundError: neither found nor downloaded.
         CheckpointError: the file does not fit; nothing in the network has been changed.
     """
-    bare = _unwrap(network)
+    bare = unwrap(network)
     what = type(bare).__name__
     encoder = getattr(bare, "imagenet_encoder", None)
     if not isinstance(encoder, nn.Module):
         raise TypeError(f"{what} has no encoder that takes ImageNet weights (imagenet_encoder)")
     of_encoder = encoder.state_dict()
-    copies: dict[str, str] = bare.imagenet_copies() if hasattr(bare, "imagenet_copies") else {}
-    of_decoder = {key: tensor for key, tensor in bare.state_dict().items() if copies and key.startswith(DECODER)}
-    own = {**of_encoder, **of_decoder}
-    record, *alternatives = _records_for(bare, of_encoder)
-    checkpoint = obtain_checkpoint(record, weights, scratch_trainer=scratch_trainer, alternatives=alternatives)
-    file = checkpoint.state_dict
-    plan = make_plan(of_encoder, file, copies, of_decoder)
-    values = {name: plan.adapted.get(name, file[key]) for name, key in plan.sources.items()}
-    accounted = {*plan.sources.values(), *plan.left_out}
+    accepted = _records_for(bare, of_encoder)
+    if isinstance(weights, Checkpoint):
+        checkpoint = weights
+        require_variant(checkpoint, accepted)
+    else:
+        checkpoint = obtain_checkpoint(accepted, weights, scratch_trainer=scratch_trainer)
+    file, record = checkpoint.state_dict, checkpoint.record
+    assert record is not None  # of a checkpoint that was accepted
+
+    # What goes where: the network's tensor -> the file's key; the encoder's tensors under VMamba's names.
+    left_out = {*classifier_keys(record.generation), *(key for key in file if _is_cut(key, of_encoder))}
+    adapted, blind = _input_convolution(of_encoder, file)
+    left_out.update(blind)
+    sources = {key: key for key in file if key not in left_out}
+    own, kept = dict(of_encoder), [*blind]
+    if hasattr(bare, "imagenet_copies"):
+        sources |= {name: key for name, key in bare.imagenet_copies().items() if key in file}
+        of_decoder = {key: tensor for key, tensor in bare.state_dict().items() if key.startswith(_DECODER)}
+        own |= of_decoder
+        kept += [name for name in of_decoder if name not in sources]
+    values = {name: adapted.get(name, file[key]) for name, key in sources.items()}
+
+    used = set(sources.values())
     report = LoadReport(
         source=str(checkpoint.path),
         sha256=checkpoint.sha256,
-        variant=checkpoint.record.name,
-        loaded=tuple(name for name in values if name not in plan.adapted),
-        adapted=tuple(plan.adapted),
-        left_out_by_design=plan.left_out,
-        missing=tuple(name for name in own if name not in values and name not in plan.kept),
-        unexpected=tuple(key for key in file if key not in accounted),
-        kept=plan.kept,
+        variant=record.name,
+        loaded=tuple(name for name in values if name not in adapted),
+        adapted=tuple(adapted),
+        left_out_by_design=tuple(key for key in file if key in left_out and key not in used),
+        missing=tuple(name for name in own if name not in values and name not in kept),
+        unexpected=tuple(key for key in file if key not in used | left_out),
+        kept=tuple(kept),
     )
     misshapen = [name for name, value in values.items() if name not in own or own[name].shape != value.shape]
     if report.has_faults or misshapen:
@@ -74,29 +186,41 @@ def load_imagenet_weights(
     return report
 
 
-def _unwrap(network: nn.Module) -> Any:
-    while True:
-        for wrapped in ("module", "_orig_mod"):  # DistributedDataParallel, torch.compile
-            if isinstance(inner := getattr(network, wrapped, None), nn.Module):
-                network = inner
-                break
-        else:
-            return network
-
-
-def _records_for(network: nn.Module, encoder: dict[str, torch.Tensor]) -> list[WeightsRecord]:
+def _records_for(network: nn.Module, encoder: State) -> list[WeightsRecord]:
     """The checkpoints a network starts from, the preferred one first.
 
     They are those that the registry lists under the network's `imagenet_weights`, as far as they fill the encoder,
     which may be shallower.  A network without that attribute takes the checkpoint of exactly its encoder.
     """
     variant = identify(encoder)
-    name = getattr(network, "imagenet_weights", None)
-    if name is not None:
-        records = [record for record in (get_record(name), *get_alternatives(name)) if fits(variant, record)]
+    if (name := getattr(network, "imagenet_weights", None)) is None:
+        records = [variant.record] if variant.record else []
     else:
-        records = [] if variant.record is None else [variant.record]
+        records = [
+            record
+            for record in accepted_records(name)
+            if dataclasses.replace(variant, depths=record.depths) == variant_of(record)
+            and len(variant.depths) == len(record.depths)
+            and all(own <= depth for own, depth in zip(variant.depths, record.depths))
+        ]
     if not records:
         what = type(network).__name__
         raise TypeError(f"the encoder of {what} is {variant}: there are no ImageNet weights to load")
     return records
+
+
+def _input_convolution(encoder: State, file: State) -> tuple[State, tuple[str, ...]]:
+    """What replaces the file's first convolution, by its name, and what stays out because it does not see the image."""
+    name = next(key for key in _CONVOLUTIONS if key in encoder)
+    image_channels, *patch = encoder[name].shape[1:]
+    if patch != list(file[name].shape[2:]):
+        return {}, _GO_WITH_CONVOLUTION
+    if image_channels == file[name].shape[1]:
+        return {}, ()
+    return {name: adapt_input_convolution(file[name], image_channels)}, ()
+
+
+def _is_cut(key: str, encoder: State) -> bool:
+    """Whether a key belongs to a block beyond the last one of the encoder's stage."""
+    match = _BLOCK.match(key)
+    return match is not None and not any(name.startswith(match[0]) for name in encoder)

@@ -1,4 +1,5 @@
-"""The published ImageNet checkpoints of VMamba, as data.  Imports no torch: the command line reads it too.
+"""The published ImageNet checkpoints of VMamba, as data, and what can go wrong between the name of one and its weights
+in a network.  Imports no torch: the command line reads it too.
 
 Source of the numbers: the releases of https://github.com/MzeroMiko/VMamba and its model table.  A hash is
 `sha256_confirmed` once someone of this project has downloaded the file from `url` and computed it; until then size (if
@@ -6,6 +7,23 @@ known) and the full inventory of keys and shapes decide whether a file is accept
 """
 
 from dataclasses import dataclass
+
+
+class WeightsError(Exception):
+    """Base of this room's errors; its text is one message that says what was found, expected and to do."""
+
+
+class WeightsNotFoundError(WeightsError):
+    """The weights are nowhere on this machine and could not be fetched either."""
+
+
+class DownloadError(WeightsError):
+    """The download failed or brought something else than the weights; nothing is left at the final name."""
+
+
+class CheckpointError(WeightsError):
+    """A file is not the checkpoint it should be: damaged, of another kind, or of another network."""
+
 
 _RELEASES = "https://github.com/MzeroMiko/VMamba/releases/download"
 
@@ -77,6 +95,13 @@ class WeightsRecord:
             digest = f"sha256 {self.sha256}" + ("" if self.sha256_confirmed else " (not confirmed)")
         return f"{self.file_name}, {size}, {digest}"
 
+    def verdict_on(self, sha256: str) -> str:
+        """How the hash of a file compares with the one known, in a few words."""
+        if self.sha256 is None:
+            return "the registry has none to compare with"
+        trust = "confirmed" if self.sha256_confirmed else "not confirmed"
+        return f"{'equal to' if sha256 == self.sha256 else 'different from'} the registry's, which is {trust}"
+
 
 def _first_generation(name: str, title: str, file_name: str, **values) -> WeightsRecord:
     # Swin-UMamba's README fetches the same file names from an older release tag.
@@ -144,6 +169,10 @@ def get_record(name: str) -> WeightsRecord:
     raise ValueError(f"no ImageNet weights are called {name!r}; known: {known}")
 
 
-def get_alternatives(name: str) -> tuple[WeightsRecord, ...]:
-    """What else the network called `name` can start from; nothing for a checkpoint's name."""
-    return tuple(map(get_record, ALTERNATIVES_OF_NETWORK.get(name, ())))
+def accepted_records(name: str) -> tuple[WeightsRecord, ...]:
+    """As `get_record`, followed by what that network takes as well, from a file that the user points at.
+
+    Raises:
+        ValueError: no such name.
+    """
+    return tuple(map(get_record, (name, *ALTERNATIVES_OF_NETWORK.get(name, ()))))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from swin_umamba_nnunet.pretrained.files import damage_in, is_of_the_file_system, why_not_written
+from swin_umamba_nnunet.pretrained.checkpoint import damage_in, is_of_the_file_system, why_not_written
 from swin_umamba_nnunet.trainers._checks import told_alone
 
 LATEST, PREVIOUS, BEST = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth"

@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from swin_umamba_nnunet.pretrained import ensure_weights, load_imagenet_weights
-from swin_umamba_nnunet.pretrained.errors import WeightsError
+from swin_umamba_nnunet.pretrained import WeightsError, ensure_weights, load_imagenet_weights
 
 CHECKPOINT_KEY = "imagenet_weights"
 
@@ -49,9 +48,9 @@ class ImageNetStart:
         try:
             # Every rank searches for itself: of those that download, one does and the others wait for its file lock.
             # Waiting in a collective instead would end in NCCL's timeout on a slow connection.
-            path = ensure_weights(self.imagenet_weights, scratch_trainer=self.scratch_trainer)
+            checkpoint = ensure_weights(self.imagenet_weights, scratch_trainer=self.scratch_trainer)
             self.initialize()
-            report = load_imagenet_weights(self.network, path, scratch_trainer=self.scratch_trainer)
+            report = load_imagenet_weights(self.network, checkpoint)
         except WeightsError:
             self._remove_traces()
             raise

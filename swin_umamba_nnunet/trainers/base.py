@@ -16,7 +16,7 @@ from torch import nn
 
 from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.ops import PLAIN, resolve_backend
-from swin_umamba_nnunet.pretrained.errors import WeightsError
+from swin_umamba_nnunet.pretrained.registry import WeightsError
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError, SafeCheckpoints
 from swin_umamba_nnunet.trainers._checks import check_device, check_patch, told_alone
 from swin_umamba_nnunet.trainers._loaders import EndingLoaders, WorkerDiedError

@@ -1,33 +1,35 @@
 """Trainers by name, as nnU-Net finds them: this package's, nnU-Net's, and those in folders of `nnUNet_extTrainer`."""
 
 import contextlib
-import difflib
 import io
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from swin_umamba_nnunet import trainers
-from swin_umamba_nnunet.catalogue import trainer_names
+from swin_umamba_nnunet._autoregister import VARIABLE
+from swin_umamba_nnunet.catalogue import closest_trainers, trainer_names
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:
     """The trainer class called `name`, wherever nnU-Net would find it.
 
     Raises:
-        ValueError: there is none, or what is called that is no trainer.
-        Exception: what a module of the user's raises when it is imported.
+        ValueError: there is none, what is called that is no trainer, or a module of the user's stops the search; the
+            message says so in one sentence.
     """
     if name in trainer_names():
         return getattr(trainers, name)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
             return recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
-        if "Could not find requested nnunet trainer" not in str(error):
-            raise
-        near = difflib.get_close_matches(name, trainer_names(), n=1, cutoff=0.85)
-        guess = f" (did you mean {near[0]}?)" if near else ""
+    except Exception as error:  # a user's module may raise anything when it is imported
+        if not (isinstance(error, RuntimeError) and "Could not find requested nnunet trainer" in str(error)):
+            raise ValueError(
+                f"nnU-Net stops while it looks for {name} ({type(error).__name__}: {error}); mend the file, or take it "
+                f"out of {VARIABLE}"
+            ) from error
+        guess = "".join(f" (did you mean {near}?)" for near in closest_trainers(name, 1))
         raise ValueError(
             f"nnU-Net finds no trainer called {name!r}{guess}; `swin-umamba list` shows this package's, and "
             "nnU-Net's own is nnUNetTrainer"

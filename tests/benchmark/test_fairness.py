@@ -91,7 +91,7 @@ def test_controls_of_the_catalogue(codes, probe, monkeypatch):
 
 def test_rows_are_what_their_trainers_derive_from(codes, probe):
     """Subclasses under any name: a pretrained one, its control, nnU-Net's, and another's with nnU-Net's name."""
-    base = "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaD"
+    base = "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaD"
     probe.trainers = {
         "Mine": {"stock_network": False, "ancestors": ["m.Mine", base]},
         "MineNoScan": {"stock_network": False, "ancestors": ["m.MineNoScan", f"{base}NoScan", base]},

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from swin_umamba_nnunet.benchmark import commands, estimates, prepare, probe, timing
-from swin_umamba_nnunet.pretrained.errors import WeightsNotFoundError
+from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME, SPLITS
 
 # torchvision does this when it is imported, which one of nnU-Net's trainers does
@@ -67,7 +67,7 @@ def test_a_users_trainer(own_trainers, tmp_path):
         "file_sha256": trainer["file_sha256"], "ancestors": trainer["ancestors"],
     }  # fmt: skip
     assert trainer["ancestors"][:2] == [
-        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaDScratch",
+        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaDScratch",
     ]  # fmt: skip
     assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in trainer["ancestors"]
     assert len(trainer["file_sha256"]) == 64

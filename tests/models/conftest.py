@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from swin_umamba_nnunet import trainers
+from swin_umamba_nnunet.models.building import modern_plans
 from tests import golden
 
 DATASET = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "file_ending": ".nii.gz"}
@@ -90,5 +93,40 @@ def released(tmp_path):
             (folder / fold).mkdir()
             torch.save(checkpoint, folder / fold / "checkpoint_final.pth")
         return folder
+
+    return write
+
+
+CHECKPOINT = Path("fold_0", "checkpoint_final.pth")
+
+
+def network_of(name: str, channels: int = 1, heads: int = 4, patch=(32, 40)) -> torch.nn.Module:
+    manager = PlansManager(modern_plans(old_plans(patch, 4), "here"))
+    torch.manual_seed(0)
+    build = getattr(trainers, name).build_network_architecture
+    return build(manager, manager.get_configuration("2d"), channels, heads, False).eval()
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A function (trainer, channels, **changes to the checkpoint) -> (network, model folder) as after a training."""
+
+    def write(name: str, channels: int = 1, **changes) -> tuple[torch.nn.Module, Path]:
+        plans, network = modern_plans(old_plans((32, 40), 4), "here"), network_of(name, channels)
+        for setting in ("normalization_schemes", "use_mask_for_norm"):
+            plans["configurations"]["2d"][setting] *= channels
+        properties = plans["foreground_intensity_properties_per_channel"]
+        properties |= {str(channel): properties["0"] for channel in range(channels)}
+        dataset = {**DATASET, "channel_names": {str(channel): "MR" for channel in range(channels)}}
+        folder = tmp_path / "model"
+        (folder / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "plans.json").write_text(json.dumps(plans))
+        (folder / "dataset.json").write_text(json.dumps(dataset))
+        content = {
+            "network_weights": network.state_dict(), "trainer_name": name, "inference_allowed_mirroring_axes": (0, 1),
+            "init_args": {"plans": plans, "configuration": "2d", "dataset_json": dataset},
+        }  # fmt: skip
+        torch.save(content | changes, folder / CHECKPOINT)
+        return network, folder
 
     return write

@@ -3,38 +3,29 @@
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from swin_umamba_nnunet import cli, trainers
+from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.models import adapt_checkpoint
-from swin_umamba_nnunet.models.building import modern_plans
 from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.commands import printed
-from tests.models.conftest import DATASET, old_plans
+from tests.messages import naming
+from tests.models.conftest import CHECKPOINT, network_of
 
+D = "nnUNetTrainerSwinUMambaD"
 NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
 
 
-def network_of(name: str, channels: int, heads: int = 4) -> torch.nn.Module:
-    manager = PlansManager(modern_plans(old_plans((32, 32), 4), "here"))
-    torch.manual_seed(0)
-    build = getattr(trainers, name).build_network_architecture
-    return build(manager, manager.get_configuration("2d"), channels, heads, False).eval()
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # torchvision's
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    """A function (trainer, channels) -> (network, file) of a training."""
+def checkpoint(trained):
+    """A function (trainer, channels, **changes) -> (network, file) of a training."""
 
-    def write(name: str, channels: int = 1, **changes):
-        network = network_of(name, channels)
-        dataset = {**DATASET, "channel_names": {str(i): "MR" for i in range(channels)}}
-        content = {
-            "network_weights": network.state_dict(), "trainer_name": name,
-            "init_args": {"plans": old_plans((32, 32), 4), "configuration": "2d", "dataset_json": dataset},
-        }  # fmt: skip
-        torch.save(content | changes, tmp_path / "old.pth")
-        return network, tmp_path / "old.pth"
+    def write(name: str = D, channels: int = 1, **changes):
+        network, folder = trained(name, channels, **changes)
+        return network, folder / CHECKPOINT
 
     return write
 
@@ -53,27 +44,27 @@ def test_the_same_picture_in_every_channel_gives_the_same_output(name, before, a
     load_pretrained_weights(new, str(tmp_path / "new.pth"))  # nnU-Net's; another number of classes does not matter
     new.decoder.seg_layers = network.decoder.seg_layers
     new.num_classes = 4
-    image = torch.randn(1, 1, 32, 32)
+    image = torch.randn(1, 1, 32, 40)
     with torch.no_grad():
         ours, theirs = (net(image.expand(-1, n, -1, -1)) for net, n in ((new, after), (network, before)))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_refusals(checkpoint, tmp_path):
-    _, file = checkpoint("nnUNetTrainerSwinUMambaD")
+    _, file = checkpoint()
     for channels, match in ((1, "for images of 1 channels already"), (0, "at least one channel")):
         with pytest.raises(ModelError, match=match):
             adapt_checkpoint(file, channels, tmp_path / "new.pth")
-    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainer")
-    with pytest.raises(ModelError, match="no trainer called 'nnUNetTrainer'"):
+    checkpoint(trainer_name="nnUNetTrainer")
+    with pytest.raises(ModelError, match=naming(file, " nnUNetTrainer ", "swin-umamba list")):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
-    checkpoint("nnUNetTrainerSwinUMambaD", network_weights={"a": torch.zeros(1)})
-    with pytest.raises(ModelError, match="does not fit the network"):
+    checkpoint(network_weights={"a": torch.zeros(1)})
+    with pytest.raises(ModelError, match=naming(file, "does not fit the SwinUMambaD", "encoder.")):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
-    network, _ = checkpoint("nnUNetTrainerSwinUMambaD")
+    network, _ = checkpoint()
     weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
     for odd in (torch.full((96,), torch.nan), torch.zeros(96, dtype=torch.int64), torch.zeros(96, device="meta")):
-        checkpoint("nnUNetTrainerSwinUMambaD", network_weights=weights | {key: odd})
+        checkpoint(network_weights=weights | {key: odd})
         with pytest.raises(ModelError, match=f"{file} holds .*{key}"):
             adapt_checkpoint(file, 3, tmp_path / "new.pth")
     torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
@@ -89,7 +80,8 @@ def own_trainers(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "my_adapted_trainers.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
-        "from torch.nn import BatchNorm2d\n"
+        "from torch import ones\n"
+        "from torch.nn import BatchNorm2d, Parameter\n"
         "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
         "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
         "    network_settings = {'width': 48}\n"
@@ -99,6 +91,12 @@ def own_trainers(tmp_path, monkeypatch):
         "        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)\n"
         "        network.bn = BatchNorm2d(5)\n"
         "        return network\n"
+        "class nnUNetTrainerWithAScalePerChannel(nnUNetTrainerSwinUMambaD):\n"
+        "    @staticmethod\n"
+        "    def build_network_architecture(*arguments):\n"
+        "        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)\n"
+        "        network.scale = Parameter(ones(arguments[2]))\n"
+        "        return network\n"
         "class nnUNetTrainerOfAnotherKind(nnUNetTrainer):\n"
         "    pass\n"
     )
@@ -106,53 +104,56 @@ def own_trainers(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 def test_trainers_of_the_users_own(own_trainers, checkpoint, tmp_path):
-    trainer = type("nnUNetTrainerMine", (trainers.nnUNetTrainerSwinUMambaD,), {"network_settings": {"width": 48}})
-    manager = PlansManager(modern_plans(old_plans((32, 32), 4), "here"))
-    network = trainer.build_network_architecture(manager, manager.get_configuration("2d"), 1, 4, False)
-    settings = {"network_weights": network.state_dict(), "trainer_name": "nnUNetTrainerMine"}
-    _, file = checkpoint("nnUNetTrainerSwinUMambaD", **settings)
+    network = SwinUMambaD(1, 4, width=48)
+    _, file = checkpoint(network_weights=network.state_dict(), trainer_name="nnUNetTrainerMine")
     done = adapt_checkpoint(file, 3, tmp_path / "new.pth")
     assert (done.trainer, done.channels) == ("nnUNetTrainerMine", (1, 3))
     weights = torch.load(done.output, weights_only=True)["network_weights"]
     assert weights["encoder.patch_embed.proj.weight"].shape == (48, 3, 4, 4)
-    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainerOfAnotherKind")
-    with pytest.raises(ModelError, match=r"old.pth: this package has no trainer called 'nnUNetTrainerOfAnotherKind'"):
+    checkpoint(trainer_name="nnUNetTrainerOfAnotherKind")
+    with pytest.raises(ModelError, match=naming(file, "nnUNetTrainerOfAnotherKind", "swin-umamba list")):
         adapt_checkpoint(file, 3, tmp_path / "other.pth")
     (own_trainers / "a_broken_one.py").write_text("def :\n")
-    checkpoint("nnUNetTrainerSwinUMambaD", trainer_name="nnUNetTrainerNowhere")
-    with pytest.raises(ModelError, match=r"'nnUNetTrainerNowhere'.*a_broken_one.py, line 1"):
+    checkpoint(trainer_name="nnUNetTrainerNowhere")
+    with pytest.raises(ModelError, match=naming(file, "nnUNetTrainerNowhere", "a_broken_one.py, line 1")):
         adapt_checkpoint(file, 3, tmp_path / "other.pth")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 def test_counters_of_the_users_own_network(own_trainers, checkpoint, tmp_path):
     """BatchNorm counts batches in int64; what is no counter in the network may still be no integer."""
-    network = network_of("nnUNetTrainerSwinUMambaD", 1)
+    network = network_of(D)
     network.bn = torch.nn.BatchNorm2d(5)
     network.bn.num_batches_tracked += 7
     weights, name = network.state_dict(), "nnUNetTrainerWithBatchNorm"
-    _, file = checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name, network_weights=weights)
+    _, file = checkpoint(trainer_name=name, network_weights=weights)
     done = adapt_checkpoint(file, 3, tmp_path / "new.pth")
     kept = torch.load(done.output, weights_only=True)["network_weights"]["bn.num_batches_tracked"]
     assert (kept.item(), kept.dtype) == (7, torch.int64)
     odd = {"bn.num_batches_tracked": torch.tensor(7.0), "bn.weight": torch.ones(5, dtype=torch.int64)}
     for key, tensor in odd.items():
-        checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name, network_weights=weights | {key: tensor})
+        checkpoint(trainer_name=name, network_weights=weights | {key: tensor})
         with pytest.raises(ModelError, match=f"{file} holds {key} as a tensor of {tensor.dtype}"):
             adapt_checkpoint(file, 3, tmp_path / "other.pth")
 
 
+def test_a_number_per_channel_cannot_be_adapted(own_trainers, checkpoint, tmp_path):
+    weights = network_of(D).state_dict() | {"scale": torch.ones(1)}
+    name = "nnUNetTrainerWithAScalePerChannel"
+    _, file = checkpoint(trainer_name=name, network_weights=weights)
+    with pytest.raises(ModelError, match=naming(name, "3 channels", "(scale)")):
+        adapt_checkpoint(file, 3, tmp_path / "new.pth")
+
+
 @pytest.mark.parametrize("name", [torch.zeros(3), None, 3, ["nnUNetTrainerSwinUMambaD"], torch.ones(()).expand(10**9)])
 def test_a_trainer_that_is_no_name(name, checkpoint, tmp_path):
-    _, file = checkpoint("nnUNetTrainerSwinUMambaD", trainer_name=name)
+    _, file = checkpoint(trainer_name=name)
     with pytest.raises(ModelError, match=f"{file} names its trainer by a {type(name).__name__}"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
 
 
 def test_the_verb_never_overwrites(checkpoint, tmp_path, capsys):
-    _, file = checkpoint("nnUNetTrainerSwinUMambaD")
+    _, file = checkpoint()
     tmp_path = tmp_path / "it's here"
     command = ["model", "adapt", str(file), "--channels", "3", "-o", str(tmp_path / "new.pth")]
     assert cli.main(command) == 0

@@ -5,20 +5,16 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import swin_umamba_nnunet
-from swin_umamba_nnunet import cli, trainers
+from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.models import export_model
-from swin_umamba_nnunet.models.building import modern_plans
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from tests.messages import assert_names, naming
-from tests.models.conftest import DATASET, old_plans
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.interface` is deprecated:FutureWarning",
@@ -28,33 +24,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 resource = pytest.importorskip("resource") if os.name == "posix" else None
-
-
-@pytest.fixture
-def model(tmp_path):
-    """A function (trainer, channels) -> (network, model folder) as after a training in patches of 32x40."""
-
-    def write(name: str, channels: int = 1) -> tuple[torch.nn.Module, Path]:
-        plans = modern_plans(old_plans((32, 40), 4), "here")
-        for setting in ("normalization_schemes", "use_mask_for_norm"):
-            plans["configurations"]["2d"][setting] *= channels
-        properties = plans["foreground_intensity_properties_per_channel"]
-        properties |= {str(channel): properties["0"] for channel in range(channels)}
-        dataset = {**DATASET, "channel_names": {str(channel): "MR" for channel in range(channels)}}
-        manager = PlansManager(plans)
-        torch.manual_seed(0)
-        build = getattr(trainers, name).build_network_architecture
-        network = build(manager, manager.get_configuration("2d"), channels, 4, False).eval()
-        folder = tmp_path / "model"
-        (folder / "fold_0").mkdir(parents=True)
-        (folder / "plans.json").write_text(json.dumps(plans))
-        (folder / "dataset.json").write_text(json.dumps(dataset))
-        content = {"network_weights": network.state_dict(), "trainer_name": name, "init_args": {"configuration": "2d"},
-                   "inference_allowed_mirroring_axes": (0, 1)}  # fmt: skip
-        torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
-        return network, folder
-
-    return write
 
 
 ELSEWHERE = """
@@ -67,9 +36,9 @@ numpy.save("logits.npy", torch.export.load("exported/network.pt2").module()(imag
 """
 
 
-def test_runs_where_this_package_is_not(model, tmp_path):
+def test_runs_where_this_package_is_not(trained, tmp_path):
     name = "nnUNetTrainerUMambaBot"
-    network, folder = model(name)
+    network, folder = trained(name)
     done = export_model(folder, tmp_path / "exported")
     assert done.input_shape == (1, 1, 32, 40)
     assert done.largest_difference["torch"] < 1e-4
@@ -87,10 +56,10 @@ def test_runs_where_this_package_is_not(model, tmp_path):
     assert description["network"]["trainer"] == name
 
 
-def test_onnx_runs_in_onnxruntime(model, tmp_path, capsys):
+def test_onnx_runs_in_onnxruntime(trained, tmp_path, capsys):
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
-    network, folder = model("nnUNetTrainerUMambaBot")
+    network, folder = trained("nnUNetTrainerUMambaBot")
     status = cli.main(["model", "export", "-m", str(folder), "-o", str(tmp_path / "exported"), "--onnx"])
     if "external_data" not in inspect.signature(torch.onnx.export).parameters:
         assert status == 2
@@ -105,8 +74,8 @@ def test_onnx_runs_in_onnxruntime(model, tmp_path, capsys):
         torch.testing.assert_close(torch.from_numpy(logits), network(image), rtol=1e-3, atol=1e-4)
 
 
-def test_refusals_leave_nothing_behind(model, tmp_path, capsys):
-    _, folder = model("nnUNetTrainerSwinUMambaD")
+def test_refusals_leave_nothing_behind(trained, tmp_path, capsys):
+    _, folder = trained("nnUNetTrainerSwinUMambaD")
     with pytest.raises(ModelError, match=naming("'tflite'", "torch, onnx")):
         export_model(folder, tmp_path / "exported", formats=("tflite",))
     with pytest.raises(ModelError, match="model .* fold_3/checkpoint_final.pth"):
@@ -119,9 +88,9 @@ def test_refusals_leave_nothing_behind(model, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit to the size of files")
-def test_a_full_disk_leaves_nothing_behind(model, tmp_path):
+def test_a_full_disk_leaves_nothing_behind(trained, tmp_path):
     """By a limit to the size of files, which fails in the same calls."""
-    _, folder = model("nnUNetTrainerUMambaBot")
+    _, folder = trained("nnUNetTrainerUMambaBot")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
@@ -132,11 +101,11 @@ def test_a_full_disk_leaves_nothing_behind(model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
-def test_a_torch_that_cannot_export_is_named(model, tmp_path, monkeypatch):
+def test_a_torch_that_cannot_export_is_named(trained, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise RuntimeError("Node.meta _enter_autocast is missing val field.")
 
-    _, folder = model("nnUNetTrainerSwinUMambaDScratch")
+    _, folder = trained("nnUNetTrainerSwinUMambaDScratch")
     monkeypatch.setattr(torch.export, "export", refuse)
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.4.0"))
     with pytest.raises(ModelError, match=naming("PyTorch 2.4.0", "PyTorch 2.5 or newer")):
@@ -144,10 +113,10 @@ def test_a_torch_that_cannot_export_is_named(model, tmp_path, monkeypatch):
     assert not (tmp_path / "exported").exists()
 
 
-def test_predict_in_one_line(model, tmp_path):
+def test_predict_in_one_line(trained, tmp_path):
     import SimpleITK as sitk
 
-    _, folder = model("nnUNetTrainerSwinUMambaD")
+    _, folder = trained("nnUNetTrainerSwinUMambaD")
     (tmp_path / "images").mkdir()
     volume = np.random.default_rng(0).normal(size=(2, 30, 50)).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / "images" / "case_a_0000.nii.gz"))

@@ -54,57 +54,48 @@ def volume(*shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype(np.float32))
 
 
+def assert_same(network, image, *where, images_per_call: int | None = 8, **settings) -> torch.Tensor:
+    """nnU-Net's logits, which are ours too."""
+    expected = load(nnUNetPredictor, network, *where, **settings).predict_logits_from_preprocessed_data(image)
+    network.batches = []
+    found = load(FastPredictor, network, *where, images_per_call=images_per_call, **settings)
+    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+    return expected
+
+
 @pytest.mark.parametrize("images_per_call", [None, 1, 2, 3, 4, 8, 64])
 @pytest.mark.parametrize("axes", [(0, 1), (0,), (1,), None])
 def test_volumes_in_2d(images_per_call, axes):
     """Odd sizes, two channels, as many slices as do not fill the last call."""
-    torch.manual_seed(0)
-    network, image = Lopsided(channels=2), volume(2, 5, 37, 29)
-    expected = load(nnUNetPredictor, network, axes=axes).predict_logits_from_preprocessed_data(image)
-    calls_before, network.batches = sum(network.batches), []
-    found = load(FastPredictor, network, axes=axes, images_per_call=images_per_call)
-    logits = found.predict_logits_from_preprocessed_data(image)
-    assert logits.shape == expected.shape == (HEADS, 5, 37, 29)
-    assert torch.equal(logits, expected)
-    assert sum(network.batches) == calls_before  # the same images, in fewer calls
+    network = Lopsided(channels=2)
+    logits = assert_same(network, volume(2, 5, 37, 29), axes=axes, images_per_call=images_per_call)
+    assert logits.shape == (HEADS, 5, 37, 29)
+    copies = 2 ** len(axes or ())
+    assert sum(network.batches) == 5 * 3 * 2 * copies  # every slice's windows, in fewer calls
     at_most = 1 << ((images_per_call or 1).bit_length() - 1)
-    assert max(network.batches) == min(at_most, 5 * 2 ** len(axes or ()), at_most)
-
-
-def test_images_without_mirroring():
-    network, image = Lopsided(), volume(1, 1, 40, 50)
-    expected = load(nnUNetPredictor, network, use_mirroring=False).predict_logits_from_preprocessed_data(image)
-    found = load(FastPredictor, network, use_mirroring=False, images_per_call=8)
-    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+    assert max(network.batches) == min(at_most, 5 * copies)
 
 
 @pytest.mark.parametrize("images_per_call", [1, 4, 8])
 def test_volumes_in_3d(images_per_call):
-    network, image, axes = Lopsided(dims=3), volume(1, 11, 18, 22), (0, 1, 2)
-    patch = (8, 16, 20)
-    expected = load(nnUNetPredictor, network, patch, axes).predict_logits_from_preprocessed_data(image)
-    network.batches = []
-    found = load(FastPredictor, network, patch, axes, images_per_call=images_per_call)
-    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+    network = Lopsided(dims=3)
+    assert_same(network, volume(1, 11, 18, 22), (8, 16, 20), (0, 1, 2), images_per_call=images_per_call)
     assert set(network.batches) == {images_per_call}
 
 
-def test_smaller_than_a_patch_without_gaussian():
-    network, image = Lopsided(), volume(1, 3, 7, 9)
-    expected = load(nnUNetPredictor, network, use_gaussian=False).predict_logits_from_preprocessed_data(image)
-    found = load(FastPredictor, network, use_gaussian=False, images_per_call=8)
-    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [((1, 1, 40, 50), {"use_mirroring": False}), ((1, 3, 7, 9), {"use_gaussian": False})],  # smaller than a patch
+)
+def test_nnunets_settings(shape, settings):
+    assert_same(Lopsided(), volume(*shape), **settings)
 
 
 def test_folds_are_averaged():
     torch.manual_seed(0)
     network, image = Lopsided(), volume(1, 3, 20, 24)
     weights = [Lopsided().state_dict() for _ in range(3)]
-    expected = load(nnUNetPredictor, network, weights=weights).predict_logits_from_preprocessed_data(image)
-    found = load(FastPredictor, network, weights=weights, images_per_call=8)
-    assert torch.equal(found.predict_logits_from_preprocessed_data(image), expected)
-    alone = load(FastPredictor, network, weights=weights[:1], images_per_call=8)
-    assert not torch.equal(alone.predict_logits_from_preprocessed_data(image), expected)
+    assert not torch.equal(*(assert_same(network, image, weights=each) for each in (weights, weights[:1])))
 
 
 UMAMBA = {

@@ -12,22 +12,24 @@ from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import load_predictor
 from tests.messages import naming
-from tests.models.test_exporting import model  # noqa: F401
+from tests.models.conftest import CHECKPOINT
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+
+BOT = "nnUNetTrainerUMambaBot"
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 @pytest.mark.parametrize("variable", [None, "", "/somewhere/else"])
-def test_the_trainer_is_found_whatever_nnunet_exttrainer_says(model, variable, monkeypatch):  # noqa: F811
+def test_the_trainer_is_found_whatever_nnunet_exttrainer_says(trained, variable, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", variable or "")
     if variable is None:
         monkeypatch.delenv("nnUNet_extTrainer")
-    _, folder = model("nnUNetTrainerUMambaBot")
-    assert load_predictor(folder, device="cpu").trainer_name == "nnUNetTrainerUMambaBot"
+    _, folder = trained(BOT)
+    assert load_predictor(folder, device="cpu").trainer_name == BOT
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
-def test_settings_reach_the_predictor(model):  # noqa: F811
-    _, folder = model("nnUNetTrainerUMambaBot")
+def test_settings_reach_the_predictor(trained):
+    _, folder = trained(BOT)
     predictor = load_predictor(folder, device="cpu")
     assert predictor.images_per_call == 1  # as nnU-Net: more is no faster on a CPU
     predictor = load_predictor(folder, device="cpu", images_per_call=4, mirroring=False)
@@ -52,16 +54,10 @@ def test_what_is_not_understood_is_refused_before_anything_is_read(tmp_path):
         load_predictor(tmp_path, images_per_call=0)
 
 
-def change_checkpoint(folder, **changes) -> None:
-    path = folder / "fold_0" / "checkpoint_final.pth"
-    torch.save(torch.load(path, weights_only=False) | changes, path)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
-def test_models_that_cannot_be_loaded_are_told_in_a_sentence(model, tmp_path):  # noqa: F811
-    _, folder = model("nnUNetTrainerUMambaBot")
-    plans, checkpoint = folder / "plans.json", folder / "fold_0" / "checkpoint_final.pth"
-    good_plans, good = plans.read_text(), checkpoint.read_bytes()
+def test_models_that_cannot_be_loaded_are_told_in_a_sentence(trained, tmp_path):
+    _, folder = trained(BOT)
+    plans, checkpoint = folder / "plans.json", folder / CHECKPOINT
+    good = checkpoint.read_bytes()
 
     def refused(match: str) -> None:
         with pytest.raises(ModelError, match=match):
@@ -74,21 +70,20 @@ def test_models_that_cannot_be_loaded_are_told_in_a_sentence(model, tmp_path):  
     refused(f"{plans} holds a list")
     plans.write_text("{}")
     refused(f"{folder} holds no model that nnU-Net can load")
-    plans.write_text(good_plans)
-    change_checkpoint(folder, trainer_name=torch.zeros(3))
-    refused(f"{checkpoint} names its trainer by a Tensor")
-    change_checkpoint(folder, trainer_name="nnUNetTrainerNowhere")
-    refused(f"{folder} holds no model .*nnUNetTrainerNowhere")
-    change_checkpoint(folder, trainer_name="nnUNetTrainerUMambaBot", network_weights={"a": torch.zeros(1)})
-    refused(f"{folder} holds no model that nnU-Net can load")
+    for changes, match in (
+        ({"trainer_name": torch.zeros(3)}, f"{checkpoint} names its trainer by a Tensor"),
+        ({"trainer_name": "nnUNetTrainerNowhere"}, f"{folder} holds no model .*nnUNetTrainerNowhere"),
+        ({"network_weights": {"a": torch.zeros(1)}}, f"{folder} holds no model that nnU-Net can load"),
+    ):
+        trained(BOT, **changes)
+        refused(match)
     checkpoint.write_bytes(good[: len(good) // 2])
     refused(f"{checkpoint} is truncated or damaged")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
-def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending, model, tmp_path):  # noqa: F811
-    _, folder = model("nnUNetTrainerUMambaBot")
+def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending, trained, tmp_path):
+    _, folder = trained(BOT)
     images, output = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     if ending == ".png":
@@ -108,10 +103,9 @@ def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending
     assert not output.exists()
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
-def test_all_channels_in_one_file_of_four_axes(model, tmp_path, monkeypatch):  # noqa: F811
+def test_all_channels_in_one_file_of_four_axes(trained, tmp_path, monkeypatch):
     """nnU-Net's SimpleITKIO reads them, but its write_seg fails after the prediction; another's need not."""
-    _, folder = model("nnUNetTrainerUMambaBot", channels=2)
+    _, folder = trained(BOT, channels=2)
     images, output = tmp_path / "images", tmp_path / "out"
     images.mkdir()
 
@@ -139,9 +133,8 @@ def test_all_channels_in_one_file_of_four_axes(model, tmp_path, monkeypatch):  #
     predicting._require_channels(predictor, images, "case", ".nii.gz")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
-def test_a_missing_file_of_a_reader_of_one_channel_a_file(model, tmp_path):  # noqa: F811
-    _, folder = model("nnUNetTrainerUMambaBot", channels=2)
+def test_a_missing_file_of_a_reader_of_one_channel_a_file(trained, tmp_path):
+    _, folder = trained(BOT, channels=2)
     plans = json.loads((folder / "plans.json").read_text())
     (folder / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": "NibabelIO"}))
     image = sitk.GetImageFromArray(np.zeros((2, 32, 40), np.float32))
@@ -151,9 +144,8 @@ def test_a_missing_file_of_a_reader_of_one_channel_a_file(model, tmp_path):  # n
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
-def test_an_array_of_other_channels_is_told(model):  # noqa: F811
-    _, folder = model("nnUNetTrainerUMambaBot")
+def test_an_array_of_other_channels_is_told(trained):
+    _, folder = trained(BOT)
     predictor = load_predictor(folder, device="cpu")
     for shape, match in (((2, 1, 32, 40), "has 2 channels, but the model is for 1"), ((32, 40), r"shape \(32, 40\)")):
         with pytest.raises(ModelError, match=match):

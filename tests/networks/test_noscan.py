@@ -12,7 +12,6 @@ from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, 
 from tests import golden
 from tests.networks.test_training import (  # noqa: F401
     outputs_and_gradients,
-    test_copies_and_pickles,
     test_exports,
     test_same_seed_same_gradients,
     test_whole_network_in_another_dtype,
@@ -98,25 +97,6 @@ def test_only_what_the_scan_alone_reads_is_no_parameter(cls):
     assert {module.mixing for module in control.modules() if isinstance(module, SS2D)} == {"skip"}
 
 
-@pytest.mark.parametrize("cls", NETWORKS)
-def test_every_parameter_gets_a_gradient(cls):
-    """DistributedDataParallel waits for all of them."""
-    control = small(cls, "skip", drop_path_rate=0.0)
-    sum(y.square().mean() for y in control(torch.randn(2, 1, 40, 33))).backward()
-    assert [name for name, p in control.named_parameters() if p.grad is None] == []
-
-
-@pytest.mark.parametrize(("cls", "millions"), [(SwinUMamba, 55.108), (SwinUMambaD, 21.802)])
-def test_parameter_counts(cls, millions):
-    """Those of the network less what only its scans read."""
-    with torch.device("meta"):
-        network, control = cls(1, 14), cls(1, 14, mixing="skip")
-    counts = [sum(p.numel() for p in each.parameters()) for each in (network, control)]
-    only_scans = [p for name, p in network.named_parameters() if name.rsplit(".", 1)[-1] in ONLY_THE_SCAN_READS]
-    assert counts[0] - counts[1] == sum(p.numel() for p in only_scans)
-    assert round(counts[1] / 1e6, 3) == millions
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
 def test_autocast(tiny_network, dtype, tolerance):
     network = tiny_network(deep_supervision=True).eval()
@@ -127,12 +107,6 @@ def test_autocast(tiny_network, dtype, tolerance):
     assert all(golden.relative_error(found, expected) < tolerance for found, expected in zip(outputs, plain))
     flat = [torch.cat([g.flatten() for g in each]) for each in (gradients, plain_gradients)]
     assert golden.relative_error(*flat) < 10 * tolerance
-
-
-def test_no_backend_is_asked_for(tiny_network):
-    network = tiny_network(backend="no_such_backend").eval()
-    with torch.no_grad():
-        assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 3, 32, 32)
 
 
 def test_another_mixing_is_refused():

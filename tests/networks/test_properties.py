@@ -63,19 +63,17 @@ class Draw:
     classes: int
     batch: int
 
-    def network(self, deep_supervision: bool = False) -> nn.Module:
+    def network(self, deep_supervision: bool = False, **more) -> nn.Module:
         torch.manual_seed(0)
-        base = self.name.removesuffix("-3D")
-        if base in VMAMBA:
-            cls, settings = VMAMBA[base]
-            return cls(self.channels, self.classes, deep_supervision, **settings)
-        cls, settings = UMAMBA[base]
+        cls, settings = (VMAMBA | UMAMBA)[self.name.removesuffix("-3D")]
         axes = len(self.size)
-        return cls(
-            self.channels, self.classes, deep_supervision, patch_size=self.size, n_stages=3,
-            features_per_stage=(8, 12, 16), kernel_sizes=[[3] * axes] * 3, strides=[[1] * axes] + [[2] * axes] * 2,
-            n_conv_per_stage=[2] * 3, n_conv_per_stage_decoder=[2] * 2, **settings,
-        )  # fmt: skip
+        planned = {
+            "patch_size": self.size, "n_stages": 3, "features_per_stage": (8, 12, 16), "n_conv_per_stage": [2] * 3,
+            "n_conv_per_stage_decoder": [2] * 2, "kernel_sizes": [[3] * axes] * 3,
+            "strides": [[1] * axes] + [[2] * axes] * 2,
+        }  # fmt: skip
+        settings = {**({} if "depths" in settings else planned), **settings, **more}
+        return cls(self.channels, self.classes, deep_supervision, **settings)
 
     def images(self) -> Tensor:
         generator = torch.Generator().manual_seed(1)
@@ -191,8 +189,11 @@ def test_saved_and_loaded(draw, tmp_path):
             parameter.normal_()
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     other.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True))
+    torch.save(network, tmp_path / "network.pt")  # nnU-Net copies networks and sends them to processes
+    pickled = torch.load(tmp_path / "network.pt", weights_only=False)
     with torch.inference_mode():
-        assert torch.equal(other(images), network(images))
+        for again in (other, pickled, copy.deepcopy(network)):
+            assert torch.equal(again(images), network(images))
 
 
 @every(1)
@@ -206,3 +207,34 @@ def test_what_is_no_image_of_its_kind_is_refused(draw, which):
     }[which]
     with pytest.raises(ValueError, match=r"the image has .*expected \(B, 20, "):
         network(wrong)
+
+
+@every(1)
+def test_names_that_nnunet_understands(draw):
+    network = draw.network(deep_supervision=True)
+    names = list(network.state_dict())
+    assert names == list(draw.network().state_dict())  # heads exist with and without deep supervision
+    assert all(name.startswith(("encoder.", "decoder.")) for name in names)
+    heads = network.decoder.seg_layers
+    assert [name for name in names if ".seg_layers." in name] == [
+        f"decoder.seg_layers.{i}.{leaf}" for i in range(len(network.head_strides)) for leaf in ("weight", "bias")
+    ]
+    assert {head.out_channels for head in heads} == {draw.classes}
+    widths = [head.in_channels for head in heads]
+    assert widths == sorted(widths, reverse=True)  # coarsest first, as in nnU-Net's decoders
+    strides = strides_of(network, len(draw.size))
+    for scale, stride in zip(network.deep_supervision_scales, strides, strict=True):
+        assert np.array_equal(np.broadcast_to(scale, len(stride)), 1 / np.array(stride))
+
+
+@every(1)
+def test_the_backend_is_passed_down(draw):
+    network = draw.network(backend="no_such_backend")
+    scans = [part for part in network.modules() if hasattr(part, "backend")]
+    assert {part.backend for part in scans} <= {"no_such_backend"}
+    if draw.name.removesuffix("-3D").endswith(("-no-scan", "-no-mamba")):  # the controls ask for none
+        network.eval()(draw.images())
+    else:
+        assert scans
+        with pytest.raises(ValueError, match="no_such_backend"):
+            network(draw.images())

@@ -1,7 +1,5 @@
 """What training needs of a network: recomputation, autocast, determinism, compilers."""
 
-import copy
-
 import pytest
 import torch
 
@@ -141,14 +139,3 @@ def test_exports(tiny_network):
     program = torch.export.export(network, (x,))
     with torch.no_grad():
         assert_same([program.module()(x)], [network(x)])
-
-
-def test_copies_and_pickles(tiny_network, tmp_path):
-    """nnU-Net copies networks and sends them to processes."""
-    network = tiny_network().eval()
-    x = torch.randn(1, 1, 32, 32)
-    torch.save(network, tmp_path / "network.pt")
-    loaded = torch.load(tmp_path / "network.pt", weights_only=False)
-    with torch.no_grad():
-        assert torch.equal(copy.deepcopy(network)(x), network(x))
-        assert torch.equal(loaded(x), network(x))

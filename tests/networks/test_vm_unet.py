@@ -16,7 +16,6 @@ from tests.networks.test_training import (  # noqa: F401
     test_checkpointing_changes_nothing_but_memory,
     test_checkpointing_keeps_fewer_tensors,
     test_compiles_without_a_graph_break,
-    test_copies_and_pickles,
     test_cuda_agrees_with_cpu,
     test_exports,
     test_same_seed_same_gradients,
@@ -69,17 +68,6 @@ def test_gradients_are_stored_for_the_published_depths():
     assert len(golden.case("vm_unet").gradients) == 5
 
 
-# FACTS.md, sections 2 and 5: 27.428 M at three channels, 44.27 M with the defaults of the authors' class
-@pytest.mark.parametrize(
-    ("channels", "settings", "millions", "digits"),
-    [(3, {}, 27.428, 3), (1, {}, 27.428, 3), (3, {"depths": (2, 2, 9, 2), "depths_decoder": (2, 9, 2, 2)}, 44.27, 2)],
-)
-def test_parameter_counts(channels, settings, millions, digits):
-    with torch.device("meta"):
-        network = VMUNet(channels, 2, **settings)
-    assert round(sum(p.numel() for p in network.parameters()) / 1e6, digits) == millions
-
-
 def test_drop_path_rises_in_the_encoder_and_falls_in_the_decoder(full_size):
     for part, expected in (
         (full_size.encoder.layers, [0.2 * i / 7 for i in range(8)]),
@@ -104,29 +92,6 @@ def test_initial_values(full_size):
 # -------------------------------------------------------------------------------------------------- images
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 33), (7, 5), (33, 70), (64, 32)])
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_any_size_and_any_channels(tiny_network, size, channels):
-    network = tiny_network(channels, 4).eval()
-    x = torch.randn(2, channels, *size)
-    with torch.no_grad():
-        single = network(x)
-        network.decoder.deep_supervision = True
-        (listed,) = network(x)
-    assert single.shape == (2, 4, *size)
-    assert torch.equal(single, listed)
-    assert single.isfinite().all()
-
-
-def test_padding_is_zeros_at_the_bottom_and_right(tiny_network):
-    network = tiny_network().eval()
-    x = torch.randn(1, 1, 33, 70)
-    padded = torch.zeros(1, 1, 64, 96)
-    padded[:, :, :33, :70] = x
-    with torch.no_grad():
-        assert torch.equal(network(x), network(padded)[:, :, :33, :70])
-
-
 @pytest.mark.parametrize("size", [(32, 64), (33, 50)])
 def test_one_channel_is_the_image_repeated_to_three(tiny_network, size):
     grey, colour = tiny_network(1).eval(), tiny_network(3).eval()
@@ -141,49 +106,7 @@ def test_channels_of_the_patch_embedding(tiny_network, channels, embedded):
     assert tiny_network(channels).encoder.patch_embed.proj.in_channels == embedded
 
 
-@pytest.mark.parametrize(
-    ("channels", "shape", "message"),
-    [
-        (1, (1, 1, 0, 32), r"empty axis, shape \(1, 1, 0, 32\)"),
-        (1, (1, 3, 32, 32), r"3 channels, .*expected \(B, 1, H, W\)"),
-        (3, (1, 1, 32, 32), r"1 channels, .*expected \(B, 3, H, W\)"),
-        (1, (1, 1, 8, 32, 32), r"5 axes, .*2D network"),
-    ],
-)
-def test_bad_images(tiny_network, channels, shape, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_network(channels)(torch.zeros(shape))
-
-
-def test_gradients_at_the_start_survive_a_black_image():
-    """Zeros meet row upon row of LayerNorms, here in the decoder too."""
-    torch.manual_seed(0)
-    network = VMUNet(1, 3)
-    x = torch.zeros(1, 1, 32, 64)
-    x[..., :32] = torch.randn(32, 32)
-    network(x).square().mean().backward()
-    assert float(torch.stack([p.grad.norm() for p in network.parameters()]).norm()) < 1e3
-
-
 # -------------------------------------------------------------------------------------------------- contract
-
-
-def test_every_parameter_takes_part_in_backward(tiny_network):
-    """DistributedDataParallel, without find_unused_parameters, waits for each of them."""
-    network = tiny_network()
-    network(torch.randn(1, 1, 33, 20)).square().mean().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None] == []
-
-
-def test_names_that_nnunet_understands(tiny_network):
-    network = tiny_network()
-    assert network.state_dict().keys() == tiny_network(deep_supervision=True).state_dict().keys()
-    assert all(key.startswith(("encoder.", "decoder.")) for key in network.state_dict())
-    assert [key for key in network.state_dict() if ".seg_layers." in key] == [
-        "decoder.seg_layers.0.weight",
-        "decoder.seg_layers.0.bias",
-    ]
-    assert (network.head_strides, network.deep_supervision_scales) == ((1,), (1.0,))
 
 
 def test_the_imagenet_encoder_is_vmambas(full_size):
@@ -229,8 +152,7 @@ def test_bad_settings(tiny_network, settings, message):
 def test_backend_is_passed_down(tiny_network):
     network = tiny_network(backend="no_such_backend")
     backends = [module.backend for module in network.modules() if hasattr(module, "backend")]
-    assert len(backends) == 10
-    assert set(backends) == {"no_such_backend"}
+    assert backends == 10 * ["no_such_backend"]
 
 
 def test_checkpointing_reaches_every_stage(tiny_network):

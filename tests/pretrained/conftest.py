@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from swin_umamba_nnunet.pretrained import addresses, locate, registry, variants
+from swin_umamba_nnunet.pretrained import download, locate, registry, variants
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import golden
@@ -32,7 +32,7 @@ def secluded(tmp_path, monkeypatch):
     monkeypatch.delenv(locate.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(locate, "checkout_folder", lambda: tmp_path / "checkout" / "pretrained_weights")
-    monkeypatch.setattr(addresses, "HTTP_HOSTS", frozenset({"127.0.0.1", "nowhere.invalid"}))
+    monkeypatch.setattr(download, "HTTP_HOSTS", frozenset({"127.0.0.1", "nowhere.invalid"}))
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):

@@ -1,86 +1,192 @@
+"""The authors' segmentation checkpoints: their names to ours."""
+
 import pytest
 import torch
 
-from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+from swin_umamba_nnunet import networks
 from swin_umamba_nnunet.pretrained import remap_authors_state_dict
 from tests import golden
 from tests.messages import naming
+from tests.networks.test_umamba import PLANNED, papers, planned
 
-NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
+UMAMBA = ["umamba_bot", "umamba_enc", "umamba_bot_2024_01", "umamba_enc_2024_01"]
+NETWORKS = ["swin_umamba", "swin_umamba_d", "vm_unet", *UMAMBA]
+FIRST = {  # what sees the image
+    "swin_umamba": ("stem.0.weight", "encoder1.layer.conv1.conv.weight", "encoder1.layer.conv3.conv.weight"),
+    "swin_umamba_d": ("vssm_encoder.patch_embed.proj.weight",),
+}
 
 
-def authors(network: str, channels: int = 1, classes: int = 4) -> dict[str, torch.Tensor]:
-    """Empty tensors under the authors' names, for that many channels and classes."""
-    shapes = golden.shapes(network)
-    first = {
-        "swin_umamba": ("stem.0.weight", "encoder1.layer.conv1.conv.weight", "encoder1.layer.conv3.conv.weight"),
-        "swin_umamba_d": ("vssm_encoder.patch_embed.proj.weight",),
-    }[network]
-    for key, shape in shapes.items():
-        if key in first:
+def authors(case: str, channels: int | None = None, classes: int = 4) -> dict[str, torch.Tensor]:
+    """Empty tensors under the authors' names, for that many channels and classes where they are given."""
+    shapes = golden.shapes(case)
+    for key, shape in shapes.items() if channels else ():
+        if key in FIRST[case]:
             shapes[key] = (shape[0], channels, *shape[2:])
         elif key.startswith(("out_layers.", "decoder.seg_layers.")):
             shapes[key] = (classes, *shape[1:])
     return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("network", list(NETWORKS))
-@pytest.mark.parametrize(("channels", "classes"), [(1, 4), (3, 2), (5, 14)])
-def test_ours_exactly(network, channels, classes):
-    theirs = authors(network, channels, classes)
+def ours(case: str, channels: int | None = None, classes: int = 4, **settings) -> dict[str, torch.Tensor]:
+    """State dict of our network for a golden case, or for that many channels and other settings."""
+    entry = golden.manifest()[case]
+    channels = channels or entry["in_channels"]
+    if case.startswith("umamba"):
+        cls = networks.UMambaBot if "bot" in case else networks.UMambaEnc
+        settings = settings or {key: entry[key] for key in PLANNED} | {"patch_size": entry["input_shape"][2:]}
+        settings = {**settings, "release": "2024-01" if "2024_01" in case else "2024-03"}
+        classes = entry["num_classes"]
+    elif case.startswith("vm_unet"):
+        cls, classes = networks.VMUNet, entry["num_classes"]
+        settings = {key: entry[key] for key in ("depths", "depths_decoder")}
+    else:
+        cls = networks.SwinUMambaD if case.endswith("_d") else networks.SwinUMamba
     with torch.device("meta"):
-        ours = NETWORKS[network](channels, classes).state_dict()
+        return cls(channels, classes, **settings).state_dict()
+
+
+def shapes(state_dict):
+    return {key: value.shape for key, value in state_dict.items()}
+
+
+def network_of(case: str) -> str:
+    return case.removesuffix("_deep").removesuffix("_7_stages")
+
+
+def assert_exactly(network, theirs, expected):
     remapped = remap_authors_state_dict(network, theirs)
-    assert remapped.keys() == ours.keys()
-    assert {key: value.shape for key, value in remapped.items()} == {key: value.shape for key, value in ours.items()}
+    assert shapes(remapped) == shapes(expected)
     assert [id(value) for value in remapped.values()] == [id(value) for value in theirs.values()]
+
+
+@pytest.mark.parametrize("case", ["vm_unet", "vm_unet_deep", *UMAMBA, "umamba_enc_7_stages"])
+def test_ours_exactly(case):
+    assert_exactly(network_of(case), authors(case), ours(case, channels=3 if "vm_unet" in case else None))
+
+
+@pytest.mark.parametrize("network", ["swin_umamba", "swin_umamba_d"])
+@pytest.mark.parametrize(("channels", "classes"), [(1, 4), (3, 2), (5, 14)])
+def test_any_number_of_channels_and_classes(network, channels, classes):
+    assert_exactly(network, authors(network, channels, classes), ours(network, channels, classes))
 
 
 def test_an_image_as_wide_as_the_stem_has_no_shortcut():
     theirs = authors("swin_umamba", channels=48)
     del theirs["encoder1.layer.conv3.conv.weight"]
-    with torch.device("meta"):
-        ours = SwinUMamba(48, 4).state_dict()
-    assert remap_authors_state_dict("swin_umamba", theirs).keys() == ours.keys()
+    assert remap_authors_state_dict("swin_umamba", theirs).keys() == ours("swin_umamba", 48).keys()
 
 
-@pytest.mark.parametrize("network", list(NETWORKS))
-def test_a_missing_key(network):
+@pytest.mark.parametrize("case", ["vm_unet", "vm_unet_deep"])
+def test_vm_unets_prefix_wrapping_and_profiling_counters_are_passed_over(case):
+    theirs = authors(case)
+    expected = remap_authors_state_dict("vm_unet", theirs)
+    prefixed = {f"vmunet.{key}": value for key, value in theirs.items()}
+    counters = dict.fromkeys(("total_ops", "vmunet.layers.0.total_ops", "vmunet.layers.0.total_params"), torch.zeros(1))
+    for file in (prefixed, counters | prefixed, {"epoch": 1, "model_state_dict": theirs, "optimizer_state_dict": {}}):
+        assert remap_authors_state_dict("vm_unet", file) == expected
+
+
+@pytest.mark.parametrize("network", UMAMBA)
+def test_the_decoders_second_copy_of_the_encoder(network):
+    """Files of the fork have it; the golden inventory leaves it out."""
     theirs = authors(network)
-    del theirs["vssm_encoder.layers.2.blocks.8.ln_1.bias"]
-    with pytest.raises(
-        ValueError, match=r"1 \(vssm_encoder\.layers\.2\.blocks\.8\.ln_1\.bias\) missing and none unexp"
-    ):
+    twice = theirs | {f"decoder.{key}": value for key, value in theirs.items() if key.startswith("encoder.")}
+    if "enc" not in network:
+        twice = {key: value for key, value in twice.items() if "decoder.encoder.mamba_layers." not in key}
+    remapped, expected = remap_authors_state_dict(network, twice), remap_authors_state_dict(network, theirs)
+    assert remapped.keys() == expected.keys()
+    assert all(remapped[key] is expected[key] for key in expected)
+    first_block = "blocks.0.conv1.conv" if "2024_01" in network else "0.conv1"
+    del twice[f"decoder.encoder.stages.2.{first_block}.weight"]
+    with pytest.raises(ValueError, match=r"1 \(decoder\.encoder\.stages\.2\..*missing and none unexpected"):
+        remap_authors_state_dict(network, twice)
+
+
+@pytest.mark.parametrize("network", UMAMBA)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        papers((64, 64), 4) | {"n_conv_per_stage": [1, 3, 4, 6], "n_conv_per_stage_decoder": [1, 1, 1]},
+        planned((16, 32, 32), (8, 8, 16), [[1, 1, 1], [1, 2, 2], [2, 2, 2]]),
+        planned((32, 32), (8, 16, 16), [[1, 1], [1, 1], [2, 2]]),
+    ],
+    ids=["other blocks", "3D", "new widths without a stride"],
+)
+def test_other_plans(network, settings):
+    """Files of other plans than the golden ones: made from our names, backwards."""
+    expected = ours(network, 1, **settings)
+    layer = f"encoder.mamba_layers.{settings['n_stages'] - 1}."
+    backwards = {"decoder.upsample_layers.": "decoder.transpconvs."} if "2024_01" in network else {}
+    if network == "umamba_bot":
+        backwards = {layer: "mamba_layer."}
+    elif network == "umamba_bot_2024_01":
+        backwards |= {f"{layer}norm.": "ln.", layer: ""}
+    theirs = {}
+    for key, value in expected.items():
+        for name, old in backwards.items():
+            key = key.replace(name, old)
+        theirs[key] = value
+    assert remap_authors_state_dict(network, theirs) == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "key"),
+    [
+        *((network, "vssm_encoder.layers.2.blocks.8.ln_1.bias") for network in ("swin_umamba", "swin_umamba_d")),
+        *(("vm_unet", f"layers{part}.bias") for part in ("_up.3.blocks.0.ln_1", ".1.blocks.1.ln_1")),
+        *((network, "decoder.seg_layers.1.bias") for network in UMAMBA),
+        *((network, "stem") for network in UMAMBA),
+        ("umamba_bot", "mamba_layer.norm.bias"),
+        ("umamba_bot_2024_01", "ln.bias"),
+        *((network, "encoder.mamba_layers.3.norm.bias") for network in ("umamba_enc", "umamba_enc_2024_01")),
+    ],
+)
+def test_a_missing_key(network, key):
+    theirs = authors(network)
+    key = next(iter(theirs)) if key == "stem" else key
+    del theirs[key]
+    with pytest.raises(ValueError, match=naming(f"{network}: 1 ({key}) missing and none", f"of {len(theirs) + 1} ")):
         remap_authors_state_dict(network, theirs)
 
 
-@pytest.mark.parametrize("network", list(NETWORKS))
-def test_an_unexpected_key(network):
-    theirs = authors(network) | {f"extra.{i}": torch.empty(0) for i in range(7)}
+@pytest.mark.parametrize("network", NETWORKS)
+def test_unexpected_keys(network):
+    theirs = authors(network)
     with pytest.raises(ValueError, match=r"none missing and 7 \(extra\.0, .*extra\.4, \.\.\.\) unexpected"):
-        remap_authors_state_dict(network, theirs)
+        remap_authors_state_dict(network, theirs | {f"extra.{i}": torch.empty(0) for i in range(7)})
 
 
-@pytest.mark.parametrize("network", list(NETWORKS))
+@pytest.mark.parametrize("network", ["swin_umamba", "swin_umamba_d", "umamba_bot"])
 def test_our_own_keys(network):
-    with pytest.raises(ValueError, match="own keys"):
-        remap_authors_state_dict(network, remap_authors_state_dict(network, authors(network)))
-    mixed = authors(network)
-    ours, tensor = next(iter(remap_authors_state_dict(network, mixed).items()))
-    with pytest.raises(ValueError, match=r"1 \(encoder\..*unexpected.*own keys"):
-        remap_authors_state_dict(network, mixed | {ours: tensor})
+    theirs = authors(network)
+    renamed = remap_authors_state_dict(network, theirs)
+    name, tensor = next((key, value) for key, value in reversed(renamed.items()) if key not in theirs)
+    for file in (renamed, theirs | {name: tensor}):
+        with pytest.raises(ValueError, match="own keys"):
+            remap_authors_state_dict(network, file)
 
 
-def test_the_other_network():
-    with pytest.raises(ValueError, match=naming("swin_umamba:", "decoder.stages.0")):
-        remap_authors_state_dict("swin_umamba", authors("swin_umamba_d"))
-
-
-def test_a_whole_checkpoint():
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_other_network(network):
+    for other in NETWORKS:
+        if other != network:
+            with pytest.raises(ValueError, match=f"authors' {network}: [1-9]"):
+                remap_authors_state_dict(network, authors(other))
+    with pytest.raises(ValueError, match=naming(f"{network}:", "1 (x) unexpected")):
+        remap_authors_state_dict(network, {"x": torch.empty(0)})
     with pytest.raises(ValueError, match='"network_weights"'):
-        remap_authors_state_dict("swin_umamba", {"network_weights": {}})
+        remap_authors_state_dict(network, {"network_weights": {}})
+
+
+def test_no_file_makes_a_huge_network():
+    """Numbers of stages and blocks are a file's to claim."""
+    for key in ("layers.0.blocks.{}.ln_1.bias", "encoder.stages.{}.blocks.0.conv1", "encoder.stages.{}.0.conv1"):
+        for network in NETWORKS:
+            with pytest.raises(ValueError, match=f"{network}:"):
+                remap_authors_state_dict(network, {key.format(i): torch.empty(0) for i in range(10**4, 10**4 + 100)})
 
 
 def test_an_unknown_network():
-    with pytest.raises(ValueError, match=naming("'swin_unet'", "swin_umamba, swin_umamba_d")):
+    with pytest.raises(ValueError, match=naming("'swin_unet'", *NETWORKS)):
         remap_authors_state_dict("swin_unet", {})

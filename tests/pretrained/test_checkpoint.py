@@ -9,24 +9,23 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.pretrained import CheckpointError, get_record, read_checkpoint
-from swin_umamba_nnunet.pretrained.examine import examine_checkpoint
-from swin_umamba_nnunet.pretrained.files import sha256_of
+from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint, sha256_of
 from tests.pretrained.conftest import ODD_TENSORS
 
 TINY = get_record("vmamba_tiny_v0")
 WANTED = rf"; expected VMamba-Tiny \(first release\), {TINY.file_name} from https://"
 
 
-def refused(path, message, classifier=False):
+def refused(path, message):
     with pytest.raises(CheckpointError, match=message + r"(?s:.*)" + WANTED) as caught:
-        read_checkpoint(path, TINY, classifier=classifier)
+        read_checkpoint(path, TINY)
     assert str(caught.value).startswith(f"{path} ")
 
 
 @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"model": model, "epoch": 292}])
 def test_a_checkpoint_is_read_bare_or_under_model(save, state_dict, wrap):
     path = save(wrap(state_dict()))
-    checkpoint = read_checkpoint(path, TINY, classifier=True)
+    checkpoint = read_checkpoint(path, TINY)
     assert checkpoint.path == path
     assert checkpoint.sha256 == sha256_of(path)
     assert list(checkpoint.state_dict) == list(state_dict())
@@ -125,7 +124,7 @@ def test_a_folder_a_missing_and_an_unreadable_file(tmp_path, save, state_dict, m
     def denied(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("swin_umamba_nnunet.pretrained.files.why_not_a_checkpoint", denied)
+    monkeypatch.setattr("swin_umamba_nnunet.pretrained.checkpoint._why_not_a_checkpoint", denied)
     refused(path, r"cannot be read \(Permission denied\)")
 
 
@@ -254,4 +253,4 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 def test_norm_and_head_may_be_missing_only_where_they_are_not_asked_for(save, state_dict):
     path = save({key: value for key, value in state_dict().items() if not key.startswith(("norm.", "head."))})
     assert len(read_checkpoint(path, TINY).state_dict) == 208
-    refused(path, r"4 missing: norm\.weight", classifier=True)
+    refused(path.rename(path.with_name(TINY.file_name)), r"4 missing: norm\.weight")

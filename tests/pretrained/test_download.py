@@ -1,17 +1,33 @@
+"""The transfer of a checkpoint: resumed, locked, checked, all or nothing; reading it is `test_checkpoint`'s."""
+
 import dataclasses
-import hashlib
-import logging
 import subprocess
 import sys
 import textwrap
+from unittest import mock
 
 import pytest
 
-from swin_umamba_nnunet.pretrained import CheckpointError, DownloadError, addresses, download_weights, get_record
-from swin_umamba_nnunet.pretrained.addresses import mirror_urls
+from swin_umamba_nnunet.pretrained import CheckpointError, DownloadError, download, download_weights, get_record
+from swin_umamba_nnunet.pretrained.download import mirror_urls
 from tests.messages import naming
 
 CONTENT_SIZE = 4 + 256 * 1000
+really_read = download._read_as_published
+Read = dataclasses.make_dataclass("Read", ["path", "content"])
+
+
+@pytest.fixture(autouse=True)
+def readings(monkeypatch):
+    """What has arrived is taken for the checkpoint; the files that were read, in order."""
+    readings = []
+
+    def read(record, path):
+        readings.append(path)
+        return Read(path, path.read_bytes())
+
+    monkeypatch.setattr(download, "_read_as_published", read)
+    return readings
 
 
 @pytest.fixture
@@ -36,25 +52,24 @@ def left_in(folder):
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.exists() else []
 
 
-def test_a_download_is_checked_and_gets_its_name(record, folder, server, caplog):
-    caplog.set_level(logging.INFO)
-    checked = []
-    path = download_weights(record, folder, check=lambda file: checked.append(file.read_bytes()))
-    assert path == folder / record.file_name
-    assert path.read_bytes() == server.content == checked[0]
+def test_a_download_is_read_once_and_gets_its_name(record, folder, server, partial, readings):
+    checkpoint = download_weights(record, folder)
+    assert checkpoint.path == folder / record.file_name
+    assert checkpoint.path.read_bytes() == server.content == checkpoint.content
     assert left_in(folder) == [record.file_name]
-    assert hashlib.sha256(server.content).hexdigest() in caplog.text
+    assert readings == [partial]
 
 
-def test_a_file_that_is_there_is_not_fetched_again(record, folder, server):
-    download_weights(record, folder)
-    download_weights(record, folder)
+def test_a_file_that_is_there_is_read_and_not_fetched_again(record, folder, server, readings):
+    first = download_weights(record, folder)
+    assert download_weights(record, folder) == first
     assert len(server.requests) == 1
+    assert readings[1:] == [first.path]
 
 
 def test_a_break_off_is_resumed_within_the_call(record, folder, server):
     server.script = ["break 100000", "break 50000"]
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
     assert [request.get("Range") for request in server.requests] == [None, "bytes=100000-", "bytes=150000-"]
     assert server.requests[1]["If-Range"] == server.etag
 
@@ -64,7 +79,7 @@ def test_a_break_off_without_progress_stops_and_the_next_call_resumes(record, fo
     with pytest.raises(DownloadError, match=naming(server.url, "100,000 of 256,004 bytes")):
         download_weights(record, folder)
     assert left_in(folder) == [partial.name, partial.name + ".etag"]
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
     assert server.requests[-1]["Range"] == "bytes=100000-"
     assert left_in(folder) == [record.file_name]
 
@@ -75,7 +90,7 @@ def test_a_server_that_cannot_resume_starts_again(record, folder, server, etag):
     server.script = ["break 100000", "break 0"]
     with pytest.raises(DownloadError, match=naming(server.url, " 0 of 256,004 bytes")):
         download_weights(record, folder)
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
 
 
 def test_a_file_that_changed_on_the_server_is_not_mixed_with_the_old_one(record, folder, server):
@@ -83,7 +98,7 @@ def test_a_file_that_changed_on_the_server_is_not_mixed_with_the_old_one(record,
     with pytest.raises(DownloadError):
         download_weights(record, folder)
     server.content, server.etag = server.content[:4] + b"x" * (CONTENT_SIZE - 4), '"second"'
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
 
 
 def test_an_answer_that_starts_elsewhere_is_not_appended(record, folder, server):
@@ -92,14 +107,14 @@ def test_an_answer_that_starts_elsewhere_is_not_appended(record, folder, server)
     with pytest.raises(DownloadError, match=naming(server.url, "100000")):
         download_weights(record, folder)
     assert left_in(folder) == []
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
 
 
 def test_a_partial_file_longer_than_the_servers_is_dropped(record, folder, server, partial):
     folder.mkdir(parents=True)
     partial.write_bytes(b"?" * (CONTENT_SIZE + 1))
     partial.with_name(partial.name + ".etag").write_text(server.etag)
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
 
 
 def test_another_size_is_refused_before_it_is_fetched(record, folder, server):
@@ -109,47 +124,20 @@ def test_another_size_is_refused_before_it_is_fetched(record, folder, server):
     assert left_in(folder) == []
 
 
-def test_a_confirmed_hash_that_differs_stops(record, folder):
-    record = dataclasses.replace(record, sha256="0" * 64, sha256_confirmed=True)
-    with pytest.raises(DownloadError, match=f"sha256 .*expected {'0' * 64}"):
-        download_weights(record, folder)
-    assert left_in(folder) == []
-
-
-def test_a_confirmed_hash_that_agrees_passes(record, folder, server):
-    digest = hashlib.sha256(server.content).hexdigest()
-    download_weights(dataclasses.replace(record, sha256=digest, sha256_confirmed=True), folder)
-    assert left_in(folder) == [record.file_name]
-
-
-def test_an_unconfirmed_hash_that_differs_is_logged_only(record, folder, caplog):
-    caplog.set_level(logging.INFO)
-    download_weights(dataclasses.replace(record, sha256="0" * 64), folder)
-    assert "not confirmed" in caplog.text
-
-
-def test_a_file_the_check_refuses_leaves_nothing(record, folder):
-    def refuse(file):
-        raise CheckpointError(f"{file} is something else")
-
-    with pytest.raises(DownloadError, match=naming(record.url, "VMamba-Tiny", ".partial")):
-        download_weights(record, folder, check=refuse)
-    assert left_in(folder) == []
-
-
-def test_wrong_bytes_of_the_right_size_are_refused(record, folder, server):
-    server.content = b"\x00" * CONTENT_SIZE
-    with pytest.raises(DownloadError, match="not a PyTorch checkpoint"):
-        download_weights(record, folder)
-    assert left_in(folder) == []
-
-
-@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_web_page_is_refused(record, folder, server, content_type):
-    server.content, server.content_type = b"<!DOCTYPE html><html>Please log in</html>", content_type
-    record = dataclasses.replace(record, size_bytes=None)
-    with pytest.raises(DownloadError, match=naming(server.url, "web page")):
-        download_weights(record, folder)
+@pytest.mark.parametrize(
+    ("content", "content_type", "told"),
+    [
+        (b"\x00" * CONTENT_SIZE, "application/octet-stream", "not a PyTorch checkpoint"),
+        (b"PK\x03\x04" * (CONTENT_SIZE // 4), "application/octet-stream", "damaged"),
+        (b"<!DOCTYPE html><html>Please log in</html>", "text/html; charset=utf-8", "web page"),
+        (b"<!DOCTYPE html><html>Please log in</html>", "application/octet-stream", "web page"),
+    ],
+)
+def test_something_else_is_refused_and_leaves_nothing(record, folder, server, monkeypatch, content, content_type, told):
+    monkeypatch.setattr(download, "_read_as_published", really_read)
+    server.content, server.content_type = content, content_type
+    with pytest.raises(DownloadError, match=naming(server.url, told)):
+        download_weights(dataclasses.replace(record, size_bytes=None), folder)
     assert left_in(folder) == []
 
 
@@ -160,7 +148,7 @@ def test_an_error_status_is_told_and_the_mirror_tried(record, folder, server):
         download_weights(record, folder)
     assert left_in(folder) == []
     server.script = ["404"]
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
 
 
 def test_a_silent_server_is_not_waited_for(record, folder, server):
@@ -186,7 +174,7 @@ def test_no_network_is_told_with_its_cause(record, folder):
 def test_the_proxy_variables_are_respected(record, folder, server, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url.removesuffix("/file.pth"))
     record = dataclasses.replace(record, url="http://nowhere.invalid/file.pth")
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
     assert server.requests[0]["Host"] == "nowhere.invalid"
 
 
@@ -210,13 +198,14 @@ def test_a_full_disk_is_told(record, folder, monkeypatch):
 def test_of_two_processes_one_fetches_and_the_other_waits(record, folder, server):
     code = textwrap.dedent(f"""
         import dataclasses, logging, pathlib
-        from swin_umamba_nnunet.pretrained import addresses, download_weights, get_record
-        addresses.HTTP_HOSTS = frozenset({{"127.0.0.1"}})
+        from swin_umamba_nnunet.pretrained import download, get_record
+        download.HTTP_HOSTS = frozenset({{"127.0.0.1"}})
+        download._read_as_published = lambda record, path: dataclasses.make_dataclass("Read", ["path"])(path)
         logging.basicConfig(level=logging.INFO)
         record = dataclasses.replace(
             get_record("vmamba_tiny_v0"), url={server.url!r}, mirrors=(), size_bytes={CONTENT_SIZE}, sha256=None
         )
-        print(download_weights(record, pathlib.Path({str(folder)!r})))
+        print(download.download_weights(record, pathlib.Path({str(folder)!r})).path)
     """)
 
     def start():
@@ -240,7 +229,7 @@ def test_of_two_processes_one_fetches_and_the_other_waits(record, folder, server
 
 
 def test_an_address_without_encryption_is_not_fetched(record, folder, server, monkeypatch):
-    monkeypatch.setattr(addresses, "HTTP_HOSTS", frozenset())
+    monkeypatch.setattr(download, "HTTP_HOSTS", frozenset())
     for url in (server.url, "ftp://example.org/file.pth"):
         with pytest.raises(DownloadError, match=naming(url, "https://", "file://")):
             download_weights(dataclasses.replace(record, url=url), folder)
@@ -257,19 +246,23 @@ def test_a_redirection_to_an_unsafe_address_is_not_followed(record, folder, serv
 
 def test_a_redirection_to_a_safe_address_is_followed(record, folder, server):
     server.script = [f"redirect {server.url}?moved"]
-    assert download_weights(record, folder).read_bytes() == server.content
+    assert download_weights(record, folder).content == server.content
     assert len(server.requests) == 2
 
 
-def test_a_mirror_is_tried_where_the_first_address_cannot_be_reached_or_sends_something_else(record, folder, server):
+def test_a_mirror_is_tried_where_the_first_address_cannot_be_reached_or_sends_something_else(
+    record, folder, server, monkeypatch
+):
     unreachable = dataclasses.replace(record, url="http://127.0.0.1:9/file.pth", mirrors=(server.url,))
-    assert download_weights(unreachable, folder).read_bytes() == server.content
+    assert download_weights(unreachable, folder).content == server.content
     (folder / record.file_name).unlink()
-    digest = hashlib.sha256(server.content).hexdigest()
-    trusted = dataclasses.replace(record, mirrors=(server.url,), sha256=digest, sha256_confirmed=True)
+    readings = [CheckpointError("is something else"), Read(folder, server.content)]
+    monkeypatch.setattr(download, "_read_as_published", mock.Mock(side_effect=readings))
+    trusted = dataclasses.replace(record, mirrors=(server.url,))
     server.script = ["wrong"]
-    assert download_weights(trusted, folder).read_bytes() == server.content
+    assert download_weights(trusted, folder).content == server.content
     assert left_in(folder) == [record.file_name]
+    assert (folder / record.file_name).read_bytes() == server.content
 
 
 def test_a_machine_that_cannot_be_reached_is_asked_once(record, folder):
@@ -282,9 +275,8 @@ def test_a_machine_that_cannot_be_reached_is_asked_once(record, folder):
 def test_a_file_address_is_copied_and_checked(record, folder, tmp_path, server):
     original = tmp_path / "with space #1.pth"
     original.write_bytes(server.content)
-    path = download_weights(record, folder, sources=[original.as_uri()])
-    assert path.read_bytes() == server.content
-    path.unlink()
+    assert download_weights(record, folder, sources=[original.as_uri()]).content == server.content
+    (folder / record.file_name).unlink()
     original.write_bytes(server.content[:-1])
     with pytest.raises(DownloadError, match=naming("with%20space", "256,003", "256,004")):
         download_weights(record, folder, sources=[original.as_uri()])
@@ -310,4 +302,4 @@ def test_mirrors_may_be_folders_files_and_addresses(record, tmp_path):
 
 def test_a_slow_server_is_waited_for(record, folder, server):
     server.script = ["slow"]
-    assert download_weights(record, folder, timeout_s=5).read_bytes() == server.content
+    assert download_weights(record, folder, timeout_s=5).content == server.content

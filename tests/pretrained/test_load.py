@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import layer_norm, linear
+from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 from swin_umamba_nnunet.pretrained import CheckpointError, WeightsNotFoundError, load_imagenet_weights
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
-from swin_umamba_nnunet.pretrained.files import sha256_of
+from swin_umamba_nnunet.pretrained.checkpoint import sha256_of
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests.messages import naming
 
@@ -163,13 +164,13 @@ def test_the_report_can_be_stored_in_a_checkpoint_read_with_weights_only(save, w
 
 
 def test_wrappers_of_compile_and_ddp_are_looked_through(save, weights, build):
-    class Wrapper(nn.Module):
-        def __init__(self, name, inner):
-            super().__init__()
-            self.add_module(name, inner)
+    class Alone(DistributedDataParallel):  # without a process group
+        def __init__(self, module):
+            nn.Module.__init__(self)
+            self.module = module
 
     network = build(SwinUMambaD)
-    load_imagenet_weights(Wrapper("module", Wrapper("_orig_mod", network)), save({"model": weights}))
+    load_imagenet_weights(Alone(torch.compile(network, backend="eager")), save({"model": weights}))
     assert torch.equal(network.imagenet_encoder.state_dict()[CONVOLUTION], weights[CONVOLUTION])
 
 

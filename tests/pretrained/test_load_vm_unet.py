@@ -18,7 +18,7 @@ from swin_umamba_nnunet.pretrained import (
     remap_authors_state_dict,
 )
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
-from swin_umamba_nnunet.pretrained.report import LoadReport
+from swin_umamba_nnunet.pretrained.load import LoadReport
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import golden
 from tests.messages import naming
@@ -178,9 +178,9 @@ def test_base_is_too_wide_and_says_so_in_one_sentence(network, save, state_dict)
 @pytest.mark.parametrize("record", [SMALL, TINY], ids=lambda record: record.name)
 def test_the_file_the_user_points_at_may_be_either(save, state_dict, monkeypatch, record):
     path = save({"model": state_dict(record.name)}, "mine.pth")
-    assert ensure_weights("vm_unet", path) == path
+    assert ensure_weights("vm_unet", path).path == path
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(path))
-    assert ensure_weights("vm_unet") == path
+    assert ensure_weights("vm_unet").path == path
 
 
 def test_tiny_under_its_published_name_must_be_the_published_file(save, state_dict):
@@ -193,7 +193,7 @@ def test_tiny_under_its_published_name_must_be_the_published_file(save, state_di
 def test_small_is_found_in_a_folder_and_tiny_beside_it_is_not_looked_at(save, state_dict, name):
     save({"model": state_dict(TINY.name)}, TINY.file_name, cache_folder())
     path = save({"model": state_dict(SMALL.name)}, name, cache_folder())
-    assert ensure_weights("vm_unet") == path
+    assert ensure_weights("vm_unet").path == path
 
 
 def test_tiny_in_a_folder_is_not_taken_silently(save, state_dict, monkeypatch):
@@ -212,39 +212,3 @@ def test_small_by_its_own_name_is_small_only(save, state_dict):
     with pytest.raises(CheckpointError, match=r"is VMamba-Tiny.*expected VMamba-Small.*") as caught:
         ensure_weights("vmamba_small_v0", save({"model": state_dict(TINY.name)}))
     assert "or VMamba-Tiny" not in str(caught.value)
-
-
-# -------------------------------------------------------------------------------------------------- the authors' own
-
-
-@pytest.mark.parametrize("case", ["vm_unet", "vm_unet_deep"])
-@pytest.mark.parametrize("prefix", ["", "vmunet."])
-def test_segmentation_checkpoints_of_the_authors(case, prefix):
-    settings = golden.manifest()[case]
-    theirs = {prefix + key: torch.empty(shape, device="meta") for key, shape in golden.shapes(case).items()}
-    with torch.device("meta"):
-        ours = VMUNet(
-            3, settings["num_classes"], depths=settings["depths"], depths_decoder=settings["depths_decoder"]
-        ).state_dict()
-    found = remap_authors_state_dict("vm_unet", theirs)
-    assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in ours.items()}
-    assert [id(value) for value in found.values()] == [id(value) for value in theirs.values()]
-    training = {"epoch": 1, "model_state_dict": theirs, "optimizer_state_dict": {}}
-    assert remap_authors_state_dict("vm_unet", training) == found
-
-
-def test_the_counters_that_profiling_leaves_behind_are_passed_over():
-    theirs = {f"vmunet.{key}": torch.empty(shape, device="meta") for key, shape in golden.shapes("vm_unet").items()}
-    counters = {f"{name}{leaf}": torch.zeros(1) for name in ("", "vmunet.layers.0.") for leaf in
-                ("total_ops", "total_params")}  # fmt: skip
-    assert remap_authors_state_dict("vm_unet", counters | theirs) == remap_authors_state_dict("vm_unet", theirs)
-
-
-@pytest.mark.parametrize("key", ["layers_up.3.blocks.0.ln_1.bias", "layers.1.blocks.1.ln_1.bias", "final_conv.bias"])
-def test_a_missing_key_of_a_segmentation_checkpoint(key):
-    theirs = dict.fromkeys(golden.shapes("vm_unet"))
-    del theirs[key]
-    with pytest.raises(
-        ValueError, match=rf"1 \({key}\) missing and none unexpected, of 222 expected".replace(".", r"\.")
-    ):
-        remap_authors_state_dict("vm_unet", theirs)

@@ -1,5 +1,4 @@
 import dataclasses
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,6 @@ import pytest
 
 from swin_umamba_nnunet import pretrained
 from swin_umamba_nnunet.pretrained.registry import RECORDS, WEIGHTS_OF_NETWORK, get_record
-from swin_umamba_nnunet.pretrained.variants import inventory
 
 README = Path(__file__).resolve().parents[2] / "pretrained_weights" / "README.md"
 
@@ -22,18 +20,6 @@ def test_names_and_files_are_unique_and_urls_end_in_the_file():
         assert all(url.startswith("https://") and url.endswith("/" + record.file_name) for url in record.urls)
         assert record.sha256 is None or (len(record.sha256) == 64 and record.sha256 == record.sha256.lower())
         assert record.sha256 is not None or not record.sha256_confirmed
-
-
-@pytest.mark.parametrize("name", ["vmamba_tiny_v0", "vmamba_small_v0", "vmamba_base_v0"])
-def test_the_inventory_has_the_published_number_of_parameters(name):
-    parameters = sum(math.prod(shape) for shape in inventory(get_record(name)).values())
-    assert round(parameters / 1e6, 3) == get_record(name).parameters_million
-
-
-@pytest.mark.parametrize("name", ["vmamba_tiny_v2", "vmamba_small_v2"])
-def test_second_generation_parameters_are_those_of_the_golden_inventory(name, manifest):
-    parameters = sum(math.prod(shape) for shape in manifest[name]["state_dict"].values())
-    assert round(parameters / 1e6, 3) == get_record(name).parameters_million
 
 
 def test_a_network_name_leads_to_its_weights():
@@ -60,11 +46,7 @@ def test_registry_locate_and_download_import_no_torch():
 
 
 def test_every_public_name_is_there():
-    assert (
-        {name for names in pretrained._HOMES.values() for name in names}
-        == set(pretrained.__all__)
-        == set(dir(pretrained))
-    )
+    assert dir(pretrained) == sorted(pretrained.__all__)
     assert all(getattr(pretrained, name) is not None for name in pretrained.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         getattr(pretrained, "nonsense")  # noqa: B009

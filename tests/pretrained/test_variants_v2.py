@@ -1,6 +1,5 @@
 """Second-generation checkpoints: recognised, checked, loaded; and the first generation's in other sizes."""
 
-import math
 
 import pytest
 import torch
@@ -10,13 +9,9 @@ from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, 
 from swin_umamba_nnunet.pretrained import (
     CheckpointError,
     adapt_input_convolution,
-    get_record,
-    identify,
     load_imagenet_weights,
-    remap_vmamba_state_dict,
 )
 from swin_umamba_nnunet.pretrained.registry import RECORDS
-from swin_umamba_nnunet.pretrained.variants import check_inventory, inventory
 from tests import golden
 
 SECOND_GENERATION = [record for record in RECORDS if record.generation == 2]
@@ -25,74 +20,6 @@ CONVOLUTION = "patch_embed.0.weight"
 LINEAR = ("op.in_proj.weight", "op.out_proj.weight", "mlp.fc1.weight", "mlp.fc2.weight")
 SMALL = {"depths": (2, 2, 27, 2)}
 BASE = {"depths": (2, 2, 27, 2), "width": 128}
-
-
-def first_spelling(state_dict):
-    """As the first release's code would have named the parts that both generations have."""
-    renamed = {}
-    for key, value in state_dict.items():
-        key = key.removeprefix("classifier.").replace(".op.", ".self_attention.")
-        renamed[key.replace(".norm.weight", ".ln_1.weight").replace(".norm.bias", ".ln_1.bias")] = value
-    return renamed
-
-
-@pytest.mark.parametrize("name", ["vmamba_tiny_v2", "vmamba_small_v2"])
-def test_the_inventory_is_the_published_one(name):
-    assert inventory(get_record(name)) == golden.shapes(name)
-
-
-@pytest.mark.parametrize("record", SECOND_GENERATION, ids=lambda record: record.name)
-def test_the_inventory_has_the_published_number_of_parameters(record):
-    parameters = sum(math.prod(shape) for shape in inventory(record).values())
-    assert round(parameters / 1e6, 3) == record.parameters_million
-
-
-@pytest.mark.parametrize("record", SECOND_GENERATION, ids=lambda record: record.name)
-def test_recognised_and_remapped_in_both_spellings(record):
-    published = inventory(record)
-    first = first_spelling(published)
-    assert len(set(first) & set(published)) < len(published) / 2
-    assert identify(published).record is identify(first).record is record
-    assert remap_vmamba_state_dict(published) == remap_vmamba_state_dict(first) == published
-
-
-def test_linear_layers_may_be_stored_as_1x1_convolutions():
-    record = get_record("vmamba_tiny_v2")
-    published = inventory(record)
-    stored = {key: (*shape, 1, 1) if key.endswith(LINEAR) else shape for key, shape in published.items()}
-    assert sum(stored[key] != published[key] for key in published) == 4 * 14
-    assert identify(stored).record is record
-    assert remap_vmamba_state_dict(stored) == published
-
-
-def test_both_spellings_at_once_are_refused():
-    shapes = inventory(get_record("vmamba_tiny_v2")) | {"layers.0.blocks.0.ln_1.weight": (96,)}
-    with pytest.raises(CheckpointError, match=r"'layers\.0\.blocks\.0\.norm\.weight' twice"):
-        remap_vmamba_state_dict(shapes)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"layers.3.blocks.1.norm2.bias": None}, r"1 missing: layers\.3\.blocks\.1\.norm2\.bias"),
-        ({"layers.0.blocks.0.op.conv2d.bias": (96,)}, r"1 unexpected: layers\.0\.blocks\.0\.op\.conv2d\.bias"),
-        ({"layers.0.downsample.1.weight": (192, 96, 2, 2)}, r"1 of another shape: layers\.0\.downsample\.1\.weight"),
-        ({"classifier.head.bias": None}, r"1 missing: classifier\.head\.bias"),
-    ],
-)
-def test_the_inventory_check_names_every_difference(change, message):
-    record = get_record("vmamba_tiny_v2")
-    shapes = {key: shape for key, shape in (inventory(record) | change).items() if shape is not None}
-    with pytest.raises(CheckpointError, match=message):
-        check_inventory(shapes, record)
-
-
-def test_without_the_classifier_its_keys_may_be_anything():
-    record = get_record("vmamba_tiny_v2")
-    encoder = {key: shape for key, shape in inventory(record).items() if key not in CLASSIFIER}
-    assert len(encoder) == 272
-    check_inventory(encoder, record, classifier=False)
-    check_inventory(encoder | {"classifier.head.weight": (5, 768)}, record, classifier=False)
 
 
 def test_the_golden_class_scores_through_the_real_path(golden_state_dict, save):

@@ -8,33 +8,69 @@ import torch
 from swin_umamba_nnunet import trainers
 
 TINY = {"depths": (1, 1, 1, 1), "width": 16, "d_state": 2}
+STRIDES = {2: [[1, 1], [2, 2], [2, 2]], 3: [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
 
 
 def tiny(name: str, **attributes) -> type:
-    """A subclass of the trainer called `name` with a small network."""
+    """A subclass of the trainer called `name` with a small network; that of U-Mamba is as the plans are."""
     base = getattr(trainers, name)
-    decoder = {"decoder_depth": 1} if "SwinUMambaD" in name else {}
-    decoder = {"depths_decoder": (1, 1, 1, 1)} if "VMUNet" in name else decoder
-    settings = {**base.network_settings, **TINY, **decoder}
+    settings = {**base.network_settings, **({} if "UMambaBot" in name or "UMambaEnc" in name else TINY)}
+    settings |= {"decoder_depth": 1} if "SwinUMambaD" in name else {}
+    settings |= {"depths_decoder": (1, 1, 1, 1)} if "VMUNet" in name else {}
     return type(f"Tiny{name}", (base,), {"network_settings": settings, **attributes})
 
 
-def make_plans(patch=(32, 32), batch_size: int = 2) -> dict:
-    """Plans with one 2D configuration of that patch, and the usual 3D one."""
-    common = {"data_identifier": "nnUNetPlans_2d", "batch_size": batch_size, "batch_dice": True, "architecture": {}}
+def make_plans(patch=(32, 32), batch_size: int = 2, configuration: str = "2d", **changes) -> dict:
+    """Plans as nnU-Net's planner writes them for a U-Net of three narrow stages; one configuration has that patch.
+
+    Args:
+        patch, batch_size, configuration: "2d" or "3d_fullres".
+        **changes: arguments of the U-Net, "absent" for none.
+    """
+    configurations = {}
+    for name, size in {"2d": (32, 32), "3d_fullres": (16, 32, 32), configuration: patch}.items():
+        axes = len(size)
+        arguments = {
+            "n_stages": 3,
+            "features_per_stage": [4, 6, 8],
+            "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+            "kernel_sizes": [[3] * axes] * 3,
+            "strides": STRIDES.get(axes),
+            "n_conv_per_stage": [2, 2, 2],
+            "n_conv_per_stage_decoder": [2, 2],
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        } | changes
+        configurations[name] = {
+            "data_identifier": "nnUNetPlans_2d",
+            "batch_size": batch_size,
+            "batch_dice": True,
+            "patch_size": list(size),
+            "architecture": {
+                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "arch_kwargs": {key: value for key, value in arguments.items() if value != "absent"},
+                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+            },
+        }
     return {
         "dataset_name": "Dataset902_None",
         "plans_name": "nnUNetPlans",
         "label_manager": "LabelManager",
-        "configurations": {
-            "2d": {**common, "patch_size": list(patch)},
-            "3d_fullres": {**common, "patch_size": [16, 32, 32]},
-        },
+        "configurations": configurations,
         "continue_training": False,
     }
 
 
 DATASET = {"channel_names": {"0": "noise"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".png"}
+
+
+def log_of(trainer) -> str:
+    return Path(trainer.log_file).read_text()
 
 
 @pytest.fixture
@@ -51,10 +87,24 @@ def nnunet_folders(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def make_trainer(nnunet_folders):
-    """A function (class, patch=, configuration=, device=) -> trainer, as `nnUNetv2_train` makes it."""
+    """A function (class, patch=, configuration=, device=, **changes of the U-Net) -> trainer, as nnU-Net makes it."""
 
-    def make(trainer_class, patch=(32, 32), configuration="2d", device="cpu"):
-        return trainer_class(make_plans(patch), configuration, 0, DATASET, torch.device(device))
+    def make(trainer_class, patch=(32, 32), configuration="2d", device="cpu", **changes):
+        plans = make_plans(patch, configuration=configuration, **changes)
+        return trainer_class(plans, configuration, 0, DATASET, torch.device(device))
+
+    return make
+
+
+@pytest.fixture
+def ready(make_trainer):
+    """A function (name, patch=, configuration=, **class attributes) -> trainer with a small network, initialised."""
+
+    def make(name: str, patch=(32, 32), configuration="2d", **attributes):
+        torch.manual_seed(0)
+        trainer = make_trainer(tiny(name, **attributes), patch, configuration)
+        trainer.initialize()
+        return trainer
 
     return make
 

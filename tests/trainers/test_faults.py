@@ -16,29 +16,20 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
-from swin_umamba_nnunet import trainers
-from swin_umamba_nnunet.pretrained import WeightsNotFoundError, ensure_weights, get_record, locate
-from swin_umamba_nnunet.pretrained.ensure import fetch_weights
+from swin_umamba_nnunet.pretrained import WeightsNotFoundError, download_weights, ensure_weights, get_record, locate
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests.messages import assert_names
-from tests.trainers.conftest import TINY, tiny
-from tests.trainers.test_umamba import plans_of_a_unet
+from tests.trainers.conftest import make_plans, tiny
 
 PATCH = (32, 40)
 UMAMBA = {"features_per_stage": [8, 12, 16]}  # not narrower: torch 2.15's backward corrupts the heap then
 TRAINERS = {
-    name: tiny(name)
+    f"nnUNetTrainer{name}": tiny(f"nnUNetTrainer{name}")
     for name in (
-        "nnUNetTrainerSwinUMambaScratch",
-        "nnUNetTrainerSwinUMambaDScratch",
-        "nnUNetTrainerSwinUMambaV2Scratch",
-        "nnUNetTrainerSwinUMambaDNoScanScratch",
+        "SwinUMambaScratch", "SwinUMambaDScratch", "SwinUMambaV2Scratch", "SwinUMambaDNoScanScratch", "VMUNetScratch",
+        "UMambaEnc", "UMambaBotPaper",
     )
-}
-TRAINERS |= {name: getattr(trainers, name) for name in ("nnUNetTrainerUMambaEnc", "nnUNetTrainerUMambaBotPaper")}
-TRAINERS["nnUNetTrainerVMUNetScratch"] = type(
-    "TinyVMUNet", (trainers.nnUNetTrainerVMUNetScratch,), {"network_settings": {**TINY, "depths_decoder": (1, 1, 1, 1)}}
-)
+}  # fmt: skip
 # with deep supervision, without, and with a network from the plans
 THREE = ("nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerVMUNetScratch", "nnUNetTrainerUMambaEnc")
 
@@ -110,7 +101,7 @@ def make(nnunet_folders, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
 
     def build(name: str, dataset: Dataset, fold: int | str = "all", **settings):
-        plans = plans_of_a_unet(PATCH, **UMAMBA)
+        plans = make_plans(PATCH, **UMAMBA)
         plans["configurations"]["2d"] |= {"use_mask_for_norm": [False] * dataset.channels, **settings}
         trainer = TRAINERS[name](plans, "2d", fold, dataset.json(), torch.device("cpu"))
         (Path(trainer.preprocessed_dataset_folder) / "case.b2nd").unlink()
@@ -180,7 +171,7 @@ def test_one_case_cannot_be_split_which_is_nnunets_own_message(make):
 
 def cascade(lowres: str, patch: list[int]) -> dict:
     """Plans in which "cascade" continues from `lowres`."""
-    plans = plans_of_a_unet(PATCH, **UMAMBA)
+    plans = make_plans(PATCH, **UMAMBA)
     configurations = plans["configurations"]
     configurations[lowres] = {**configurations["2d"], "next_stage": "cascade", "patch_size": patch}
     configurations["cascade"] = {"inherits_from": lowres, "previous_stage": lowres}
@@ -253,7 +244,7 @@ def shared(monkeypatch):
 def test_weights_in_a_folder_that_cannot_be_written_are_used(shared):
     folder, file = shared
     with unprivileged():
-        assert ensure_weights("swin_umamba", file) == file
+        assert ensure_weights("swin_umamba", file).path == file
     assert list(folder.iterdir()) == [file]
 
 
@@ -273,4 +264,4 @@ def test_what_is_there_already_is_fetched_without_writing(shared):
     folder, file = shared
     record = dataclasses.replace(get_record("vmamba_tiny_v0"), file_name=file.name, size_bytes=None, sha256=None)
     with unprivileged():
-        assert fetch_weights(record, folder).path == file
+        assert download_weights(record, folder).path == file

@@ -9,19 +9,13 @@ import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.trainers._step import NonFiniteError
-from tests.trainers.conftest import DATASET
-from tests.trainers.test_umamba import plans_of_a_unet
+from tests.trainers.conftest import tiny
 
-NARROW = {"depths": (1, 1, 1, 1), "width": 8, "d_state": 2}
-SETTINGS = {
-    "nnUNetTrainerUMambaBot": {},
-    "nnUNetTrainerUMambaEnc": {},
-    "nnUNetTrainerSwinUMambaScratch": NARROW,
-    "nnUNetTrainerSwinUMambaDScratch": {**NARROW, "decoder_depth": 1},
-    "nnUNetTrainerVMUNetScratch": {**NARROW, "depths_decoder": (1, 1, 1, 1)},
-}
+NAMES = [
+    f"nnUNetTrainer{name}"
+    for name in ("UMambaBot", "UMambaEnc", "SwinUMambaScratch", "SwinUMambaDScratch", "VMUNetScratch")
+]
 ON_A_CPU = ("nnUNetTrainerUMambaEnc", "nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerVMUNetScratch")  # all blocks
 ITERATIONS = 300
 FULL_SCALE = 2.0**16
@@ -29,11 +23,8 @@ FULL_SCALE = 2.0**16
 
 def with_sgd(name: str) -> type:
     """The trainer called `name` with a small network and nnU-Net's optimiser."""
-    base = getattr(trainers, name)
 
-    class Tiny(base):
-        network_settings = SETTINGS[name]
-
+    class Tiny(tiny(name)):
         def configure_optimizers(self):
             self.exclude_idle_heads()
             sgd = torch.optim.SGD(self.network.parameters(), 1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
@@ -56,13 +47,13 @@ def use_float16_on_a_cpu(trainer, monkeypatch) -> None:
 
 
 @pytest.fixture
-def trainer_of(nnunet_folders, monkeypatch):
+def trainer_of(make_trainer, monkeypatch):
     """A function (name, device=) -> trainer that steps under float16 autocast."""
 
     def make(name: str, device: str = "cpu"):
         torch.manual_seed(0)
         monkeypatch.setenv("nnUNet_compile", "f")
-        trainer = with_sgd(name)(plans_of_a_unet(), "2d", 0, DATASET, torch.device(device))
+        trainer = make_trainer(with_sgd(name), device=device)
         trainer.initialize()
         if device == "cpu":
             use_float16_on_a_cpu(trainer, monkeypatch)
@@ -124,7 +115,7 @@ def test_or_stops_with_the_name_of_the_first_layer_that_overflows(name, trainer_
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_300_iterations_stay_finite_on_a_gpu(name, trainer_of, batch):
     """The trainer as it is: its own autocast and gradient scaler.  Unverified until it has run on a GPU."""
     stays_finite(trainer_of(name, "cuda"), batch, ITERATIONS)

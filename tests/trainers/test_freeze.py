@@ -9,17 +9,14 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba_nnunet.networks._base import unwrap
-from tests.trainers.conftest import tiny
 
 NAMES = ["nnUNetTrainerSwinUMamba", "nnUNetTrainerSwinUMambaD"]
 SETTINGS = {"num_epochs": 4, "frozen_epochs": 2}
 
 
 @pytest.fixture(params=NAMES)
-def trainer(request, make_trainer):
-    torch.manual_seed(0)
-    trainer = make_trainer(tiny(request.param, **SETTINGS))
-    trainer.initialize()
+def trainer(request, ready):
+    trainer = ready(request.param, **SETTINGS)
     trainer.network.eval()  # no DropPath: two networks must see the same numbers
     return trainer
 
@@ -181,10 +178,28 @@ def test_under_ddp_without_find_unused_parameters(trainer, batch, process_group)
 
 
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
-def test_dagger_from_scratch_under_ddp(make_trainer, batch, tmp_path, request):
-    trainer = make_trainer(tiny("nnUNetTrainerSwinUMambaDScratch"))
-    trainer.initialize()
+@pytest.mark.parametrize("variant", ["D", "V2", "DNoScan"])
+def test_from_scratch_under_ddp(variant, ready, batch, request):
+    trainer = ready(f"nnUNetTrainerSwinUMamba{variant}Scratch")
+    if trainer.enable_deep_supervision:
+        trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
     request.getfixturevalue("process_group")  # only now: nnU-Net's constructor would ask for CUDA devices
     trainer.network = DistributedDataParallel(trainer.network)
     for step in range(3):
         trainer.train_step(batch(trainer, step))  # raises if DDP waits for the heads without a loss
+    assert all(p.grad is not None for p in unwrap(trainer.network).parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("variant", ["V2", "DV2", "NoScan", "DNoScan"])
+def test_steps_of_other_encoders_and_controls_while_the_encoder_is_held_and_after(variant, ready, batch):
+    trainer = ready(f"nnUNetTrainerSwinUMamba{variant}", (33, 50), num_epochs=4, frozen_epochs=1)
+    trainer.network.eval()  # no DropPath, which would leave a block without a gradient
+    # nnU-Net gives the last head no weight, except under uncompiled DDP
+    trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
+    kept = {key: value.clone() for key, value in trainer.network.named_buffers()}
+    for trainer.current_epoch in (0, 1):
+        before = snapshot(trainer.network)
+        trainer.train_step(batch(trainer, trainer.current_epoch))
+        still = set(before) - changed(before, trainer.network)
+        assert still == (frozen_names(trainer.network) if trainer.current_epoch == 0 else set())
+    assert all(torch.equal(value, kept[key]) for key, value in trainer.network.named_buffers())

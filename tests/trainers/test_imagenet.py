@@ -1,18 +1,23 @@
 """When ImageNet weights are asked for, loaded and recorded; the files themselves are `pretrained`'s matter."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from swin_umamba_nnunet.pretrained import CheckpointError, LoadReport, WeightsNotFoundError
+from swin_umamba_nnunet import trainers
+from swin_umamba_nnunet.pretrained import CheckpointError, LoadReport, WeightsNotFoundError, get_record
+from swin_umamba_nnunet.pretrained.variants import inventory
 from swin_umamba_nnunet.trainers import _imagenet
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
 from swin_umamba_nnunet.trainers._checks import told_alone
@@ -27,15 +32,15 @@ REPORT = LoadReport(str(FILE), "ab" * 32, "vmamba_tiny_v0", ("a", "b"), ("c",), 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What was asked of `pretrained`, in order; the file is found, and sets one parameter to 7."""
+    """What was asked of `pretrained`, in order; what is found there is handed on, and sets one parameter to 7."""
     calls = []
 
     def ensure(name, *, scratch_trainer):
         calls.append(("ensure", name, scratch_trainer))
         return FILE
 
-    def load(network, path, *, scratch_trainer):
-        calls.append(("load", path, scratch_trainer))
+    def load(network, found):
+        calls.append(("load", found))
         with torch.no_grad():
             network.imagenet_encoder.patch_embed.proj.bias.fill_(7)
         return REPORT
@@ -64,10 +69,35 @@ def test_fresh_training_loads_before_nnunet_starts(make_trainer, calls):
     trainer = make_trainer(tiny(PRETRAINED))
     assert calls == []
     trainer.on_train_start()
-    assert calls == [("ensure", "vmamba_tiny_v0", SCRATCH), ("load", FILE, SCRATCH), "nnU-Net starts"]
+    assert calls == [("ensure", "vmamba_tiny_v0", SCRATCH), ("load", FILE), "nnU-Net starts"]
     assert bias(trainer) == 7
     assert REPORT.summary() in log_of(trainer)
     assert REPORT.sha256 in log_of(trainer)
+
+
+def test_the_file_is_read_and_hashed_once(make_trainer, monkeypatch, tmp_path):
+    """Whether it was there or had to be fetched."""
+    shapes = inventory(get_record("vmamba_tiny_v0"))
+    torch.save({key: torch.ones(()).expand(shape) for key, shape in shapes.items()}, tmp_path / "published.pth")
+    record = dataclasses.replace(
+        get_record("vmamba_tiny_v0"), url=(tmp_path / "published.pth").as_uri(), mirrors=(), size_bytes=None
+    )
+    monkeypatch.setattr("swin_umamba_nnunet.pretrained.registry.RECORDS", [record])
+    monkeypatch.setattr("swin_umamba_nnunet.pretrained.variants.RECORDS", [record])
+    monkeypatch.setattr("swin_umamba_nnunet.pretrained.locate.checkout_folder", lambda: None)
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("SWIN_UMAMBA_WEIGHTS", raising=False)
+    cached = tmp_path / "cache" / "swin_umamba_nnunet" / record.file_name
+    for _ in range(2):
+        trainer = make_trainer(getattr(trainers, PRETRAINED))
+        with (
+            mock.patch.object(torch, "load", wraps=torch.load) as read,
+            mock.patch.object(hashlib, "sha256", wraps=hashlib.sha256) as hashed,
+        ):
+            trainer.on_train_start()
+        assert (read.call_count, hashed.call_count) == (1, 1)
+        assert trainer.imagenet_record["source"] == str(cached)
 
 
 def test_from_scratch_asks_for_nothing(make_trainer, calls):
@@ -117,7 +147,7 @@ def test_continuing_without_a_checkpoint_is_a_fresh_training(make_trainer, calls
     trainer = make_trainer(tiny(PRETRAINED))
     maybe_load_checkpoint(trainer, True, False)  # nnU-Net warns, and starts a new training
     trainer.on_train_start()
-    assert ("load", FILE, SCRATCH) in calls
+    assert ("load", FILE) in calls
 
 
 def test_checkpoint_is_nnunets_with_one_more_key(make_trainer, calls, monkeypatch):

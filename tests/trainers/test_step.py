@@ -6,26 +6,19 @@ import torch
 
 from swin_umamba_nnunet.trainers._step import NonFiniteError
 from tests.messages import assert_names, naming
-from tests.trainers.conftest import tiny
+from tests.trainers.conftest import log_of, tiny
 
 NAME = "nnUNetTrainerSwinUMambaScratch"
 
 
 @pytest.fixture
-def trainer(make_trainer):
-    trainer = make_trainer(tiny(NAME, max_skipped_steps=3))
-    trainer.initialize()
-    return trainer
+def trainer(ready):
+    return ready(NAME, max_skipped_steps=3)
 
 
 def state_of(trainer) -> list[torch.Tensor]:
     moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
     return [value.detach().clone() for value in (*trainer.network.state_dict().values(), *moments)]
-
-
-def log_of(trainer) -> str:
-    with open(trainer.log_file) as file:
-        return file.read()
 
 
 def spoil(trainer) -> None:

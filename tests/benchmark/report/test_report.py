@@ -221,7 +221,7 @@ def checklist_of(folder, **changes):
 
 def test_the_checklist_goes_by_what_trainers_derive_from_and_not_by_names(tmp_path):
     folder = tree.make_tree(tmp_path / "bench")
-    base = "swin_umamba_nnunet.trainers.leaves.nnUNetTrainerSwinUMambaD"
+    base = "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaD"
     found = checklist_of(
         folder,
         nnU_Net={"stock_network": False, "ancestors": ["mine.Mine", f"{base}NoScan_10epochs", base]},

@@ -11,9 +11,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import catalogue, networks, trainers
-from swin_umamba_nnunet.pretrained import get_record
+from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.pretrained import get_record, identify
 from swin_umamba_nnunet.trainers import generated
-from tests.trainers.conftest import DATASET, make_plans, tiny
+from tests.trainers.conftest import make_plans
 
 LEAVES = [record.name for record in catalogue.TRAINERS]
 SCALED = {f"_{n}epochs": n for n in (5, 10, 20, 50, 100, 250, 350, 500)} | {"_1epoch": 1}
@@ -42,31 +43,19 @@ def test_a_variant_is_a_class_of_its_own(leaf, suffix):
 
 
 @pytest.mark.parametrize("suffix", SCALED)
-def test_scaled_variants_end_their_schedule(suffix, make_trainer):
-    trainer = make_trainer(tiny(f"nnUNetTrainerSwinUMambaD{suffix}"))
-    trainer.initialize()
+def test_scaled_variants_end_their_schedule(suffix, ready):
+    trainer = ready(f"nnUNetTrainerSwinUMambaD{suffix}")
     assert trainer.num_epochs == trainer.lr_scheduler.num_epochs == SCALED[suffix]
     assert trainer.encoder_frozen_until() == min(10, SCALED[suffix] // 10)
 
 
 @pytest.mark.parametrize("suffix", FIRST)
-def test_first_variants_stop_within_the_full_schedule(suffix, make_trainer):
-    trainer = make_trainer(tiny(f"nnUNetTrainerSwinUMambaD{suffix}"))
-    trainer.initialize()
+def test_first_variants_stop_within_the_full_schedule(suffix, ready):
+    trainer = ready(f"nnUNetTrainerSwinUMambaD{suffix}")
     assert trainer.num_epochs == FIRST[suffix]
     assert trainer.lr_scheduler.num_epochs == 1000
     assert trainer.encoder_frozen_until() == 10
-
-
-def test_from_scratch_nothing_is_frozen(make_trainer):
-    for name in ("nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaDScratch_first100"):
-        assert make_trainer(tiny(name)).encoder_frozen_until() == 0
-
-
-def test_results_folder_is_named_after_the_variant(nnunet_folders):
-    trainer_class = trainers.nnUNetTrainerSwinUMambaDScratch_5epochs
-    trainer = trainer_class(make_plans(), "2d", 0, DATASET, torch.device("cpu"))
-    assert "/nnUNetTrainerSwinUMambaDScratch_5epochs__nnUNetPlans__2d/" in trainer.output_folder.replace("\\", "/")
+    assert ready(f"nnUNetTrainerSwinUMambaDScratch{suffix}").encoder_frozen_until() == 0
 
 
 def test_variants_recommend_the_scratch_trainer_of_their_length():
@@ -79,6 +68,12 @@ def test_variants_recommend_the_scratch_trainer_of_their_length():
 def test_exported_names_are_the_catalogues():
     assert sorted(trainers.__all__) == sorted(catalogue.trainer_names())
     assert all(hasattr(trainers, name) for name in trainers.__all__)
+
+
+SEVEN_STAGES = make_plans(
+    (320, 320), n_stages=7, features_per_stage=[min(32 * 2**i, 512) for i in range(7)], kernel_sizes=[[3, 3]] * 7,
+    strides=[[1, 1], *[[2, 2]] * 6], n_conv_per_stage=[2] * 7, n_conv_per_stage_decoder=[2] * 6,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("record", catalogue.TRAINERS, ids=LEAVES)
@@ -96,7 +91,7 @@ def test_catalogue_describes_the_classes(record):
     assert getattr(trainer, "num_epochs", 1000) == record.epochs
     assert trainer.__doc__.startswith(record.summary)
     assert pickle.loads(pickle.dumps(trainer)) is trainer
-    plans = PlansManager(unet_plans())
+    plans = PlansManager(SEVEN_STAGES)  # what nnU-Net plans for patches of 320x320
     with torch.device("meta"):
         network = trainer.build_network_architecture(plans, plans.get_configuration("2d"), 1, 14)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(record.parameters_million, abs=5e-4)
@@ -111,19 +106,6 @@ def test_controls_differ_from_what_they_control_in_one_place():
             assert getattr(record, attribute) == getattr(of, attribute)
         ours, theirs = (getattr(trainers, name).network_settings for name in (record.name, of.name))
         assert len({*ours.items()} ^ {*theirs.items()}) == 1
-
-
-def unet_plans() -> dict:
-    """The 2D U-Net nnU-Net plans for patches of 320x320."""
-    stages = 7
-    settings = {
-        "n_stages": stages, "features_per_stage": [min(32 * 2**i, 512) for i in range(stages)],
-        "kernel_sizes": [[3, 3]] * stages, "strides": [[1, 1], *[[2, 2]] * (stages - 1)],
-        "n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1),
-    }  # fmt: skip
-    plans = make_plans((320, 320))
-    plans["configurations"]["2d"]["architecture"] = {"network_class_name": "PlainConvUNet", "arch_kwargs": settings}
-    return plans
 
 
 def test_get_trainer():
@@ -152,3 +134,56 @@ def test_catalogue_is_data_only():
     code = "import swin_umamba_nnunet.catalogue, sys; print({'torch', 'nnunetv2', 'numpy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+# ------------------------------------------------------------------------------------------ encoders and controls
+
+PRETRAINED = [record.name for record in catalogue.TRAINERS if record.pretrained and record.network != "VMUNet"]
+
+
+def build(name):
+    plans = PlansManager(make_plans())
+    make = getattr(trainers, name).build_network_architecture
+    with torch.device("meta"):
+        return make(plans, plans.get_configuration("2d"), 1, 14, True)
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_class_attributes_of_the_scratch_trainer_and_of_other_encoders(name):
+    """The network takes the trainer's weights; nothing differs from the published recipe but what names say."""
+    weights = get_record(getattr(trainers, name).imagenet_weights)
+    assert identify(build(name).imagenet_encoder.state_dict()).record is weights
+    published = "nnUNetTrainerSwinUMamba" + "D" * name.startswith("nnUNetTrainerSwinUMambaD")
+    for end in ("", "Scratch"):
+        ours, theirs = (vars(getattr(trainers, each + end)) for each in (name, published))
+        assert ours.keys() == theirs.keys()
+        different = {key for key in ours if ours[key] != theirs[key] and not key.startswith("__")}
+        assert different <= {"network_class", "network_settings", "imagenet_weights", "scratch_trainer"}
+        assert getattr(trainers, name + end).__base__ is getattr(trainers, published).__base__
+    trainer, scratch = vars(getattr(trainers, name)), vars(getattr(trainers, f"{name}Scratch"))
+    assert (trainer["scratch_trainer"], scratch["scratch_trainer"]) == (f"{name}Scratch", "")
+    different = {key for key in trainer if trainer[key] != scratch[key] and not key.startswith("__")}
+    only_dagger = {"enable_deep_supervision"} if published.endswith("D") else set()
+    assert different == {"imagenet_weights", "scratch_trainer"} | only_dagger
+
+
+@pytest.mark.parametrize(
+    ("variant", "encoder", "decoder"),
+    [("Small", 0.3, None), ("DSmall", 0.3, 0.2), ("Base", 0.6, None), ("DBase", 0.6, 0.2), ("V2", 0.2, None),
+     ("DV2", 0.2, 0.2), ("NoScan", 0.2, None), ("DNoScan", 0.2, 0.2)],
+)  # fmt: skip
+def test_drop_path(variant, encoder, decoder):
+    network = build(f"nnUNetTrainerSwinUMamba{variant}")
+    rates = [[m.rate for m in part.modules() if hasattr(m, "rate")] for part in (network.encoder, network.decoder)]
+    assert max(rates[0]) == rates[0][-1] == pytest.approx(encoder)
+    assert (max(rates[1]) if rates[1] else None) == (decoder if decoder is None else pytest.approx(decoder))
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("nnUNetTrainerSwinUMamba", 15), ("nnUNetTrainerSwinUMambaD", 21)])
+def test_a_control_differs_in_its_scans_alone(name, blocks):
+    network, control = build(name), build(f"{name}NoScan")
+    mixing = [[m.mixing for m in each.modules() if isinstance(m, SS2D)] for each in (network, control)]
+    assert mixing == [["scan"] * blocks, ["skip"] * blocks]
+    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (network, control)]
+    assert shapes[0] == shapes[1]
+    assert "?" in getattr(trainers, f"{name}NoScan").__doc__  # the question it answers
