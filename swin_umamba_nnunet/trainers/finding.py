@@ -8,7 +8,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet._autoregister import VARIABLE
-from swin_umamba_nnunet.catalogue import closest_trainers, trainer_names
+from swin_umamba_nnunet.catalogue import suggestion, trainer_names
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:
@@ -29,8 +29,7 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
                 f"nnU-Net stops while it looks for {name} ({type(error).__name__}: {error}); mend the file, or take it "
                 f"out of {VARIABLE}"
             ) from error
-        guess = "".join(f" (did you mean {near}?)" for near in closest_trainers(name, 1))
         raise ValueError(
-            f"nnU-Net finds no trainer called {name!r}{guess}; `swin-umamba list` shows this package's, and "
-            "nnU-Net's own is nnUNetTrainer"
+            f"nnU-Net finds no trainer called {name!r}; `swin-umamba list` shows this package's, and nnU-Net's own is "
+            f"nnUNetTrainer{suggestion(name, before='; ')}"
         ) from error
