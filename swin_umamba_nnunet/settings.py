@@ -10,7 +10,7 @@ import sys
 MEANINGS = {
     "SWIN_UMAMBA_BACKEND": "scan backend to use instead of the automatic choice",
     "SWIN_UMAMBA_WEIGHTS": "file with the ImageNet weights, or a folder to search first",
-    "SWIN_UMAMBA_FUSED_GLUE": "0: on a GPU, norm and gate after the scan in torch's own operations, not the scan's",
+    "SWIN_UMAMBA_FUSED_GLUE": "0: norm and gate after the scan in torch's own operations instead of one fused one",
     "SWIN_UMAMBA_NO_AUTOREGISTER": "1: do not make the trainers known to nnU-Net at start-up",
 }
 # nnU-Net's folders -> what has to be there

@@ -105,6 +105,7 @@ _FORMULAS: dict[Any, _Formula] = {
     _aten.native_layer_norm: lambda x, shape, weight, *_, **__: _norm(x, weight),
     _aten.native_group_norm: lambda x, weight, *_, **__: _norm(x, weight),
     _aten.native_batch_norm: _batch_norm,
+    torch.ops.swin_umamba.norm_gate: lambda y, gate, weight, *_, **__: _norm(y, weight),  # the gate's products are free
     _aten.upsample_nearest2d: _per_output(1),
     _aten.upsample_nearest3d: _per_output(1),
     _aten.upsample_bilinear2d: _per_output(4),

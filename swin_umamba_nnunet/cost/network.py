@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.cost.count import CONVENTION, MultiplyAddCounter
 from swin_umamba_nnunet.networks import set_backend
 
@@ -215,7 +216,8 @@ class PartTracker:
 
     def __enter__(self) -> "PartTracker":
         for name, module in self._network.named_modules():
-            if name:
+            inside = self._network.get_submodule(name.rpartition(".")[0])
+            if name and not isinstance(inside, SS2D):  # which fuses its norm only where nobody hooks it
                 self._follow(module, part_of(name))
         return self
 

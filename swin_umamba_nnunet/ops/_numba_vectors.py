@@ -321,6 +321,16 @@ def positive_part(typingctx, a):
 
 
 @intrinsic
+def reciprocal_root(typingctx, a):
+    """1 / sqrt(a), rounded like the two operations."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fdiv(_constant(1.0), _call(builder, "llvm.sqrt.v16f32", _float_lanes, args[0]))
+
+    return _vector(_vector), codegen
+
+
+@intrinsic
 def where_positive(typingctx, a, value, otherwise):
     """One of the two, by the sign of `a`."""
 
