@@ -5,7 +5,7 @@
 #   make test     install, then run the tests, on all cores                                  ARGS="tests/ops -x -n 0"
 #   make versions install, then run the tests that touch torch's insides with the oldest and the newest torch
 #   make lint     install, then ruff and mypy
-#   make bench    install, then measure this machine
+#   make bench    install, then measure this machine: the scan; WHAT=networks whole networks, WHAT=report shows files
 #   make gpu-check  on a machine with a GPU, torch, Triton and pytest: check the CUDA backend, then measure it in
 #                   nine minutes at most; uses PYTHON as it is and installs nothing          ARGS="--budget 1500"
 #   make clean    delete the environment, the demo's folder and what the tools left behind
@@ -17,6 +17,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 ARGS ?=
+WHAT ?= ops
 
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
@@ -38,7 +39,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-demo
-	$(BIN)/swin-umamba bench ops $(ARGS)
+	$(BIN)/python -m tests.speed.bench $(WHAT) $(ARGS)
 
 gpu-check:
 	$(PYTHON) -m tests.speed.gpu_check $(ARGS)

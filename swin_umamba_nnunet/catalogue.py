@@ -4,11 +4,12 @@ read it too.
 `trainers` generates its classes from `TRAINERS` and `LENGTHS`; tests hold both against the networks and README.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
+
+from swin_umamba_nnunet._text import did_you_mean, plural
 
 FULL_LENGTH = 1000  # epochs of a training as most of the papers and nnU-Net define it
 
@@ -278,9 +279,8 @@ TRAINERS: tuple[TrainerRecord, ...] = (
 
 
 def _scaled(epochs: int) -> LengthRecord:
-    suffix = f"_{epochs}epoch" + ("" if epochs == 1 else "s")
-    summary = f"the whole schedule in {epochs} epoch" + ("" if epochs == 1 else "s")
-    return LengthRecord(suffix, epochs, False, summary)
+    said = plural(epochs, "epoch")
+    return LengthRecord(f"_{said.replace(' ', '')}", epochs, False, f"the whole schedule in {said}")
 
 
 def _first(epochs: int) -> LengthRecord:
@@ -315,16 +315,13 @@ def get_trainer(name: str) -> TrainerRecord:
     for record in TRAINERS:
         if name == record.name or name in (record.name + length.suffix for length in lengths_of(record)):
             return record
-    close = closest_trainers(name)
-    hint = f"did you mean {' or '.join(', '.join(close).rsplit(', ', 1))}? " if close else ""
-    raise ValueError(f"no trainer is called {name!r}; {hint}`swin-umamba list` shows them all")
+    hint = suggestion(name, 3, before="; ")
+    raise ValueError(f"no trainer is called {name!r}; `swin-umamba list` shows them all{hint}")
 
 
-def closest_trainers(name: str, most: int = 3) -> list[str]:
-    """Names of trainers that `name` may have been meant for, the likeliest first; none where nothing is alike."""
-    by_rest = {_rest(known): known for known in trainer_names()}
-    close = difflib.get_close_matches(_rest(name), by_rest, n=most)
-    return [by_rest[rest] for rest in close]
+def suggestion(name: str, most: int = 1, before: str = "") -> str:
+    """A question for the trainers that `name` may have been meant for, the likeliest first; see `did_you_mean`."""
+    return did_you_mean(name, trainer_names(), most=most, before=before, key=_rest)
 
 
 def _rest(name: str) -> str:

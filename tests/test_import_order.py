@@ -13,7 +13,7 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 # Lowest first; rooms of one floor do not import each other.
 FLOORS = (
-    ("settings",),
+    ("settings", "_text"),
     ("catalogue", "__init__"),
     ("ops",),
     ("blocks",),

@@ -37,6 +37,9 @@ _OF_NNUNET = {
         "nnU-Net Revisited, arXiv:2404.09556",
     ),
 }
+# what is said about a trainer -> field of its record
+_OF_TRAINER = {"summary": "summary", "imagenet_weights": "weights", "control_of": "control_of",
+               "trained_with_deep_supervision": "deep_supervision"}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,11 +97,8 @@ def _about(trainer: type, network: str) -> dict[str, Any]:
     what, paper = _OF_NNUNET.get(network, ("A network this package knows nothing about.", None))
     return {
         "trainer": name,
-        "summary": record.summary if record else None,
         "variant": (trainer.__doc__ or "").strip() if record and record.name != name else None,
-        "imagenet_weights": record.weights if record else None,
-        "control_of": record.control_of if record else None,
-        "trained_with_deep_supervision": record.deep_supervision if record else None,
+        **{said: getattr(record, field, None) for said, field in _OF_TRAINER.items()},
         "title": known.title if known else network,
         "paper": known.paper if known else paper,
         "what": known.summary if known else what,
@@ -111,7 +111,13 @@ def _print(about: dict[str, Any], cost: "Cost") -> None:
     from swin_umamba_nnunet.cost.network import MEMORY_CONVENTION
 
     print(about["trainer"])
-    for line in _facts(about):
+    origin = f" ({about['paper']})" if about["paper"] else ""
+    weights, control_of = about["imagenet_weights"], about["control_of"]
+    for line in filter(None, (
+        about["summary"], about["variant"], f"Network: {about['title']}{origin}. {about['what']}",
+        weights and f"Its encoder starts from the ImageNet weights {weights}.",
+        control_of and f"It is a control of {control_of}.",
+    )):  # fmt: skip
         print(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    "))
     print(f"\nPatches of {by(cost.input_shape)} (channels first), {cost.classes} classes, background included\n")
     print("\n".join((*_diagram(cost), "", *_table(cost))))
@@ -132,20 +138,6 @@ def _print(about: dict[str, Any], cost: "Cost") -> None:
             print(f"\n{title}")
         for line in lines:
             print(textwrap.fill(line, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
-
-
-def _facts(about: dict[str, Any]) -> list[str]:
-    """Lines about a trainer, those that there is something to say in."""
-    origin = f" ({about['paper']})" if about["paper"] else ""
-    weights, control_of = about["imagenet_weights"], about["control_of"]
-    lines = (
-        about["summary"],
-        about["variant"],
-        f"Network: {about['title']}{origin}. {about['what']}",
-        weights and f"Its encoder starts from the ImageNet weights {weights}.",
-        control_of and f"It is a control of {control_of}.",
-    )
-    return [line for line in lines if line]
 
 
 def _diagram(cost: "Cost") -> list[str]:

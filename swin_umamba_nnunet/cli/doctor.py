@@ -96,8 +96,7 @@ def versions(found: Section) -> None:
     installed = {name: _version(name) for name in PACKAGES}
     found.data = {"swin_umamba_nnunet": __version__, "python": python, "platform": system,
                   "executable": sys.executable, **installed}  # fmt: skip
-    absent = {True: "not installed", False: "not installed (optional)"}
-    rows = [(name, version or absent[PACKAGES[name]]) for name, version in installed.items()]
+    rows = [(name, v or "not installed" + " (optional)" * (not PACKAGES[name])) for name, v in installed.items()]
     found.lines = [f"swin_umamba_nnunet {__version__} on Python {python}, {system}", "", *table(rows)]
     for name, version in installed.items():
         if version is None and PACKAGES[name]:
@@ -183,13 +182,13 @@ def backends(found: Section) -> None:
                 found.problems.append(str(error))
         tests = {name: _tested(name, device) for name, state in states.items() if state == "available"}
         found.data[device] = {"runs": chosen, "states": states, "self_test": tests}
-        found.lines.append(f"on {called}: " + (f"{chosen} runs" if chosen else "none runs"))
-        for name, state in states.items():
-            said = _told(tests[name]) if name in tests else ""
-            found.lines.append(f"  {name:<10} {state}" + (f"; {said}" if said else ""))
-            if said and not tests[name]["ok"]:
+        said = {name: _told(test) for name, test in tests.items()}
+        rows = [(f"  {name}", "; ".join(filter(None, (state, said.get(name))))) for name, state in states.items()]
+        found.lines += [f"on {called}: {chosen or 'none'} runs", *table(rows)]
+        for name, test in tests.items():
+            if not test["ok"]:
                 found.problems.append(
-                    f"the backend {name} fails its test on {called} ({said}); please report this {where}with the "
+                    f"the backend {name} fails its test on {called} ({said[name]}); please report this {where}with the "
                     "output of `swin-umamba doctor --json`, and name another one in SWIN_UMAMBA_BACKEND till then"
                 )
     found.lines.append(

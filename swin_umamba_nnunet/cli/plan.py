@@ -47,13 +47,14 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from swin_umamba_nnunet.cost import planning
+    from swin_umamba_nnunet.cost.tasks import task_of_dataset
     from swin_umamba_nnunet.trainers.finding import find_trainer
 
     try:
         trainer = find_trainer(args.trainer)
-        task, folder, cases = planning.load_task(args.dataset, args.plans, args.configuration)
-        path = planning.check_name(folder, args.output or _name(args))
-        largest = planning.batch_by_share(task.plans, args.configuration, cases) if args.grow else None
+        task = task_of_dataset(args.dataset, args.plans, args.configuration)
+        path = planning.check_name(task.folder, args.output or _name(args))
+        largest = planning.batch_by_share(task) if args.grow else None
         with tqdm(desc="estimates", unit="", leave=False) as bar:
             fit = planning.fit_plans(
                 trainer, task, gpu_bytes, largest_batch=largest, recompute=args.gradient_checkpointing,

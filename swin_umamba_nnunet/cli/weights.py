@@ -2,13 +2,13 @@
 
 import argparse
 import contextlib
-import difflib
 import logging
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from swin_umamba_nnunet import _autoregister
+from swin_umamba_nnunet._text import did_you_mean
 from swin_umamba_nnunet.catalogue import TRAINERS, get_trainer, trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
 from swin_umamba_nnunet.pretrained.registry import (
@@ -94,8 +94,8 @@ def _record_called(name: str) -> WeightsRecord:
         return get_record(name)
     except ValueError as error:
         known = [*(record.name for record in RECORDS), *_STARTING, *WEIGHTS_OF_NETWORK]
-        close = difflib.get_close_matches(name, known, n=1)
-        raise CliError(f"{error}, or a trainer's name" + (f"; did you mean {close[0]}?" if close else "")) from error
+        hint = did_you_mean(name, known, before="; ")
+        raise CliError(f"{error}, or a trainer's name{hint}") from error
 
 
 def _weights_of(trainer: str) -> str:

@@ -10,7 +10,7 @@ it looks for its formula, what decomposes depends on torch's version (2.14 takes
 left without a formula it passes over.  Here an operation that is neither counted nor known to be free is named.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -38,39 +38,41 @@ _Formula = Callable[..., int]
 class MultiplyAddCounter(TorchDispatchMode):
     """A context in which operations are counted, on tensors of any device (`meta` computes nothing).
 
+    Args:
+        part: says which part of the network is running.
+
     Attributes:
+        dense, scan: multiply-adds by part, of everything but the scans and of the scans.
         uncounted: how often an operation ran for which there is no formula and which is not known to be free.  What
             they cost is missing from the sums.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, part: Callable[[], str]) -> None:
         super().__init__()
+        self._part = part
         self.uncounted: Counter[str] = Counter()
-        self._dense = self._scan = 0
+        self.dense: dict[str, int] = defaultdict(int)
+        self.scan: dict[str, int] = defaultdict(int)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        packet = func._overloadpacket
+        packet, part = func._overloadpacket, self._part()
         if packet is SCAN_OPERATOR:
             x, _, _, _, A, *_ = args
             directions, channels, states = A.shape
-            self._scan += scan_multiply_adds(prod(x.shape[:-1]), directions * channels, states)
+            self.scan[part] += scan_multiply_adds(prod(x.shape[:-1]), directions * channels, states)
         elif packet is SCAN_OPERATOR_2D:
             x, _, dt_weight, _, A_logs, *_ = args
-            self._scan += scan_multiply_adds(x[..., 0].numel(), *A_logs.shape)
-            self._dense += x[..., 0].numel() * dt_weight.numel()
+            self.scan[part] += scan_multiply_adds(x[..., 0].numel(), *A_logs.shape)
+            self.dense[part] += x[..., 0].numel() * dt_weight.numel()
         elif packet in _FORMULAS:
-            self._dense += _FORMULAS[packet](*args, **kwargs, out=out)
+            self.dense[part] += _FORMULAS[packet](*args, **kwargs, out=out)
         elif packet in flop_registry:
-            self._dense += flop_registry[packet](*args, **kwargs, out_val=out) // _FLOPS_PER_MULTIPLY_ADD
+            self.dense[part] += flop_registry[packet](*args, **kwargs, out_val=out) // _FLOPS_PER_MULTIPLY_ADD
         elif not _is_free(func, out):
             self.uncounted[str(packet)] += 1
         return out
-
-    def so_far(self) -> tuple[int, int]:
-        """(all but the scans, the scans) in multiply-adds since the context was entered."""
-        return self._dense, self._scan
 
 
 def scan_multiply_adds(positions: int, channels: int, states: int) -> int:

@@ -9,8 +9,8 @@ that the largest network is described on a laptop in a second.
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import torch
@@ -133,11 +133,16 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
     padded = _padded(network, input_shape)
     with FakeTensorMode(allow_non_fake_inputs=True):  # such as constants that a module holds
         network = fake_copy(network)
-        flops, counter, tracker, outputs = _count(network.eval(), torch.empty(1, *input_shape, device=_DEVICE))
+        image = torch.empty(1, *input_shape, device=_DEVICE)
+        tracker = PartTracker(network.eval())
+        with torch.no_grad(), tracker, MultiplyAddCounter(lambda: tracker.current) as counter:
+            outputs = network(image)
+        outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
         saved = _saved_bytes(network.train(), torch.empty(batch_size, *input_shape, device=_DEVICE))
-    names = dict.fromkeys((*tracker.order, *parameters, *flops, *saved))  # in the order of the forward pass
+    dense, scan, order = counter.dense, counter.scan, tracker.order
+    names = dict.fromkeys((*order, *parameters, *dense, *scan, *saved))  # in the order of the forward pass
     parts = [
-        PartCost(name, parameters[name], *flops[name], saved[name], *_map(tracker.maps.get(name), padded))
+        PartCost(name, parameters[name], dense[name], scan[name], saved[name], *_map(tracker.maps.get(name), padded))
         for name in sorted(names, key=lambda name: name == HEADS)  # which come last
     ]
     return Cost(
@@ -147,7 +152,7 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
         batch_size=batch_size,
         parameter_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
         head_sizes=tuple(tuple(y.shape[2:]) for y in outputs),
-        parts=tuple(part for part in parts if _costs_something(part)),
+        parts=tuple(part for part in parts if any(astuple(part)[1:5])),
         uncounted=tuple(f"{name} x{times}" for name, times in counter.uncounted.items()),
     )
 
@@ -191,16 +196,14 @@ class PartTracker:
 
     Args:
         network: whose forward pass is followed.
-        left: called with the part that ran until now, each time the next one begins.
 
     Attributes:
         order: parts in the order in which they first finished a module.
         maps: shape of what each part's last module returned; not of parts that return several.
     """
 
-    def __init__(self, network: nn.Module, left: Callable[[str], None] = lambda part: None) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._left = left
         self._running = [part_of("")]
         self._handles: list[Any] = []
         self.order: list[str] = []
@@ -219,17 +222,15 @@ class PartTracker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._left(self.current)
         for handle in self._handles:
             handle.remove()
 
     def _follow(self, module: nn.Module, part: str) -> None:
         def enter(module: nn.Module, inputs: Any) -> None:
-            self._left(self.current)
             self._running.append(part)
 
         def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            self._left(self._running.pop())
+            self._running.pop()
             if part not in self.order:
                 self.order.append(part)
             first = outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs
@@ -237,26 +238,6 @@ class PartTracker:
                 self.maps[part] = tuple(first.shape)
 
         self._handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-
-
-def _count(
-    network: nn.Module, image: Tensor
-) -> tuple[dict[str, tuple[int, int]], MultiplyAddCounter, PartTracker, list[Tensor]]:
-    """({part: (dense, scan)}, the counter and the tracker that followed the pass, the logits of each head)."""
-    flops: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    counter = MultiplyAddCounter()
-    settled = (0, 0)
-
-    def settle(part: str) -> None:
-        nonlocal settled
-        now = counter.so_far()
-        dense, scan = flops[part]
-        flops[part] = (dense + now[0] - settled[0], scan + now[1] - settled[1])
-        settled = now
-
-    with torch.no_grad(), counter, PartTracker(network, left=settle) as tracker:
-        outputs = network(image)
-    return flops, counter, tracker, list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def _saved_bytes(network: nn.Module, image: Tensor) -> dict[str, int]:
@@ -293,7 +274,3 @@ def _map(shape: tuple[int, ...] | None, image: Sequence[int]) -> tuple[int | Non
     if all(side * image[0] == size[0] * whole for side, whole in zip(size, image)):
         return shape[-1], size
     return shape[1], shape[2:]
-
-
-def _costs_something(part: PartCost) -> bool:
-    return any((part.parameters, part.dense_flops, part.scan_flops, part.activation_bytes))

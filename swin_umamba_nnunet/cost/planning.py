@@ -13,15 +13,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size
 from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION, StepMemory, step_memory
-from swin_umamba_nnunet.cost.tasks import Task, build_network, task_of_dataset
+from swin_umamba_nnunet.cost.tasks import Task, build_network
 from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
 
 SMALLEST_BATCH = 2  # nnU-Net's
@@ -157,31 +154,12 @@ def smaller_patches(patch: Sequence[int], stride: Sequence[int]) -> list[tuple[i
         patches.append(tuple(size))
 
 
-def batch_by_share(plans: dict[str, Any], configuration: str, cases: int) -> int:
-    """The largest batch that nnU-Net would plan: `LARGEST_SHARE` of the voxels of the dataset.
-
-    Args:
-        plans: of the dataset.
-        configuration: whose spacing counts.
-        cases: images for training.
-    """
-    settings = PlansManager(plans).get_configuration(configuration)
-    median = [float(side) for side in settings.median_image_size_in_voxels]
+def batch_by_share(task: Task) -> int:
+    """The largest batch that nnU-Net would plan for a dataset: `LARGEST_SHARE` of its voxels."""
+    median = [float(side) for side in task.settings.median_image_size_in_voxels]
     if len(median) == 2:  # of a slice
-        median.append(float(plans["original_median_shape_after_transp"][0]))
-    return round(LARGEST_SHARE * prod(median) * cases / prod(settings.patch_size))
-
-
-def load_task(dataset: str, plans_name: str, configuration: str) -> tuple[Task, Path, int]:
-    """(what nnU-Net planned, folder of the plans, images for training) of a dataset planned on this machine.
-
-    Raises:
-        ValueError: no such dataset, plans or configuration.
-    """
-    task = task_of_dataset(dataset, plans_name, configuration)
-    folder = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(dataset))
-    cases = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get("numTraining", 0)
-    return task, folder, int(cases)
+        median.append(float(task.plans["original_median_shape_after_transp"][0]))
+    return round(LARGEST_SHARE * prod(median) * task.cases / prod(task.settings.patch_size))
 
 
 def check_name(folder: Path, name: str) -> Path:

@@ -55,6 +55,8 @@ class Task:
         channels: of the image.
         classes: channels of the logits, background included where it is one.
         planned_size: patch for which the stages of these plans are made, if it is not the patch itself.
+        folder: of the plans, if they are a dataset's.
+        cases: images for training in it.
     """
 
     plans: dict[str, Any]
@@ -62,6 +64,8 @@ class Task:
     channels: int
     classes: int
     planned_size: tuple[int, ...] | None = None
+    folder: Path = Path()
+    cases: int = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -113,7 +117,8 @@ def task_of_dataset(dataset: str, plans_name: str, configuration: str) -> Task:
         )
     channels = determine_num_input_channels(manager, configuration, dataset_json)
     classes = manager.get_label_manager(dataset_json).num_segmentation_heads
-    return Task(plans, configuration, channels, classes)
+    cases = int(dataset_json.get("numTraining", 0))
+    return Task(plans, configuration, channels, classes, folder=folder, cases=cases)
 
 
 def task_of_shape(shape: Sequence[int], classes: int, plans_name: str = "nnUNetPlans") -> Task:

@@ -3,6 +3,7 @@
 Speed is counted in state-steps: one update of one state h, of which a call makes batch * K * D * L * N.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -39,18 +40,22 @@ def worst_error(backend: str, device: str, states: int = 16) -> float:
 
     Both compute with the same float32 numbers; an error that is no number is returned as one.
     """
-    arguments = core_arguments(_CHECKED, states)
-    cotangent = torch.randn(_CHECKED, generator=torch.Generator().manual_seed(1))
-
-    def results(dtype: torch.dtype, name: str, place: str) -> list[Tensor]:
-        leaves = [a.to(place, dtype).requires_grad_() for a in arguments]
-        output = selective_scan_2d(*leaves, backend=name)
-        found = [output.detach(), *torch.autograd.grad(output, leaves, cotangent.to(place, dtype))]
-        return [each.cpu().double() for each in found]
-
-    expected, actual = results(torch.float64, "reference", "cpu"), results(torch.float32, backend, device)
-    errors = [((a - e).norm() / e.norm()).item() for a, e in zip(actual, expected)]
+    actual = _results(backend, device, torch.float32, states)
+    errors = [((a - e).norm() / e.norm()).item() for a, e in zip(actual, _expected(states))]
     return float("nan") if any(e != e for e in errors) else max(errors)
+
+
+@functools.cache
+def _expected(states: int) -> list[Tensor]:
+    return _results("reference", "cpu", torch.float64, states)
+
+
+def _results(backend: str, device: str, dtype: torch.dtype, states: int) -> list[Tensor]:
+    """Output and all gradients on an uneven image, in float64 on the CPU."""
+    leaves = [a.to(device, dtype).requires_grad_() for a in core_arguments(_CHECKED, states)]
+    output = selective_scan_2d(*leaves, backend=backend)
+    cotangent = torch.randn(_CHECKED, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    return [each.detach().cpu().double() for each in (output, *torch.autograd.grad(output, leaves, cotangent))]
 
 
 def giga_state_steps(backend: str, device: str, seconds: float = 0.3) -> float:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     )
     from swin_umamba_nnunet.pretrained.variants import Variant, identify, remap_vmamba_state_dict
 
-# those that need no torch first
-_MODULES = ("registry", "locate", "download", "adapt", "variants", "checkpoint", "load", "authors")
+# those that need no torch first, the one that needs filelock last: a bare machine has none
+_MODULES = ("registry", "locate", "adapt", "variants", "checkpoint", "authors", "load", "download")
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",

@@ -1,7 +1,6 @@
 """Trainers by name, as nnU-Net finds them: this package's, nnU-Net's, and those in folders of `nnUNet_extTrainer`."""
 
 import contextlib
-import difflib
 import io
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -9,7 +8,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet._autoregister import VARIABLE
-from swin_umamba_nnunet.catalogue import trainer_names
+from swin_umamba_nnunet.catalogue import suggestion, trainer_names
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:
@@ -30,9 +29,7 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
                 f"nnU-Net stops while it looks for {name} ({type(error).__name__}: {error}); mend the file, or take it "
                 f"out of {VARIABLE}"
             ) from error
-        near = difflib.get_close_matches(name, trainer_names(), n=1, cutoff=0.85)
-        guess = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(
-            f"nnU-Net finds no trainer called {name!r}{guess}; `swin-umamba list` shows this package's, and "
-            "nnU-Net's own is nnUNetTrainer"
+            f"nnU-Net finds no trainer called {name!r}; `swin-umamba list` shows this package's, and nnU-Net's own is "
+            f"nnUNetTrainer{suggestion(name, before='; ')}"
         ) from error

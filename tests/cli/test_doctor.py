@@ -183,32 +183,27 @@ def test_problems_are_in_the_report_and_in_the_exit_code(quick, capsys):
 # ---------------------------------------------------------------------------------------------------------- trainers
 
 
-def test_trainers_not_found_gives_the_export_line(quick, capsys, monkeypatch):
-    monkeypatch.setenv(_autoregister.VARIABLE, "/my/trainers")
+@pytest.mark.parametrize(
+    ("variable", "value", "facts"),
+    [
+        (_autoregister.VARIABLE, "/a", (f"export nnUNet_extTrainer=/a{os.pathsep}{_autoregister.FOLDER}",)),
+        (_autoregister.SWITCH, "1", (_autoregister.SWITCH, "unset")),
+        (_autoregister.SWITCH, "0", ("export nnUNet_extTrainer=",)),  # a switch set to 0 is not blamed
+    ],
+)
+def test_why_no_trainer_is_found(variable, value, facts, quick, capsys, monkeypatch):
+    monkeypatch.setenv(variable, value)
     quick.places = dict.fromkeys(NAMES)
-    assert f"export nnUNet_extTrainer=/my/trainers{os.pathsep}{_autoregister.FOLDER}" in advice(capsys)
+    assert_names(advice(capsys), *facts)
 
 
-def test_registration_switched_off_is_said(quick, capsys, monkeypatch):
-    monkeypatch.setenv(_autoregister.SWITCH, "1")
-    quick.places = dict.fromkeys(NAMES)
-    assert_names(advice(capsys), _autoregister.SWITCH, "unset")
-
-
-def test_a_switch_set_to_0_is_not_blamed(quick, capsys, monkeypatch):
-    monkeypatch.setenv(_autoregister.SWITCH, "0")
-    quick.places = dict.fromkeys(NAMES)
-    assert "export nnUNet_extTrainer=" in advice(capsys)
-
-
-def test_some_trainers_missing_points_to_another_version(quick, capsys):
-    quick.places[NAMES[1]] = None
-    assert_names(advice(capsys), f"not {NAMES[1]};", _autoregister.VARIABLE, _autoregister.FOLDER)
-
-
-def test_a_trainer_of_the_same_name_elsewhere_is_told(quick, capsys):
-    quick.places[NAMES[1]] = "/their/trainers"
-    assert_names(advice(capsys), NAMES[1], "/their/trainers", _autoregister.VARIABLE)
+@pytest.mark.parametrize(
+    ("place", "facts"),
+    [(None, (f"not {NAMES[1]};", _autoregister.FOLDER)), ("/their/trainers", (NAMES[1], "/their/trainers"))],
+)
+def test_a_trainer_that_is_missing_or_elsewhere(place, facts, quick, capsys):
+    quick.places[NAMES[1]] = place
+    assert_names(advice(capsys), _autoregister.VARIABLE, *facts)
 
 
 def test_an_import_error_in_the_finder_is_passed_on(quick, capsys):
@@ -254,17 +249,18 @@ def test_a_trainer_file_that_cannot_be_imported_is_named(fault, tmp_path, monkey
 # ---------------------------------------------------------------------------------------------------------- backends
 
 
-def test_a_backend_that_computes_wrong_is_a_problem(quick, tested, capsys):
-    tested["numba"] = 1e-3
-    assert_names(advice(capsys), "numba", "cpu", "1.0e-03", *TILL_THEN)
-    tested["numba"] = float("nan")
-    assert_names(advice(capsys), "numba", "cpu", "nan", *TILL_THEN)
-
-
-def test_a_backend_that_raises_is_a_problem_and_not_a_traceback(quick, tested, capsys):
-    tested["numba"] = RuntimeError("LLVM gave up\nat great length")
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (1e-3, "1.0e-03"),
+        (float("nan"), "nan"),
+        (RuntimeError("LLVM gave up\nat great length"), "RuntimeError: LLVM gave up"),
+    ],
+)
+def test_a_backend_that_computes_wrong_or_raises_is_a_problem(found, said, quick, tested, capsys):
+    tested["numba"] = found
     text = advice(capsys)
-    assert_names(text, "numba", "RuntimeError: LLVM gave up", *TILL_THEN)
+    assert_names(text, "numba", "cpu", said, *TILL_THEN)
     assert "at great length" not in text
 
 

@@ -207,7 +207,7 @@ def test_the_estimate_is_what_a_step_on_the_cpu_takes(recompute, tolerance):
 def test_the_share_of_a_dataset(task):
     plans = {**task.plans, "original_median_shape_after_transp": [10, 384, 512]}
     plans["configurations"]["2d"]["median_image_size_in_voxels"] = [384.0, 512.0]
-    assert planning.batch_by_share(plans, "2d", cases=20) == round(0.05 * 20 * 10 * 4)
+    assert planning.batch_by_share(replace(task, plans=plans, cases=20)) == round(0.05 * 20 * 10 * 4)
 
 
 def test_a_cascade_is_refused(task):

@@ -1,9 +1,12 @@
 """Figures that nobody has measured, for what is computed from figures."""
 
 from tests.speed.record import (
+    BOTH,
+    COMPILED,
     CORE,
     EAGER,
     FUSED,
+    GRAPH,
     INFERENCE,
     LAYOUT,
     MAMBA_SSM,
@@ -12,12 +15,12 @@ from tests.speed.record import (
     STEP,
     Figure,
 )
+from tests.speed.scans import STAGES
 
-STAGES = ((4, 192), (8, 384), (16, 768), (32, 1536))
 SLOWER = {FUSED: 1.0, OWN: 4.0, MAMBA_SSM: 3.0}
 
 
-def scan_figure(what=CORE, pipeline=FUSED, passes="forward+backward", size=320, stride=4, channels=192, **numbers):
+def scan_figure(what=CORE, pipeline=FUSED, passes=BOTH, size=320, stride=4, channels=192, **numbers):
     return Figure(what, pipeline, EAGER, passes, "float16", 12, (size, size), stride, channels, **numbers)
 
 
@@ -34,12 +37,12 @@ def cores(size=320, slower=SLOWER, milliseconds=1.0):
     ]  # fmt: skip
 
 
-def scans(forward=2.0, backward=5.0):
+def scans(**times):
     """The scan alone, so many times slower than the exp bound (which is 1 ms)."""
     return [
-        scan_figure("scan", passes=passes, stride=stride, channels=channels, milliseconds=times, spread=0.01,
-                    percent_of_exp_bound=100 / times)
-        for stride, channels in STAGES for passes, times in (("forward", forward), ("backward", backward))
+        scan_figure("scan", passes=passes, stride=stride, channels=channels, milliseconds=taken, spread=0.01,
+                    percent_of_exp_bound=100 / taken)
+        for stride, channels in STAGES for passes, taken in ({"forward": 2.0, "backward": 5.0} | times).items()
     ]  # fmt: skip
 
 
@@ -51,14 +54,15 @@ def kept(fused=1.0, materialised=5.0):
 
 
 def networks():
+    one = {"passes": INFERENCE, "batch": 1}
     return [
-        network_figure(pipeline=FUSED, milliseconds=10.0, spread=0.02, peak_mebibytes=500.0, giga_state_steps=3.0),
-        network_figure(pipeline=OWN, milliseconds=30.0, spread=0.02, peak_mebibytes=1500.0),
-        network_figure(pipeline=MAMBA_SSM, milliseconds=20.0, spread=0.02, peak_mebibytes=1000.0),
-        network_figure(mode="compiled", milliseconds=9.0, spread=0.02, peak_mebibytes=450.0),
-        network_figure(passes=INFERENCE, batch=1, milliseconds=12.0, spread=0.02, peak_mebibytes=90.0),
-        network_figure(passes=INFERENCE, batch=1, mode="CUDA graph", milliseconds=4.0, spread=0.02),
-        Figure("PlainConvUNet", FUSED, EAGER, STEP, "float16", 12, (320, 320), milliseconds=5.0, spread=0.03),
+        network_figure(milliseconds=10.0, spread=0.02, peak_mebibytes=500.0, giga_state_steps=3.0),
+        network_figure(pipeline=OWN, milliseconds=30.0, peak_mebibytes=1500.0),
+        network_figure(pipeline=MAMBA_SSM, milliseconds=20.0, peak_mebibytes=1000.0),
+        network_figure(mode=COMPILED, milliseconds=9.0, peak_mebibytes=450.0),
+        network_figure(**one, milliseconds=12.0, peak_mebibytes=90.0),
+        network_figure(**one, mode=GRAPH, milliseconds=4.0),
+        Figure("PlainConvUNet", FUSED, EAGER, STEP, "float16", 12, (320, 320), milliseconds=5.0),
         network_figure("UMambaEnc", problem="out of memory"),
     ]
 

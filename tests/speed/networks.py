@@ -1,125 +1,178 @@
-"""Whole networks: a training step, and inference."""
+"""Whole networks: 1 image channel and 14 classes, as in the papers' AbdomenMR; a training step, and inference.
+
+Those that nnU-Net's plans shape (U-Mamba and nnU-Net's own U-Net) get the stages its planner makes for patches of the
+size, and need nnU-Net; the others run on a bare GPU machine, which has none.
+"""
 
 import gc
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from swin_umamba_nnunet import networks
+from swin_umamba_nnunet._text import by
+from swin_umamba_nnunet.blocks import SS2D
+from swin_umamba_nnunet.blocks.mamba import Mamba
 from swin_umamba_nnunet.ops import resolve_backend
-from tests.speed.clock import Clock
 from tests.speed.materialised import networks_in
-from tests.speed.models import CHANNELS, build_network, scanned
-from tests.speed.record import (
-    COMPILED,
-    EAGER,
-    FUSED,
-    GRAPH,
-    INFERENCE,
-    MAMBA_SSM,
-    STEP,
-    Figure,
-)
-from tests.speed.scans import STATES, autocast, dtype_name
+from tests.speed.measure import Clock, Job, MissingPackageError, autocast, interleaved
+from tests.speed.record import BASELINE, COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, STEP, WITHOUT, Figure
 
+CHANNELS, CLASSES = 1, 14
+# those that nnU-Net's plans shape -> their trainers
+TRAINERS = {"UMambaBot": "nnUNetTrainerUMambaBot", "UMambaEnc": "nnUNetTrainerUMambaEnc", BASELINE: "nnUNetTrainer"}
+NETWORKS = ("SwinUMambaD", "SwinUMamba", "VMUNet", *TRAINERS)
 STEP_CONVENTION = (
     "A training step is forward with deep supervision, the mean square of every head's logits for a loss, backward, "
     "and SGD with Nesterov momentum; no data loading, no gradient scaler.  Inference is one forward pass without "
     "gradients, one head; no mirroring."
 )
+SECONDS_TO_COMPILE = 150.0  # a compilation may take so long, and cannot be interrupted in an orderly way
 GRADIENT_CLIP = 12.0  # nnU-Net's
-ALLOWED_ERROR = 0.02  # of a CUDA graph's logits, relative L2, against the network's own
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured.
+def build_network(name: str, size: Sequence[int]) -> nn.Module:
+    """A network of `NETWORKS` in float32 on the CPU, random weights, seeded.
 
-    Attributes:
-        network: one of `models.NETWORKS`.
-        batch, size: images, and (H, W) of them in pixels.
-        dtype: of autocast; float32 for none.
-        passes: `STEP` or `INFERENCE`.
-        pipeline: `FUSED`, `OWN` or `MAMBA_SSM` of `record.py`.
-        mode: `EAGER`, `COMPILED` or `GRAPH`.
+    Args:
+        name: which.
+        size: (H, W) of its images in pixels.
+
+    Raises:
+        MissingPackageError: nnU-Net's plans shape it, and nnU-Net is not installed.
+        ValueError: nnU-Net plans no images of this size.
     """
+    torch.manual_seed(0)
+    if name not in TRAINERS:
+        return getattr(networks, name)(CHANNELS, CLASSES, True)
+    try:
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    network: str
-    batch: int
-    size: tuple[int, int]
-    dtype: torch.dtype
-    passes: str
-    pipeline: str = FUSED
-    mode: str = EAGER
-
-    def figure(self, **numbers: Any) -> Figure:
-        """A figure of this setting."""
-        return Figure(self.network, self.pipeline, self.mode, self.passes, dtype_name(self.dtype), self.batch,
-                      self.size, **numbers)  # fmt: skip
-
-    @property
-    def makes_sense(self) -> bool:
-        """U-Mamba's scans have one direction, nothing to write out; a U-Net has none; a training step is no graph."""
-        several_directions = not self.network.startswith(("UMamba", "PlainConv"))
-        return (several_directions or self.pipeline == FUSED) and (self.mode != GRAPH or self.passes == INFERENCE)
+        from swin_umamba_nnunet.cost.tasks import task_of_shape
+        from swin_umamba_nnunet.trainers.finding import find_trainer
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"{name} is shaped by nnU-Net's plans; pip install nnunetv2") from error
+    task = task_of_shape((CHANNELS, *size), CLASSES)
+    if task.planned_size:
+        raise ValueError(f"nnU-Net plans no images of {by(size)} but of {by(task.planned_size)}; give that size")
+    plans = PlansManager(task.plans)
+    return find_trainer(TRAINERS[name]).build_network_architecture(plans, task.settings, CHANNELS, CLASSES, True)
 
 
-@dataclass
+def scanned(network: nn.Module, size: Sequence[int], device: str) -> tuple[int, int]:
+    """(state-steps, elements E of the two-dimensional scans) of one image, from the shapes that pass through."""
+    steps, elements = 0, 0
+
+    def count_image(module, inputs, output):
+        nonlocal steps, elements
+        directions, inner, _ = module.dt_projs_weight.shape
+        positions = inputs[0].numel() // inputs[0].shape[-1]
+        elements += positions * inner
+        steps += directions * positions * inner * module.A_logs.shape[1]
+
+    def count_sequence(module, inputs, output):
+        nonlocal steps
+        positions = inputs[0].numel() // inputs[0].shape[-1]
+        steps += positions * module.A_log.numel()
+
+    handles = [
+        part.register_forward_hook(count_image if isinstance(part, SS2D) else count_sequence)
+        for part in network.modules() if isinstance(part, SS2D | Mamba)
+    ]  # fmt: skip
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, CHANNELS, *size, device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return steps, elements
+
+
 class Builder:
     """The last network that was built, kept because the next figure is often of the same one."""
 
-    build: Callable[[str, tuple[int, int]], nn.Module] = build_network
-    _key: tuple[Any, ...] | None = None
-    _network: nn.Module | None = None
-    _scanned: tuple[int, int] = field(default=(0, 0))
+    def __init__(self, build: Callable[[str, Sequence[int]], nn.Module] = build_network) -> None:
+        self._build, self._kept = build, None
 
-    def get(self, name: str, size: tuple[int, int], device: str) -> tuple[nn.Module, tuple[int, int]]:
+    def get(self, name: str, size: Sequence[int], device: str) -> tuple[nn.Module, tuple[int, int]]:
         """(network on the device, (state-steps, E) per image)."""
-        if (name, size, device) != self._key or self._network is None:
-            self._key = self._network = None
+        if self._kept is None or self._kept[0] != (name, size, device):
+            self._kept = None
             gc.collect()
-            network = self.build(name, size).to(device)
-            self._scanned = scanned(network.eval(), size, device)
-            self._key, self._network = (name, size, device), network
-        self._network.zero_grad(set_to_none=True)
-        return self._network, self._scanned
+            network = self._build(name, size).to(device)
+            self._kept = ((name, size, device), network, scanned(network.eval(), size, device))
+        _, network, work = self._kept
+        network.zero_grad(set_to_none=True)
+        return network, work
 
 
-def measure(clock: Clock, setting: Setting, builder: Builder) -> Figure:
-    """The time and memory of one setting.
+def makes_sense(figure: Figure) -> bool:
+    """U-Mamba's scans have one direction, nothing to write out; a U-Net has none; a training step is no graph."""
+    several_directions = figure.what not in TRAINERS
+    return (several_directions or figure.pipeline == FUSED) and (figure.mode != GRAPH or figure.passes == INFERENCE)
+
+
+def network_jobs(clock: Clock, builder: Builder, figures: Sequence[Figure]) -> list[Job]:
+    """A job for each figure of a network."""
+    return [
+        Job(figure, partial(measure, clock, figure, builder), SECONDS_TO_COMPILE if figure.mode == COMPILED else 10.0)
+        for figure in figures
+    ]
+
+
+def measure(clock: Clock, figure: Figure, builder: Builder) -> Iterator[Figure]:
+    """The time and memory of one network, as a figure says that has no numbers yet.
 
     Raises:
-        RuntimeError: what torch raises, or a CUDA graph that computes something else.
+        RuntimeError: what torch raises.
     """
-    network, (steps, elements) = builder.get(setting.network, setting.size, clock.device)
-    network.train(setting.passes == STEP)
-    network.decoder.deep_supervision = setting.passes == STEP  # type: ignore[union-attr, assignment]
-    images = torch.randn(setting.batch, CHANNELS, *setting.size, device=clock.device)
-    run: Callable[[Tensor], Any] = network
-    if setting.mode == COMPILED:
-        torch._dynamo.reset()  # earlier settings must not count towards the limit of recompilations
+    network, (steps, elements) = builder.get(figure.what, figure.size, clock.device)
+    images = torch.randn(figure.batch, CHANNELS, *figure.size, device=clock.device)
+    set_up(network, figure.passes)
+    run = network
+    if figure.mode == COMPILED:
+        torch._dynamo.reset()  # earlier figures must not count towards the limit of recompilations
         run = torch.compile(network, dynamic=False)
-    with networks_in(network, setting.pipeline) as calls:
-        if setting.passes == STEP:
-            timing = clock.time(training_step(network, run, images, clock.device, setting.dtype))
-        elif setting.mode == GRAPH:
-            timing = clock.time(captured(network, images, setting.dtype))
-        else:
-            timing = clock.time(inference(run, images, clock.device, setting.dtype))
+    with networks_in(network, figure.pipeline) as calls:
+        if figure.mode == GRAPH:  # a cached cast would be outside the graph
+            with torch.no_grad(), autocast(clock.device, figure.dtype, cache_enabled=False):
+                run = torch.cuda.make_graphed_callables(lambda x: network(x), (images,))
+        call = (training_step if figure.passes == STEP else inference)(network, run, images, figure.dtype)
+        timed = clock.time(figure, call, elements=figure.batch * elements, steps=figure.batch * steps, whole=True)
         if not calls:
-            raise RuntimeError(f"{setting.network} computed no scan in the form asked for ({setting.pipeline})")
-    passes = "forward" if setting.passes == INFERENCE else "forward+backward"
-    bound = clock.percent_of_bound(timing.milliseconds, setting.batch * elements, STATES, passes)
-    backend = "mamba_ssm" if setting.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
-    return setting.figure(
-        backend=backend if steps else None, milliseconds=timing.milliseconds, spread=timing.spread,
-        peak_mebibytes=None if setting.mode == GRAPH else timing.peak_mebibytes,
-        giga_state_steps=setting.batch * steps / timing.milliseconds / 1e6 if steps else None,
-        percent_of_exp_bound=bound if elements else None,
-    )  # fmt: skip
+            raise RuntimeError(f"{figure.what} computed no scan in the form asked for ({figure.pipeline})")
+    backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
+    yield replace(timed, backend=backend if steps else None,
+                  peak_mebibytes=None if figure.mode == GRAPH else timed.peak_mebibytes)  # fmt: skip
+
+
+def controls(name: str, batch: int, side: int, seconds: float) -> Iterator[Figure]:
+    """A network in turns with itself without scans (`mixing="skip"`) on a CPU: a training step, and inference."""
+    images = torch.randn(batch, CHANNELS, side, side)
+    calls = {}
+    for pipeline, mixing in ((FUSED, "scan"), (WITHOUT, "skip")):
+        torch.manual_seed(0)
+        network = getattr(networks, name)(CHANNELS, CLASSES, True, mixing=mixing)
+        for passes, prepare in ((STEP, training_step), (INFERENCE, inference)):
+            figure = Figure(name, pipeline, passes=passes, batch=batch, size=(side, side))
+            calls[figure] = partial(_set_up_and, prepare(network, network, images, "float32"), network, passes)
+    yield from interleaved(calls, seconds)
+
+
+def _set_up_and(call: Callable[[], Any], network: nn.Module, passes: str) -> None:
+    set_up(network, passes)
+    call()
+
+
+def set_up(network: Any, passes: str) -> None:
+    """For training with deep supervision, or for inference."""
+    network.train(passes == STEP)
+    network.decoder.deep_supervision = passes == STEP
 
 
 def set_up_like_nnunet(device: str) -> None:
@@ -128,15 +181,13 @@ def set_up_like_nnunet(device: str) -> None:
         torch.backends.cudnn.benchmark = True
 
 
-def training_step(
-    network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, device: str, dtype: torch.dtype
-) -> Callable[[], None]:
+def training_step(network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, dtype: str) -> Callable[[], None]:
     """See `STEP_CONVENTION`."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.99, nesterov=True)
 
-    def step() -> None:
+    def step():
         optimizer.zero_grad(set_to_none=True)
-        with autocast(device, dtype):
+        with autocast(images.device.type, dtype):
             outputs = run(images)
             heads = outputs if isinstance(outputs, list | tuple) else [outputs]
             loss = torch.stack([logits.float().square().mean() for logits in heads]).sum()
@@ -146,56 +197,18 @@ def training_step(
     return step
 
 
-def inference(run: Callable[[Tensor], Any], images: Tensor, device: str, dtype: torch.dtype) -> Callable[[], Any]:
+def inference(network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, dtype: str) -> Callable[[], Any]:
     """One forward pass as nnU-Net's predictor makes it."""
 
     @torch.inference_mode()
-    def predict() -> Any:
-        with autocast(device, dtype):
+    def predict():
+        with autocast(images.device.type, dtype):
             return run(images)
 
     return predict
 
 
-def captured(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Callable[[], Tensor]:
-    """A forward pass as one CUDA graph: copy the images to where it reads them, replay it.  Checked on other images.
-
-    Raises:
-        RuntimeError: the graph's logits are not the network's.
-    """
-    static = images.clone()
-
-    @torch.no_grad()
-    def forward(x: Tensor) -> Tensor:
-        with autocast("cuda", dtype, cache_enabled=False):  # a cached cast would be outside the graph
-            return network(x)
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            forward(static)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        logits = forward(static)
-
-    def replay() -> Tensor:
-        static.copy_(images)
-        graph.replay()
-        return logits
-
-    others = torch.randn_like(images)
-    expected = forward(others).float()
-    static.copy_(others)
-    graph.replay()
-    error = ((logits.float() - expected).norm() / expected.norm()).item()
-    if not error < ALLOWED_ERROR:
-        raise RuntimeError(f"the CUDA graph's logits differ from the network's, relative error {error:.1e}")
-    return replay
-
-
-def stays_finite(device: str, dtype: torch.dtype, iterations: int, size: int = 128, batch: int = 2) -> tuple[bool, str]:
+def stays_finite(device: str, dtype: str, iterations: int, size: int = 128, batch: int = 2) -> tuple[bool, str]:
     """Dagger on random images and labels at learning rate 1e-2, the setting in which others became NaN.
 
     SGD with Nesterov momentum 0.99, cross-entropy, gradients clipped and under float16 scaled as nnU-Net does.
@@ -204,9 +217,9 @@ def stays_finite(device: str, dtype: torch.dtype, iterations: int, size: int = 1
         (whether every loss was finite, what happened).
     """
     network = build_network("SwinUMambaD", (size, size)).to(device).train()
-    network.decoder.deep_supervision = False  # type: ignore[union-attr, assignment]
+    network.decoder.deep_supervision = False
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True)
-    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+    scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
     first = last = 0.0
     for iteration in range(iterations):
         images = torch.randn(batch, CHANNELS, size, size, device=device)
@@ -217,31 +230,11 @@ def stays_finite(device: str, dtype: torch.dtype, iterations: int, size: int = 1
         last = loss.item()
         first = first if iteration else last
         if not math.isfinite(last):
-            layer = _first_not_finite(network, images, device, dtype)
-            return False, f"{dtype_name(dtype)}: loss {last} in iteration {iteration + 1}, first not finite in {layer}"
+            return False, f"{dtype}: loss {last} in iteration {iteration + 1}; a training names the layer"
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP)
         scaler.step(optimizer)
         scaler.update()
-    what = f"{iterations} iterations, {dtype_name(dtype)}, learning rate 1e-2, loss {first:.3g} to {last:.3g}"
+    what = f"{iterations} iterations, {dtype}, learning rate 1e-2, loss {first:.3g} to {last:.3g}"
     return True, what
-
-
-def _first_not_finite(network: nn.Module, images: Tensor, device: str, dtype: torch.dtype) -> str:
-    """Name of the first module whose output is not finite."""
-    found: list[str] = []
-
-    def look(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not found and not output.isfinite().all():
-                found.append(name)
-
-        return hook
-
-    handles = [part.register_forward_hook(look(name)) for name, part in network.named_modules() if name]
-    with torch.no_grad(), autocast(device, dtype):
-        network(images)
-    for handle in handles:
-        handle.remove()
-    return found[0] if found else "the loss"

@@ -1,40 +1,48 @@
 """Whole networks, tiny and on the CPU."""
 
+import math
+import sys
+import types
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.speed import networks
-from tests.speed.clock import Clock
-from tests.speed.networks import Builder, Setting, measure
-from tests.speed.record import COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, OWN, STEP
+from tests.speed.measure import Clock, MissingPackageError
+from tests.speed.networks import Builder, build_network, controls, makes_sense, measure, scanned
+from tests.speed.record import COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, OWN, STEP, WITHOUT, Figure
 
 SIZE = (8, 8)
 
 
-def tiny(name="SwinUMambaD", size=SIZE):
+def tiny(*_):
     torch.manual_seed(0)
     return SwinUMambaD(1, 14, True, depths=(1, 1), width=8, d_state=2)
 
 
-def setting(passes=STEP, **changed):
-    return Setting(**{"network": "SwinUMambaD", "batch": 2, "size": SIZE, "dtype": torch.float32, "passes": passes}
-                   | changed)  # fmt: skip
+def figure(passes=STEP, **changed):
+    return replace(Figure("SwinUMambaD", passes=passes, batch=2, size=SIZE), **changed)
+
+
+def measured(like, build=tiny):
+    (found,) = measure(Clock("cpu", seconds=0), like, build if isinstance(build, Builder) else Builder(build))
+    return found
 
 
 @pytest.mark.parametrize("passes", [STEP, INFERENCE])
 @pytest.mark.parametrize("pipeline", [FUSED, OWN])
 def test_figures(passes, pipeline):
-    clock = Clock("cpu", seconds=0)
-    figure = measure(clock, setting(passes, pipeline=pipeline), Builder(tiny))
-    assert (figure.what, figure.passes, figure.pipeline, figure.backend) == ("SwinUMambaD", passes, pipeline, "numba")
-    assert figure.milliseconds > 0
-    assert figure.spread >= 0
-    assert (figure.peak_mebibytes, figure.percent_of_exp_bound) == (None, None)  # a CPU's are not measured
+    found = measured(figure(passes, pipeline=pipeline))
+    assert (found.what, found.passes, found.pipeline, found.backend) == ("SwinUMambaD", passes, pipeline, "numba")
+    assert found.milliseconds > 0
+    assert found.spread >= 0
+    assert (found.peak_mebibytes, found.percent_of_exp_bound) == (None, None)  # a CPU's are not measured
     # encoder 2x2 and 1x1, decoder two blocks at 2x2; d_inner 16 and 32; four directions, two states
     steps = 2 * 4 * 2 * (3 * 4 * 16 + 32)
-    assert figure.giga_state_steps == pytest.approx(steps / figure.milliseconds / 1e6)
+    assert found.giga_state_steps == pytest.approx(steps / found.milliseconds / 1e6)
 
 
 def test_a_step_trains_every_head_and_inference_one():
@@ -45,28 +53,44 @@ def test_a_step_trains_every_head_and_inference_one():
         return [layer.weight.detach().clone() for layer in network.decoder.seg_layers]
 
     before = heads()
-    measure(Clock("cpu", seconds=0), setting(INFERENCE), builder)
+    measured(figure(INFERENCE), builder)
     assert all(torch.equal(now, then) for now, then in zip(heads(), before, strict=True))
     assert isinstance(network(torch.randn(1, 1, *SIZE)), torch.Tensor)
-    measure(Clock("cpu", seconds=0), setting(STEP, dtype=torch.bfloat16), builder)
+    measured(figure(STEP, dtype="bfloat16"), builder)
     assert len(network(torch.randn(1, 1, *SIZE))) == len(before) == 2
     assert not any(torch.equal(now, then) for now, then in zip(heads(), before, strict=True))
 
 
+class Plain(nn.Module):
+    """A network without scans, which remembers how it was set up."""
+
+    def __init__(self, *_, mixing=None):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 1)
+        self.decoder = types.SimpleNamespace(deep_supervision=True)
+        self.mixing, self.seen = mixing, set()
+
+    def forward(self, x):
+        self.seen.add((self.training, self.decoder.deep_supervision, torch.is_inference_mode_enabled()))
+        return [self.layer(x)] if self.decoder.deep_supervision else self.layer(x)
+
+
 def test_a_network_that_evades_the_pipeline_is_found_out():
-    class Evasive(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.decoder = nn.Conv2d(1, 2, 1)
-            self.decoder.deep_supervision = False
-
-        def forward(self, x):
-            return self.decoder(x)
-
     with pytest.raises(RuntimeError, match=r"computed no scan in the form asked for \(materialised, own 1D kernel\)"):
-        measure(Clock("cpu", seconds=0), setting(pipeline=OWN), Builder(lambda *_: Evasive()))
-    figure = measure(Clock("cpu", seconds=0), setting(), Builder(lambda *_: Evasive()))
-    assert (figure.backend, figure.giga_state_steps) == (None, None)
+        measured(figure(pipeline=OWN), Plain)
+    found = measured(figure(), Plain)
+    assert (found.backend, found.giga_state_steps) == (None, None)
+
+
+def test_networks_beside_their_controls(monkeypatch):
+    built = []
+    monkeypatch.setattr(networks.networks, "SwinUMambaD", lambda *a, **k: built.append(Plain(*a, **k)) or built[-1])
+    found = list(controls("SwinUMambaD", 1, 8, 0))
+    assert [network.mixing for network in built] == ["scan", "skip"]
+    assert all(network.seen == {(True, True, False), (False, False, True)} for network in built)
+    assert [(f.pipeline, f.passes) for f in found if f.milliseconds] == [
+        (pipeline, passes) for pipeline in (FUSED, WITHOUT) for passes in (STEP, INFERENCE)
+    ]
 
 
 def test_compiled_runs_what_the_compiler_returns(monkeypatch):
@@ -77,11 +101,11 @@ def test_compiled_runs_what_the_compiler_returns(monkeypatch):
         return lambda x: seen.append(x.shape) or network(x)
 
     monkeypatch.setattr(torch, "compile", stand_in)
-    assert measure(Clock("cpu", seconds=0), setting(mode=COMPILED), Builder(tiny)).mode == "compiled"
+    assert measured(figure(mode=COMPILED)).mode == COMPILED
     assert set(seen) == {(2, 1, *SIZE)}
 
 
-def test_a_network_is_built_once_for_settings_in_a_row():
+def test_a_network_is_built_once_for_figures_in_a_row():
     built = []
     builder = Builder(lambda *key: built.append(key) or tiny())
     first, _ = builder.get("a", SIZE, "cpu")
@@ -90,29 +114,48 @@ def test_a_network_is_built_once_for_settings_in_a_row():
     assert built == [("a", SIZE), ("b", SIZE)]
 
 
-def test_which_settings_make_sense():
-    assert setting(pipeline=MAMBA_SSM).makes_sense
-    assert not setting(network="UMambaEnc", pipeline=OWN).makes_sense
-    assert not setting(network="PlainConvUNet", pipeline=MAMBA_SSM).makes_sense
-    assert setting(INFERENCE, network="PlainConvUNet", mode=GRAPH).makes_sense
-    assert not setting(STEP, mode=GRAPH).makes_sense
+def test_which_make_sense():
+    assert makes_sense(figure(pipeline=MAMBA_SSM))
+    assert not makes_sense(figure(what="UMambaEnc", pipeline=OWN))
+    assert not makes_sense(figure(what="PlainConvUNet", pipeline=MAMBA_SSM))
+    assert makes_sense(figure(INFERENCE, what="PlainConvUNet", mode=GRAPH))
+    assert not makes_sense(figure(STEP, mode=GRAPH))
 
 
-def test_finite_training(monkeypatch):
-    monkeypatch.setattr(networks, "build_network", tiny)
-    passed, detail = networks.stays_finite("cpu", torch.bfloat16, 2, size=8)
-    assert passed
-    assert detail.startswith("2 iterations, bfloat16, learning rate 1e-2, loss ")
-
-
-def test_the_first_layer_that_is_not_finite_is_named(monkeypatch):
-    def broken(*_):
+@pytest.mark.parametrize(("weight", "said"), [(1.0, "2 iterations, bfloat16, learning rate"), (math.inf, "loss nan")])
+def test_a_training_stays_finite_or_not(weight, said, monkeypatch):
+    def build(*_):
         network = tiny()
-        with torch.no_grad():
-            network.encoder.layers[0].blocks[0].ln_1.weight.fill_(float("inf"))
+        nn.init.constant_(network.encoder.layers[0].blocks[0].ln_1.weight, weight)
         return network
 
-    monkeypatch.setattr(networks, "build_network", broken)
-    passed, detail = networks.stays_finite("cpu", torch.float32, 2, size=8)
-    assert not passed
-    assert detail == "float32: loss nan in iteration 1, first not finite in encoder.layers.0.blocks.0.ln_1"
+    monkeypatch.setattr(networks, "build_network", build)
+    passed, detail = networks.stays_finite("cpu", "bfloat16", 2, size=8)
+    assert passed == math.isfinite(weight)
+    assert said in detail
+
+
+# KERNELS.md, section 2: state-steps of an image of 320x320; two-dimensional scans have 64 for each element
+@pytest.mark.parametrize(
+    ("name", "size", "steps", "per_element"),
+    [
+        ("SwinUMamba", 320, pytest.approx(0.433e9, abs=5e5), 64),
+        ("SwinUMambaD", 320, pytest.approx(0.708e9, abs=5e5), 64),
+        ("PlainConvUNet", 32, 0, None),
+        ("UMambaBot", 32, 4 * 4 * 2 * 256 * 16, None),  # 4x4 positions of 256 channels, expanded twice, 16 states
+    ],
+)  # fmt: skip
+def test_work_of_the_scans(name, size, steps, per_element):
+    with torch.device("meta"):
+        found, elements = scanned(build_network(name, (size, size)).eval(), (size, size), "meta")
+    assert found == steps
+    assert found == per_element * elements if per_element else elements == 0
+
+
+def test_what_nnunet_shapes_needs_its_sizes_and_nnunet(monkeypatch):
+    with pytest.raises(ValueError, match=r"no images of 100 x 96 but of \d+ x 96"):
+        build_network("PlainConvUNet", (100, 96))
+    monkeypatch.setitem(sys.modules, "nnunetv2.utilities.plans_handling.plans_handler", None)
+    for name in networks.TRAINERS:
+        with pytest.raises(MissingPackageError, match=f"{name} is .*; pip install nnunetv2"):
+            build_network(name, (32, 32))

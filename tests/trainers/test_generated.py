@@ -121,13 +121,12 @@ def test_get_trainer():
      ("nnUNetTrainerSwinUMamba_dmo", "SwinUMamba_demo")],
 )  # fmt: skip
 def test_names_like_a_mistyped_one(typo, first):
-    close = catalogue.closest_trainers(typo)
-    assert close[0] == f"nnUNetTrainer{first}"
-    assert len(close) == 3
+    assert catalogue.suggestion(typo) == f"did you mean nnUNetTrainer{first}?"
+    assert catalogue.suggestion(typo, 3).count("nnUNetTrainer") == 3
 
 
 def test_no_name_is_like_nonsense():
-    assert catalogue.closest_trainers("nnUNetTrainerNonsense") == []
+    assert catalogue.suggestion("nnUNetTrainerNonsense") == ""
 
 
 def test_catalogue_is_data_only():

@@ -1,0 +1,156 @@
+"""Figures as Markdown tables, the first of which says what was to be reached.  Needs no torch."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from swin_umamba_nnunet._text import by
+from swin_umamba_nnunet._text import table as aligned
+from tests.speed.record import (
+    BLOCK,
+    COMPILED,
+    CORE,
+    EAGER,
+    FUSED,
+    GRAPH,
+    INFERENCE,
+    LOOP,
+    MAMBA_SSM,
+    MAMBAPY,
+    OWN,
+    SAVED,
+    SCAN,
+    SEQUENCE,
+    STEP,
+    WITHOUT,
+    Figure,
+)
+from tests.speed.targets import verdicts
+
+NOTHING = "-"
+OTHERS = {OWN: "own 1D", MAMBA_SSM: "mamba_ssm", LOOP: LOOP, MAMBAPY: "mambapy"}  # pipelines that are compared
+_Columns = Mapping[str, Callable[[Figure], str]]
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Everything in a document: device, targets, scans, networks, memory, and what could not be measured."""
+    figures, device = document["figures"], document["device"]
+    found = [figure for figure in figures if not figure.problem]
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if number)
+    targets = [("verdict", "target", "measured"), *((v.verdict, v.target, v.measured) for v in verdicts(document))]
+    asked = document["command"] == "gpu_check"
+    checks = [f"{'passed' if c['passed'] else 'FAILED'}: {c['name']}, {c['detail']}" for c in document["checks"]]
+    parts = [
+        f"## {device['name']}: {document['command']}, {document['date'][:10]}\n\n{versions}.",
+        "" if device["type"] == "cuda" else "A CPU: times compare within this run only; none counts towards a target.",
+        "### What to reach on an H200\n\n" + table(targets) if asked else "",
+        _section("Scans", _scans(found), _scan_columns(found)),
+        _section("Whole networks", _networks(found), _network_columns(found)),
+        _section("Kept for backward, MiB", _saved(found), _saved_columns(found)),
+        _list("Checks", checks),
+        _list("Not measured", [figure.line() for figure in figures if figure.problem]),
+        _list("No time left for", document["not_run"]),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _scans(found: Sequence[Figure]) -> list[Figure]:
+    kinds = (SCAN, CORE, BLOCK, SEQUENCE)
+    return [f for f in found if f.what in kinds and f.passes != SAVED and f.pipeline.startswith(FUSED)]
+
+
+def _scan_columns(found: Sequence[Figure]) -> _Columns:
+    return {
+        "what": lambda f: f.what + (f" ({f.pipeline.removeprefix('fused, ')})" if f.pipeline != FUSED else ""),
+        "passes": lambda f: f.passes, "backend": lambda f: f.backend or NOTHING, **_IMAGES, **_STAGE, **_TIME,
+        **{f"{short} / fused": _longer(found, pipeline) for pipeline, short in OTHERS.items()},
+        "peak MiB": lambda f: number(f.peak_mebibytes),
+    }  # fmt: skip
+
+
+def _networks(found: Sequence[Figure]) -> list[Figure]:
+    """What is fused, by what is compared with each other."""
+    modes = (EAGER, COMPILED, GRAPH)
+    chosen = [f for f in found if f.passes in (STEP, INFERENCE) and f.pipeline == FUSED]
+    return sorted(chosen, key=lambda f: (f.passes != STEP, f.dtype, f.batch, f.size, modes.index(f.mode)))
+
+
+def _network_columns(found: Sequence[Figure]) -> _Columns:
+    compared = (OWN, MAMBA_SSM)
+    return {
+        "network": lambda f: f.what, "passes": lambda f: f.passes, **_IMAGES, "mode": lambda f: f.mode, **_TIME,
+        "/ eager": lambda f: NOTHING if f.mode == EAGER else ratio(f, same(found, f, mode=EAGER)),
+        "/ without scans": lambda f: ratio(f, same(found, f, pipeline=WITHOUT)),
+        **{f"{OTHERS[pipeline]} / fused": _longer(found, pipeline) for pipeline in compared},
+        "peak MiB": lambda f: number(f.peak_mebibytes),
+        **{OTHERS[p]: lambda f, p=p: number(same(found, f, pipeline=p).peak_mebibytes) for p in compared},
+    }  # fmt: skip
+
+
+def _saved(found: Sequence[Figure]) -> list[Figure]:
+    return [f for f in found if f.passes == SAVED and f.pipeline == FUSED]
+
+
+def _saved_columns(found: Sequence[Figure]) -> _Columns:
+    def share(f, pipeline):
+        kept = same(found, f, pipeline=pipeline).saved_mebibytes
+        return number(f.saved_mebibytes / kept) if kept and f.saved_mebibytes else NOTHING
+
+    columns = {"what": lambda f: f.what, **_IMAGES, **_STAGE}
+    columns[FUSED] = lambda f: number(f.saved_mebibytes)
+    for p in (OWN, MAMBA_SSM):
+        columns[OTHERS[p]] = lambda f, p=p: number(same(found, f, pipeline=p).saved_mebibytes)
+        columns[f"fused / {OTHERS[p]}"] = lambda f, p=p: share(f, p)
+    return columns
+
+
+_IMAGES: _Columns = {"batch": lambda f: str(f.batch), "H x W": lambda f: by(f.size), "dtype": lambda f: f.dtype}
+_STAGE: _Columns = {"stride, D": lambda f: f"{f.stride}, {f.channels}"}
+_TIME: _Columns = {
+    "ms": lambda f: number(f.milliseconds),
+    "spread": lambda f: NOTHING if f.spread is None else f"{f.spread:.0%}",
+    "G state-steps/s": lambda f: number(f.giga_state_steps),
+    "% of exp bound": lambda f: number(f.percent_of_exp_bound),
+}
+
+
+def _longer(found: Sequence[Figure], pipeline: str) -> Callable[[Figure], str]:
+    return lambda f: ratio(same(found, f, pipeline=pipeline), f)
+
+
+def same(found: Iterable[Figure], like: Figure, **changed: Any) -> Figure:
+    """The figure that differs from `like` in what is named only (and in the backend, where the pipeline differs)."""
+    keys = ["what", "pipeline", "mode", "passes", "dtype", "batch", "size", "stride", "channels"]
+    wanted = replace(like, **changed)
+    keys += ["backend"] if wanted.pipeline == like.pipeline else []
+    hits = (f for f in found if all(getattr(f, key) == getattr(wanted, key) for key in keys))
+    return next(hits, Figure("nothing"))
+
+
+def ratio(figure: Figure, base: Figure) -> str:
+    """How many times longer it takes than the other."""
+    if not figure.milliseconds or not base.milliseconds:
+        return NOTHING
+    return f"{figure.milliseconds / base.milliseconds:.2f}"
+
+
+def number(value: float | None) -> str:
+    """Three digits, or more before the point."""
+    return NOTHING if value is None else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, padded so that it can be read as it is too; the first row is the head."""
+    head, *lines = (f"| {line} |" for line in aligned(rows, between=" | "))
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *lines])
+
+
+def _section(title: str, figures: Sequence[Figure], columns: _Columns) -> str:
+    """Figures in a table, without the columns in which none has anything."""
+    cells = {head: [column(figure) for figure in figures] for head, column in columns.items()}
+    kept = {head: column for head, column in cells.items() if set(column) - {NOTHING}}
+    return f"### {title}\n\n" + table([tuple(kept), *zip(*kept.values())]) if figures else ""
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    return f"### {title}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""

@@ -1,0 +1,144 @@
+"""Files, tables and pictures of made-up figures."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from tests.messages import naming
+from tests.speed import made_up, plot, record
+from tests.speed.record import BOTH, FUSED, LOOP, MAMBA_SSM, OWN, SEQUENCE, WITHOUT, Figure
+from tests.speed.report import markdown, table
+
+
+def columns(figures, title, device="cuda"):
+    """{head: what stands in each row} of a table."""
+    text = markdown(made_up.document(figures, device)).split(f"### {title}\n\n")[1].split("\n\n")[0]
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+    return dict(zip(head, zip(*rows)))
+
+
+def test_scans_are_compared_with_their_own_kind():
+    found = columns([*made_up.scans(), *made_up.cores(), *made_up.cores(256, {FUSED: 1, OWN: 7})], "Scans")
+    assert found["what"] == ("scan",) * 8 + ("scan with projections",) * 8
+    assert found["own 1D / fused"] == ("-",) * 8 + ("4.00",) * 4 + ("7.00",) * 4
+    assert found["mamba_ssm / fused"] == ("-",) * 8 + ("3.00",) * 4 + ("-",) * 4
+    assert found["% of exp bound"][:2] == ("50", "20")
+    one = {"size": (9,), "stride": 1, "channels": 4}
+    sequences = [Figure(SEQUENCE, p, milliseconds=t, **one) for p, t in ((FUSED, 2), (LOOP, 9))]
+    assert columns(sequences, "Scans")[f"{LOOP} / fused"] == ("4.50",)
+
+
+def test_networks():
+    control = made_up.network_figure(pipeline=WITHOUT, milliseconds=4.0)
+    found = columns([*made_up.networks(), control], "Whole networks")
+    step, unet, compiled, eager_one, graph = range(5)
+    assert found["ms"] == ("10", "5", "9", "12", "4")
+    assert found["/ eager"] == ("-", "-", "0.90", "-", "0.33")
+    assert found["/ without scans"][step] == "2.50"
+    assert found["mamba_ssm / fused"][step] == "2.00"
+    assert found["peak MiB"][graph] == "-"
+    assert found["mamba_ssm"][step] == "1000"
+    assert found["own 1D / fused"][unet] == "-"
+
+
+def test_kept_for_backward():
+    found = columns(made_up.kept(), "Kept for backward, MiB")
+    assert found["fused / mamba_ssm"] == ("0.2",) * 4
+    assert "own 1D" not in found
+
+
+def test_everything_is_on_the_page():
+    checks = [{"name": "tests", "passed": True, "detail": "in 3 s"}, {"name": "finite", "passed": False, "detail": "x"}]
+    text = markdown({**made_up.everything(), "checks": checks, "not_run": ["SwinUMamba, fused"]})
+    assert text.startswith("## Made-up device: gpu_check, 2026-01-02\n\ntorch 2.0.\n")
+    for title in ("What to reach on an H200", "Scans", "Whole networks", "Kept for backward, MiB", "Checks",
+                  "Not measured", "No time left for"):  # fmt: skip
+        assert f"\n### {title}\n" in text
+    assert "- passed: tests, in 3 s\n- FAILED: finite, x" in text
+    assert "UMambaEnc, fused (triton), eager, training step, float16, batch 12, 320 x 320: NOT MEASURED, out of" in text
+    assert text.count("| met ") == 9
+    empty = markdown(made_up.document([], "cpu"))
+    assert "### Scans" not in empty
+    assert empty.count("| not measured ") == 9
+    assert "within this run only" in empty
+
+
+def test_every_row_has_every_column():
+    lines = table([("a", "bcd", "e"), ("long text", "f", "g|h")]).splitlines()
+    assert lines[0] == "| a         | bcd | e |"
+    assert lines[1] == "|---|---|---|"
+
+
+def test_what_was_written_is_read_and_a_later_version_may_know_more(tmp_path):
+    file = tmp_path / "one.json"
+    written = made_up.everything()
+    record.write_document(file, written)
+    assert record.read_document(file) == written
+    content = json.loads(file.read_text())
+    content["figures"][0]["from_the_future"] = 1
+    file.write_text(json.dumps(content))
+    assert record.read_document(file) == written
+    for kept in record.RESULTS.glob("*.json"):  # in the repository
+        assert record.read_document(kept)["figures"], kept
+
+
+def test_the_head_names_device_versions_and_backends():
+    document = record.new_document("bench ops", "cpu", {"size": 3})
+    assert document["device"]["type"] == "cpu"
+    assert document["device"]["threads"] >= 1
+    assert document["versions"]["torch"]
+    assert document["backends"]["reference"] == "available"
+    json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (None, ("other.json", "No such file")),
+        ("{", ("other.json", "JSON")),
+        ("[]", ("other.json", "make bench", "make gpu-check")),
+        (json.dumps({"layout": record.LAYOUT, "figures": [{"size": [1, 1]}]}), ("other.json", "'what'")),
+        (json.dumps({"layout": record.LAYOUT, "figures": []}), ("other.json", "command, date, device, versions")),
+    ],
+)
+def test_other_files_are_refused(content, facts, tmp_path):
+    file = tmp_path / "other.json"
+    if content:
+        file.write_text(content)
+    with pytest.raises(ValueError, match=naming(*facts)):
+        record.read_document(file)
+
+
+def test_lines_say_what_where_and_how_much():
+    (fused, *_), problem = made_up.cores(), made_up.networks()[-1]
+    assert fused.line() == (
+        "scan with projections, fused (triton), eager, forward+backward, float16, batch 12, 320 x 320 /4 D 192: 1 ms, "
+        "spread 1%, 100 G state-steps/s"
+    )
+    assert problem.line().endswith("batch 12, 320 x 320: NOT MEASURED, out of memory")
+
+
+def test_a_picture_has_a_panel_for_each_file_and_question(tmp_path):
+    for form in ("png", "svg"):
+        plot.draw([made_up.everything()] * 2, tmp_path / f"two.{form}", form)
+    with Image.open(tmp_path / "two.png") as image:
+        assert image.width > 900
+        assert len(image.convert("L").getcolors(256)) > 20
+    assert (tmp_path / "two.svg").read_text().count("<!-- Made-up device") == 8
+    with pytest.raises(ValueError, match="hold no figure that could be drawn"):
+        plot.draw([made_up.document(made_up.networks()[-1:])], tmp_path / "none.png", "png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_bars_are_told_apart_without_colour_and_stand_where_they_belong():
+    def grey(colour):
+        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        return (299 * red + 587 * green + 114 * blue) / 1000
+
+    looks = [(grey(colour), hatch) for colour, hatch in plot.STYLES.values()]
+    for i, (one, hatch) in enumerate(looks):
+        assert all(hatch != other_hatch or abs(one - other) > 40 for other, other_hatch in looks[i + 1 :])
+    frame = plot.bars(made_up.cores(), BOTH)
+    assert frame.shape == (4, 3)
+    assert frame.loc["/4, D 192\n12 x 320 x 320, float16", (MAMBA_SSM, "eager", "triton")] == 100 / 3
