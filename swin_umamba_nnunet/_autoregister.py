@@ -23,13 +23,25 @@ def switched_off() -> bool:
         return True
 
 
+def _entries() -> list[str]:
+    return [entry.strip() for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry.strip()]
+
+
+def _is_ours(folder: str) -> bool:
+    return os.path.normcase(folder) == os.path.normcase(FOLDER)
+
+
+def users_folders() -> list[str]:
+    """What the variable names besides the folder of this package."""
+    return [folder for folder in _entries() if not _is_ours(folder)]
+
+
 def register() -> bool:
     """Add the folder to this process's environment, once; True if the variable names it afterwards."""
-    current = os.environ.get(VARIABLE, "")
-    wanted = os.path.normcase(FOLDER)
-    if any(os.path.normcase(entry.strip()) == wanted for entry in current.split(os.pathsep)):
+    if any(map(_is_ours, _entries())):
         return True
     if switched_off() or not os.path.isdir(FOLDER):
         return False
+    current = os.environ.get(VARIABLE, "")
     os.environ[VARIABLE] = current + os.pathsep + FOLDER if current.strip() else FOLDER
     return True

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PureWindowsPath
 from typing import IO, Literal
 
@@ -27,14 +28,15 @@ import numpy as np
 _BLOCK = 1 << 22  # bytes looked at at a time; a multiple of every number's size
 _HEADER = 1 << 20  # bytes that a text header may have
 
+# length of a header, and where in it what lies: the axes, the kind of numbers, offset with slope and intercept, magic
+_NIFTI_FIELDS = {348: ("8h", 40, 70, "3f", 108, 344), 540: ("8q", 16, 12, "q2d", 168, 4)}
 _NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 2304: 4}
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
 _NIFTI_COMPLEX = (32, 1792, 2048)
 _GZIP_MAGIC = b"\x1f\x8b"
 _GIPL_BYTES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
-_META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
-               "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
+_META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _NRRD_BYTES = {"char": 1, "short": 2, "int": 4, "longlong": 8, "long long": 8, "float": 4, "double": 8}
 
 
@@ -52,22 +54,22 @@ class VolumeHeader:
 
     Attributes:
         size: number of voxels along x, y, z, ...
-        bytes: of all voxels, unpacked; None where the header does not say it in a way that is understood here.
         data: the file with the voxels.
+        image_io: SimpleITK's name of the reader for the format.
+        bytes: of all voxels, unpacked; None where the header does not say it in a way that is understood here.
         offset: bytes before the voxels, in the unpacked file for NIfTI and else in `data`.
         packing: how the voxels are compressed; None: not, or as text.
         floats: NumPy's type of the voxels, for formats whose NaN do not survive ITK; "" for all others.
-        image_io: SimpleITK's name of the reader for the format.
         packed: bytes of the compressed voxels that are read; 0: up to the end of the file.
     """
 
     size: tuple[int, ...]
-    bytes: int | None
     data: Path
-    offset: int
-    packing: Literal["gzip", "zlib", "bzip2"] | None
-    floats: str
     image_io: str
+    bytes: int | None = None
+    offset: int = 0
+    packing: Literal["gzip", "zlib", "bzip2"] | None = None
+    floats: str = ""
     packed: int = 0
 
     @property
@@ -114,19 +116,22 @@ def require_whole(header: VolumeHeader, finite: bool = True) -> None:
         OSError: the file cannot be read.
     """
     floats = np.dtype(header.floats) if header.floats and finite else None
-    if header.packing is None and floats is None:
-        if header.bytes is not None:
-            _require_bytes(header.data.stat().st_size - header.offset, header.bytes)
-        return
+    declared = header.bytes
     found = bad = 0
-    for block in _voxels(header):
-        if floats is not None and found < (header.bytes or 0):
-            numbers = block[: (header.bytes or 0) - found]
-            values = np.frombuffer(numbers, floats, len(numbers) // floats.itemsize)
-            bad += values.size - np.count_nonzero(np.isfinite(values))
-        found += len(block)
-    if header.bytes is not None:
-        _require_bytes(found, header.bytes)
+    if header.packing is None and floats is None:
+        found = max(0, header.data.stat().st_size - header.offset)
+    else:
+        for block in _voxels(header):
+            if floats is not None and declared is not None:
+                numbers = block[: max(0, declared - found)]
+                values = np.frombuffer(numbers, floats, len(numbers) // floats.itemsize)
+                bad += values.size - np.count_nonzero(np.isfinite(values))
+            found += len(block)
+    if declared is not None and found < declared:
+        raise VolumeFileError(
+            f"it is cut off: {found:,} bytes of voxels are there, and its header declares {declared:,}; get the file "
+            "again"
+        )
     if bad:
         of = math.prod(header.size)
         raise NotFiniteError(f"{bad} of {of} values are not finite (NaN or infinite)")
@@ -145,20 +150,17 @@ def require_memory(needed: int) -> None:
         )
 
 
-def _require_bytes(found: int, expected: int) -> None:
-    if found < expected:
-        raise VolumeFileError(
-            f"it is cut off: {max(0, found):,} bytes of voxels are there, and its header declares {expected:,}; "
-            "get the file again"
-        )
-
-
 def _voxels(header: VolumeHeader) -> Iterator[bytes]:
     """The unpacked voxels, block by block, up to the end of the file (where the checksums are)."""
+    with _unpacking(), header.data.open("rb") as file, _unpacked(file, header) as stream:
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+@contextmanager
+def _unpacking() -> Iterator[None]:
     try:
-        with header.data.open("rb") as file, _unpacked(file, header) as stream:
-            while block := stream.read(_BLOCK):
-                yield block
+        yield
     except (EOFError, zlib.error) as error:
         raise VolumeFileError(f"its compressed data are cut off or damaged ({error}); get the file again") from error
 
@@ -242,8 +244,9 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def _data_file(path: Path, name: str) -> Path:
-    data = _beside(path, name)
-    if not data.is_file():
+    many = "%" in name  # "slice%03d.raw 1 20 1"
+    data = _beside(path, name.split()[0] if many else name)
+    if not many and not data.is_file():
         raise VolumeFileError(f'its header says that the voxels are in "{name}", and that file is missing')
     return data
 
@@ -252,31 +255,20 @@ def _nifti(path: Path) -> VolumeHeader:
     plain = path.with_name(path.name[:-3])
     if path.name.lower().endswith(".gz") and plain.exists():
         raise VolumeFileError(f"{plain.name} lies beside it, and ITK would read that file instead; move one of them")
-    with path.open("rb") as file:
+    with _unpacking(), path.open("rb") as file:
         packed = file.read(2) == _GZIP_MAGIC
         file.seek(0)
-        try:
-            raw = (io.BufferedReader(_Zlib(file, path.stat().st_size, members=True)) if packed else file).read(540)
-        except (EOFError, zlib.error) as error:
-            raise VolumeFileError(
-                f"its compressed data are cut off or damaged ({error}); get the file again"
-            ) from error
-    for order in "<>":
-        if len(raw) >= 348 and struct.unpack_from(f"{order}i", raw) == (348,):
-            dim = struct.unpack_from(f"{order}8h", raw, 40)
-            (code,) = struct.unpack_from(f"{order}h", raw, 70)
-            offset, slope, intercept = struct.unpack_from(f"{order}3f", raw, 108)
-            magic = raw[344:348]
-            break
-        if len(raw) >= 540 and struct.unpack_from(f"{order}i", raw) == (540,):
-            (code,) = struct.unpack_from(f"{order}h", raw, 12)
-            dim = struct.unpack_from(f"{order}8q", raw, 16)
-            offset, slope, intercept = struct.unpack_from(f"{order}q2d", raw, 168)
-            magic = raw[4:8]
+        raw = (io.BufferedReader(_Zlib(file, path.stat().st_size, members=True)) if packed else file).read(540)
+    for order, (length, fields) in product("<>", _NIFTI_FIELDS.items()):
+        if len(raw) >= length and struct.unpack_from(f"{order}i", raw) == (length,):
+            axes, axes_at, code_at, scaling, scaling_at, magic_at = fields
+            dim = struct.unpack_from(order + axes, raw, axes_at)
+            (code,) = struct.unpack_from(f"{order}h", raw, code_at)
+            offset, slope, intercept = struct.unpack_from(order + scaling, raw, scaling_at)
             break
     else:
         raise VolumeFileError("it does not begin with a NIfTI header")
-    if magic[:2] != b"n+":
+    if raw[magic_at : magic_at + 2] != b"n+":
         raise VolumeFileError("it is the header of a pair (.hdr, .img) and has no voxels; save it as one file")
     if not 1 <= dim[0] <= 7 or not abs(offset) < 1 << 31:
         raise VolumeFileError(f"its NIfTI header is damaged ({dim[0]} axes, voxels from byte {offset:g} on)")
@@ -290,7 +282,7 @@ def _nifti(path: Path) -> VolumeHeader:
     floats = order + _NIFTI_FLOATS[code] if code in _NIFTI_FLOATS else ""
     data_bytes = math.prod(size) * _NIFTI_BYTES[code]
     begin = max(348, int(offset))
-    return VolumeHeader(size, data_bytes, path, begin, "gzip" if packed else None, floats, "NiftiImageIO")
+    return VolumeHeader(size, path, "NiftiImageIO", data_bytes, begin, "gzip" if packed else None, floats)
 
 
 def _nrrd(path: Path) -> VolumeHeader:
@@ -312,8 +304,7 @@ def _nrrd(path: Path) -> VolumeHeader:
                 if value.strip().upper().startswith("LIST"):
                     listed = [name for name in texts[number + 1 :] if name]
                     break
-                # "slice%03d.raw 1 20 1" stands for many files
-                listed.append(value.split()[0] if "%" in value and value.split() else value.strip())
+                listed.append(value.strip())
     try:
         size = tuple(int(part) for part in fields.get("sizes", "").split())
     except ValueError:
@@ -321,19 +312,19 @@ def _nrrd(path: Path) -> VolumeHeader:
     if not listed and end is None:
         raise VolumeFileError("it ends within its NRRD header; get the file again")
     several = len(listed) > 1 or any("%" in name for name in listed)
-    names = [_beside(path, name) if "%" in name else _data_file(path, name) for name in listed]
+    names = [_data_file(path, name) for name in listed]
     data = names[0] if names and not several else path
     kind = fields.get("type", "").lower()
-    one = _NRRD_BYTES.get(re.sub(r"^(signed|unsigned) | int$|^u(?=[a-z]+$)", "", kind))
     width = re.fullmatch(r"u?int(8|16|32|64)(_t)?", kind)
-    one = int(width[1]) // 8 if width else one
+    plain = re.sub(r"^(signed|unsigned) | int$|^u(?=[a-z]+$)", "", kind)
+    one = int(width[1]) // 8 if width else _NRRD_BYTES.get(plain)
     encoding = fields.get("encoding", "").lower()
     packing = {"gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2"}.get(encoding)
     skips = any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip"))
     if several or skips or one is None or (packing is None and encoding != "raw"):
-        return VolumeHeader(size, None, data, 0, None, "", "NrrdImageIO")
+        return VolumeHeader(size, data, "NrrdImageIO")
     offset = 0 if listed else end.end() if end else len(raw)
-    return VolumeHeader(size, math.prod(size) * one, data, offset, packing, "", "NrrdImageIO")  # type: ignore[arg-type]
+    return VolumeHeader(size, data, "NrrdImageIO", math.prod(size) * one, offset, packing)  # type: ignore[arg-type]
 
 
 def _meta(path: Path) -> VolumeHeader:
@@ -360,25 +351,23 @@ def _meta(path: Path) -> VolumeHeader:
         raise VolumeFileError("its MetaImage header is damaged (DimSize, HeaderSize, CompressedDataSize)") from None
     name = os.fsdecode(match[1]).strip()
     local = name.upper() == "LOCAL"
-    several = name.upper().startswith("LIST") or "%" in name
+    names = [] if local else [name]
     if name.upper().startswith("LIST"):
-        for line in re.split(rb"[\r\n]+", raw[match.end() :]):
-            if line.strip():
-                _data_file(path, os.fsdecode(line).strip())
-    elif "%" in name:
-        _beside(path, name.split()[0])
-    data = path if local or several else _data_file(path, name)
-    one = _META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"))
+        names = [os.fsdecode(line).strip() for line in raw[match.end() :].splitlines() if line.strip()]
+    files = [_data_file(path, each) for each in names]
+    several = names != [name] or "%" in name
+    data = path if several else files[0]
+    one = _META_BYTES.get(re.sub(r"^MET_U?|_ARRAY$", "", fields.get("ElementType", "")))
     text = fields.get("BinaryData", "").upper() not in ("TRUE", "1")
     packed = fields.get("CompressedData", "").upper() in ("TRUE", "1")
     if packed and local and packed_bytes < 1:  # ITK would take the header for voxels
         raise VolumeFileError("its MetaImage header has no CompressedDataSize; save the file anew")
-    if several or text or one is None or skip > 0:
-        return VolumeHeader(size, None, data, 0, None, "", "MetaImageIO")
+    if (several and not local) or text or one is None or skip > 0:
+        return VolumeHeader(size, data, "MetaImageIO")
     offset = match.end() if local else 0
     data_bytes = math.prod(size) * values * one
     packing: Literal["zlib"] | None = "zlib" if packed else None
-    return VolumeHeader(size, data_bytes, data, offset, packing, "", "MetaImageIO", max(0, packed_bytes))
+    return VolumeHeader(size, data, "MetaImageIO", data_bytes, offset, packing, packed=max(0, packed_bytes))
 
 
 def _gipl(path: Path) -> VolumeHeader:
@@ -391,4 +380,4 @@ def _gipl(path: Path) -> VolumeHeader:
     while len(size) > 2 and size[-1] in (0, 1):
         size = size[:-1]
     one = _GIPL_BYTES.get(code)
-    return VolumeHeader(size, None if one is None else math.prod(size) * one, path, 256, None, "", "GiplImageIO")
+    return VolumeHeader(size, path, "GiplImageIO", None if one is None else math.prod(size) * one, 256)

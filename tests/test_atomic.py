@@ -63,7 +63,7 @@ def target(tmp_path):
 
 
 def test_a_folder_is_complete_or_not_there(target):
-    with pytest.raises(RuntimeError, match="half way"), new_folder(target) as folder:
+    with pytest.raises(RuntimeError, match="half way"), new_folder(target) as folder:  # noqa: PT012
         (folder / "imagesTr").mkdir()
         raise RuntimeError("half way")
     assert names(target.parent) == []

@@ -18,12 +18,6 @@ def test_the_table_holds_every_variable_that_the_package_reads():
     assert {name.strip("\"'") for name in read} == set(settings.MEANINGS)
 
 
-def test_readme_has_the_table():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(SWIN_UMAMBA_[A-Z_]+)` \| (.*) \|$", readme, re.MULTILINE))
-    assert rows == settings.MEANINGS
-
-
 @pytest.mark.parametrize(("said", "meant"), [("1", True), ("Yes", True), (" on ", True), ("0", False), ("no", False)])
 def test_yes_and_no(said, meant, monkeypatch):
     monkeypatch.setenv(NAME, said)

@@ -84,13 +84,6 @@ def test_a_flipped_bit_in_compressed_voxels(tmp_path, name, compressed):
             check(path)
 
 
-def test_a_whole_gzip_of_half_a_volume(tmp_path):
-    path = write(tmp_path / "a.nii.gz", np.ones((4, 5, 6), np.int16))
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-100]))
-    with pytest.raises(VolumeFileError, match="140 bytes .* declares 240"):
-        check(path)
-
-
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("version", [1, 2])
@@ -165,7 +158,7 @@ def test_what_follows_a_gzip_member_is_not_looked_at(tmp_path, trailing, shape):
         check(path)
         np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
     path.write_bytes(gzip.compress(content[:-4]) + trailing)
-    with pytest.raises(VolumeFileError, match="cut off"):
+    with pytest.raises(VolumeFileError, match=f"{array.nbytes - 4:,} bytes .* declares {array.nbytes:,}"):
         check(path)
     damaged = bytearray(gzip.compress(content))
     damaged[-8] ^= 1  # the checksum
@@ -198,7 +191,7 @@ def _name_data_file(path, name):
 @pytest.mark.parametrize(
     "name", ["{outside}", "../private.raw", "sub/../../private.raw", "..\\private.raw", "C:\\private.raw",
              "\\\\host\\p.raw", "LIST\n{outside}", "LIST\na.raw\n../private.raw", "../private%d.raw 1 2 1"]
-)  # fmt: skip
+)
 def test_a_header_that_names_a_file_elsewhere(tmp_path, header, name):
     private = tmp_path / "private.raw"
     private.write_bytes(bytes(1000))
@@ -277,7 +270,7 @@ def test_metaimage_entries_before_the_one_of_the_data(tmp_path):
     [("unsigned char", 1), ("signed char", 1), ("int8_t", 1), ("uchar", 1), ("unsigned short int", 2), ("ushort", 2),
      ("uint16", 2), ("unsigned int", 4), ("uint", 4), ("signed int", 4), ("unsigned long long int", 8),
      ("ulonglong", 8), ("longlong", 8), ("double", 8)],
-)  # fmt: skip
+)
 def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):
     path = tmp_path / "a.nrrd"
     header = f"NRRD0004\n# data file: no\nkey:=data file: no\ntype: {kind}\ndimension: 2\nsizes: 3 4\nendian: little\n"

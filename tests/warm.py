@@ -122,6 +122,8 @@ def _handle(connection: socket.socket) -> NoReturn:
         message += more
     request = json.loads(message)
     child = os.fork()
+    with contextlib.suppress(OSError):  # both do it, so that neither can be too late
+        os.setpgid(child, child)
     if child == 0:
         connection.close()
         for number, stream in enumerate(streams):
@@ -140,7 +142,7 @@ def _handle(connection: socket.socket) -> NoReturn:
             connection.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
             os._exit(0)
         if select.select([connection], [], [], 0.02)[0] and not connection.recv(1):
-            os.kill(child, signal.SIGKILL)
+            os.killpg(child, signal.SIGKILL)  # with the workers it has, which would wait for it
 
 
 def _become(arguments: list[str], cwd: str, variables: dict[str, str]) -> NoReturn:

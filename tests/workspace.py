@@ -17,7 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from swin_umamba_nnunet._cache import user_cache_folder
+from swin_umamba_nnunet.settings import user_cache_folder
 from tests import synthetic_dataset as dataset
 from tests import warm
 from tests.installed import ROOT, Environment, build_wheel, make_environment
@@ -142,5 +142,5 @@ def _variables(folder: Path) -> dict[str, str]:
         "nnUNet_def_n_proc": "1",
         "nnUNet_n_proc_DA": "0",
         "OMP_NUM_THREADS": "1",
-        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(user_cache_folder() / "numba"),
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or os.path.join(user_cache_folder(), "numba"),
     }

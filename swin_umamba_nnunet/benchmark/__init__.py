@@ -1,26 +1,31 @@
 """The fair benchmark: datasets x trainers x folds x seeds, all trained, predicted and scored by the same commands.
 
-    plan = plan_from(read_file("bench.toml"))   # checked: datasets, trainers, weights, GPU; or a ConfigError with all
-    write_plan(plan)
-    LocalRun(plan.tasks).run()                  # or slurm.submit(plan.tasks, plan.config.slurm)
+    prepared = prepare(read_file("bench.toml"))   # checked: datasets, trainers, weights, GPU; or a ConfigError with all
+    prepared.write()
+    run_here(prepared.jobs)                       # or slurm.submit(prepared.jobs, prepared.config.slurm)
 
-Nothing in here trains: a cell is `nnUNetv2_train`, `nnUNetv2_predict` and this package's evaluation, run as child
+Nothing in here trains: a run is `nnUNetv2_train`, `nnUNetv2_predict` and `swin-umamba evaluate`, run as child
 processes.  This process imports no torch, so that it can wait for weeks without holding memory or a GPU.
 """
 
 from swin_umamba_nnunet.benchmark.config import MatrixConfig, Row, build_config, read_file
-from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
-from swin_umamba_nnunet.benchmark.plan import Plan, plan_from, prepare, write_plan
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError
+from swin_umamba_nnunet.benchmark.jobs import Job, Prepared, prepare
+from swin_umamba_nnunet.benchmark.runner import run_here, run_job
+from swin_umamba_nnunet.benchmark.runs import Run, read_benchmark
 
 __all__ = [
     "ConfigError",
+    "Job",
     "MatrixConfig",
     "MatrixError",
-    "Plan",
+    "Prepared",
     "Row",
+    "Run",
     "build_config",
-    "plan_from",
     "prepare",
+    "read_benchmark",
     "read_file",
-    "write_plan",
+    "run_here",
+    "run_job",
 ]

@@ -1,13 +1,15 @@
 """The configuration of a benchmark: a TOML file, flags, or both, as one checked and frozen object."""
 
-import difflib
+import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
+from swin_umamba_nnunet._text import did_you_mean, printable
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,7 +18,7 @@ else:
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-_NOT_IN_NAMES = frozenset('/\\:*?"<>|')  # separators of paths, and what Windows refuses
+_NOT_IN_NAMES = '/\\:*?"<>|'  # separators of paths, and what Windows refuses
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Row:
         label: what the row is called in tables; by default the trainer, with plans and configuration where unusual.
         num_gpus: GPUs of one training (nnU-Net's DDP).
         slurm: resources of its jobs, over those of the whole benchmark (parameters of submitit's slurm executor).
+        recorded: what benchmark.json says about a row that was read back from there: "weights" (None, or "name" and
+            "sha256" of the ImageNet file), "ancestors", "stock_network", "network_classes"; {} of any other.
     """
 
     name: str
@@ -37,12 +41,17 @@ class Row:
     configuration: str = "2d"
     label: str = ""
     num_gpus: int = 1
-    slurm: Mapping[str, Any] = field(default_factory=dict)
+    slurm: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    recorded: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
         """Name of the folder nnU-Net gives such a model."""
         return f"{self.name}__{self.plans}__{self.configuration}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings, as JSON and TOML take them."""
+        return {name: getattr(self, name) for name in _IN_ROWS}
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class MatrixConfig:
         datasets: ids or names of nnU-Net datasets.
         trainers: the rows.
         folds: of nnU-Net's split, or "all" (train on all cases, score on imagesTs).
-        seeds: one training each; see `seeded` for what a seed fixes.
+        seeds: one training each; see `steps` for what a seed fixes.
         configuration: of the plans, for rows that name none.
         baseline: label or trainer of the row that others are compared to; "" lets the report choose.
         device: "auto" takes a GPU that PyTorch sees, else the CPU.
@@ -83,7 +92,72 @@ class MatrixConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON and TOML take it."""
-        return {**asdict(self), "output": str(self.output), "trainers": [asdict(row) for row in self.trainers]}
+        return {**asdict(self), "output": str(self.output), "trainers": [row.to_dict() for row in self.trainers]}
+
+
+# ------------------------------------------------------------------------------------------------------- rules
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    """Whether a value is of such a type; true is no number."""
+    return lambda value: isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a text can be (part of) a folder's name, on every system, and an argument of a command."""
+    clean = isinstance(value, str) and value == value.strip(" .") and value.isprintable()
+    return clean and value != "" and value[0] != "-" and not {*value} & {*_NOT_IN_NAMES}
+
+
+_Rule = tuple[Callable[[Any], bool], str]  # whether a setting, or each item of one in _LISTS, fits; what was expected
+
+
+def _name(example: str) -> _Rule:
+    return _is_name, f"a single name was expected, such as {example}, without {' '.join(_NOT_IN_NAMES)}"
+
+
+def _choice(choices: tuple[str, ...]) -> _Rule:
+    return lambda value: value in choices, f"one of {', '.join(choices)} was expected"
+
+
+def _number(least: int, most: float, expected: str, *kinds: type) -> _Rule:
+    return lambda value: _is(int, *kinds)(value) and least <= value <= most, expected
+
+
+_LISTS = ("datasets", "folds", "seeds", "trainers")
+_IN_ROWS = ("name", "plans", "configuration", "label", "num_gpus", "slurm")
+_TEXT, _SWITCH = (_is(str), "a string was expected"), (_is(bool), "true or false was expected")
+_RULES: dict[str, _Rule] = {
+    "name": _name("nnUNetTrainer"),
+    "plans": _name("nnUNetPlans"),
+    "configuration": _name("2d"),
+    "label": _TEXT,
+    "num_gpus": _number(1, math.inf, "1 or more was expected (1 also runs on a CPU)"),
+    "slurm": (_is(Mapping), "a table was expected: [slurm] and then time = 720"),
+    "output": (_is(str, Path), "the path of a folder was expected"),
+    "datasets": (
+        lambda value: _is(int)(value) or _is_name(value),
+        f"an id such as 901 or the name of a dataset was expected, without {' '.join(_NOT_IN_NAMES)}",
+    ),
+    "trainers": (_is(str, Mapping), "a name or a [[trainers]] table was expected"),
+    "folds": (lambda value: value == "all" or (_is(int)(value) and value >= 0), 'a fold is 0, 1, ... or "all"'),
+    "seeds": _number(0, 2**32 - 1, "a number between 0 and 2^32 - 1 was expected, which is what numpy takes"),
+    "baseline": _TEXT,
+    "device": _choice(DEVICES),
+    "test": _SWITCH,
+    "mirroring": _SWITCH,
+    "checkpoint": _choice(CHECKPOINTS),
+    "validation": _SWITCH,
+    "checkpoint_minutes": _number(0, math.inf, "a number of minutes, 0 or more, was expected", float),
+}
+_REQUIRED = {
+    "output": 'name the folder to write to, as in output = "bench"',
+    "datasets": "name nnU-Net datasets, as in datasets = [901]",
+    "trainers": 'name at least one, as in [[trainers]] and then name = "nnUNetTrainer"',
+}
+
+
+# ---------------------------------------------------------------------------------------------------- building
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -100,152 +174,80 @@ def read_file(path: Path) -> dict[str, Any]:
         raise MatrixError(f"the configuration {path} is not valid TOML: {error}") from error
 
 
-def parse_row(text: str) -> dict[str, Any]:
-    """A row as flags spell it: NAME, NAME:PLANS or NAME:PLANS:CONFIGURATION."""
-    return dict(zip(("name", "plans", "configuration"), text.split(":", 2)))
-
-
 def build_config(settings: Mapping[str, Any]) -> MatrixConfig:
     """The configuration that `settings` (from a file, or from flags) spell out.
 
+    Rows may be tables, or what flags take: NAME, NAME:PLANS or NAME:PLANS:CONFIGURATION.
+
     Raises:
         ConfigError: with everything that is wrong about names, types and values; what depends on this machine is
-            checked by `plan.prepare`.
+            checked by `prepare`.
     """
-    problems: list[str] = []
-    known = [item.name for item in fields(MatrixConfig)]
-    _refuse_unknown(settings, known, "the configuration", problems)
-    values = {name: settings[name] for name in known if name in settings}
-    for name, remedy in (
-        ("output", 'name the folder to write to, as in output = "bench"'),
-        ("datasets", "name nnU-Net datasets, as in datasets = [901]"),
-        ("trainers", 'name at least one, as in [[trainers]] and then name = "nnUNetTrainer"'),
-    ):
-        if not values.get(name):
-            problems.append(f"`{name}` is missing or empty; {remedy}")
-    whole = {"configuration": values.get("configuration", "2d")}
-    rows = _rows(values.pop("trainers", None) or [], whole, problems)
-    for name, kinds in (("datasets", (int, str)), ("folds", (int, str)), ("seeds", (int,))):
-        values[name] = _list(values, name, kinds, problems)
-    _check_values(values, problems)
-    _check_rows(rows, str(values.get("baseline", "")), problems)
+    missing = [name for name in _REQUIRED if not settings.get(name)]
+    problems = [f"`{name}` is missing or empty; {_REQUIRED[name]}" for name in missing]
+    given = {name: value for name, value in settings.items() if name not in missing}
+    values = _fitting(given, [item.name for item in fields(MatrixConfig)], "the configuration", problems)
+    rows = _rows(values.pop("trainers", ()), values.get("configuration", "2d"), problems)
+    labels = [row.label for row in rows]
+    twice = [f"`{name}` names {item}" for name in _LISTS for item in _repeated(values.get(name, ()))]
+    twice += [f"the row {key} is there" for key in _repeated(row.key for row in rows)]
+    problems += [f"{what} twice: two runs would write into one folder; leave one out" for what in twice]
+    for label in _repeated(row.label for row in {row.key: row for row in rows}.values()):
+        problems.append(f"two rows have the label {label!r}; give each its own `label`")
+    baseline = values.get("baseline")
+    if baseline and rows and baseline not in (*labels, *(row.name for row in rows)):
+        problems.append(f"the `baseline` {baseline!r} is none of the rows ({', '.join(labels)})")
     config = None
-    if values.get("output") and values.get("datasets") and rows:
+    if rows and {"output", "datasets"} <= {*values}:
         values["output"] = Path(values["output"]).expanduser().absolute()
-        config = MatrixConfig(**{**values, "trainers": tuple(rows)})
+        config = MatrixConfig(**values, trainers=tuple(rows))
     if problems or config is None:
         raise ConfigError(problems, config)
     return config
 
 
-def _refuse_unknown(settings: Mapping[str, Any], known: Sequence[str], where: str, problems: list[str]) -> None:
-    for name in settings:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{close[0]}`?" if close else f"it takes {', '.join(known)}"
+def _fitting(given: Mapping[str, Any], known: Sequence[str], where: str, problems: list[str]) -> dict[str, Any]:
+    """What of `given` is as the rules want it, lists as tuples; what is wrong is added to `problems`."""
+    values = {}
+    for name, value in given.items():
+        fits, expected = _RULES.get(name, (None, ""))
+        if fits is None or name not in known:
+            hint = did_you_mean(name, known) or f"it takes {', '.join(known)}"
             problems.append(f"{where} has an unknown setting `{name}`; {hint}")
+        elif name not in _LISTS:
+            if fits(value):
+                values[name] = value
+            else:
+                problems.append(f"{where}: `{name}` is {value!r}, but {expected}")
+        elif not isinstance(value, list | tuple) or not value:
+            problems.append(f"{where}: `{name}` is {value!r}, but a list was expected, as in {name} = [...]")
+        else:
+            # "0" and 0 are the same fold; ids and names of one dataset are compared where the names are known
+            items = [int(item) if isinstance(item, str) and item.isdecimal() else item for item in value]
+            wrong = [item for item in items if not fits(item)]
+            problems += [f"{where}: `{name}` holds {item!r}, but {expected}" for item in wrong]
+            if len(wrong) < len(items):
+                values[name] = tuple(item for item in items if item not in wrong)
+    return values
 
 
-def _wrong_name(where: str, name: str, example: str) -> str:
-    """Why a name cannot be (part of) a folder's, on every system, and an argument of a command; "" if it can."""
-    path_like = set(name) & _NOT_IN_NAMES or name.strip(" .") != name or not name.isprintable()
-    if name and not path_like and not name.startswith("-"):
-        return ""
-    return (
-        f"`{where}` is {name!r}, which names a folder of the benchmark: a single name was expected, such as {example}, "
-        f"without {' '.join(sorted(_NOT_IN_NAMES))}"
-    )
-
-
-def _list(values: dict[str, Any], name: str, kinds: tuple[type, ...], problems: list[str]) -> tuple:
-    default = {"folds": (0,), "seeds": (0,)}.get(name, ())
-    found = values.get(name, default)
-    if isinstance(found, str) or not isinstance(found, Sequence):
-        problems.append(f"`{name}` is {found!r}, but a list was expected, as in {name} = [0, 1]")
-        return ()
-    wrong = [item for item in found if isinstance(item, bool) or not isinstance(item, kinds)]
-    if wrong:
-        problems.append(f"`{name}` holds {wrong[0]!r}, but {' or '.join(kind.__name__ for kind in kinds)} was expected")
-        return ()
-    if name == "datasets":
-        paths = {item: _wrong_name(name, item, "Dataset901_Synthetic") for item in found if isinstance(item, str)}
-        problems += filter(None, paths.values())
-        found = [item for item in found if not paths.get(item)]
-    if name in values and not found and name != "datasets":  # that one is missed above
-        problems.append(f"`{name}` is an empty list; leave it out for {list(default)}")
-    # "0" and 0 are the same fold; ids and names of one dataset are compared where the names are known
-    found = tuple(int(item) if isinstance(item, str) and item.isdecimal() else item for item in found)
-    if name == "seeds" and any(not 0 <= item < 2**32 for item in found):
-        problems.append("`seeds` must lie between 0 and 2^32 - 1, which is what numpy takes")
-    if name == "folds" and (bad := [item for item in found if item != "all" and (isinstance(item, str) or item < 0)]):
-        problems.append(f'`folds` holds {bad[0]!r}, but a fold is 0, 1, ... or "all"')
-    repeated = {item for item in found if found.count(item) > 1}
-    for item in sorted(repeated, key=str):
-        problems.append(f"`{name}` names {item} twice: two cells would write into one folder; leave one out")
-    return found
-
-
-def _check_values(values: dict[str, Any], problems: list[str]) -> None:
-    strings = ("configuration", "baseline", "device", "checkpoint")
-    for names, kind, said in ((strings, str, "a string"), (("test", "mirroring", "validation"), bool, "true or false")):
-        for name in names:
-            if name in values and not isinstance(values[name], kind):
-                problems.append(f"`{name}` is {values.pop(name)!r}, but {said} was expected")
-    if not isinstance(values.get("output", ""), str | Path):
-        problems.append(f"`output` is {values.pop('output')!r}, but the path of a folder was expected")
-    for name, choices in (("device", DEVICES), ("checkpoint", CHECKPOINTS)):
-        if name in values and values[name] not in choices:
-            problems.append(f"`{name}` is {values.pop(name)!r}; choose one of {', '.join(choices)}")
-    minutes = values.get("checkpoint_minutes", 0)
-    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes < 0:
-        problems.append(f"`checkpoint_minutes` is {minutes!r}, but a number of minutes, 0 or more, was expected")
-    if not isinstance(values.get("slurm", {}), Mapping):
-        problems.append(f"`slurm` is {values.pop('slurm')!r}, but a table was expected: [slurm] and then time = 720")
-
-
-def _rows(entries: Any, defaults: dict[str, Any], problems: list[str]) -> list[Row]:
-    known: dict[str, Any] = {item.name: item.type for item in fields(Row)} | {"slurm": Mapping}
+def _rows(entries: Iterable[Any], configuration: str, problems: list[str]) -> list[Row]:
     rows = []
-    if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
-        problems.append(f"`trainers` is {entries!r}, but a list of names or of [[trainers]] tables was expected")
-        return []
     for number, given in enumerate(entries, 1):
         where = f"row {number} of `trainers`"
-        entry = parse_row(given) if isinstance(given, str) else given
-        if not isinstance(entry, Mapping) or not entry.get("name"):
+        entry = dict(zip(_IN_ROWS, given.split(":", 2))) if isinstance(given, str) else given
+        if not entry.get("name"):
             problems.append(f'{where} is {given!r}, but needs a name, as in name = "nnUNetTrainer"')
             continue
-        _refuse_unknown(entry, list(known), where, problems)
-        entry = {**defaults, **{key: value for key, value in entry.items() if key in known}}
-        wrong = [key for key, value in entry.items() if isinstance(value, bool) or not isinstance(value, known[key])]
-        for key in wrong:
-            problems.append(f"{where}: `{key}` is {entry[key]!r}, which is not what is expected there")
-        if wrong:
-            continue
-        row = Row(**entry)
-        examples = {"name": "nnUNetTrainer", "plans": "nnUNetPlans", "configuration": "2d"}
-        paths = [_wrong_name(key, getattr(row, key), example) for key, example in examples.items()]
-        if any(paths):
-            problems += filter(None, paths)
-            continue
-        if row.num_gpus < 1:
-            problems.append(f"{where}: `num_gpus` is {row.num_gpus}; it must be at least 1 (1 also runs on a CPU)")
-        unusual = [
-            value
-            for value, usual in ((row.plans, "nnUNetPlans"), (row.configuration, defaults["configuration"]))
-            if value != usual
-        ]
-        plain = f"{row.name} ({', '.join(unusual)})" if unusual else row.name
-        rows.append(Row(**{**entry, "label": row.label or plain}))
+        values = _fitting(entry, _IN_ROWS, where, problems)
+        if {*entry} & {*_IN_ROWS[:3]} <= {*values}:
+            row = Row(**{"configuration": configuration, **values})
+            usual = {"nnUNetPlans", configuration}
+            unusual = ", ".join(value for value in (row.plans, row.configuration) if value not in usual)
+            plain = f"{row.name} ({unusual})" if unusual else row.name
+            rows.append(replace(row, label=printable(row.label or plain)))
     return rows
 
 
-def _check_rows(rows: Sequence[Row], baseline: str, problems: list[str]) -> None:
-    keys, labels = [row.key for row in rows], [row.label for row in rows]
-    for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
-        problems.append(f"the row {key} is there twice: two cells would write into one folder; leave one out")
-    for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
-        if len({row.key for row in rows if row.label == label}) > 1:
-            problems.append(f"two rows have the label {label!r}; give each its own `label`")
-    if baseline and rows and baseline not in (*labels, *(row.name for row in rows)):
-        problems.append(f"the `baseline` {baseline!r} is none of the rows ({', '.join(labels)})")
+def _repeated(items: Iterable[Any]) -> list[Any]:
+    return [item for item, count in Counter(items).items() if count > 1]

@@ -1,20 +1,80 @@
-"""Where a comparison is not like with like, or a reader will ask for a row that is missing: as data for the report.
+"""Where a comparison is not like with like, or a reader will ask for a row that is missing: one checklist.
 
-A finding is {"severity", "code", "text", "rows", "datasets"}.  Severities: "flag" (the comparison is affected; the
-report states it beside the numbers), "note" (true of this benchmark and good to know), "suggestion" (a row to add).
+Everything it says is a remark, {"severity", "code", "text", "rows", "datasets"}.  Severities: "flag" (the comparison is
+affected), "note" (true of this benchmark and good to know), "suggestion" (a row to add); in a report also "problem",
+"fine" (in order, with what makes it so) and "unknown".  `findings` makes those that are known before anything runs,
+which the runner prints and records; `checklist` sorts them, and what only results show, by the pitfalls of nnU-Net
+Revisited (arXiv 2404.09556) and some more.
+
 What could be enforced is enforced instead: all rows of a dataset share split, scored cases, checkpoint and test-time
 mirroring of `nnUNetv2_predict`.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swin_umamba_nnunet import catalogue
+from swin_umamba_nnunet._text import plural
 from swin_umamba_nnunet.benchmark.config import CHECKPOINTS, MatrixConfig, Row
 
-Finding = dict[str, Any]
+if TYPE_CHECKING:
+    from swin_umamba_nnunet.benchmark.report.analysis import Result
+    from swin_umamba_nnunet.benchmark.report.collect import Benchmark
+    from swin_umamba_nnunet.benchmark.report.statistics import Comparison
+
+Remark = dict[str, Any]
+
+IN_ORDER, CAUTION, PROBLEM, UNKNOWN = "in order", "caution", "problem", "not known"
+FEW_DATASETS, FEW_SEEDS = 3, 3
+_VERDICTS = {
+    "problem": PROBLEM,
+    "flag": CAUTION,
+    "suggestion": CAUTION,
+    "unknown": UNKNOWN,
+    "note": IN_ORDER,
+    "fine": IN_ORDER,
+}
+# Recorded remarks that spoil a comparison rather than call for care.
+_SPOILING = ("scratch_missing", "iterations_differ", "split_differs", "scored_cases_differ", "selected_on_validation")
+_FINAL = "All rows predict with their final checkpoint: none was chosen by a score."
+# What to look at, the codes of the remarks about it, and what is said where none of them calls for care.  The first
+# three are about rows and judged from what was recorded about these.
+_QUESTIONS: tuple[tuple[str, str, str], ...] = (
+    (
+        "Confounding booster: pretraining",
+        "pretraining_differs all_pretrained scratch_missing scratch_present",
+        "No row starts from pretrained weights.",
+    ),
+    ("Baselines: nnU-Net and its residual encoder", "baselines nnunet_missing resenc_missing", ""),
+    (
+        "Controls: the same network without the part that is claimed to matter",
+        "control_missing controls controls_unequal",
+        "",
+    ),
+    (
+        "Confounding boosters: plans, patch, batch, iterations, augmentation, split",
+        "plans_differ patch_differs batch_differs mirroring_differs own_protocol iterations_differ split_differs "
+        "scored_cases_differ no_mirroring not_recorded",
+        "Same plans, patch and batch size, number of iterations, split and scored cases for all rows; none replaces "
+        "nnU-Net's data loading, augmentation or loss.",
+    ),
+    ("Length of the trainings", "lengths", ""),
+    ("Datasets: can they separate the methods?", "separation", ""),
+    ("Datasets: how many?", "datasets", ""),
+    ("Repetitions: seeds and folds", "repetitions some_folds fold_all", ""),
+    ("Consistent reporting: the same cases for every row, nothing left out", "completeness", ""),
+    ("Tuning on the cases that are scored", "selected_on_validation by_hand", _FINAL),
+    ("Statistics: enough cases, corrected for many tests", "tests", ""),
+    (
+        "Times and memory measured alike",
+        "hardware_differs versions_differ hosts_differ",
+        "All finished runs were on one machine and device; whether it was shared with other work is not recorded.",
+    ),
+    ("Interrupted trainings", "resumed", "No finished training was interrupted."),
+)
+_ABOUT_ROWS = " ".join(codes for _, codes, _ in _QUESTIONS[:3]).split()
 
 # what must agree between the rows of a dataset, and how a sentence calls it
 _COMPARED = {
@@ -24,28 +84,84 @@ _COMPARED = {
 }
 
 
-def findings(config: MatrixConfig, probed: Mapping[str, Any], datasets: Sequence[str]) -> list[Finding]:
-    """All findings about a benchmark that is about to run.
+class Item(NamedTuple):
+    """One line of the checklist: what to look at, one of `IN_ORDER`, `CAUTION`, `PROBLEM`, `UNKNOWN`, and why."""
+
+    question: str
+    verdict: str
+    answer: str
+
+
+def findings(config: MatrixConfig, probed: Mapping[str, Any], datasets: Sequence[str]) -> list[Remark]:
+    """All remarks about a benchmark that is about to run.
 
     Args:
         config: the benchmark.
         probed: what `probe` says about its rows.
         datasets: full names.
     """
-    found = [*_plans(config), *_pretrained(config, probed), *_protocol(config, probed), *_repetitions(config)]
+    found = [*_plans(config), *_protocol(config, probed), *_repetitions(config)]
     for dataset in datasets:
         recipes = {row.label: probed["pairs"][f"{dataset} {row.key}"] for row in config.trainers}
-        found += [*_lengths(recipes, dataset), *_recipes(recipes, dataset)]
-    return [*_merged(found), *_suggestions(config, probed)]
+        found += _recipes(recipes, dataset)
+    merged: dict[tuple[str, str], Remark] = {}
+    for item in found:  # the same of several datasets is said once
+        first = merged.setdefault((item["code"], item["text"]), item)
+        first["datasets"] = list(dict.fromkeys(first["datasets"] + item["datasets"]))
+    about_rows = of_rows([replace(row, recorded=facts(row, probed)) for row in config.trainers])
+    return [*merged.values(), *(item for item in about_rows if _VERDICTS[item["severity"]] == CAUTION)]
 
 
-def finding(severity: str, code: str, text: str, rows: Iterable[str] = (), datasets: Iterable[str] = ()) -> Finding:
-    """One finding."""
+def checklist(benchmark: "Benchmark", results: Sequence["Result"]) -> list[Item]:
+    """Every question with its verdict, from what the benchmark recorded and what its results show.
+
+    Args:
+        benchmark: all of it.
+        results: of it.
+    """
+    recorded = benchmark.content.get("findings")
+    if recorded is None:
+        recorded = [remark("unknown", "not_recorded", "This benchmark recorded no findings about its fairness.")]
+    return answered(
+        [
+            *of_rows(benchmark.rows),
+            *(item for item in recorded if item["code"] not in _ABOUT_ROWS),
+            *of_records(run.record for run in benchmark.runs),
+            *_of_results(benchmark, results),
+        ]
+    )
+
+
+def answered(remarks: Iterable[Remark]) -> list[Item]:
+    """Every question with its verdict; of remarks that are there twice, one counts."""
+    known: dict[str, list[Remark]] = defaultdict(list)
+    for item in remarks:
+        if item not in known[item["code"]]:
+            known[item["code"]].append(item)
+    items = []
+    for question, codes, otherwise in _QUESTIONS:
+        found = [item for code in codes.split() for item in known[code]]
+        if all(item["severity"] == "note" for item in found):
+            found = [remark("fine", "", otherwise), *found]
+        spoiling = any(item["code"] in _SPOILING and item["severity"] != "note" for item in found)
+        verdicts = [PROBLEM] if spoiling else [_VERDICTS[item["severity"]] for item in found]
+        worst = next(verdict for verdict in (PROBLEM, CAUTION, UNKNOWN, IN_ORDER) if verdict in verdicts)
+        items.append(Item(question, worst, " ".join(map(said, found))))
+    return items
+
+
+def said(item: Remark) -> str:
+    """A remark's sentence, with the datasets it is about."""
+    return item["text"] + (f" ({', '.join(item['datasets'])})" if item.get("datasets") else "")
+
+
+def remark(severity: str, code: str, text: str, rows: Iterable[str] = (), datasets: Iterable[str] = ()) -> Remark:
+    """One remark."""
     return {"severity": severity, "code": code, "text": text, "rows": list(rows), "datasets": list(datasets)}
 
 
-def of_records(records: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Findings about cells that have run: whether they ran under the same conditions.
+def of_records(records: Iterable[Mapping[str, Any]]) -> list[Remark]:
+    """Remarks about runs that have run: whether they ran under the same conditions.
 
     Args:
         records: contents of cell.json files.
@@ -61,16 +177,16 @@ def of_records(records: Iterable[Mapping[str, Any]]) -> list[Finding]:
     found = []
     for package, several in versions.items():
         if len(several) > 1:
-            text = f"Cells ran with different versions of {package}: {', '.join(sorted(several))}."
-            found.append(finding("flag", "versions_differ", text))
+            text = f"Runs were made with different versions of {package}: {', '.join(sorted(several))}."
+            found.append(remark("flag", "versions_differ", text))
     where = ", ".join(sorted(map(str, hosts)))
     if len(devices) > 1:
         which = ", ".join(sorted(map(str, devices)))
-        text = f"Cells ran on different hardware ({which}; on {where}): their times and memory do not compare."
-        found.append(finding("flag", "hardware_differs", text))
+        text = f"Runs were made on different hardware ({which}; on {where}): their times and memory do not compare."
+        found.append(remark("flag", "hardware_differs", text))
     elif len(hosts) > 1:
-        text = f"Cells ran on several machines of the same kind ({where}): small differences in time mean nothing."
-        found.append(finding("note", "hosts_differ", text))
+        text = f"Runs were made on several machines of the same kind ({where}): small differences in time mean nothing."
+        found.append(remark("note", "hosts_differ", text))
     return found
 
 
@@ -123,7 +239,7 @@ def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
     trainer = probed["trainers"][row.name]
     networks = {pair.get("network_class") for name, pair in probed["pairs"].items() if name.endswith(f" {row.key}")}
     return {
-        **asdict(row), "weights": trainer["weights"], "pretrained": trainer["weights"] is not None,
+        **row.to_dict(), "weights": trainer["weights"], "pretrained": trainer["weights"] is not None,
         "ancestors": trainer["ancestors"], "stock_network": trainer["stock_network"],
         "network_classes": sorted(filter(None, networks)),
     }  # fmt: skip
@@ -152,117 +268,192 @@ def _catalogued(ancestor: str) -> tuple[catalogue.TrainerRecord | None, str]:
     return (record, name.removeprefix(record.name)) if module.startswith("swin_umamba_nnunet.") else (None, "")
 
 
-# ----------------------------------------------------------------------------------------------- findings
+def identities(rows: Iterable[Row]) -> dict[str, Identity]:
+    """Label -> what the row is, of those whose facts say it (an older version did not record their ancestors)."""
+    return {row.label: identify(row.recorded) for row in rows if row.recorded.get("ancestors")}
 
 
-def _plans(config: MatrixConfig) -> Iterator[Finding]:
-    by_plans = defaultdict(list)
-    for row in config.trainers:
-        by_plans[row.plans, row.configuration].append(row.label)
-    if len(by_plans) > 1:
-        said = "; ".join(f"{plans} {name}: {', '.join(labels)}" for (plans, name), labels in by_plans.items())
-        text = f"Rows were planned differently, so they differ in more than the network ({said})."
-        yield finding("flag", "plans_differ", text, [row.label for row in config.trainers])
+# ------------------------------------------------------------------------------------------- before anything runs
 
 
-def _pretrained(config: MatrixConfig, probed: Mapping[str, Any]) -> Iterator[Finding]:
-    pretrained = [row.label for row in config.trainers if probed["trainers"][row.name]["weights"]]
-    scratch = [row.label for row in config.trainers if row.label not in pretrained]
+def of_rows(given: Sequence[Row]) -> list[Remark]:
+    """Remarks about which rows there are, from what is recorded about them: pretrained ones, baselines, controls."""
+    found = []
+    pretrained = [row.label for row in given if row.recorded.get("weights")]
+    scratch = [row.label for row in given if row.label not in pretrained]
     if pretrained and scratch:
         text = (
             "Some rows start from ImageNet weights and some from random ones: a difference between them is not one "
             f"between architectures. From ImageNet: {', '.join(pretrained)}; from scratch: {', '.join(scratch)}."
         )
-        yield finding("flag", "pretraining_differs", text, pretrained)
-
-
-def _protocol(config: MatrixConfig, probed: Mapping[str, Any]) -> Iterator[Finding]:
-    for row in config.trainers:
-        own = [what for what in probed["trainers"][row.name].get("own_protocol", []) if what != "the split"]
-        if own:
-            text = f"{row.label} does not follow nnU-Net's trainer in: {', '.join(own)}."
-            yield finding("flag", "own_protocol", text, [row.label])
-    if config.checkpoint != CHECKPOINTS[0]:
-        held_out = config.test or config.folds == ("all",)
-        which = "." if held_out else ", which are the ones scored here: scores are optimistic."
-        text = f"All rows predict with {config.checkpoint}, chosen on the validation cases of the fold{which}"
-        yield finding("note" if held_out else "flag", "selected_on_validation", text)
-    if not config.mirroring:
-        yield finding("note", "no_mirroring", "No row mirrors at test time, other than nnU-Net's default.")
-
-
-def _repetitions(config: MatrixConfig) -> Iterator[Finding]:
-    if len(config.seeds) == 1:
-        text = f"One seed ({config.seeds[0]}): how much chance contributes to a difference is not measured."
-        yield finding("flag", "one_seed", text)
-    if "all" in config.folds:
-        text = 'Fold "all" trains on every training case, so its scores come from the test set.'
-        yield finding("note", "fold_all", text)
-    if "all" in config.folds and len(config.folds) > 1 and not config.test:
-        text = 'Fold "all" is scored on the test set, other folds on their validation cases; do not average them.'
-        yield finding("flag", "scored_cases_differ", text)
-    if 1 < len({fold for fold in config.folds if fold != "all"}) < 5:
-        text = f"Folds {', '.join(map(str, config.folds))} of nnU-Net's five: not every training case is scored."
-        yield finding("note", "some_folds", text)
-
-
-def _lengths(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[Finding]:
-    """Rows that see different numbers of training iterations."""
-    lengths = {label: recipe["epochs"] * recipe["iterations_per_epoch"] for label, recipe in recipes.items()}
-    if len(set(lengths.values())) > 1:
-        said = "; ".join(
-            f"{label}: {recipe['epochs']} x {recipe['iterations_per_epoch']} = {lengths[label]:,}"
-            for label, recipe in recipes.items()
+        found.append(remark("flag", "pretraining_differs", text, pretrained))
+    elif pretrained:
+        text = f"All rows start from ImageNet weights ({', '.join(pretrained)}); none shows what they add."
+        found.append(remark("flag", "all_pretrained", text, pretrained))
+    rows = identities(given)
+    if len(rows) < len(given):
+        text = (
+            "This benchmark was run by a version that did not record what its trainers derive from; run it once more "
+            "(finished runs are kept) to have it recorded."
         )
-        text = f"Rows train for different numbers of iterations (epochs x iterations per epoch: {said})."
-        yield finding("flag", "iterations_differ", text, recipes, [dataset])
-
-
-def _recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[Finding]:
-    for key, (code, what) in _COMPARED.items():
-        values = {label: recipe[key] for label, recipe in recipes.items()}
-        if len({str(value) for value in values.values()}) > 1:
-            said = "; ".join(f"{label}: {value}" for label, value in values.items())
-            yield finding("flag", code, f"Rows differ in {what} ({said}).", recipes, [dataset])
-    for label, recipe in recipes.items():
-        if recipe.get("split"):
-            text = f"{label} has its own idea of folds {recipe['split']}: it may train on cases it is scored on."
-            yield finding("flag", "split_differs", text, [label], [dataset])
-
-
-def _suggestions(config: MatrixConfig, probed: Mapping[str, Any]) -> Iterator[Finding]:
-    rows = {row.label: identify(facts(row, probed)) for row in config.trainers}
-    there = {row.name for row in rows.values()}
+        return [*found, remark("unknown", "baselines", text), remark("unknown", "controls", text)]
+    by_name = {row.name: label for label, row in reversed(rows.items())}
+    controls = False
     for label, row in rows.items():
-        if row.record is None:
-            continue
         how = f" (changed as {row.trainer} is)" if row.derived else ""
-        if row.record.pretrained and (scratch := row.record.scratch + row.suffix) not in there:
-            text = f"{label} starts from ImageNet weights; add {scratch}{how} to see what they contribute."
-            yield finding("suggestion", "scratch_missing", text, [label])
+        if label in pretrained and row.record is not None:
+            wanted = row.record.scratch + row.suffix
+            if wanted in by_name:
+                text = f"{by_name[wanted]} is {label} from random weights: compare architectures by that."
+                found.append(remark("fine", "scratch_present", text, [label]))
+            else:
+                text = f"{label} starts from ImageNet weights; add {wanted}{how} to see what they contribute."
+                found.append(remark("suggestion", "scratch_missing", text, [label]))
         for control in row.controls:
-            if control not in there:
+            controls = True
+            there = sorted((rows[name].derived != row.derived, name) for name in rows if rows[name].name == control)
+            if not there:
                 text = f"Add {control}{how}, the control of {label}: the same but for one part."
-                yield finding("suggestion", "control_missing", text, [label])
-    stock = [row for row in rows.values() if row.stock]
-    if all(row.residual for row in stock):
+                found.append(remark("suggestion", "control_missing", text, [label]))
+            elif there[0][0]:  # none of the same making
+                text = f"{there[0][1]} is the control of {label}, but only one of the two is a trainer of the user's: "
+                text += "they may differ in more."
+                found.append(remark("flag", "controls_unequal", text, [label]))
+            else:
+                found.append(remark("fine", "controls", f"{there[0][1]} is the control of {label}.", [label]))
+    if not controls:
+        found.append(remark("unknown", "controls", "No row has a control that this package knows of."))
+    stock = {label: row.residual for label, row in rows.items() if row.stock}
+    plain, residual = ([label for label in stock if stock[label] is kind] for kind in (False, True))
+    if not plain:
         text = "Add nnU-Net itself (nnUNetTrainer, in the same number of epochs) as the baseline everybody knows."
-        yield finding("suggestion", "nnunet_missing", text)
-    if not any(row.residual for row in stock):
+        found.append(remark("suggestion", "nnunet_missing", text))
+    if not residual:
         text = (
             "Add nnU-Net's residual encoder (nnUNetTrainer with plans nnUNetResEncUNetLPlans), "
             "the stronger baseline of nnU-Net Revisited (arXiv 2404.09556)."
         )
-        yield finding("suggestion", "resenc_missing", text)
+        found.append(remark("suggestion", "resenc_missing", text))
+    text = f"Baselines among the rows: {', '.join([*plain, *residual]) or 'none'}."
+    found.append(remark("fine" if plain or residual else "problem", "baselines", text))
+    return found
 
 
-def _merged(found: Iterable[Finding]) -> list[Finding]:
-    """The same of several datasets is said once."""
-    merged: dict[tuple[str, str], Finding] = {}
-    for item in found:
-        key = (item["code"], item["text"])
-        if key in merged:
-            merged[key]["datasets"] += item["datasets"]
-        else:
-            merged[key] = item
-    return list(merged.values())
+def _plans(config: MatrixConfig) -> Iterator[Remark]:
+    by_plans = defaultdict(list)
+    for row in config.trainers:
+        by_plans[row.plans, row.configuration].append(row.label)
+    if len(by_plans) > 1:
+        how = "; ".join(f"{plans} {name}: {', '.join(labels)}" for (plans, name), labels in by_plans.items())
+        text = f"Rows were planned differently, so they differ in more than the network ({how})."
+        yield remark("flag", "plans_differ", text, [row.label for row in config.trainers])
+
+
+def _protocol(config: MatrixConfig, probed: Mapping[str, Any]) -> Iterator[Remark]:
+    for row in config.trainers:
+        own = [what for what in probed["trainers"][row.name].get("own_protocol", []) if what != "the split"]
+        if own:
+            text = f"{row.label} does not follow nnU-Net's trainer in: {', '.join(own)}."
+            yield remark("flag", "own_protocol", text, [row.label])
+    if config.checkpoint != CHECKPOINTS[0]:
+        held_out = config.test or config.folds == ("all",)
+        which = "." if held_out else ", which are the ones scored here: scores are optimistic."
+        text = f"All rows predict with {config.checkpoint}, chosen on the validation cases of the fold{which}"
+        yield remark("note" if held_out else "flag", "selected_on_validation", text)
+    if not config.mirroring:
+        yield remark("note", "no_mirroring", "No row mirrors at test time, other than nnU-Net's default.")
+
+
+def _repetitions(config: MatrixConfig) -> Iterator[Remark]:
+    if len(config.seeds) == 1:
+        text = f"One seed ({config.seeds[0]}): how much chance contributes to a difference is not measured."
+        yield remark("flag", "one_seed", text)
+    if "all" in config.folds:
+        text = 'Fold "all" trains on every training case, so its scores come from the test set.'
+        yield remark("note", "fold_all", text)
+    if "all" in config.folds and len(config.folds) > 1 and not config.test:
+        text = 'Fold "all" is scored on the test set, other folds on their validation cases; do not average them.'
+        yield remark("flag", "scored_cases_differ", text)
+    if 1 < len({fold for fold in config.folds if fold != "all"}) < 5:
+        text = f"Folds {', '.join(map(str, config.folds))} of nnU-Net's five: not every training case is scored."
+        yield remark("note", "some_folds", text)
+
+
+def _recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[Remark]:
+    lengths = {label: recipe["epochs"] * recipe["iterations_per_epoch"] for label, recipe in recipes.items()}
+    if len(set(lengths.values())) > 1:
+        how = "; ".join(
+            f"{label}: {recipe['epochs']} x {recipe['iterations_per_epoch']} = {lengths[label]:,}"
+            for label, recipe in recipes.items()
+        )
+        text = f"Rows train for different numbers of iterations (epochs x iterations per epoch: {how})."
+        yield remark("flag", "iterations_differ", text, recipes, [dataset])
+    for key, (code, what) in _COMPARED.items():
+        values = {label: recipe[key] for label, recipe in recipes.items()}
+        if len({str(value) for value in values.values()}) > 1:
+            how = "; ".join(f"{label}: {value}" for label, value in values.items())
+            yield remark("flag", code, f"Rows differ in {what} ({how}).", recipes, [dataset])
+    for label, recipe in recipes.items():
+        if recipe.get("split"):
+            text = f"{label} has its own idea of folds {recipe['split']}: it may train on cases it is scored on."
+            yield remark("flag", "split_differs", text, [label], [dataset])
+
+
+# ---------------------------------------------------------------------------------------------- what results show
+
+
+def _of_results(benchmark: "Benchmark", results: Sequence["Result"]) -> Iterator[Remark]:
+    from swin_umamba_nnunet.benchmark.report.words import suitability  # brings pandas
+
+    runs, usual = benchmark.runs, catalogue.FULL_LENGTH * 250
+    trained = [run.part("training") for run in runs if run.done]
+    totals = {(item.get("epochs") or 0) * (item.get("iterations_per_epoch") or 0) for item in trained} - {0}
+    if not totals:
+        yield remark("unknown", "lengths", "The number of iterations is not recorded.")
+    else:
+        text = f"{' or '.join(f'{total:,}' for total in sorted(totals))} iterations per training, "
+        text += f"nnU-Net's own length is {usual:,}"
+        short = max(totals) < usual
+        share = f" (at most {100 * max(totals) / usual:.2g} %): short trainings need not rank as long ones do."
+        text += share if short else "."
+        yield remark("flag" if short else "fine", "lengths", text)
+    for result in results:
+        severity, text = suitability(result.suitability)
+        yield remark(severity, "separation", text, datasets=[result.arena.title])
+    count = len({result.arena.dataset for result in results})
+    few = count < FEW_DATASETS
+    text = f"{plural(count, 'dataset')}{'; nothing is known about others' if few else ''}."
+    yield remark("flag" if few else "fine", "datasets", text)
+    seeds, folds = (sorted({getattr(run, name) for run in runs}, key=str) for name in ("seed", "fold"))
+    text = f"{plural(len(seeds), 'seed')}, {plural(len(folds), 'fold')} ({', '.join(map(str, folds))})."
+    if len(seeds) < 2:
+        text += " How much chance contributes to a difference is not measured."
+    elif len(seeds) < FEW_SEEDS:
+        text += " A standard deviation over so few seeds is a rough guess."
+    yield remark(("problem", "flag", "fine")[min(len(seeds), 3) - 1], "repetitions", text)
+    summaries = [item for result in results for found in result.summaries.values() for item in found]
+    lost = [sum(getattr(item, name) for item in summaries) for name in ("n_undefined", "n_infinite")]
+    missing = len(benchmark.missing)
+    text = (
+        f"{missing} of {plural(len(runs), 'run')} have no scores (listed under Runs)."
+        if missing
+        else "All runs are done."
+    )
+    text += f" {lost[0]} undefined and {lost[1]} infinite values are left out of means and counted."
+    yield remark("problem" if missing else "fine", "completeness", text)
+    text = "Whether settings were chosen by hand while looking at these scores, no report can see."
+    yield remark("note", "by_hand", text)
+    yield _tests([item for result in results for found in result.comparisons.values() for item in found])
+    if resumed := [run.title for run in runs if run.part("training").get("resumed_at_epoch")]:
+        text = "Went on from a checkpoint and so drew other random numbers than a training in one go: "
+        yield remark("flag", "resumed", f"{text}{'; '.join(resumed)}.")
+
+
+def _tests(comparisons: Sequence["Comparison"]) -> Remark:
+    units = "Cases count as independent; if several come from one patient, intervals are too narrow and p too small."
+    hopeless, count = sum(item.hopeless for item in comparisons), len(comparisons)
+    if not comparisons:
+        return remark("unknown", "tests", f"No row could be compared with the baseline. {units}")
+    text = f"In {hopeless} of {count} comparisons there are too few cases to show anything." if hopeless else ""
+    text += " p values are corrected over the rows of a table (Holm), not over datasets and metrics."
+    return remark("problem" if hopeless else "fine", "tests", f"{text.strip()} {units}")

@@ -4,18 +4,18 @@ The trainer object is instrumented after nnU-Net has made it, so any trainer can
 package's, a user's.  What the training computes is not changed.
 """
 
+import contextlib
 import functools
 import os
+import platform
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet.benchmark.files import read_json, write_json
-from swin_umamba_nnunet.benchmark.machine import processor_name
 
 LATEST = "checkpoint_latest.pth"
 WORKERS = "nnUNet_n_proc_DA"  # environment variable
@@ -119,49 +119,50 @@ def instrument(trainer: Any, settings: Settings) -> None:
         trainer.perform_actual_validation = perform_actual_validation
 
 
-def peak_memory(device: str) -> tuple[int | None, str]:
-    """(bytes, what they are) at most so far: what tensors took on the GPU, or this process's resident memory.
+def peak_memory(device: str) -> dict[str, Any]:
+    """Bytes at most so far, and what they are: what tensors took on the GPU, or this process's resident memory.
 
     The latter is without the augmentation workers, and None on Windows.
     """
     if device == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated(), "CUDA allocator"
-    if sys.platform == "win32":
-        return None, "process RSS"
-    import resource
+        return {"peak_memory_bytes": torch.cuda.max_memory_allocated(), "peak_memory_what": "CUDA allocator"}
+    used = None
+    if sys.platform != "win32":
+        import resource
 
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes * (1 if sys.platform == "darwin" else 1024), "process RSS"
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"peak_memory_bytes": used, "peak_memory_what": "process RSS"}
 
 
 def _write(trainer: Any, settings: Settings, resumed: bool = False) -> None:
     if trainer.local_rank != 0:
         return
-    before: Mapping[str, Any] = (read_json(settings.record) or {}) if trainer.current_epoch else {}
-    memory, what = peak_memory(trainer.device.type)
-    configuration = trainer.configuration_manager
-    write_json(settings.record, {
+    before = (read_json(settings.record) or {}) if trainer.current_epoch else {}
+    memory = peak_memory(trainer.device.type)
+    most = max(memory["peak_memory_bytes"] or 0, before.get("peak_memory_bytes") or 0) or None
+    record = {
         "trainer": type(trainer).__name__,
         "epoch": trainer.current_epoch,
         "epochs": trainer.num_epochs,
         "iterations_per_epoch": trainer.num_iterations_per_epoch,
         "validation_iterations_per_epoch": trainer.num_val_iterations_per_epoch,
-        "batch_size": configuration.batch_size,
-        "patch_size": [int(side) for side in configuration.patch_size],
-        "mirroring_axes": plain(trainer.inference_allowed_mirroring_axes),
+        "batch_size": trainer.configuration_manager.batch_size,
+        "patch_size": trainer.configuration_manager.patch_size,
+        "mirroring_axes": trainer.inference_allowed_mirroring_axes,
         "device": trainer.device.type,
         "device_name": _device_name(trainer.device.type),
         "augmentation_workers": os.environ.get(WORKERS),
         "resumed_at_epoch": [*before.get("resumed_at_epoch", []), *([trainer.current_epoch] if resumed else [])],
-        "peak_memory_bytes": max(memory or 0, before.get("peak_memory_bytes") or 0) or None,
-        "peak_memory_what": what,
-        "imagenet_weights": plain(getattr(trainer, "imagenet_record", None)),
-        "curves": plain(trainer.logger.get_checkpoint()),
+        **memory,
+        "peak_memory_bytes": most,
+        "imagenet_weights": getattr(trainer, "imagenet_record", None),
+        "curves": trainer.logger.get_checkpoint(),
         "updated": time.time(),
         "finished": False,
-    })  # fmt: skip
+    }
+    write_json(settings.record, record)
 
 
 def _device_name(device: str) -> str:
@@ -172,11 +173,10 @@ def _device_name(device: str) -> str:
     return processor_name() if device == "cpu" else device
 
 
-def plain(value: Any) -> Any:
-    """Python's own types for numpy's and torch's."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    to_list: Callable[[], Any] | None = getattr(value, "tolist", None)
-    return to_list() if to_list is not None else value
+def processor_name() -> str:
+    """What this machine computes with if it has no GPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,31 +1,32 @@
-"""What the rows are, asked of nnU-Net and torch in a child process: trainers, weights, devices, splits, costs.
+"""What the rows are, asked of nnU-Net and torch in a child process: trainers, weights, devices, splits, costs, and how
+long an iteration takes.
 
-    python -m swin_umamba_nnunet.benchmark.probe REQUEST.json ANSWER.json
+    python -m swin_umamba_nnunet.benchmark.probe REQUEST.json ANSWER.json      which is what `process.ask` runs
 
 The runner imports neither; and a trainer of a user's that fails to import takes only this child down.
 """
 
 import contextlib
-import difflib
 import importlib.util
 import inspect
 import io
-import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import _autoregister, catalogue
+from swin_umamba_nnunet._text import did_you_mean
 from swin_umamba_nnunet.benchmark.files import read_json, sha256, write_json
-from swin_umamba_nnunet.benchmark.hooks import plain
-from swin_umamba_nnunet.benchmark.machine import processor_name
-from swin_umamba_nnunet.benchmark.watchdog import end_with_parent
+from swin_umamba_nnunet.benchmark.hooks import peak_memory, processor_name
+from swin_umamba_nnunet.benchmark.process import end_with_parent
 
-PREPROCESSED, RESULTS = "nnUNet_preprocessed", "nnUNet_results"  # environment variables
+WARM_UP = 3  # iterations that do not count: in the first, code is compiled, kernels are chosen and memory is taken
 
 # Methods that decide about the data a training sees and the loss it follows; rows that have their own are flagged.
 PROTOCOL_METHODS = {
@@ -87,14 +88,14 @@ def hardware() -> dict[str, Any]:
 def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, dict[str, Any]]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from swin_umamba_nnunet.cost.trainers import find_trainer
+    from swin_umamba_nnunet.trainers.finding import find_trainer
 
     try:
         trainer = find_trainer(name)
     except Exception as error:  # noqa: BLE001 (a user's module may raise anything when it is imported)
-        close = _closest(name)
+        hint = did_you_mean(name, catalogue.trainer_names(), before="; ")
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        return None, {"problems": [f"trainer {name}: {said}{close}"]}
+        return None, {"problems": [f"trainer {name}: {said}{hint}"]}
     own = [what for method, what in PROTOCOL_METHODS.items() if not _same(trainer, nnUNetTrainer, method)]
     weights, problems = _weights(trainer, fetch)
     return trainer, {
@@ -116,11 +117,6 @@ def _file_sha256(trainer: type) -> str | None:
         if folder and Path(folder, relative).is_file():
             return sha256(Path(folder, relative))
     return None
-
-
-def _closest(name: str) -> str:
-    close = difflib.get_close_matches(name, catalogue.trainer_names(), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _same(trainer: type, stock: type, method: str) -> bool:
@@ -176,33 +172,26 @@ def trainer_of(trainer_class: Any, dataset: str, row: Mapping[str, str], device:
     """The trainer object as nnUNetv2_train would make it, with results in a folder that is deleted again."""
     import torch
 
-    base = Path(os.environ[PREPROCESSED], dataset)
-    plans = {**json.loads((base / f"{row['plans']}.json").read_text()), "continue_training": False}
-    description = json.loads((base / "dataset.json").read_text())
-    before = os.environ.get(RESULTS)
+    base = Path(os.environ["nnUNet_preprocessed"], dataset)  # noqa: SIM112 (nnU-Net's name)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        os.environ[RESULTS] = folder
-        try:
-            yield trainer_class(
-                plans=plans, configuration=row["configuration"], fold=0, dataset_json=description,
-                device=torch.device(device),
-            )  # fmt: skip
-        finally:
-            if before is None:
-                del os.environ[RESULTS]
-            else:
-                os.environ[RESULTS] = before
+        os.environ["nnUNet_results"] = folder  # noqa: SIM112
+        yield trainer_class(
+            plans={**read_json(base / f"{row['plans']}.json"), "continue_training": False},
+            configuration=row["configuration"],
+            fold=0,
+            dataset_json=read_json(base / "dataset.json"),
+            device=torch.device(device),
+        )
 
 
 def _recipe(trainer: Any) -> dict[str, Any]:
-    mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3]
     return {
         "epochs": trainer.num_epochs,
         "iterations_per_epoch": trainer.num_iterations_per_epoch,
         "validation_iterations_per_epoch": trainer.num_val_iterations_per_epoch,
         "batch_size": trainer.configuration_manager.batch_size,
-        "patch_size": plain(list(trainer.configuration_manager.patch_size)),
-        "mirroring_axes": plain(mirror_axes),
+        "patch_size": trainer.configuration_manager.patch_size,
+        "mirroring_axes": trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3],
         "deep_supervision": trainer.enable_deep_supervision,
         "network_class": trainer.configuration_manager.configuration.get("architecture", {}).get("network_class_name"),
     }
@@ -223,8 +212,7 @@ def _split_differences(trainer: Any, folds: Sequence[int]) -> list[int]:
 
 def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> tuple[dict[str, Any] | None, str | None]:
     try:
-        from swin_umamba_nnunet.cost.tasks import task_of_dataset
-        from swin_umamba_nnunet.cost.trainers import describe_trainer
+        from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset
 
         task = task_of_dataset(dataset, row["plans"], row["configuration"])
         return describe_trainer(trainer_class, task, task.batch_size).to_dict(), None
@@ -232,11 +220,78 @@ def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> tuple[dic
         return None, f"{type(error).__name__}: {error}"
 
 
+# ----------------------------------------------------------------------------------------- what iterations take
+
+
+def time_iterations(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds per training and per validation iteration, and the peak memory of both.
+
+    The trainer's own network, loss and optimiser run at the planned batch and patch, on made-up images: loading and
+    augmenting data is not in it.
+
+    Args:
+        request: "dataset": full name; "row": {"name", "plans", "configuration", "key"}; "device": "cpu", "cuda" or
+            "mps"; "iterations": how many are timed, after `WARM_UP`.
+    """
+    import torch
+
+    from swin_umamba_nnunet.trainers.finding import find_trainer
+
+    row, device, iterations = request["row"], request["device"], request["iterations"]
+    torch.set_num_threads((os.cpu_count() or 1) if device == "cpu" else 1)  # as nnUNetv2_train does
+    with trainer_of(find_trainer(row["name"]), request["dataset"], row, device) as trainer:
+        trainer.initialize()
+        trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+        batch = _batch(trainer)
+        trainer.network.train()
+        training = _seconds(lambda: trainer.train_step(batch), iterations, device)
+        trainer.network.eval()
+        with torch.no_grad():
+            validation = _seconds(lambda: trainer.validation_step(batch), iterations, device)
+    seconds = {"seconds_per_iteration": training, "seconds_per_validation_iteration": validation}
+    return {**seconds, **peak_memory(device)}
+
+
+def _batch(trainer: Any) -> dict[str, Any]:
+    """Noise with empty targets, in the shapes that nnU-Net's data loaders give."""
+    import torch
+
+    patch = trainer.configuration_manager.patch_size
+    scales = trainer._get_deep_supervision_scales() or [[1] * len(patch)]
+    labels = trainer.label_manager
+    channels = len(labels.foreground_regions) + labels.has_ignore_label if labels.has_regions else 1
+    dtype = torch.float32 if labels.has_regions else torch.int16
+    targets = [
+        torch.zeros(trainer.batch_size, channels, *(round(p * s) for p, s in zip(patch, scale)), dtype=dtype)
+        for scale in scales
+    ]
+    return {
+        "data": torch.randn(trainer.batch_size, trainer.num_input_channels, *patch),
+        "target": targets if trainer.enable_deep_supervision else targets[0],
+    }
+
+
+def _seconds(step: Callable[[], Any], iterations: int, device: str) -> float:
+    """Median over the iterations after the warm-up: what else the machine does should not count."""
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else bool
+    seconds = []
+    for _ in range(WARM_UP + iterations):
+        wait()
+        began = time.perf_counter()
+        step()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[WARM_UP:])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the request, write the answer."""
-    request, answer = map(Path, sys.argv[1:] if arguments is None else arguments)
+    """Read the request, write the answer: of `time_iterations` if it names "iterations", else of `inspect_rows`."""
+    asked, answered = map(Path, sys.argv[1:] if arguments is None else arguments)
     end_with_parent()
-    write_json(answer, inspect_rows(read_json(request)))
+    request = read_json(asked)
+    write_json(answered, time_iterations(request) if "iterations" in request else inspect_rows(request))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Running the cells on a SLURM cluster, through submitit: job arrays that requeue themselves when their time is up.
+"""Doing the runs on a SLURM cluster, through submitit: job arrays that requeue themselves when their time is up.
 
 A job that is about to reach its time limit, or is preempted, gets SIGUSR2 from SLURM `signal_delay_s` seconds before;
-submitit then has it requeued, and the cell goes on from nnU-Net's last checkpoint (at most `checkpoint_minutes` old).
+submitit then has it requeued, and the run goes on from nnU-Net's last checkpoint (at most `checkpoint_minutes` old).
 A job that is requeued from outside (`scontrol requeue`, a node that failed) does the same.
 """
 
@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.benchmark.cells import now
-from swin_umamba_nnunet.benchmark.commands import Task
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.errors import ConfigError, MatrixError
-from swin_umamba_nnunet.benchmark.files import read_json, write_json
-from swin_umamba_nnunet.benchmark.runner import run_cell
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.jobs import Job
+from swin_umamba_nnunet.benchmark.runner import run_job
 
 INSTALL_LINE = install_line("slurm")
 DEFAULTS = {"time": 24 * 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark"}  # time in minutes
@@ -29,15 +27,15 @@ _SECONDS_FOR_SQUEUE = 60
 
 
 @dataclass(frozen=True)
-class SlurmCell:
-    """What a job runs: picklable, and able to say how it is continued."""
+class Resumable:
+    """What a job of SLURM does: picklable, and able to say how it is continued."""
 
-    task: Task
+    job: Job
     rerun: bool = False
 
     def __call__(self) -> str:
-        """Run the cell; the outcome goes into submitit's result and the job's log."""
-        return run_cell(self.task, rerun=self.rerun)
+        """Do the run; the outcome goes into submitit's result and the job's log."""
+        return run_job(self.job, rerun=self.rerun)
 
     def checkpoint(self) -> Any:
         """Called by submitit when time is up: the same once more, which goes on where this ends."""
@@ -55,66 +53,60 @@ def resources(common: Mapping[str, Any], row: Row, device: str) -> dict[str, Any
     return wanted
 
 
-def check(tasks: Sequence[Task], common: Mapping[str, Any], folder: Path) -> None:
-    """See whether jobs can be submitted from here with these resources.
+def submit(jobs: Sequence[Job], common: Mapping[str, Any], rerun: bool = False) -> dict[str, str]:
+    """Submit one job array per set of resources; runs that still have a job in the queue are left out.
+
+    Args:
+        jobs: the runs.
+        common: resources of every job.
+        rerun: start runs anew whose inputs have changed.
+
+    Returns:
+        name of run -> id of the job just submitted.
 
     Raises:
         MatrixError: no submitit, or no SLURM.
-        ConfigError: a resource that submitit does not know.
+        ConfigError: a resource that submitit does not know; nothing is submitted.
     """
+    output = jobs[0].output
+    queued = queued_runs(output)
+    arrays: dict[str, tuple[Any, list[Job]]] = {}
     problems = []
-    for row in {task.cell.row.key: task.cell.row for task in tasks}.values():
+    for job in jobs:
+        if job.name in queued:
+            continue
+        wanted = resources(common, job.row, job.inputs["device"])
+        same = json.dumps(wanted, sort_keys=True)
         try:
-            _executor(folder, resources(common, row, tasks[0].inputs["device"]))
+            if same not in arrays:
+                arrays[same] = _executor(output / "slurm", wanted), []
+            arrays[same][1].append(job)
         except (TypeError, ValueError) as error:
-            problems.append(f"[slurm] of row {row.label}: {' '.join(str(error).split())}")
+            problems.append(f"[slurm] of row {job.row.label}: {' '.join(str(error).split())}")
     if problems:
         raise ConfigError(problems)
-
-
-def submit(tasks: Sequence[Task], common: Mapping[str, Any], rerun: bool = False) -> dict[str, str]:
-    """Submit one job array per set of resources; cells that still have a job in the queue are left out.
-
-    Args:
-        tasks: cells to run.
-        common: resources of every job.
-        rerun: start cells anew whose inputs have changed.
-
-    Returns:
-        name of cell -> id of the job just submitted.
-    """
-    output = tasks[0].cell.output
-    queued = queued_cells(output)
-    groups: dict[str, list[Task]] = {}
-    for task in tasks:
-        if task.cell.name not in queued:
-            wanted = resources(common, task.cell.row, task.inputs["device"])
-            groups.setdefault(json.dumps(wanted, sort_keys=True), []).append(task)
     submitted: dict[str, str] = {}
-    for same, group in groups.items():
-        executor = _executor(output / "slurm", json.loads(same))
+    for executor, group in arrays.values():
         with executor.batch():  # becomes one job array
-            jobs = [executor.submit(SlurmCell(task, rerun)) for task in group]
-        submitted |= {task.cell.name: job.job_id for task, job in zip(group, jobs)}
+            ids = [executor.submit(Resumable(job, rerun)) for job in group]
+        submitted |= {job.name: own.job_id for job, own in zip(group, ids)}
         file = _jobs_file(output)
-        new = {name: {"job": job, "submitted": now()} for name, job in submitted.items()}
+        new = {name: {"job": job_id, "submitted": now()} for name, job_id in submitted.items()}
         write_json(file, {**(read_json(file) or {}), **new})
     return submitted
 
 
-def queued_cells(output: Path) -> dict[str, tuple[str, str]]:
-    """Cells with a job that SLURM still knows: name -> (job, its state); empty where there is no SLURM."""
+def queued_runs(output: Path) -> dict[str, tuple[str, str]]:
+    """Runs with a job that SLURM still knows: name -> (job, its state); empty where there is no SLURM."""
     jobs = read_json(_jobs_file(output)) or {}
-    if not jobs or shutil.which("squeue") is None:
-        return {}
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
     try:
-        listed = subprocess.run(
-            ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"],
-            capture_output=True, text=True, timeout=_SECONDS_FOR_SQUEUE, check=True,
-        ).stdout  # fmt: skip
+        listed = jobs and subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS_FOR_SQUEUE, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    states = dict(line.split(maxsplit=1) for line in listed.splitlines() if " " in line.strip())
+    states = dict(line.split(maxsplit=1) for line in (listed or "").splitlines() if " " in line.strip())
     return {name: (entry["job"], states[entry["job"]]) for name, entry in jobs.items() if entry["job"] in states}
 
 

@@ -4,14 +4,13 @@ Reads the same files as nnU-Net without importing it.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.errors import MatrixError
-from swin_umamba_nnunet.benchmark.files import read_json
+from swin_umamba_nnunet.benchmark.files import MatrixError, read_json
 
 DEFAULT_FOLDS = 5  # of the split that nnU-Net makes where there is none
 
@@ -39,6 +38,11 @@ class Dataset:
     preprocessed: Path
 
     @property
+    def number(self) -> str:
+        """As nnU-Net's commands take it."""
+        return self.name[7:10]
+
+    @property
     def description(self) -> dict[str, Any]:
         """dataset.json, the preprocessed copy of which nnU-Net reads too."""
         return read_json(self.preprocessed / "dataset.json") or {}
@@ -54,15 +58,9 @@ class Dataset:
     def plans_file(self, plans: str) -> Path:
         return self.preprocessed / f"{plans}.json"
 
-    def training_cases(self) -> dict[str, Case]:
-        """Every labelled case of the training set."""
-        if "dataset" in self.description:
-            return {name: self._listed(entry) for name, entry in self.description["dataset"].items()}
-        return _pair(self.raw / "imagesTr", self.raw / "labelsTr", self.file_ending)
-
-    def test_cases(self) -> dict[str, Case]:
-        """Every labelled case of the test set; empty if it has no labels."""
-        return _pair(self.raw / "imagesTs", self.raw / "labelsTs", self.file_ending)
+    def folds(self) -> list[dict[str, list[str]]]:
+        """What splits_final.json says; empty if it does not exist yet."""
+        return read_json(self.splits_file) or []
 
     def scored_cases(self, fold: int | str, test: bool) -> dict[str, Case]:
         """The cases that a training on `fold` is scored on.
@@ -71,7 +69,7 @@ class Dataset:
             MatrixError: there are none, or files of them are missing.
         """
         if test or fold == "all":
-            cases = self.test_cases()
+            cases = self._labelled("Ts")
             if not cases:
                 why = "`test = true`" if test else 'fold "all"'
                 raise MatrixError(
@@ -79,128 +77,123 @@ class Dataset:
                     f"{self.raw / 'labelsTs'} hold no labelled case; name folds of the split instead"
                 )
             return cases
-        names, cases = self.folds()[int(fold)]["val"], self.training_cases()
+        listed = self.description.get("dataset")
+        cases = {name: self._listed(listed[name]) for name in listed} if listed else self._labelled("Tr")
+        names = self.folds()[int(fold)]["val"]
         missing = [name for name in names if name not in cases]
         if missing:
             raise MatrixError(
                 f"{self.name}: fold {fold} is scored on {missing[0]} ({len(missing)} such), but {self.raw} has no "
-                "such image with its label; put the raw dataset back, or correct " + str(self.splits_file)
+                f"such image with its label; put the raw dataset back, or correct {self.splits_file}"
             )
         return {name: cases[name] for name in names}
 
-    def folds(self) -> list[dict[str, list[str]]]:
-        """What splits_final.json says; empty if it does not exist yet."""
-        return read_json(self.splits_file) or []
-
     def _listed(self, entry: Mapping[str, Any]) -> Case:
-        def absolute(path: str) -> Path:
-            return self.raw / os.path.expandvars(path)
+        image, *further, label = (self.raw / os.path.expandvars(path) for path in [*entry["images"], entry["label"]])
+        return Case((image, *further), label)
 
-        return Case(tuple(absolute(path) for path in entry["images"]), absolute(entry["label"]))
-
-
-def _pair(images: Path, labels: Path, file_ending: str) -> dict[str, Case]:
-    """Cases with a label; image files are called CASE_0000ENDING, CASE_0001ENDING, ..."""
-    channels: dict[str, list[Path]] = {}
-    for path in sorted(images.glob(f"*{file_ending}")) if file_ending else ():
-        stem = path.name.removesuffix(file_ending)
-        if stem[-5:-4] == "_" and stem[-4:].isdecimal():
-            channels.setdefault(stem[:-5], []).append(path)
-    references = {name: labels / f"{name}{file_ending}" for name in channels}
-    return {name: Case(tuple(channels[name]), path) for name, path in references.items() if path.is_file()}
+    def _labelled(self, part: str) -> dict[str, Case]:
+        """Cases with a label; image files are called CASE_0000ENDING, CASE_0001ENDING, ..."""
+        ending, channels = self.file_ending, dict[str, list[Path]]()
+        for path in sorted((self.raw / f"images{part}").glob(f"*_????{ending}")):
+            stem = path.name.removesuffix(ending)
+            if stem[-4:].isdecimal():
+                channels.setdefault(stem[:-5], []).append(path)
+        labels = {name: self.raw / f"labels{part}" / f"{name}{ending}" for name in channels}
+        return {name: Case(tuple(channels[name]), label) for name, label in labels.items() if label.is_file()}
 
 
-def find_dataset(wanted: int | str, problems: list[str]) -> Dataset | None:
-    """The dataset with this id or name; else None, and what is wrong is added to `problems`."""
-    folders = {}
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        if not (value := os.environ.get(variable)):
-            problems.append(f"the environment variable {variable} is not set; set it as for nnU-Net's own commands")
-        elif not Path(value).is_dir():
-            problems.append(f"{variable} is {value}, which is not a folder")
-        else:
-            folders[variable] = Path(value).absolute()
-    if len(folders) < 2:
-        return None
-    raw, preprocessed = folders["nnUNet_raw"], folders["nnUNet_preprocessed"]
+def nnunet_folder(variable: str) -> Path:
+    """The folder that one of nnU-Net's environment variables names.
+
+    Raises:
+        MatrixError: it names none.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        raise MatrixError(f"the environment variable {variable} is not set; set it as for nnU-Net's own commands")
+    if not Path(value).is_dir():
+        raise MatrixError(f"{variable} is {value}, which is not a folder")
+    return Path(value).absolute()
+
+
+def find_dataset(wanted: int | str, raw: Path, preprocessed: Path) -> Dataset:
+    """The dataset with this id or name, in these folders of nnU-Net.
+
+    Raises:
+        MatrixError: it is not there, or not complete.
+    """
     name = str(wanted)
     if isinstance(wanted, int):
         pattern = f"Dataset{wanted:03d}_*"
         names = sorted({path.name for folder in (raw, preprocessed) for path in folder.glob(pattern) if path.is_dir()})
         if len(names) != 1:
             found = f"several: {', '.join(names)}; give the name" if names else f"none in {raw} and {preprocessed}"
-            problems.append(f"dataset {wanted}: exactly one folder called {pattern} was expected, found {found}")
-            return None
+            raise MatrixError(f"dataset {wanted}: exactly one folder called {pattern} was expected, found {found}")
         name = names[0]
-    if not (preprocessed / name).is_dir():
-        if (raw / name).is_dir():
-            number = name[7:10]
-            problems.append(
-                f"{name} is not preprocessed; run   nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
-            )
-        else:
-            problems.append(f"dataset {wanted!r} is neither in {raw} nor in {preprocessed}")
-        return None
-    if not (raw / name / "dataset.json").is_file():
-        problems.append(f"{name}: {raw / name} has no dataset.json; the raw images are needed to predict and to score")
-        return None
     dataset = Dataset(name, raw / name, preprocessed / name)
+    if not dataset.preprocessed.is_dir() and not dataset.raw.is_dir():
+        raise MatrixError(f"dataset {wanted!r} is neither in {raw} nor in {preprocessed}")
     if not dataset.file_ending:
-        problems.append(f"{name} is not preprocessed: {dataset.preprocessed / 'dataset.json'} is missing or incomplete")
-        return None
+        raise MatrixError(
+            f"{name} is not preprocessed ({dataset.preprocessed / 'dataset.json'} is missing or incomplete); run   "
+            f"nnUNetv2_plan_and_preprocess -d {dataset.number} --verify_dataset_integrity"
+        )
+    if not (dataset.raw / "dataset.json").is_file():
+        raise MatrixError(
+            f"{name}: {dataset.raw} has no dataset.json; the raw images are needed to predict and to score"
+        )
     return dataset
 
 
-def check_plans(dataset: Dataset, row: Row, problems: list[str]) -> bool:
-    """Whether plans, configuration and preprocessed data of a row are there; what is not is added to `problems`."""
-    number = dataset.name[7:10]
+def check_plans(dataset: Dataset, row: Row) -> None:
+    """See that plans, configuration and preprocessed data of a row are there.
+
+    Raises:
+        MatrixError: they are not.
+    """
     file = dataset.plans_file(row.plans)
     plans = read_json(file)
     if plans is None:
         present = sorted(path.stem for path in dataset.preprocessed.glob("*Plans*.json"))
-        problems.append(
+        raise MatrixError(
             f"{dataset.name} has no plans {row.plans} ({file} is missing; there are: {', '.join(present) or 'none'}); "
-            f"plan it with   nnUNetv2_plan_and_preprocess -d {number}   and -pl PLANNER for other plans"
+            f"plan it with   nnUNetv2_plan_and_preprocess -d {dataset.number}   and -pl PLANNER for other plans"
         )
-        return False
     configurations = plans.get("configurations", {})
     if row.configuration not in configurations:
-        problems.append(
+        raise MatrixError(
             f"{dataset.name}: {row.plans} has no configuration {row.configuration}; it has "
             + (", ".join(configurations) or "none")
         )
-        return False
     if _inherited(configurations, row.configuration, "previous_stage"):
-        problems.append(
+        raise MatrixError(
             f"{dataset.name}: {row.configuration} is the second stage of a cascade, which needs the predictions of the "
             "first; compare configurations that stand alone"
         )
-        return False
     folder = dataset.preprocessed / _inherited(configurations, row.configuration, "data_identifier")
     if not folder.is_dir() or not any(folder.iterdir()):
-        problems.append(
+        raise MatrixError(
             f"{dataset.name} is planned but not preprocessed for {row.plans} {row.configuration} ({folder} is missing "
-            f"or empty); run   nnUNetv2_preprocess -d {number} -plans_name {row.plans} -c {row.configuration}"
+            f"or empty); run   nnUNetv2_preprocess -d {dataset.number} -plans_name {row.plans} -c {row.configuration}"
         )
-        return False
-    return True
 
 
-def check_folds(dataset: Dataset, folds: Sequence[int | str], test: bool, problems: list[str]) -> None:
-    """Whether the folds exist and their cases can be scored."""
+def check_fold(dataset: Dataset, fold: int | str, test: bool) -> None:
+    """See that a fold exists and its cases can be scored.
+
+    Raises:
+        MatrixError: it does not, or they cannot.
+    """
     splits = dataset.folds()
-    for fold in folds:
-        if fold != "all" and int(fold) >= (len(splits) or DEFAULT_FOLDS):
-            there = len(splits) or DEFAULT_FOLDS
-            problems.append(
-                f"{dataset.name}: fold {fold} does not exist; its split has {there} folds, 0 to {there - 1} (nnU-Net "
-                "would silently make a random split instead)"
-            )
-        elif splits or fold == "all" or test:
-            try:
-                dataset.scored_cases(fold, test)
-            except MatrixError as error:
-                problems.append(str(error))
+    count = len(splits) or DEFAULT_FOLDS
+    if fold != "all" and int(fold) >= count:
+        raise MatrixError(
+            f"{dataset.name}: fold {fold} does not exist; its split has {count} folds, 0 to {count - 1} (nnU-Net would "
+            "silently make a random split instead)"
+        )
+    if splits or fold == "all" or test:
+        dataset.scored_cases(fold, test)
 
 
 def _inherited(configurations: Mapping[str, Any], name: str, key: str) -> str:

@@ -10,146 +10,130 @@ from typing import Any
 
 from filelock import Timeout
 
-from swin_umamba_nnunet._text import printable
-from swin_umamba_nnunet.benchmark.cells import Cell
-from swin_umamba_nnunet.benchmark.files import read_json
-from swin_umamba_nnunet.benchmark.plan import read_plan
-from swin_umamba_nnunet.benchmark.slurm import queued_cells
+from swin_umamba_nnunet._text import duration, plural, printable, table
+from swin_umamba_nnunet.benchmark.runs import Run, read_benchmark, seconds_of_epochs
+from swin_umamba_nnunet.benchmark.slurm import queued_runs
+
+HEAD = ("dataset", "row", "fold", "seed", "state")
 
 
 @dataclass(frozen=True)
-class CellStatus:
-    """One cell.
+class RunStatus:
+    """One run.
 
     Attributes:
-        cell: which.
-        state: "done", "running", "failed", "queued" (in SLURM), "interrupted" (goes on with the next run), "waiting".
-        step: "train", "predict" or "evaluate", of a running cell.
+        run: which.
+        state: "done", "running", "failed", "queued" (in SLURM), "interrupted" (goes on with the next start), "waiting".
+        step: "train", "predict" or "evaluate", of one that runs.
         epoch, epochs: trained so far, of how many; None where that is not known.
-        seconds_per_epoch: median so far, or that of another cell of the same row and dataset.
-        left: seconds of training still to go, prediction not counted; None where not known.
+        seconds_per_epoch: median so far, or that of another run of the same row and dataset.
         note: host, job, or what went wrong.
     """
 
-    cell: Cell
+    run: Run
     state: str
     step: str
-    epoch: int | None
+    epoch: int
     epochs: int | None
     seconds_per_epoch: float | None
-    left: float | None
     note: str
 
+    @property
+    def left(self) -> float | None:
+        """Seconds of training still to go, prediction not counted; None where not known."""
+        if self.state == "done":
+            return 0.0
+        if self.seconds_per_epoch is None or self.epochs is None:
+            return None
+        return (self.epochs - self.epoch) * self.seconds_per_epoch
 
-def read_status(output: Path) -> list[CellStatus]:
-    """The state of every cell of the benchmark in a folder.
+
+def read_status(output: Path) -> list[RunStatus]:
+    """The state of every run of the benchmark in a folder.
 
     Raises:
-        MatrixError: see `read_plan`, or a cell's files are damaged.
+        MatrixError: see `read_benchmark`, or a run's files are damaged.
     """
-    benchmark, cells = read_plan(output)
-    queued = queued_cells(output)
-    measured = {cell.name: read_json(cell.measured) or {} for cell in cells}
-    speeds: dict[tuple[str, str], list[float]] = {}
-    for cell in cells:
-        if (seconds := _seconds_per_epoch(measured[cell.name])) is not None:
-            speeds.setdefault((cell.dataset, cell.row.key), []).append(seconds)
-    recipes = benchmark.get("recipes", {})
+    benchmark = read_benchmark(output)
+    queued, recipes = queued_runs(output), benchmark.content.get("recipes", {})
+    measured = {run: run.training() for run in benchmark.runs}
+    speeds: dict[str, list[float]] = {}
+    for run, training in measured.items():
+        if seconds := seconds_of_epochs(training):
+            speeds.setdefault(run.pair, []).append(statistics.median(seconds))
+    epochs = {row: recipe.get("epochs") for row, recipe in recipes.items()}
     return [
-        _status(
-            cell, measured[cell.name], queued.get(cell.name), speeds.get((cell.dataset, cell.row.key), []),
-            recipes.get(f"{cell.dataset} {cell.row.key}", {}).get("epochs"),
-        )
-        for cell in cells
-    ]  # fmt: skip
-
-
-def render(statuses: Sequence[CellStatus]) -> str:
-    """A table, and a line that sums it up."""
-    head = ("dataset", "row", "fold", "seed", "state", "epoch", "s/epoch", "left", "")
-    lines = [head, *(_line(status) for status in statuses)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines)
-    counts = Counter(status.state for status in statuses)
-    said = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    return f"{table}\n\n{len(statuses)} cells: {said}; {time_left(statuses)}"
-
-
-def time_left(statuses: Sequence[CellStatus]) -> str:
-    """A sentence about the training still to do, at the number of cells that run at present."""
-    open_cells = [status for status in statuses if status.state != "done"]
-    if not open_cells:
-        return "nothing left to do"
-    known = [status.left for status in open_cells if status.left is not None]
-    at_once = max(1, sum(status.state == "running" for status in open_cells))
-    unknown = len(open_cells) - len(known)
-    if not known:
-        return "time left not known before the first epoch has ended"
-    also = f", and {unknown} cells of which no epoch has been timed" if unknown else ""
-    left = clock(sum(known) / at_once)
-    return f"about {left} of training left with {at_once} at a time{also} (prediction not counted)"
-
-
-def clock(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s"
+        _status(run, training, queued.get(run.name), speeds.get(run.pair, []), epochs.get(run.pair))
+        for run, training in measured.items()
+    ]
 
 
 def _status(
-    cell: Cell, measured: Mapping[str, Any], queued: tuple[str, str] | None, speeds: Sequence[float], epochs: int | None
-) -> CellStatus:
-    record = cell.read()
+    run: Run,
+    training: Mapping[str, Any],
+    queued: tuple[str, str] | None,
+    speeds: Sequence[float],
+    epochs: int | None,
+) -> RunStatus:
+    record = run.read()
     state, note = record["state"], ""
-    abandoned = state == "running" and not _is_locked(cell)
-    if abandoned or (state == "waiting" and record.get("interrupted")):
+    own = seconds_of_epochs(training)
+    seconds = statistics.median(own or speeds) if own or speeds else None
+    if (state == "running" and not _is_locked(run)) or (state == "waiting" and record.get("interrupted")):
         state = "interrupted"
     if state == "running":
         note = f"on {record.get('host')}" + (f", job {record['slurm_job']}" if record.get("slurm_job") else "")
-        silent = time.time() - measured.get("updated", time.time())
-        own = _seconds_per_epoch(measured)
-        if record.get("step") == "train" and own and silent > 10 * own + 60:
-            note += f", no epoch for {clock(silent)}"
+        silent = time.time() - training.get("updated", time.time())
+        if record.get("step") == "train" and own and silent > 10 * statistics.median(own) + 60:
+            note += f", no epoch for {duration(silent)}"
     elif queued and state != "done":
         state, note = "queued", f"job {queued[0]} is {queued[1].lower()}"
     elif state == "failed":
         note = record["error"].get("reason") or f"{record['error']['step']} failed"
-    epochs = measured.get("epochs", epochs)
-    epoch = measured.get("epoch", 0)
-    own = _seconds_per_epoch(measured)
-    seconds = own if own is not None else (statistics.median(speeds) if speeds else None)
-    left = 0.0 if state == "done" else None
-    if state != "done" and seconds is not None and epochs is not None:
-        left = (epochs - epoch) * seconds
     step = record.get("step", "") if state == "running" else ""
-    return CellStatus(cell, state, step, epoch, epochs, seconds, left, note)
+    return RunStatus(run, state, step, training.get("epoch", 0), training.get("epochs", epochs), seconds, note)
 
 
-def _is_locked(cell: Cell) -> bool:
-    """Whether a runner is at the cell.  Takes the lock for a moment, which runners wait out."""
-    lock = cell.lock()
+def _is_locked(run: Run) -> bool:
+    """Whether a runner is at it.  Takes the lock for a moment, which runners wait out."""
     try:
-        lock.acquire(timeout=0)
+        with run.lock().acquire(timeout=0):
+            return False
     except Timeout:
         return True
-    lock.release()
-    return False
 
 
-def _seconds_per_epoch(measured: Mapping[str, Any]) -> float | None:
-    curves = measured.get("curves", {})
-    ends = curves.get("epoch_end_timestamps", [])
-    seconds = [end - start for start, end in zip(curves.get("epoch_start_timestamps", []), ends)]
-    return statistics.median(seconds) if seconds else None
+def render(statuses: Sequence[RunStatus]) -> str:
+    """A table, and a line that sums it up."""
+    lines = table([(*HEAD, "epoch", "s/epoch", "left", ""), *map(_line, statuses)])
+    counts = Counter(status.state for status in statuses)
+    said = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    return "\n".join([*lines, "", f"{plural(len(statuses), 'run')}: {said}; {time_left(statuses)}"])
 
 
-def _line(status: CellStatus) -> tuple[str, ...]:
-    cell = status.cell
-    seconds = f"{status.seconds_per_epoch:.1f}" if status.seconds_per_epoch is not None else ""
+def identity(run: Run, state: str) -> tuple[str, ...]:
+    """The columns of `HEAD`."""
+    return tuple(map(printable, (run.dataset, run.row.label, str(run.fold), str(run.seed), state)))
+
+
+def _line(status: RunStatus) -> tuple[str, ...]:
     state = f"{status.state} ({status.step})" if status.step else status.state
     epoch = "" if status.epochs is None else f"{status.epoch}/{status.epochs}"
-    left = clock(status.left) if status.left and status.state != "done" else ""
-    shown = (cell.dataset, cell.row.label, str(cell.fold), str(cell.seed), state, epoch, seconds, left, status.note)
-    return tuple(map(printable, shown))
+    seconds = f"{status.seconds_per_epoch:.1f}" if status.seconds_per_epoch is not None else ""
+    left = duration(status.left) if status.left else ""
+    return (*identity(status.run, state), epoch, seconds, left, printable(status.note))
+
+
+def time_left(statuses: Sequence[RunStatus]) -> str:
+    """A sentence about the training still to do, at the number of runs that are under way at present."""
+    todo = [status for status in statuses if status.state != "done"]
+    known = [status.left for status in todo if status.left is not None]
+    if not todo:
+        return "nothing left to do"
+    if not known:
+        return "time left not known before the first epoch has ended"
+    at_once = max(1, sum(status.state == "running" for status in todo))
+    also = f", and {plural(len(todo) - len(known), 'run')} of which no epoch has been timed"
+    also = also if len(known) < len(todo) else ""
+    left = duration(sum(known) / at_once)
+    return f"about {left} of training left with {at_once} at a time{also} (prediction not counted)"

@@ -31,8 +31,8 @@ class SS2D(nn.Module):
     load.  What only the scan reads stays in the state dict, as buffers: neither counted nor trained, and
     DistributedDataParallel does not wait for its gradients.
 
-    On CUDA (backend "triton") scan, norm and gate are one operator; SWIN_UMAMBA_FUSED_GLUE=0 in the environment takes
-    norm and gate out of it (`swin_umamba_nnunet.ops.fuses_glue`).
+    On CUDA (backend "triton") scan, norm and gate are one operator, on a CPU (backend "numba") norm and gate are;
+    SWIN_UMAMBA_FUSED_GLUE=0 in the environment leaves norm and gate to torch (`swin_umamba_nnunet.ops.fuses_glue`).
 
     Args:
         d_model: C.
@@ -120,7 +120,7 @@ class SS2D(nn.Module):
         if type(self.out_norm) is not LayerNorm or self.out_norm._forward_hooks or self.out_norm._forward_pre_hooks:
             return False  # somebody put another norm there, or wants to see this one work
         own_scan = self.mixing == "scan" and self.given_scan is None
-        return own_scan and x.dtype != torch.float64 and fuses_glue(self.backend, x.device.type)
+        return own_scan and x.dtype != torch.float64 and fuses_glue(self.backend, x.device.type, x.shape[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
@@ -129,7 +129,7 @@ class SS2D(nn.Module):
         if self._fuses_glue(x):
             y = selective_scan_2d_norm_gate(
                 x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-                self.out_norm.weight, self.out_norm.bias, gate, eps=self.out_norm.eps,
+                self.out_norm.weight, self.out_norm.bias, gate, eps=self.out_norm.eps, backend=self.backend,
             )  # fmt: skip
             return self.out_proj(y)
         y = self.out_norm(self.scan(x)).to(widen(x).dtype)  # back to half only in a network that is half throughout

@@ -7,7 +7,6 @@ at once.
 
 import argparse
 import contextlib
-import difflib
 import errno
 import importlib
 import os
@@ -16,30 +15,30 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._text import did_you_mean
 from swin_umamba_nnunet.catalogue import trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
 
-# verb -> (module, one line for `swin-umamba --help`)
+# verb, a module of this folder -> one line for `swin-umamba --help`
 VERBS = {
-    "demo": ("swin_umamba_nnunet.cli.demo", "train, predict and evaluate on a small brain MRI dataset, step by step"),
-    "convert": ("swin_umamba_nnunet.cli.convert", "make an nnU-Net dataset of images, volumes, ISIC, Synapse, ..."),
-    "list": ("swin_umamba_nnunet.cli.list_trainers", "the trainers that nnUNetv2_train -tr understands"),
-    "describe": ("swin_umamba_nnunet.cli.describe", "what a trainer's network is and what it costs"),
-    "plan": ("swin_umamba_nnunet.cli.plan", "nnU-Net plans whose patch and batch fit a GPU for a trainer"),
-    "doctor": ("swin_umamba_nnunet.cli.doctor", "check this installation and say what to do about what is wrong"),
-    "model": ("swin_umamba_nnunet.cli.model", "a trained model: import, adapt to other image channels, export"),
-    "bench": ("swin_umamba_nnunet.cli.bench", "measure how fast this machine runs the parts of the networks"),
-    "evaluate": ("swin_umamba_nnunet.cli.evaluate", "Dice, IoU, NSD, HD95 and F1 of a prediction folder"),
-    "weights": ("swin_umamba_nnunet.cli.weights", "list, fetch and verify the ImageNet weights trainers start from"),
-    "overlay": ("swin_umamba_nnunet.cli.overlay", "pictures of images with ground truth and prediction, with scores"),
-    "benchmark": ("swin_umamba_nnunet.cli.benchmark", "compare trainers fairly: same plans, split, cases and scores"),
+    "demo": "train, predict and evaluate on a small brain MRI dataset, step by step",
+    "convert": "make an nnU-Net dataset of images, volumes, ISIC, Synapse, ...",
+    "list": "the trainers that nnUNetv2_train -tr understands",
+    "describe": "what a trainer's network is and what it costs",
+    "plan": "nnU-Net plans whose patch and batch fit a GPU for a trainer",
+    "doctor": "check this installation and say what to do about what is wrong",
+    "model": "a trained model: import, adapt to other image channels, export",
+    "evaluate": "Dice, IoU, NSD, HD95 and F1 of a prediction folder",
+    "weights": "list, fetch and verify the ImageNet weights trainers start from",
+    "overlay": "pictures of images with ground truth and prediction, with scores",
+    "benchmark": "compare trainers fairly: same plans, split, cases and scores",
 }
-
 # verb of earlier releases -> what does its work today
 FORMER_VERBS = {
-    "import-checkpoint": "model import",
-    "adapt-checkpoint": "model adapt",
-    "export": "model export",
+    "import-checkpoint": "swin-umamba model import",
+    "adapt-checkpoint": "swin-umamba model adapt",
+    "export": "swin-umamba model export",
+    "bench": "swin-umamba doctor   (a figure for each backend), or   make bench   in a clone of the repository",
 }
 
 _EPILOG = """\
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # nnU-Net's progress bars on a terminal that is not UTF-8
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a verb, a module of this package
     name = " ".join(["swin-umamba", *(argument for argument in arguments[:1] if argument in VERBS)])
     said = None
     try:
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code if unwritten is None else _end_without_output(name, unwritten, code)
 
 
-def _perform(arguments: list[str]) -> int:
+def _perform(arguments: Sequence[str]) -> int:
     """Do what was asked for."""
     if "_ARGCOMPLETE" in os.environ:
         return _complete(os.environ.get("COMP_LINE", ""))
@@ -179,18 +178,17 @@ def _say(sentence: str) -> None:
     _unwritten(sys.stderr)
 
 
-def _refuse_unknown_verb(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+def _refuse_unknown_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     """End with the new name of an old verb, or a suggestion, where argparse would only list what there is."""
     if not arguments or arguments[0].startswith("-") or arguments[0] in VERBS:
         return
     if arguments[0] in FORMER_VERBS:
-        parser.exit(2, f"swin-umamba: {arguments[0]} is now called   swin-umamba {FORMER_VERBS[arguments[0]]}\n")
-    close = difflib.get_close_matches(arguments[0].lower(), VERBS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
+        parser.exit(2, f"swin-umamba: {arguments[0]} is now   {FORMER_VERBS[arguments[0]]}\n")
+    hint = did_you_mean(arguments[0], VERBS) or f"the verbs are {', '.join(VERBS)}"
     parser.exit(2, f"swin-umamba: there is no verb {arguments[0]}; {hint} (swin-umamba --help says what they do)\n")
 
 
-def _parser_for(arguments: list[str]):
+def _parser_for(arguments: Sequence[str]):
     """The parser, complete for the verb in `arguments` and a bare list of the others; and the imported modules."""
     parser = argparse.ArgumentParser(
         prog="swin-umamba",
@@ -202,11 +200,11 @@ def _parser_for(arguments: list[str]):
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     modules = {}
-    for verb, (module_name, summary) in VERBS.items():
+    for verb, summary in VERBS.items():
         if verb != asked:
             verbs.add_parser(verb, help=summary)
             continue
-        modules[verb] = importlib.import_module(module_name)
+        modules[verb] = importlib.import_module(f"{__name__}.{verb}")
         formatter = argparse.RawDescriptionHelpFormatter
         own = verbs.add_parser(verb, help=summary, description=modules[verb].DESCRIPTION, formatter_class=formatter)
         modules[verb].add_arguments(own)

@@ -8,11 +8,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swin_umamba_nnunet.cli._convert.options import add_layouts
+from swin_umamba_nnunet._text import plural
 from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet.datasets import LAYOUTS, ConversionError, Layout
 
 if TYPE_CHECKING:
-    from swin_umamba_nnunet.datasets import conversion
+    from swin_umamba_nnunet.datasets._write import Verdict
 
 _RAW, _PREPROCESSED, _RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"  # nnU-Net's variables
 
@@ -31,12 +32,58 @@ again.  conversion.json in the dataset says where every case came from.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the verb."""
-    add_layouts(parser)
+    """A sub-command for each layout, with the layout's own options and those of the dataset to write."""
+    layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True, title="layouts")
+    for layout in LAYOUTS:
+        formatter = argparse.RawDescriptionHelpFormatter
+        own = layouts.add_parser(
+            layout.name, help=layout.summary, description=layout.text, formatter_class=formatter
+        )
+        own.set_defaults(layout=layout, install_splits=False)
+        own.add_argument("source", type=Path, metavar="SOURCE", help="the folder with the data; it is only read")
+        layout.add_options(own)
+        _add_target(own, layout)
+
+
+def _add_target(parser: argparse.ArgumentParser, layout: type[Layout]) -> None:
+    target = parser.add_argument_group("the dataset")
+    target.add_argument(
+        "-d",
+        "--dataset-id",
+        type=int,
+        metavar="ID",
+        required=not layout.numbered,
+        help="nnU-Net's number of the dataset, 1 to 999" + " (default: the published one)" * layout.numbered,
+    )
+    target.add_argument("-n", "--name", help="its name, letters, digits, - and _ (default: made of SOURCE's)")
+    target.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="where the dataset's folder goes (default: $nnUNet_raw)"
+    )
+    target.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the dataset if it is there; the old one stays until the new one is complete and checked",
+    )
+    target.add_argument("--dry-run", action="store_true", help="read and check everything, report, write nothing")
+    target.add_argument("--skip-bad", action="store_true", help="leave out cases that cannot be used, and list them")
+    if layout.split:
+        target.add_argument(
+            "--install-splits",
+            action="store_true",
+            help="also put splits_final.json where nnU-Net looks for it, into $nnUNet_preprocessed",
+        )
+    target.add_argument(
+        "-np",
+        "--workers",
+        type=int,
+        default=8,
+        metavar="N",
+        help="at most so many cases at a time (default: %(default)s, and never more than CPU cores)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, read, report, write, have it checked.
+    """List the cases, read, report, write, have it checked.
 
     Returns:
         0.
@@ -44,107 +91,92 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CliError: the source or a setting is not as expected; nothing was written.
     """
-    from swin_umamba_nnunet.datasets.conversion import ConversionError, LabelError
-
     try:
         return _convert(args)
-    except (ConversionError, LabelError, ImportError) as error:
+    except (ConversionError, ImportError) as error:
         raise CliError(str(error)) from error
     except MemoryError as error:
         raise CliError("not enough memory; -np 1 works on one case at a time. Nothing was written") from error
     except OSError as error:
-        if error.errno is None:  # ours, a sentence: another process is writing the dataset, or has just written it
-            raise CliError(str(error)) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = error.filename or args.output or os.environ.get(_RAW)
-            raise CliError(
-                f"the disk of {place} is full; nothing half-written was left. Make room and run the command again"
-            ) from error
-        if error.errno == errno.EXDEV:
-            raise CliError("--link needs source and dataset on the same disk; leave it out to copy") from error
-        if isinstance(error, PermissionError):
-            raise CliError(f"{error.filename} may not be read or written ({error.strerror})") from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise CliError(f"{error.filename} is too long a name for a file or folder; choose a shorter one") from error
-        if error.errno == errno.EIO:
-            raise CliError(f"{error.filename or 'the disk'} cannot be read or written ({error.strerror})") from error
-        raise
+        where = error.filename or args.output or os.environ.get(_RAW)
+        said = {
+            None: str(error),  # ours, a sentence: another process is writing the dataset, or has just written it
+            errno.EDQUOT: f"the disk of {where} is full; nothing half-written was left. Make room and run it again",
+            errno.EXDEV: "--link needs source and dataset on the same disk; leave it out to copy",
+            errno.EACCES: f"{where} may not be read or written ({error.strerror})",
+            errno.ENAMETOOLONG: f"{where} is too long a name for a file or folder; choose a shorter one",
+            errno.EIO: f"{where} cannot be read or written ({error.strerror})",
+        }
+        alike = {errno.ENOSPC: errno.EDQUOT, errno.EPERM: errno.EACCES}
+        number = alike.get(error.errno, error.errno) if error.errno is not None else None
+        if number not in said:
+            raise
+        raise CliError(said[number]) from error
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from swin_umamba_nnunet.cli._convert.plans import make_plan
-    from swin_umamba_nnunet.datasets import conversion
-
     if args.workers < 1:
         raise CliError(f"--workers {args.workers}: give 1 or more")
-    plan = make_plan(args)  # first of all: who named a wrong source has nothing to gain from choosing a destination
-    name, folder = _dataset_name(args), _folder(args)
-    target = folder / name if folder else None
+    # first of all: who named a wrong source has nothing to gain from choosing a destination
+    conversion = args.layout.from_options(args).conversion(args.source)
+    from swin_umamba_nnunet.datasets._checks import inspect
+    from swin_umamba_nnunet.datasets._report import format_report
+    from swin_umamba_nnunet.datasets._write import check_target, install_splits, write_dataset
+
+    name = _dataset_name(args, conversion.dataset)
+    output = args.output or (Path(os.environ[_RAW]) if os.environ.get(_RAW) else None)
+    if output is None and not args.dry_run:
+        raise CliError("where should the dataset go? Set nnUNet_raw (export nnUNet_raw=/folder), or say -o FOLDER")
+    target = output.expanduser().absolute() / name if output else None
     install_at = _splits_place(args, name)
     if target is not None:
-        conversion.check_target(target, args.source, args.overwrite or args.dry_run)
-    print(f"Reading {len(plan.cases)} cases of {plan.source} ...", flush=True)
-    inspection = conversion.inspect(plan, args.workers, args.skip_bad)
-    print(f"\n{conversion.format_report(inspection)}\n", flush=True)
+        check_target(target, args.source, args.overwrite or args.dry_run)
+    print(f"Reading {len(conversion.cases)} cases of {conversion.source} ...", flush=True)
+    inspection = inspect(conversion, args.workers, args.skip_bad)
+    print(f"\n{format_report(inspection)}\n", flush=True)
     if inspection.errors:
         hint = "" if args.skip_bad else " (or leave the cases out with --skip-bad, where a case is named)"
-        raise CliError(
-            f"{_count(len(inspection.errors), 'error')}, listed above: put them right{hint}. Nothing was written"
-        )
+        count = plural(len(inspection.errors), "error")
+        raise CliError(f"{count}, listed above: put them right{hint}. Nothing was written")
+    has_folds = bool(inspection.folds)
     if target is None or args.dry_run:
-        if conversion.has_folds(inspection) and install_at is None and hasattr(args, "install_splits"):
+        if has_folds and install_at is None and args.layout.split:
             print("With --install-splits its folds also go to where nnU-Net looks for them.")
         where = f"-o FOLDER or nnUNet_raw says where {name} is to go" if target is None else f"{target} was not written"
         print(f"Dry run: {where}.")
         return 0
-    if install_at is not None and not conversion.has_folds(inspection):
+    if install_at is not None and not has_folds:
         raise CliError("--install-splits: there are no folds to install; --group-pattern or --folds makes some")
     print(f"Writing {target} ...", flush=True)
-    verdict = conversion.write_dataset(
+    verdict = write_dataset(
         inspection, target, overwrite=args.overwrite, threads=args.workers, check=_announced_check
     )
     print(f"nnU-Net's integrity check: {verdict.summary}")
     for warning in verdict.warnings[:5]:
         print(f"  it says: {warning}")
     if install_at is not None:
-        conversion.install_splits(target, install_at, args.overwrite)
-    _print_next_steps(target, install_at, hasattr(args, "install_splits"), verdict.cuda)
+        install_splits(target, install_at, args.overwrite)
+    _print_next_steps(target, install_at, args.layout.split, verdict.cuda)
     return 0
 
 
-def _announced_check(folder: Path, processes: int) -> "conversion.Verdict":
-    from swin_umamba_nnunet.datasets import conversion
+def _announced_check(folder: Path, processes: int) -> "Verdict":
+    from swin_umamba_nnunet.datasets import _write
 
     print("\nnnU-Net reads the dataset and checks it; its start alone takes some seconds ...", flush=True)
-    return conversion.check_integrity(folder, processes)
+    return _write.check_integrity(folder, processes)
 
 
-def _folder(args: argparse.Namespace) -> Path | None:
-    """Where the dataset's folder goes; None for a dry run that was not told."""
-    output = args.output or (Path(os.environ[_RAW]) if os.environ.get(_RAW) else None)
-    if output is None and not args.dry_run:
-        raise CliError("where should the dataset go? Set nnUNet_raw (export nnUNet_raw=/folder), or say -o FOLDER")
-    return None if output is None else output.expanduser().absolute()
-
-
-def _dataset_name(args: argparse.Namespace) -> str:
+def _dataset_name(args: argparse.Namespace, published: str) -> str:
     """DatasetXXX_NAME."""
-    identifier, name = args.dataset_id, args.name
-    source = args.source.expanduser().absolute()
-    if args.layout == "umamba" and (identifier is None or name is None):
-        from swin_umamba_nnunet.datasets.conversion import PUBLISHED, identify_published
-
-        published = identify_published(source, args.published)
-        identifier = published if identifier is None else identifier
-        name = PUBLISHED[published].name.partition("_")[2] if name is None else name
-    if not 1 <= identifier <= 999:
-        raise CliError(f"-d {identifier}: nnU-Net's dataset numbers go from 1 to 999")
-    name = re.sub(
-        r"^Dataset\d{3}_", "", name if name is not None else re.sub(r"[^A-Za-z0-9_-]+", "_", source.name).strip("_")
-    )
+    number = int(published[7:10]) if args.dataset_id is None else args.dataset_id
+    if not 1 <= number <= 999:
+        raise CliError(f"-d {number}: nnU-Net's dataset numbers go from 1 to 999")
+    source = re.sub(r"[^A-Za-z0-9_-]+", "_", args.source.expanduser().absolute().name).strip("_")
+    name = re.sub(r"^Dataset\d{3}_", "", (published or source) if args.name is None else args.name)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise CliError(f'-n "{name}": a dataset\'s name has letters (a to z), digits, - and _ only; choose one with -n')
-    return f"Dataset{identifier:03d}_{name}"
+    return f"Dataset{number:03d}_{name}"
 
 
 def _splits_place(args: argparse.Namespace, name: str) -> Path | None:
@@ -158,10 +190,6 @@ def _splits_place(args: argparse.Namespace, name: str) -> Path | None:
     if place.exists() and not args.overwrite:
         raise CliError(f"--install-splits: {place} already exists; --overwrite replaces it")
     return place
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _print_next_steps(target: Path, installed: Path | None, installs: bool, cuda: bool | None) -> None:

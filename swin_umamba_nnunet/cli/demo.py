@@ -1,22 +1,28 @@
 """`swin-umamba demo`: nnU-Net's own commands, from raw data to scores, on brain MRI that needs no download."""
 
 import argparse
-import errno
 import importlib.util
 import os
+import shutil
+import sysconfig
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from swin_umamba_nnunet import catalogue
-from swin_umamba_nnunet.cli._demo import picture, runner, scores, steps
-from swin_umamba_nnunet.cli._demo.workspace import Workspace
+from swin_umamba_nnunet._text import duration, listed
 from swin_umamba_nnunet.cli.errors import CliError
-from swin_umamba_nnunet.datasets.brain import INSTALL_LINE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from swin_umamba_nnunet.benchmark import Run
 
 DEFAULT_TRAINER = "nnUNetTrainerSwinUMambaDScratch"
 DEFAULT_WORK = "swin-umamba-demo"
-_AUGMENTATION_WORKERS = "nnUNet_n_proc_DA"  # nnU-Net's environment variable
 EXPECTED_DICE = 0.85  # what the default trainer reaches; less means that something is wrong with the installation
 
 DESCRIPTION = f"""\
@@ -28,23 +34,52 @@ where it stopped.
 Everything goes into one folder (./{DEFAULT_WORK} unless you say otherwise); your own nnUNet_raw, nnUNet_preprocessed
 and nnUNet_results are not touched.  One averaged brain is a smoke test and not a benchmark.
 """
+_MARKER, _LOCK = ".swin_umamba_demo.json", ".swin_umamba_demo.lock"  # what makes a folder a demo's
+# what --fresh deletes; the last two lie in folders of earlier versions
+_CONTENTS = (
+    "nnUNet_raw",
+    "nnUNet_preprocessed",
+    "benchmark",
+    "logs",
+    "nnUNetTrainer*",
+    "nnUNet_results",
+    "predictions",
+)
+_STEPS = {
+    "data": "Write slabs of the MNI152 brain (inside the nilearn package) as an nnU-Net dataset",
+    "plan": "Let nnU-Net check, plan and preprocess the dataset",
+    "training": "Train on fold 0 of nnU-Net's 5-fold split of the training slabs",
+    "predicting": "Predict the held-out slabs",
+    "evaluating": "Evaluate the predictions",
+    "picture": "Draw the picture and write the table of scores",
+}
+_AUGMENTATION = "nnUNet_n_proc_DA"  # nnU-Net's environment variable
+# nnU-Net's default of 8 or 3 processes takes longer to start than the demo's dozen small cases take to do
+_PLAN = (
+    *("nnUNetv2_plan_and_preprocess", "-d", "152", "-c", "2d", "--verify_dataset_integrity", "--clean"),
+    *("-npfp", "2", "-np", "2"),
+)
+_WORKERS = {"nnUNet_def_n_proc": "2", "nnUNet_npp": "1", "nnUNet_nps": "1"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("--work", type=Path, default=Path(DEFAULT_WORK), metavar="DIR",
-                        help="folder for everything the demo writes (default: ./%(default)s)")  # fmt: skip
-    parser.add_argument("--trainer", default=DEFAULT_TRAINER, metavar="TRAINER",
-                        help="which trainer to show, see `swin-umamba list`; it runs in its short _demo variant unless "
-                             "the name asks for another length (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="where to train and predict; auto takes a usable NVIDIA GPU, else the CPU")  # fmt: skip
-    parser.add_argument("--fresh", action="store_true",
-                        help="delete what an earlier demo left in the work folder and start anew")  # fmt: skip
+    add = parser.add_argument
+    work = "folder for everything the demo writes (default: ./%(default)s)"
+    add("--work", type=Path, default=Path(DEFAULT_WORK), metavar="DIR", help=work)
+    trainer = (
+        "which trainer to show, see `swin-umamba list`; it runs in its short _demo variant unless the name asks for "
+        "another length (default: %(default)s)"
+    )
+    add("--trainer", default=DEFAULT_TRAINER, metavar="TRAINER", help=trainer)
+    device = "where to train and predict; auto takes a usable NVIDIA GPU, else the CPU"
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
+    fresh = "delete what an earlier demo left in the work folder and start anew"
+    add("--fresh", action="store_true", help=fresh)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything that can be checked, the quick checks first, then go through the steps that are not done yet.
+    """Check everything that can be checked, the quick checks first, then do what is not done yet.
 
     Returns:
         0.
@@ -52,43 +87,89 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CliError: a check or a step failed, or the default trainer's score is too low.
     """
-    record, trainer = _resolve_trainer(args.trainer)
-    _check_installed()
-    folder = args.work.expanduser().absolute()
-    workspace = Workspace(folder, steps.ORDER)
-    workspace.inspect()
-    device = _resolve_device(args.device)
-    picture_file, table_file = folder / f"{trainer}.png", folder / f"{trainer}.txt"
-    todo = steps.demo_steps(
-        workspace, trainer, device, lambda: _draw(workspace, trainer, picture_file, table_file), picture_file
-    )
-    if args.fresh or not steps.can_continue(workspace, trainer):
-        _ensure_weights(record)
-    workspace.claim(_bytes_needed(workspace, todo, record, args.fresh), args.fresh)
+    from swin_umamba_nnunet.benchmark import MatrixError, Row, Run
+    from swin_umamba_nnunet.benchmark.process import ended_by_signals
+    from swin_umamba_nnunet.datasets.brain import BRAIN_DATASET_NAME, INSTALL_LINE
+
     try:
-        additions = runner.child_environment(_settings(workspace, device))
-        _print_introduction(trainer, device, folder, additions)
-        _go_through(todo, workspace, additions)
-        _print_result(workspace, trainer, picture_file, table_file)
+        record = catalogue.get_trainer(args.trainer)
+    except ValueError as error:
+        raise CliError(str(error)) from error
+    for library in ("nilearn", "nibabel", "surface_distance"):
+        if importlib.util.find_spec(library) is None:
+            raise CliError(f"the demo needs {library}, which is not installed; get it with   {INSTALL_LINE}")
+    folder = args.work.expanduser().absolute()
+    elsewhere = "choose another with --work DIR"
+    trainer = f"{record.name}_demo" if args.trainer == record.name else args.trainer
+    run = Run(folder / "benchmark", BRAIN_DATASET_NAME, Row(trainer), 0, 0)
+    try:
+        _refuse_foreign(folder)
+        device = _resolve_device(args.device)
+        begins = args.fresh or not run.has_checkpoint()
+        if begins:
+            _fetch_weights(record)
+        # three checkpoints at most (best, latest, final) of parameters and AdamW's two moments, 4 bytes each
+        needed = 3 * 3 * 4e6 * record.parameters_million + 0.3e9 if begins else 0.1e9
+        free = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
+        if free < needed:
+            raise CliError(
+                f"the disk of {folder} has {free / 1e9:.1f} GB free and the demo needs {needed / 1e9:.1f} GB (mostly "
+                f"for the training's checkpoints); make room, or {elsewhere}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / _LOCK, timeout=0), ended_by_signals():
+            (folder / _MARKER).touch()
+            for old in [path for name in _CONTENTS if args.fresh for path in folder.glob(name)]:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            _go(folder, run, device)
+    except KeyboardInterrupt:
+        raise CliError("interrupted; run the same command again to go on", 130) from None
+    except Timeout:
+        raise CliError(f"another demo is running in {folder}; wait for it to end, or {elsewhere}") from None
+    except MatrixError as error:
+        raise CliError(str(error)) from error
+    except BrokenPipeError:  # nobody reads on
+        raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise CliError(f"the disk of {folder} is full; make room and run the same command again to go on") from error
-    finally:
-        workspace.release()
+        raise CliError(
+            f"the work folder {folder} cannot be used ({error.strerror or error}); put that right and run the same "
+            f"command again to go on, or {elsewhere}"
+        ) from error
     return 0
 
 
-def _resolve_trainer(name: str) -> tuple[catalogue.TrainerRecord, str]:
-    """What the catalogue says about the trainer asked for, and the name of the variant to run."""
-    try:
-        record = catalogue.get_trainer(name)
-    except ValueError as error:
-        raise CliError(str(error)) from error
-    return record, name + "_demo" if name == record.name else name
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CliError(f"{folder} is a file; give --work a folder, which will be made if it does not exist")
+    present = sorted(path.name for path in folder.iterdir() if path.name != _LOCK) if folder.exists() else []
+    if present and _MARKER not in present:
+        raise CliError(
+            f"{folder} already holds something else ({listed(present, 3)}) and is left alone; choose an empty or a new "
+            "folder with --work DIR"
+        )
 
 
-def _ensure_weights(record: catalogue.TrainerRecord) -> None:
+def _resolve_device(asked: str) -> str:
+    if asked == "cpu":
+        return asked
+    import torch
+
+    from swin_umamba_nnunet import ops
+
+    problem = "PyTorch finds no NVIDIA GPU here"
+    if torch.cuda.is_available():
+        try:
+            ops.resolve_backend(None, "cuda")
+            return "cuda"
+        except ops.BackendUnavailableError as error:
+            problem = str(error)
+            print(f"There is a GPU that the demo cannot use: {problem}")
+    if asked == "cuda":
+        raise CliError(f"--device cuda was asked for, but {problem}; use --device cpu")
+    return "cpu"
+
+
+def _fetch_weights(record: catalogue.TrainerRecord) -> None:
     """Fetch and check the ImageNet weights that a pretrained trainer starts from."""
     if record.weights is None:
         return
@@ -100,137 +181,101 @@ def _ensure_weights(record: catalogue.TrainerRecord) -> None:
         raise CliError(str(error)) from error
 
 
-def _check_installed() -> None:
-    missing = [name for name in ("nilearn", "nibabel") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise CliError(
-            f"the demo's MRI comes inside the nilearn package, and {missing[0]} is not installed; get it with   "
-            + INSTALL_LINE
-        )
-    for command in ("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict", "nnUNetv2_evaluate_folder"):
-        runner.find_command(command)
+def _go(folder: Path, run: "Run", device: str) -> None:
+    """Go through the steps; those whose outputs are there are not done again."""
+    from swin_umamba_nnunet.benchmark.process import command_line, export_lines
+    from swin_umamba_nnunet.benchmark.runner import environment
 
+    variables = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed")} | _WORKERS
+    variables |= {"nnUNet_compile": "f"} if device == "cuda" else {}  # takes longer than the whole short training
+    if os.environ.get(_AUGMENTATION, "").strip() == "0":  # as set for trainings that can be repeated
+        variables[_AUGMENTATION] = "1"  # nnU-Net's planner fails with none (2.8)
+    variables |= environment(run, device)
+    print(f"Demo of {run.row.name} on the {device.upper()}, in {folder}")
+    print("\nThe commands below are run with these settings (type them once to run the commands yourself):\n")
+    if shutil.which("nnUNetv2_train") is None:  # this environment was not activated
+        line = "set PATH={};%PATH%" if os.name == "nt" else "export PATH='{}':\"$PATH\""
+        print(f"    {line.format(sysconfig.get_path('scripts'))}")
+    print("\n".join(f"    {line}" for line in export_lines(variables)), flush=True)
+    began, left = time.monotonic(), list(_STEPS)
 
-def _resolve_device(asked: str) -> str:
-    if asked == "cpu":
-        return "cpu"
-    import torch
+    def begin(step: str, command: Sequence[str] = ()) -> None:
+        """Say what begins, and what need not."""
+        while left:
+            number, this = f"[{len(_STEPS) - len(left) + 1}/{len(_STEPS)}]", left.pop(0)
+            if this == step:
+                print(f"\n{number} {_STEPS[this]}   ({duration(time.monotonic() - began)} so far)", flush=True)
+                break
+            print(f"\n{number} {_STEPS[this]}: done already", flush=True)
+        if command:
+            print(f"\n    {command_line(command)}\n", flush=True)
 
-    from swin_umamba_nnunet import ops
-
-    if not torch.cuda.is_available():
-        if asked == "cuda":
-            raise CliError("--device cuda was asked for, but PyTorch finds no NVIDIA GPU here; use --device cpu")
-        return "cpu"
+    before = dict(os.environ)
+    os.environ.update(variables)
     try:
-        ops.resolve_backend(None, "cuda")
-    except ops.BackendUnavailableError as error:
-        if asked == "cuda":
-            raise CliError(f"--device cuda was asked for, but {error}") from error
-        print(f"There is a GPU, but the demo runs on the CPU: {error}")
-        return "cpu"
-    return "cuda"
+        _do(folder, run, device, begin)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def _bytes_needed(
-    workspace: Workspace, todo: Sequence[steps.Step], record: catalogue.TrainerRecord, fresh: bool
-) -> int:
-    # three checkpoints at most (best, latest, final) of parameters and AdamW's two moments, 4 bytes each
-    gigabytes = 3 * 3 * 4 * record.parameters_million / 1000 + 0.3
-    trains = any(step.needs_space and (fresh or not workspace.is_done(step.key, step.output)) for step in todo)
-    return int((gigabytes if trains else 0.1) * 1e9)
+def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> None:
+    from swin_umamba_nnunet.benchmark import prepare, run_job
+    from swin_umamba_nnunet.benchmark.process import describe_exit, run_child
+    from swin_umamba_nnunet.benchmark.runner import shown, wrapped
+    from swin_umamba_nnunet.datasets.brain import SLABS, write_brain_dataset
+    from swin_umamba_nnunet.pictures.overlay import overview
 
-
-def _settings(workspace: Workspace, device: str) -> dict[str, str]:
-    """nnU-Net's environment variables for the child processes, and only for them."""
-    settings = {
-        "nnUNet_raw": str(workspace.raw),
-        "nnUNet_preprocessed": str(workspace.preprocessed),
-        "nnUNet_results": str(workspace.results),
-        "nnUNet_def_n_proc": steps.WORKERS,
-    }
-    if device == "cpu":
-        settings[_AUGMENTATION_WORKERS] = "1"  # more augmentation workers would take the cores from the training
-        settings["OMP_WAIT_POLICY"] = "PASSIVE"  # a tenth slower alone, several times faster where cores are shared
-    else:
-        settings["nnUNet_compile"] = "f"  # compiling takes longer than the whole short training
-        if os.environ.get(_AUGMENTATION_WORKERS, "").strip() == "0":  # as set for trainings that can be repeated
-            settings[_AUGMENTATION_WORKERS] = "1"  # nnU-Net's planner fails with none (2.8)
-    return settings
-
-
-def _go_through(todo: Sequence[steps.Step], workspace: Workspace, additions: dict[str, str]) -> None:
-    began = time.monotonic()
-    for number, step in enumerate(todo, 1):
-        head = f"[{number}/{len(todo)}]"
-        if workspace.is_done(step.key, step.output):
-            print(f"\n{head} {step.title}: done already, skipped", flush=True)
-            continue
-        print(f"\n{head} {step.title}   ({_clock(time.monotonic() - began)} so far)", flush=True)
-        step_began = time.monotonic()
-        try:
-            _do(step, head, workspace, additions)
-        except KeyboardInterrupt:
-            raise CliError(
-                f"interrupted in step {number} of {len(todo)}; run the same command again to go on", 130
-            ) from None
-        print(f"{head} done in {_clock(time.monotonic() - step_began)}", flush=True)
-
-
-def _do(step: steps.Step, head: str, workspace: Workspace, additions: dict[str, str]) -> None:
-    further = step.prepare()  # looks at what an interrupted run left, so before this one is recorded
-    workspace.start(step.key)
-    if step.command:
-        command = [*step.command, *further]
-        print(f"\n    {runner.command_line(command)}\n", flush=True)
-        log = workspace.logs / f"{step.key.replace(':', '_')}.log"
-        exit_code = runner.run_command(command, additions, log)
-        if exit_code != 0:
-            full = " because the disk is full" if workspace.free_bytes() < 50e6 else ""
-            raise CliError(
-                f"{command[0]} failed{full} with exit code {exit_code}; what it said is above and in {log}. "
-                "Once that is put right, run the same command again to go on",
-                exit_code=1,
-            )
-    step.action()
-    if not step.output.exists():
-        raise CliError(f"the step ended without an error but did not write {step.output}", exit_code=1)
-    workspace.finish(step.key)
-
-
-def _draw(workspace: Workspace, trainer: str, picture_file: Path, table_file: Path) -> None:
-    predictions, dataset = workspace.predictions(trainer), workspace.dataset
-    result = scores.read_scores(predictions / "summary.json")
-    slices = [
-        picture.read_slice(case, dataset / "imagesTs", dataset / "labelsTs", predictions) for case in result.cases
-    ]
-    curve = picture.read_curve(workspace.model(trainer) / "fold_0" / "checkpoint_final.pth")
-    table_file.write_text(scores.format_table(result) + "\n", encoding="utf-8")
-    picture.draw_picture(slices, result, curve, trainer, picture_file)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min"
-
-
-def _print_introduction(trainer: str, device: str, folder: Path, additions: dict[str, str]) -> None:
-    print(f"Demo of {trainer} on the {device.upper()}, in {folder}")
-    print("\nThe nnU-Net commands below are run with these settings (type them once to run the commands yourself):\n")
-    print("\n".join(f"    {line}" for line in runner.export_lines(additions)), flush=True)
-
-
-def _print_result(workspace: Workspace, trainer: str, picture_file: Path, table_file: Path) -> None:
-    result = scores.read_scores(workspace.predictions(trainer) / "summary.json")
-    print(f"\n{scores.format_table(result)}\n")
-    print(f"picture      {picture_file}\ntable        {table_file}\npredictions  {workspace.predictions(trainer)}")
-    print(f"model        {workspace.model(trainer)}")
+    if not (folder / "nnUNet_raw" / run.dataset).exists():
+        begin("data")
+        write_brain_dataset(folder / "nnUNet_raw")
+    cases = [slab.case for slab in SLABS if not slab.held_out]
+    data, log = folder / "nnUNet_preprocessed" / run.dataset / "nnUNetPlans_2d", folder / "logs" / "plan.log"
+    again = "once that is put right, run the same command again to go on"
+    if not all((data / f"{case}.pkl").is_file() for case in cases):  # which nnU-Net writes last of a case
+        begin("plan", _PLAN)
+        code = run_child(wrapped(_PLAN), {}, log, echo=True)
+        if code != 0:
+            raise CliError(f"{_PLAN[0]} {describe_exit(code)}; what it said is above and in {log}; {again}", 1)
+    settings = {"output": str(run.output), "datasets": [run.dataset], "trainers": [run.row.name], "test": True}
+    prepared = prepare({**settings, "device": device})
+    prepared.write()
+    (job,) = prepared.jobs
+    done = job.is_done() and not job.changes()
+    outcome = run_job(
+        job, rerun=True, echo=True, listener=lambda job, said, command: begin(said.split()[0], shown(command))
+    )
+    if outcome != "done":
+        error = job.read().get("error") or {"reason": f"the run is {outcome}", "step": "train"}
+        raise CliError(f"{error['reason']}; what it said is above and in {job.log(error['step'])}; {again}", 1)
+    dice, picture, text = _dice(job.evaluation), folder / f"{run.row.name}.png", folder / f"{run.row.name}.txt"
+    mean = dice["mean"].iloc[-1]
+    table = dice.to_string(float_format="{:.3f}".format)
+    if not (done and picture.is_file() and text.is_file()):
+        begin("picture")
+        title = f"{run.row.name}\nmean foreground Dice on held-out slabs: {mean:.3f}"
+        overview(job.images, job.references, job.predictions, picture, title, log=job.read()["curves"])
+        text.write_text(table + "\n", encoding="utf-8")
+    begin("")
+    print(f"\n{table}\n\npicture      {picture}\ntable        {text}\npredictions  {job.predictions}")
+    print(f"model        {job.model.parent}")
     print("\nOne averaged brain is a smoke test, not a benchmark: this shows that training and prediction work here.")
-    if trainer == DEFAULT_TRAINER + "_demo" and result.foreground < EXPECTED_DICE:
+    if run.row.name == f"{DEFAULT_TRAINER}_demo" and mean < EXPECTED_DICE:
         raise CliError(
-            f"the mean Dice is {result.foreground:.3f} and {EXPECTED_DICE} or more was expected; "
-            "`swin-umamba doctor` may find out what is wrong",
+            f"the mean Dice is {mean:.3f} and {EXPECTED_DICE} or more was expected; `swin-umamba doctor` may find out "
+            "what is wrong",
             exit_code=1,
         )
-    full_length = catalogue.get_trainer(trainer).name
+    full_length = catalogue.get_trainer(run.row.name).name
     print(f"For your own data use the trainer of full length:   nnUNetv2_train DATASET 2d FOLD -tr {full_length}")
+
+
+def _dice(evaluation: Path) -> "pd.DataFrame":
+    """Dice of every held-out slab and class, with their means; the last is the mean over all."""
+    import pandas as pd
+
+    scores = pd.read_csv(evaluation / "metrics.csv").query("metric == 'Dice'")
+    dice = scores.pivot(index="case", columns="class", values="value").rename_axis(index=None, columns="Dice")
+    dice["mean"] = dice.mean(axis=1)
+    dice.loc["all"] = dice.mean()
+    return dice

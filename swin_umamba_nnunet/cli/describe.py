@@ -6,6 +6,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from swin_umamba_nnunet._text import by, byte_size, table
 from swin_umamba_nnunet.catalogue import NETWORKS, get_trainer, trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
 
@@ -65,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
         raise CliError("--classes goes with --shape; with -d the dataset says how many classes there are")
     if args.shape and args.batch is _PLANNED:
         raise CliError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
-    from swin_umamba_nnunet.cost.tasks import task_of_dataset, task_of_shape
-    from swin_umamba_nnunet.cost.trainers import describe_trainer, find_trainer
+    from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset, task_of_shape
+    from swin_umamba_nnunet.trainers.finding import find_trainer
 
     try:
         trainer = find_trainer(args.trainer)
@@ -112,18 +113,17 @@ def _print(about: dict[str, Any], cost: "Cost") -> None:
     print(about["trainer"])
     for line in _facts(about):
         print(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    "))
-    image = " x ".join(map(str, cost.input_shape))
-    print(f"\nPatches of {image} (channels first), {cost.classes} classes, background included\n")
+    print(f"\nPatches of {by(cost.input_shape)} (channels first), {cost.classes} classes, background included\n")
     print("\n".join((*_diagram(cost), "", *_table(cost))))
     scales = ", ".join(_scale(each) for each in cost.deep_supervision_scales)
     untrained = about["trained_with_deep_supervision"] is False and len(cost.head_sizes) > 1
     print(f"\nHeads          at {scales} of the patch" + ("; only the first is trained" if untrained else ""))
-    print(f"Parameters     {cost.parameters / 1e6:.3f} M, {_memory(cost.parameter_bytes)}")
+    print(f"Parameters     {cost.parameters / 1e6:.3f} M, {byte_size(cost.parameter_bytes)}")
     scan = f"{cost.dense_flops / 1e9:.2f} + {cost.scan_flops / 1e9:.2f} G scan" if cost.scan_flops else "no scan"
     print(f"FLOPs          {cost.flops / 1e9:.2f} G ({scan})")
     if cost.uncounted:
         print(f"NOT counted    {', '.join(cost.uncounted)}: no formula, so the FLOPs above are too low")
-    print(f"Activations    {_memory(cost.activation_bytes)} at batch {cost.batch_size} in float32")
+    print(f"Activations    {byte_size(cost.activation_bytes)} at batch {cost.batch_size} in float32")
     for title, lines in (
         ("Differences from the paper and its published code", about["deviations"]),
         ("What is counted", (CONVENTION, MEMORY_CONVENTION)),
@@ -162,11 +162,10 @@ def _diagram(cost: "Cost") -> list[str]:
         sides.setdefault(size, ([], []))[1].append(f"head ({cost.classes})")
     rows = [("map", "encoder, downwards (channels)", "decoder, upwards (channels)")]
     rows += [
-        (" x ".join(map(str, size)), ", ".join(sides[size][0]), ", ".join(sides[size][1]))
+        (by(size), ", ".join(sides[size][0]), ", ".join(sides[size][1]))
         for size in sorted(sides, key=math.prod, reverse=True)
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return [f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in rows]
+    return table(rows, "><")
 
 
 def _table(cost: "Cost") -> list[str]:
@@ -177,17 +176,12 @@ def _table(cost: "Cost") -> list[str]:
         dense, scan = counted.dense_flops / 1e9, counted.scan_flops / 1e9
         rows.append((
             name, f"{counted.parameters / 1e6:.3f} M", f"{dense:.2f} G", f"{scan:.2f} G" if scan else "-",
-            f"{dense + scan:.2f} G", _memory(counted.activation_bytes),
+            f"{dense + scan:.2f} G", byte_size(counted.activation_bytes),
         ))  # fmt: skip
-    width = max(len(row[0]) for row in rows)
-    return [f"{row[0]:<{width}}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
-
-
-def _memory(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    return table(rows, "<>", "    ")
 
 
 def _scale(per_axis: tuple[float, ...]) -> str:
     """1/4, or 1/1 x 1/4 where the axes differ; a decimal where a size is not divisible."""
     words = ["1" if s == 1 else f"1/{1 / s:.0f}" if (1 / s).is_integer() else f"{s:.4f}" for s in per_axis]
-    return words[0] if len(set(words)) == 1 else " x ".join(words)
+    return words[0] if len(set(words)) == 1 else by(words)

@@ -1,43 +1,389 @@
 """`swin-umamba doctor`: what is installed, what can run here, whether nnU-Net finds the trainers; what to do if not."""
 
 import argparse
+import importlib.metadata
 import json
 import logging
 import os
+import platform
 import re
+import shlex
+import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from swin_umamba_nnunet.cli._doctor import machine, scans, trainers, weights
-from swin_umamba_nnunet.cli._doctor.section import Section
+from swin_umamba_nnunet import __version__, _autoregister, settings
+from swin_umamba_nnunet._distribution import repository
+from swin_umamba_nnunet._text import byte_size, table
+from swin_umamba_nnunet.catalogue import TRAINERS
+from swin_umamba_nnunet.pretrained import ENVIRONMENT_VARIABLE, RECORDS, WeightsError, cache_folder, locate
 
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Check this installation: versions, devices, which backend runs the selective scan, whether it computes values and
-gradients right (on every GPU) and why the others do not run, whether nnU-Net finds the trainers, the environment
-variables, and the ImageNet weights on this machine.  It takes half a minute, more where a backend is compiled for the
-first time.
+gradients right (on every GPU), how fast, and why the others do not run, whether nnU-Net finds the trainers, the
+environment variables, and the ImageNet weights on this machine.  It takes half a minute, more where a backend is
+compiled for the first time.
 
 Ends with what a training still needs here, and with what to do about what is wrong with the installation; the exit code
 is 0 if nothing is wrong with it, else 1.
 """
 
-CHECKS: tuple[tuple[str, Callable[[], Section]], ...] = (
-    ("versions", machine.versions),
-    ("devices", machine.devices),
-    ("selective scan (every backend is tested, and compiled first where that has not been done)", scans.backends),
-    ("trainers (nnU-Net is asked for them)", trainers.trainers),
-    ("environment variables", machine.environment),
-    ("ImageNet weights", weights.weights),
-)
+# distribution -> whether nothing works without it
+PACKAGES = {
+    "nnunetv2": True, "torch": True, "numba": True, "numpy": True, "dynamic_network_architectures": True,
+    "SimpleITK": True, "matplotlib": True, "triton": False, "mamba-ssm": False, "causal-conv1d": False,
+    "nilearn": False, "h5py": False, "surface-distance": False, "MedPy": False,
+}  # fmt: skip
+
+# What nnUNetv2_train does to find a trainer, in an interpreter as fresh as its own.  Printed at last: for each trainer
+# where its class was defined, null if nowhere.  nnU-Net forgets a module that lies in an external folder itself, whose
+# name must then do.  A file there that cannot be imported ends every search, nnU-Net's too: its name is the finding.
+_FINDER = """
+import json, os, sys, traceback
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+def place(trainer):
+    try:
+        name = find(trainer).__module__
+    except RuntimeError as error:
+        if "Could not find requested nnunet trainer" in str(error):
+            return None
+        raise
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return os.path.dirname(file) if file else "a module named " + name
+try:
+    print(json.dumps({trainer: place(trainer) for trainer in sys.argv[1:]}))
+except (Exception, SystemExit) as error:
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        files.append(error.filename)
+    listed = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
+    folders = tuple(os.path.abspath(folder) + os.sep for folder in listed if folder.strip())
+    blamed = [file for file in files if file and os.path.abspath(file).startswith(folders)]
+    said = type(error).__name__ + ": " + str(error)
+    if blamed:
+        said = f"{blamed[-1]} cannot be imported ({said}); mend it, or take its folder out of nnUNet_extTrainer"
+    sys.exit(" ".join(said.split()))
+"""
+
+
+@dataclass
+class Section:
+    """Findings of one check.
+
+    Attributes:
+        data: the findings, for JSON.
+        lines: the same for the screen.
+        problems: what is wrong with the installation and what to do about it, a sentence each.
+        missing: what a training still needs here, a sentence each; the installation is sound without.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def versions(found: Section) -> None:
+    """Installed packages, and those that are missing or of a version that cannot work."""
+    python, system = platform.python_version(), platform.platform()
+    installed = {name: _version(name) for name in PACKAGES}
+    found.data = {"swin_umamba_nnunet": __version__, "python": python, "platform": system,
+                  "executable": sys.executable, **installed}  # fmt: skip
+    absent = {True: "not installed", False: "not installed (optional)"}
+    rows = [(name, version or absent[PACKAGES[name]]) for name, version in installed.items()]
+    found.lines = [f"swin_umamba_nnunet {__version__} on Python {python}, {system}", "", *table(rows)]
+    for name, version in installed.items():
+        if version is None and PACKAGES[name]:
+            found.problems.append(f"{name} is missing; install this package again with pip, which brings it")
+    nnunet, torch = installed["nnunetv2"], installed["torch"]
+    if nnunet and _numbers(nnunet) < (2, 8):
+        found.problems.append(
+            f"nnunetv2 {nnunet} does not look for trainers outside of itself, 2.8 and later do: "
+            'pip install -U "nnunetv2>=2.8"'
+        )
+    if torch and _numbers(torch) == (2, 9):
+        found.problems.append(
+            f"torch {torch} computes 3D convolutions under mixed precision several times slower than other versions "
+            'and is excluded by nnU-Net and by this package: pip install "torch!=2.9.*"'
+        )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdecimal())
+
+
+def devices(found: Section) -> None:
+    """CPU and GPUs as torch sees them."""
+    import torch
+
+    cores, threads, mps = os.cpu_count(), torch.get_num_threads(), bool(torch.backends.mps.is_available())
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    listed = [
+        {"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1), "capability": f"{gpu.major}.{gpu.minor}"}
+        for gpu in gpus
+    ]
+    found.data = {"cpu_cores": cores, "torch_threads": threads, "gpus": listed, "torch_cuda": torch.version.cuda,
+                  "mps": mps}  # fmt: skip
+    found.lines = [f"CPU   {cores} cores, torch uses {threads} threads"]
+    for index, gpu in enumerate(gpus):
+        found.lines.append(f"CUDA  {index}: {_called(gpu)}, {byte_size(gpu.total_memory)}")
+    if mps:
+        found.lines.append("MPS   Apple GPU")
+    if gpus:
+        return
+    found.lines.append("CUDA  no GPU found")
+    if shutil.which("nvidia-smi"):
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        found.problems.append(
+            f"there is an NVIDIA driver here, but torch {torch.__version__} ({built}) finds no GPU; if nvidia-smi "
+            "shows one, install the torch that suits its driver (pytorch.org, Get Started)"
+        )
+    found.missing.append(
+        f"there is no NVIDIA GPU: nnUNetv2_train and nnUNetv2_predict need `-device {'mps' if mps else 'cpu'}`; on "
+        "a CPU a training of full length takes weeks (`swin-umamba list` has short variants)"
+    )
+
+
+def _called(gpu: Any) -> str:
+    return f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}"
+
+
+def backends(found: Section) -> None:
+    """Per device: the backend that runs, why the others do not, a short test of values and gradients, and speed."""
+    import torch
+
+    from swin_umamba_nnunet import ops
+    from swin_umamba_nnunet.ops._selftest import ALLOWED_ERROR
+
+    places = {"cpu": "cpu"} | ({"mps": "mps"} if torch.backends.mps.is_available() else {})
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):  # of whatever architectures
+        places[f"cuda:{index}"] = f"cuda:{index} ({_called(torch.cuda.get_device_properties(index))})"
+    where = f"at {address} " if (address := repository()) else ""
+    for device, called in places.items():
+        kind = torch.device(device).type
+        states, chosen = ops.backend_report(kind), None
+        try:
+            chosen = ops.resolve_backend(None, kind)
+        except (ops.BackendUnavailableError, ValueError) as error:
+            if str(error) not in found.problems:
+                found.problems.append(str(error))
+        tests = {name: _tested(name, device) for name, state in states.items() if state == "available"}
+        found.data[device] = {"runs": chosen, "states": states, "self_test": tests}
+        found.lines.append(f"on {called}: " + (f"{chosen} runs" if chosen else "none runs"))
+        for name, state in states.items():
+            said = _told(tests[name]) if name in tests else ""
+            found.lines.append(f"  {name:<10} {state}" + (f"; {said}" if said else ""))
+            if said and not tests[name]["ok"]:
+                found.problems.append(
+                    f"the backend {name} fails its test on {called} ({said}); please report this {where}with the "
+                    "output of `swin-umamba doctor --json`, and name another one in SWIN_UMAMBA_BACKEND till then"
+                )
+    found.lines.append(
+        f"(test: largest relative L2 error of output and all gradients, float32 against float64; up to "
+        f"{ALLOWED_ERROR:g} is right. Speed: updates of a state, forward, projections included)"
+    )
+
+
+def _tested(backend: str, device: str) -> dict[str, Any]:
+    """Error of a backend against the float64 reference on a small uneven image, and its speed."""
+    from swin_umamba_nnunet.ops import _selftest
+
+    began = time.monotonic()
+    try:
+        error = _selftest.worst_error(backend, device)
+        seconds = round(time.monotonic() - began, 2)
+        speed = _selftest.giga_state_steps(backend, device)
+    except Exception as failure:  # whatever a compiler or a driver raises is the finding
+        logger.debug("self-test of %s on %s", backend, device, exc_info=True)
+        return {"ok": False, "message": _first_line(failure)}
+    return {"ok": bool(error <= _selftest.ALLOWED_ERROR), "relative_l2_error": float(error), "seconds": seconds,
+            "giga_state_steps": speed}  # fmt: skip
+
+
+def _told(test: dict[str, Any]) -> str:
+    if "message" in test:
+        return str(test["message"])
+    verdict = "right" if test["ok"] else "WRONG"
+    return f"{verdict}, error {test['relative_l2_error']:.1e}, {test['giga_state_steps']:.2g} G state-steps/s"
+
+
+def trainers(found: Section) -> None:
+    """Where nnU-Net finds each trainer of the catalogue: asked with its own finder, in a fresh process."""
+    found.data = {"found": {}, "message": None}
+    names = [record.name for record in TRAINERS]
+    done = subprocess.run([sys.executable, "-c", _FINDER, *names], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        found.data["message"] = (done.stderr.strip() or "no message").splitlines()[-1]
+        found.lines.append("nnU-Net failed while it looked for them")
+        found.problems.append(f"nnU-Net failed while it looked for the trainers: {found.data['message']}")
+        return
+    places: dict[str, str | None] = json.loads(done.stdout.strip().splitlines()[-1])
+    found.data["found"] = places
+    ours = os.path.join(os.path.dirname(_autoregister.FOLDER), "trainers")
+    missing = [name for name, place in places.items() if place is None]
+    foreign = {name: place for name, place in places.items() if place and not _same(place, ours)}
+    own = len(places) - len(missing) - len(foreign)
+    found.lines.append(f"nnU-Net finds {own} of {len(places)} (and their variants of other lengths) in {ours}")
+    found.lines += [f"{name} is found nowhere" for name in missing]
+    found.lines += [f"{name} is found in {place}" for name, place in foreign.items()]
+    if len(missing) == len(places):
+        found.problems.append(_why_none())
+    elif missing:
+        found.problems.append(
+            f"nnU-Net finds some of the trainers and not {missing[0]}; {_autoregister.VARIABLE} may name the folder of "
+            f"another version of this package: expected {_autoregister.FOLDER}"
+        )
+    for name, place in list(foreign.items())[:1]:
+        found.problems.append(
+            f"nnU-Net takes {name} from {place} and not from this package; remove that one, or its folder from "
+            f"{_autoregister.VARIABLE}"
+        )
+
+
+def _why_none() -> str:
+    if _autoregister.switched_off():
+        return f"{_autoregister.SWITCH} is set, so nnU-Net is not told about the trainers; unset it"
+    value = os.pathsep.join([*_autoregister.users_folders(), _autoregister.FOLDER])
+    command, value = ("set", value) if os.name == "nt" else ("export", shlex.quote(value))
+    line = f"{command} {_autoregister.VARIABLE}={value}"
+    return f"start-up lines do not run in this environment; add this line to your shell's profile:   {line}"
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
+
+
+def environment(found: Section) -> None:
+    """The variables that change what this package and nnU-Net do."""
+    names = (*settings.MEANINGS, *settings.FOLDERS, *settings.OTHERS)
+    found.data = {name: settings.read(name) for name in names}
+    found.data |= {name: "set" for name in settings.PROXIES if settings.read(name)}
+    rows = []
+    for name, value in found.data.items():
+        said = value or "not set"
+        if name in settings.MEANINGS:
+            said += f"   ({settings.MEANINGS[name]})"
+        elif name in settings.FOLDERS:
+            remark, need = _folder(name, value)
+            said += remark
+            found.missing += [need] if need else []
+        elif value is None:
+            continue
+        rows.append((name, said))
+    unset = ", ".join(name for name in settings.OTHERS if not found.data[name])
+    found.lines = [*table(rows), f"not set: {unset}" if unset else ""]
+
+
+def _folder(name: str, value: str | None) -> tuple[str, str | None]:
+    """A remark on one of nnU-Net's folders, and what a training needs of it, None if it is as it should be."""
+    if value is None:
+        return "; nnU-Net's commands need it", f"{name} is not set: export it with the path of {settings.FOLDERS[name]}"
+    absent, need = not os.path.isdir(value), None
+    if name == "nnUNet_raw" and absent:
+        need = f"{name} is {value}, and there is no such folder: put your datasets there"
+    elif name != "nnUNet_raw" and not _can_be_written(Path(value)):
+        need = f"{name} is {value}, which cannot be written: name another folder"
+    return " (no such folder yet)" if absent else "", need
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a file can be made in a folder that may have to be made itself."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def weights(found: Section) -> None:
+    """Which checkpoints are here and sound.  Missing ones are no problem: a training fetches what it needs."""
+    found.data = {"files": {}}
+    try:
+        named, folders, cache = locate.named_path(), locate.default_folders(), cache_folder()
+    except WeightsError as error:
+        found.problems.append(str(error))
+        return
+    if named is not None and not named.is_dir():
+        _look(found, ENVIRONMENT_VARIABLE, named)
+    elif named is not None:
+        folders = [named, *folders]
+    absent = []
+    for record in RECORDS:
+        if (path := locate.find_in_folders(record, folders)) is None:
+            found.data["files"][record.name] = None
+            absent.append(record.name)
+        else:
+            _look(found, record.name, path)
+    found.data["folders"] = list(map(str, folders))
+    if absent:
+        found.lines.append(f"not here: {', '.join(absent)}; a training fetches what it needs")
+    wanted = {record.weights for record in TRAINERS if record.weights}
+    if wanted <= set(absent) and (named is None or named.is_dir()):
+        found.missing.append(
+            f"{', '.join(sorted(wanted))} are not here: the trainers that start from them "
+            "fetch what they need, which takes a network; to have it before, `swin-umamba weights fetch TRAINER`. "
+            "Trainers whose names end in Scratch need none"
+        )
+    found.lines.append(f"folders searched: {', '.join(map(str, folders))}")
+    if absent and not _can_be_written(cache):
+        found.lines.append(f"downloads would go to {cache}")
+        found.problems.append(
+            f"{cache} cannot be written, so no training can fetch weights; set XDG_CACHE_HOME to a folder that can, or "
+            f"{ENVIRONMENT_VARIABLE} to the file"
+        )
+
+
+def _look(found: Section, name: str, path: Path) -> None:
+    """Read a checkpoint and compare it with what is published."""
+    from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint
+
+    try:
+        finding = examine_checkpoint(path)
+    except WeightsError as error:
+        found.data["files"][name] = {"path": str(path), "ok": False, "message": str(error)}
+        found.lines.append(f"{name}: {path} cannot be used")
+        found.problems.append(str(error))
+        return
+    record = finding.record
+    faults = list(finding.faults) if record is not None else [f"it is {finding.variant}"]
+    if record is not None and name not in (record.name, ENVIRONMENT_VARIABLE):
+        faults.append(f"it is {record.title}, not what its name says")
+    verdict = record.verdict_on(finding.sha256) if record is not None else "nothing to compare with"
+    found.data["files"][name] = {
+        "path": str(path), "ok": not faults, "sha256": finding.sha256, "hash": verdict, "faults": faults,
+        "is": record.name if record is not None else None,
+    }  # fmt: skip
+    found.lines.append(f"{name}: {path}, {'sound' if not faults else 'FAULTY'}")
+    found.lines.append(f"  sha256 {finding.sha256}: {verdict}")
+    found.problems += [f"{path}: {fault}; `swin-umamba weights verify {path}` says more" for fault in faults]
+
+
+CHECKS: dict[Callable[[Section], None], str] = {
+    versions: "versions",
+    devices: "devices",
+    backends: "selective scan (every backend is tested, and compiled first where that has not been done)",
+    trainers: "trainers (nnU-Net is asked for them)",
+    environment: "environment variables",
+    weights: "ImageNet weights",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("--json", action="store_true",
-                        help="print the findings as JSON, to paste into a bug report; the home folder is written "
-                             "as ~")  # fmt: skip
+    told = "print the findings as JSON, to paste into a bug report; the home folder is written as ~"
+    parser.add_argument("--json", action="store_true", help=told)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,18 +391,17 @@ def run(args: argparse.Namespace) -> int:
 
     With --json the titles go to stderr.
     """
-    sections = []
-    for title, check in CHECKS:
+    sections: dict[str, Section] = {}
+    for check, title in CHECKS.items():
         print(title, file=sys.stderr if args.json else sys.stdout, flush=True)
-        section = _found_by(check)
-        sections.append(section)
+        sections[check.__name__] = section = _found_by(check)
         if not args.json:
-            print("\n".join(section.lines) + "\n", flush=True)
-    missing = [need for section in sections for need in section.missing]
-    problems = [problem for section in sections for problem in section.problems]
+            print("\n".join(f"  {line}".rstrip() for line in section.lines) + "\n", flush=True)
+    missing = [need for section in sections.values() for need in section.missing]
+    problems = [problem for section in sections.values() for problem in section.problems]
     if args.json:
-        report = {section.key: section.data for section in sections} | {"missing": missing, "problems": problems}
-        print(_without_home(json.dumps(report, indent=2)))
+        report = {name: section.data for name, section in sections.items()}
+        print(_without_home(json.dumps(report | {"missing": missing, "problems": problems}, indent=2)))
         return 1 if problems else 0
     print("Not ready to train yet:" if missing else "Ready to train.")
     print("\n".join(f"  - {need}" for need in missing))
@@ -66,15 +411,20 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _found_by(check: Callable[[], Section]) -> Section:
+def _found_by(check: Callable[[Section], None]) -> Section:
     """What a check finds; one that fails itself is a finding too, or a broken library would hide all the others."""
+    found = Section()
     try:
-        return check()
+        check(found)
     except Exception as error:
         logger.debug("the check %s failed", check.__name__, exc_info=True)
-        reason = (str(error).strip() or "no message").splitlines()[0]
-        said = f"could not be checked: {type(error).__name__}: {reason}"
-        return Section(check.__name__, {"message": said}, [f"  {said}"], [f"{check.__name__} {said}"])
+        said = f"could not be checked: {_first_line(error)}"
+        return Section({"message": said}, [said], [f"{check.__name__} {said}"])
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 
 def _without_home(text: str) -> str:

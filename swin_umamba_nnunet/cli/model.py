@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for, say what was found and decided, and print the command that goes on from there."""
     from swin_umamba_nnunet import models
-    from swin_umamba_nnunet.cli._demo.runner import command_line
+    from swin_umamba_nnunet.benchmark.process import command_line
 
     try:
         command = args.perform(models, args)

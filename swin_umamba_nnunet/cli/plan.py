@@ -4,6 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
+from swin_umamba_nnunet._text import by, byte_size
 from swin_umamba_nnunet.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from swin_umamba_nnunet.cost import planning
-    from swin_umamba_nnunet.cost.trainers import find_trainer
+    from swin_umamba_nnunet.trainers.finding import find_trainer
 
     try:
         trainer = find_trainer(args.trainer)
@@ -72,18 +73,16 @@ def _print(fit: "Fit", args: argparse.Namespace) -> None:
     from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION
 
     memory = fit.memory
-    print(f"planned        patch {_by(fit.planned[0])}, batch {fit.planned[1]} ({args.plans})")
-    if fit.changed:
-        print(f"fits           patch {_by(memory.patch_size)}, batch {memory.batch_size}")
-    else:
-        print("fits           as planned")
+    print(f"planned        patch {by(fit.planned[0])}, batch {fit.planned[1]} ({args.plans})")
+    new = f"patch {by(memory.patch_size)}, batch {memory.batch_size}"
+    print(f"fits           {new if fit.changed else 'as planned'}")
     if args.gradient_checkpointing:
         print("               with gradient checkpointing, switched on in the plans")
-    print(f"needs          {_gib(needed_bytes(memory))} of {_gib(fit.gpu_bytes)} (estimated)")
-    parts = (("parameters", memory.parameter_bytes), ("gradients", memory.gradient_bytes),
-             ("optimiser", memory.optimizer_bytes), ("after forward", memory.forward_bytes),
-             ("peak of a step", memory.peak_bytes))  # fmt: skip
-    print("               " + ", ".join(f"{name} {_gib(size)}" for name, size in parts))
+    print(f"needs          {byte_size(needed_bytes(memory))} of {byte_size(fit.gpu_bytes)} (estimated)")
+    parts = {"parameters": memory.parameter_bytes, "gradients": memory.gradient_bytes,
+             "optimiser": memory.optimizer_bytes, "after forward": memory.forward_bytes,
+             "peak of a step": memory.peak_bytes}  # fmt: skip
+    print("               " + ", ".join(f"{name} {byte_size(size)}" for name, size in parts.items()))
     print(f"\n{STEP_CONVENTION} {MARGIN_CONVENTION}")
 
 
@@ -100,11 +99,3 @@ def _name(args: argparse.Namespace) -> str:
     trainer = args.trainer.removeprefix("nnUNetTrainer") or args.trainer
     size = re.sub(r"\s|i?B$", "", args.gpu_memory.strip(), flags=re.IGNORECASE).upper()
     return "_".join((args.plans, trainer, size, *(["recompute"] if args.gradient_checkpointing else [])))
-
-
-def _by(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import difflib
 import logging
-import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,6 +37,7 @@ looking, for machines without a network, and for files of unknown origin.
 
 _NAME_HELP = "a checkpoint (see `swin-umamba weights list`) or a trainer"
 _NOBODY = "no trainer of this package"
+_STARTING = {trainer.name: trainer.weights for trainer in TRAINERS if trainer.weights is not None}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +93,7 @@ def _record_called(name: str) -> WeightsRecord:
     try:
         return get_record(name)
     except ValueError as error:
-        known = [*(record.name for record in RECORDS), *_starting_weights(), *WEIGHTS_OF_NETWORK]
+        known = [*(record.name for record in RECORDS), *_STARTING, *WEIGHTS_OF_NETWORK]
         close = difflib.get_close_matches(name, known, n=1)
         raise CliError(f"{error}, or a trainer's name" + (f"; did you mean {close[0]}?" if close else "")) from error
 
@@ -118,8 +118,7 @@ def _imagenet_weights(trainer: str) -> str | None:
     try:
         return get_trainer(trainer).weights
     except ValueError:
-        folders = os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep)
-        if {folder.strip() for folder in folders} <= {"", _autoregister.FOLDER}:
+        if not _autoregister.users_folders():
             raise  # the user has none: spare them the import of nnU-Net
     from swin_umamba_nnunet.trainers.base import NetworkTrainer
     from swin_umamba_nnunet.trainers.finding import find_trainer
@@ -128,11 +127,6 @@ def _imagenet_weights(trainer: str) -> str | None:
     if not issubclass(found, NetworkTrainer):
         raise ValueError(f"{trainer} is built on {_NOBODY}; `swin-umamba list` shows them")
     return found.imagenet_weights
-
-
-def _starting_weights() -> dict[str, str]:
-    """The pretrained trainers and what they start from."""
-    return {trainer.name: trainer.weights for trainer in TRAINERS if trainer.weights is not None}
 
 
 # --------------------------------------------------------------------------------------------------------------- list
@@ -175,13 +169,10 @@ def _trust(record: WeightsRecord) -> str:
 
 def _fits(record: WeightsRecord | None) -> str:
     """The trainers a checkpoint fits, in words."""
-    starting, also = [], []
-    for trainer, weights in _starting_weights().items():
-        first, *others = accepted_records(weights)
-        starting += [trainer] if first == record else []
-        also += [trainer] if record in others else []
-    named = [f"{', '.join(also)} where SWIN_UMAMBA_WEIGHTS names the file"] if also else []
-    return "; ".join([*([", ".join(starting)] if starting else []), *named]) or _NOBODY
+    starting = ", ".join(name for name, weights in _STARTING.items() if get_record(weights) == record)
+    also = ", ".join(name for name, weights in _STARTING.items() if record in accepted_records(weights)[1:])
+    named = f"{also} where SWIN_UMAMBA_WEIGHTS names the file" if also else ""
+    return "; ".join(filter(None, [starting, named])) or _NOBODY
 
 
 def _wrapped(name: str, text: str) -> str:
@@ -263,7 +254,7 @@ def _download_told() -> Iterator[None]:
 
 def _verify(args: argparse.Namespace) -> int:
     """Say what the file is; 0 if it fits a trainer (the one asked for, if one was), else 1 and what fits instead."""
-    asked = _starting_weights() if args.trainer is None else {args.trainer: _weights_of(args.trainer)}
+    asked = _STARTING if args.trainer is None else {args.trainer: _weights_of(args.trainer)}
     if not args.file.expanduser().exists():
         raise CheckpointError(f"{args.file} does not exist")
     from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint  # imports torch

@@ -53,7 +53,9 @@ class MultiplyAddCounter(TorchDispatchMode):
         out = func(*args, **kwargs)
         packet = func._overloadpacket
         if packet is SCAN_OPERATOR:
-            self._scan += _scan_multiply_adds(*args, **kwargs)
+            x, _, _, _, A, *_ = args
+            directions, channels, states = A.shape
+            self._scan += scan_multiply_adds(prod(x.shape[:-1]), directions * channels, states)
         elif packet is SCAN_OPERATOR_2D:
             x, _, dt_weight, _, A_logs, *_ = args
             self._scan += scan_multiply_adds(x[..., 0].numel(), *A_logs.shape)
@@ -79,21 +81,8 @@ def scan_multiply_adds(positions: int, channels: int, states: int) -> int:
     return 9 * positions * channels * states + positions * channels
 
 
-def _scan_multiply_adds(x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, *_: Any, **__: Any) -> int:
-    directions, channels, states = A.shape
-    return scan_multiply_adds(prod(x.shape[:-1]), directions * channels, states)
-
-
 def _norm(x: Tensor, weight: Tensor | None) -> int:
     return x.numel() * (4 if weight is None else 5)
-
-
-def _layer_norm(x: Tensor, normalized_shape: Any, weight: Tensor | None, *_: Any, **__: Any) -> int:
-    return _norm(x, weight)
-
-
-def _group_norm(x: Tensor, weight: Tensor | None, *_: Any, **__: Any) -> int:
-    return _norm(x, weight)
 
 
 def _batch_norm(
@@ -111,9 +100,10 @@ def _per_output(multiply_adds: int) -> _Formula:
 
 _aten = torch.ops.aten
 _FORMULAS: dict[Any, _Formula] = {
-    _aten.native_layer_norm: _layer_norm,
-    _aten.native_group_norm: _group_norm,
+    _aten.native_layer_norm: lambda x, shape, weight, *_, **__: _norm(x, weight),
+    _aten.native_group_norm: lambda x, weight, *_, **__: _norm(x, weight),
     _aten.native_batch_norm: _batch_norm,
+    torch.ops.swin_umamba.norm_gate: lambda y, gate, weight, *_, **__: _norm(y, weight),  # the gate's products are free
     _aten.upsample_nearest2d: _per_output(1),
     _aten.upsample_nearest3d: _per_output(1),
     _aten.upsample_bilinear2d: _per_output(4),

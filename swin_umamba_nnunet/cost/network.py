@@ -9,7 +9,7 @@ that the largest network is described on a laptop in a second.
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.cost.count import CONVENTION, MultiplyAddCounter
-from swin_umamba_nnunet.cost.parts import HEADS, PartTracker, part_of
 from swin_umamba_nnunet.networks import set_backend
 
 MEMORY_CONVENTION = (
@@ -27,6 +27,10 @@ MEMORY_CONVENTION = (
 )
 _DEVICE = "cpu"  # whose memory formats are assumed
 _BACKEND = "numba"  # any that runs there and is one opaque operator; nothing of it is run
+HEADS = "heads"
+# what a dotted name may contain -> part; tried in this order
+_NAMED = {"seg_layers": HEADS, "stem": "stem", "patch_embed": "patch embedding", "skip_blocks": "skips"}
+_MANY_MAPS = (HEADS, "skips")  # parts that return maps of several sizes
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,15 @@ class PartCost:
     size: tuple[int, ...]
 
 
+def _total(name: str) -> Any:
+    return property(lambda self: sum(getattr(part, name) for part in self.parts), doc=f"`{name}` of all parts.")
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a network costs for images of one size; see `CONVENTION` and `MEMORY_CONVENTION` for what is counted.
+
+    `parameters`, `dense_flops`, `scan_flops`, `flops` and `activation_bytes` are those of all parts together.
 
     Attributes:
         network: name of its class.
@@ -77,30 +87,15 @@ class Cost:
     parts: tuple[PartCost, ...]
     uncounted: tuple[str, ...] = ()
 
-    @property
-    def parameters(self) -> int:
-        """How many parameters the network has."""
-        return sum(part.parameters for part in self.parts)
-
-    @property
-    def dense_flops(self) -> int:
-        """Multiply-adds of everything but the scans."""
-        return sum(part.dense_flops for part in self.parts)
-
-    @property
-    def scan_flops(self) -> int:
-        """Multiply-adds of the scans."""
-        return sum(part.scan_flops for part in self.parts)
+    parameters = _total("parameters")
+    dense_flops = _total("dense_flops")
+    scan_flops = _total("scan_flops")
+    activation_bytes = _total("activation_bytes")
 
     @property
     def flops(self) -> int:
         """Multiply-adds of everything."""
         return self.dense_flops + self.scan_flops
-
-    @property
-    def activation_bytes(self) -> int:
-        """Kept for backward at `batch_size`."""
-        return sum(part.activation_bytes for part in self.parts)
 
     @property
     def deep_supervision_scales(self) -> tuple[tuple[float, ...], ...]:
@@ -170,6 +165,78 @@ def fake_copy(network: nn.Module) -> nn.Module:
     if hasattr(decoder, "deep_supervision"):
         decoder.deep_supervision = True
     return network
+
+
+def part_of(name: str) -> str:
+    """The part that a module or parameter called `name` ("encoder.stages.2.0.conv") belongs to.
+
+    Names as this package and nnU-Net give them.  Within `encoder` and `decoder` the first number is that of the stage,
+    from 0; what has none is the final step or the rest of that side.  Networks built otherwise are split by their
+    direct children.
+    """
+    side, *path = name.split(".")
+    if side not in ("encoder", "decoder"):
+        return side or "network"
+    named = next((part for key, part in _NAMED.items() if key in path), None)
+    if named is not None:
+        return named
+    number = next((int(item) for item in path if item.isdecimal()), None)
+    if number is None:
+        return f"{side} final step" if any(item.startswith("final") for item in path) else f"{side} rest"
+    return f"{side} stage {number + 1}"
+
+
+class PartTracker:
+    """A context that follows a network's forward pass from part to part, by hooks on its modules.
+
+    Args:
+        network: whose forward pass is followed.
+        left: called with the part that ran until now, each time the next one begins.
+
+    Attributes:
+        order: parts in the order in which they first finished a module.
+        maps: shape of what each part's last module returned; not of parts that return several.
+    """
+
+    def __init__(self, network: nn.Module, left: Callable[[str], None] = lambda part: None) -> None:
+        self._network = network
+        self._left = left
+        self._running = [part_of("")]
+        self._handles: list[Any] = []
+        self.order: list[str] = []
+        self.maps: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def current(self) -> str:
+        """The part of the innermost module that is running."""
+        return self._running[-1]
+
+    def __enter__(self) -> "PartTracker":
+        for name, module in self._network.named_modules():
+            inside = self._network.get_submodule(name.rpartition(".")[0])
+            if name and not isinstance(inside, SS2D):  # which fuses its norm only where nobody hooks it
+                self._follow(module, part_of(name))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left(self.current)
+        for handle in self._handles:
+            handle.remove()
+
+    def _follow(self, module: nn.Module, part: str) -> None:
+        def enter(module: nn.Module, inputs: Any) -> None:
+            self._left(self.current)
+            self._running.append(part)
+
+        def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            self._left(self._running.pop())
+            if part not in self.order:
+                self.order.append(part)
+            first = outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs
+            if isinstance(first, Tensor) and part not in _MANY_MAPS:
+                self.maps[part] = tuple(first.shape)
+
+        self._handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
 
 def _count(

@@ -19,9 +19,9 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet._atomic import write_text
+from swin_umamba_nnunet._text import by, byte_size
 from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION, StepMemory, step_memory
-from swin_umamba_nnunet.cost.tasks import Task, task_of_dataset
-from swin_umamba_nnunet.cost.trainers import build_network
+from swin_umamba_nnunet.cost.tasks import Task, build_network, task_of_dataset
 from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
 
 SMALLEST_BATCH = 2  # nnU-Net's
@@ -253,11 +253,10 @@ def _stride(trainer: type[nnUNetTrainer], task: Task) -> tuple[int, ...]:
 
 
 def _nothing_fits(trainer: type[nnUNetTrainer], least: StepMemory, gpu_bytes: int, task: Task) -> str:
-    size = "x".join(map(str, least.patch_size))
     recomputing = task.settings.configuration.get(RECOMPUTE, False)
     remedy = "" if recomputing or not issubclass(trainer, NetworkTrainer) else "add --gradient-checkpointing, "
     return (
-        f"{trainer.__name__} does not fit into {gpu_bytes / 2**30:.2f} GiB: the smallest patch worth training, {size}, "
-        f"in batches of {least.batch_size} needs an estimated {needed_bytes(least) / 2**30:.2f} GiB; {remedy}choose a "
-        "smaller network (see: swin-umamba list) or a larger GPU"
+        f"{trainer.__name__} does not fit into {byte_size(gpu_bytes)}: the smallest patch worth training, "
+        f"{by(least.patch_size)}, in batches of {least.batch_size} needs an estimated "
+        f"{byte_size(needed_bytes(least))}; {remedy}choose a smaller network (see: swin-umamba list) or a larger GPU"
     )

@@ -19,8 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from swin_umamba_nnunet.cost.network import fake_copy
-from swin_umamba_nnunet.cost.tasks import Task
-from swin_umamba_nnunet.cost.trainers import build_network
+from swin_umamba_nnunet.cost.tasks import Task, build_network
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
 STEP_CONVENTION = (

@@ -1,4 +1,9 @@
-"""What a network is built for: a dataset's plans, or those that nnU-Net would make for patches of a given size."""
+"""What a network is built for, and the network that a trainer builds for it.
+
+A dataset's plans, or those that nnU-Net would make for patches of a given size.  Every trainer is asked for its network
+in the same way, by nnU-Net's own `build_network_architecture(plans, ...)`: this package's, nnU-Net's, and those that
+users have put into a folder of `nnUNet_extTrainer`.
+"""
 
 import json
 import os
@@ -10,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     ResEncUNetPlanner,
@@ -18,10 +24,16 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncXL,
 )
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from swin_umamba_nnunet._text import by
+from swin_umamba_nnunet.cost.network import Cost, describe_network
+from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
 PLANNERS = {
     "nnUNetPlans": ExperimentPlanner,
@@ -154,3 +166,37 @@ def _plan(planner_class: type, channels: int, classes: int, size: Sequence[int])
     planner.static_estimate_VRAM_usage = lambda *_: 1  # else it reduces patches that need more memory than it aims at
     spacing = [1.0] * len(size)
     return planner.get_plans_for_configuration(spacing, size, f"{_NAME}_data", float(prod(size)), {})
+
+
+def describe_trainer(trainer: type[nnUNetTrainer], task: Task, batch_size: int = 1) -> Cost:
+    """What the network of `trainer` costs for one patch of `task`; activations at `batch_size`.
+
+    Raises:
+        ValueError: a patch size that the trainer refuses, or a batch size below 1.
+    """
+    return describe_network(build_network(trainer, task), task.input_shape, batch_size)
+
+
+def build_network(trainer: type[nnUNetTrainer], task: Task) -> nn.Module:
+    """The network that `trainer` trains for `task`, all heads included, on the `meta` device where that is possible.
+
+    Raises:
+        ValueError: a patch size that the trainer refuses.
+    """
+    if not issubclass(trainer, NetworkTrainer):  # this package's networks take any size
+        _check_size(task)
+    arguments = (PlansManager(task.plans), task.settings, task.channels, task.classes, True)
+    try:
+        with torch.device("meta"):
+            return trainer.build_network_architecture(*arguments)
+    except (NotImplementedError, RuntimeError):  # initial values that need real tensors
+        return trainer.build_network_architecture(*arguments)
+
+
+def _check_size(task: Task) -> None:
+    size = by(task.input_shape[1:])
+    if task.planned_size is not None:
+        planned = by(task.planned_size)
+        raise ValueError(f"nnU-Net plans no patches of {size}, but would take {planned}; give that size instead")
+    if len(task.settings.pool_op_kernel_sizes) < 2:
+        raise ValueError(f"patches of {size} are too small for nnU-Net's networks: give at least 8 pixels a side")

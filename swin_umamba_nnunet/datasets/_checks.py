@@ -1,5 +1,6 @@
 """Reading every case before anything is written, and what that brings to light."""
 
+import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,10 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
-from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap, resolve, show_value
-from swin_umamba_nnunet.datasets._model import Case, CaseError, Finding, Measured, Plan
+from swin_umamba_nnunet._text import listed
+from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap, count_values, resolve
+from swin_umamba_nnunet.datasets._model import (
+    NOT_FINITE,
+    VOLUME_ENDING,
+    CaseError,
+    Conversion,
+    Finding,
+    Findings,
+    SourceCase,
+)
+from swin_umamba_nnunet.datasets._splits import Fold, make_folds
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,33 +31,73 @@ MAX_NAME = 200  # bytes; file systems take 255, and endings, _0000 and names for
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """A plan whose cases have been read, with everything that writing needs.
+class Measured:
+    """What reading a case brought to light.
 
     Attributes:
-        plan: as it was made; `plan.cases` still holds the cases that were left out.
+        shape: (H, W) or (D, H, W).
+        channels: number of channels nnU-Net will see.
+        dtype: NumPy's name of the image's numbers.
+        digest: hash of the image's numbers and shape, to find duplicates.
+        values: how many pixels each raw mask value has (see `_labels`); None without a mask.
+        colours: the same counts by colour, 0xRRGGBB; None where there is no colour to speak of (volumes).
+        colour: the mask has real colours, which its `values` then are.
+        spacing: mm between voxels along (D, H, W); None for pictures and where it is unknown.
+        findings: what was noticed on the way.
+    """
+
+    shape: tuple[int, ...]
+    channels: int
+    dtype: str
+    digest: str
+    values: Mapping[int, int] | None = None
+    colours: Mapping[int, int] | None = None
+    colour: bool = False
+    spacing: tuple[float, ...] | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def of_mask(self, colour: bool) -> Mapping[int, int]:
+        """Pixels by colour or by value; {} where there are none."""
+        return (self.colours if colour else self.values) or {}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A conversion whose cases have been read, with everything that writing needs.
+
+    Attributes:
+        conversion: as the layout gave it; it still has the cases that were left out.
         cases: the cases to write.
         measured: case name -> what was measured.
         labels: how raw mask values become labels; None where that failed (there is an error then).
         channel_names: for dataset.json.
         file_ending: for dataset.json.
-        findings: of planning and of reading.
-        left_out: cases with errors, where the user wants them left out.
+        findings: of the layout and of reading.
+        left_out: number of cases with errors, where the user wants them left out.
     """
 
-    plan: Plan
-    cases: tuple[Case, ...]
+    conversion: Conversion
+    cases: tuple[SourceCase, ...]
     measured: Mapping[str, Measured]
     labels: LabelMap | None
     channel_names: tuple[str, ...]
     file_ending: str
     findings: tuple[Finding, ...]
-    left_out: tuple[Case, ...] = ()
+    left_out: int = 0
 
     @property
     def errors(self) -> tuple[Finding, ...]:
         """What keeps the dataset from being written."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def folds(self) -> list[Fold]:
+        """Of splits_final.json; none where nnU-Net is to draw its own.
+
+        Raises:
+            ConversionError: there are fewer groups than folds.
+        """
+        return make_folds(self.cases, self.conversion.folds, self.conversion.seed)
 
 
 def in_threads(
@@ -66,181 +118,193 @@ def in_threads(
             raise
 
 
-def inspect(plan: Plan, threads: int = MAX_THREADS, skip_bad: bool = False, progress: bool = True) -> Inspection:
-    """Read all cases of a plan and judge them.
+def measure(conversion: Conversion, case: SourceCase) -> Measured:
+    """Read a case.
+
+    Raises:
+        CaseError: it cannot be converted.
+    """
+    findings = Findings()
+    content = conversion.read(case, findings)
+    for path, image in zip(case.images, content.images):
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise CaseError(NOT_FINITE, str(path))
+    first, mask, place = content.images[0], content.mask, content.place
+    colour_image = first.ndim == 3 and conversion.ending != VOLUME_ENDING
+    digest = hashlib.blake2b(f"{first.dtype} {first.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(first).data)
+    values = None if mask is None else count_values(mask)
+    colours: Mapping[int, int] | None = values if content.colour else None
+    if values is not None and content.palette is not None:
+        counter: Counter[int] = Counter()
+        for value, pixels in values.items():
+            counter[int(content.palette[min(value, len(content.palette) - 1)])] += pixels
+        colours = counter
+    return Measured(
+        shape=first.shape[:2] if colour_image else first.shape,
+        channels=3 if colour_image else len(content.images),
+        dtype=str(first.dtype),
+        digest=digest.hexdigest(),
+        values=values,
+        colours=colours,
+        colour=content.colour,
+        spacing=None if place is None else place.GetSpacing()[::-1],
+        findings=tuple(replace(finding, case=case.name) for finding in findings),
+    )
+
+
+def inspect(
+    conversion: Conversion, threads: int = MAX_THREADS, skip_bad: bool = False, progress: bool = True
+) -> Inspection:
+    """Read all cases of a conversion and judge them.
 
     Args:
-        plan: what a layout found.
+        conversion: what a layout found.
         threads: how many cases to read at a time, at most.
         skip_bad: leave out cases that cannot be used (with a warning) instead of counting them as errors.
         progress: show a bar, on a terminal.
     """
 
-    def measure(case: Case) -> Measured | Finding:
+    def try_to_measure(case: SourceCase) -> Measured | Finding:
         try:
-            return plan.handler.measure(case)
+            return measure(conversion, case)
         except CaseError as error:
             return Finding("error", error.topic, error.detail, case.name)
 
-    threads = min(threads, plan.handler.threads)
-    results = in_threads(measure, plan.cases, threads, "reading", progress)
-    measured = {case.name: each for case, each in zip(plan.cases, results) if isinstance(each, Measured)}
-    findings = [*plan.findings, *(each for each in results if isinstance(each, Finding))]
-    findings += [finding for each in measured.values() for finding in each.findings]
-    findings += [
-        Finding(
-            "error",
-            f"name is too long for a case: up to {MAX_NAME} bytes fit into the names of files (rename the files, or "
-            "have --image-key take a part of their names)",
-            f"{len(os.fsencode(case.name))} bytes",
-            case.name,
-        )
-        for case in plan.cases
-        if len(os.fsencode(case.name)) > MAX_NAME
-    ]
-    findings += _without_label(plan.cases)
-    labels, colour, problems = _resolve_labels(plan, measured)
-    findings += problems
+    everything = conversion.cases
+    results = in_threads(try_to_measure, everything, min(threads, conversion.threads), "reading", progress)
+    measured = {case.name: each for case, each in zip(everything, results) if isinstance(each, Measured)}
+    findings = Findings([*conversion.findings, *(each for each in results if isinstance(each, Finding))])
+    for each in measured.values():
+        findings += each.findings
+    for case in everything:
+        if (length := len(os.fsencode(case.name))) > MAX_NAME:
+            findings.error(
+                f"name is too long for a case: up to {MAX_NAME} bytes fit into the names of files (rename the files, "
+                "or have --image-key take a part of their names)",
+                f"{length} bytes",
+                case.name,
+            )
+    _judge_missing_masks(everything, findings)
+    labels = _resolve_labels(conversion, measured, findings)
     if labels is not None:
-        findings += _judge_labels(plan.cases, measured, labels, colour)
-    findings += _judge_channels(measured)
-    bad = {f.case for f in findings if f.severity == "error" and f.case in {case.name for case in plan.cases}}
-    left_out = tuple(case for case in plan.cases if case.name in bad) if skip_bad else ()
-    if left_out:
-        skipped = {case.name for case in left_out}
-        findings = [
-            replace(f, severity="warning", topic=f"left out: {f.topic}")
-            if f.severity == "error" and f.case in skipped
-            else f
-            for f in findings
-        ]
-        measured = {name: each for name, each in measured.items() if name not in skipped}
-    cases = tuple(case for case in plan.cases if case not in left_out)
-    findings += _judge_duplicates(cases, measured)
-    if not [case for case in cases if case.part != "test"]:
-        findings.append(Finding("error", "there is no training case; nnU-Net needs images with masks to train on"))
-    channels = Counter(each.channels for each in measured.values()).most_common(1)
+        _judge_labels(everything, measured, labels, findings)
+    _judge_channels(measured, findings)
+    bad = {finding.case for finding in findings if finding.severity == "error"} if skip_bad else set()
+    cases = tuple(case for case in everything if case.name not in bad)
+    left_out = {case.name for case in everything} & bad
+    for index, finding in enumerate(findings):
+        if finding.severity == "error" and finding.case in left_out:
+            findings[index] = replace(finding, severity="warning", topic=f"left out: {finding.topic}")
+    measured = {name: each for name, each in measured.items() if name not in bad}
+    _judge_duplicates(cases, measured, findings)
+    if all(case.part == "test" for case in cases):
+        findings.error("there is no training case; nnU-Net needs images with masks to train on")
+    of_pictures = ("R", "G", "B") if _usual(each.channels for each in measured.values()) == 3 else ("grey",)
+    # PNG has no floats, and Pillow writes no 16-bit colour
+    fits = all(m.dtype == "uint8" or (m.dtype == "uint16" and m.channels == 1) for m in measured.values())
     return Inspection(
-        plan=plan,
+        conversion=conversion,
         cases=cases,
         measured=measured,
         labels=labels,
-        channel_names=plan.handler.channel_names(channels[0][0] if channels else 1),
-        file_ending=plan.handler.file_ending(measured.values()),
+        channel_names=conversion.channels or of_pictures,
+        file_ending=conversion.ending or (".png" if fits else ".tif"),
         findings=tuple(dict.fromkeys(findings)),
-        left_out=left_out,
+        left_out=len(left_out),
     )
 
 
-def _without_label(cases: Iterable[Case]) -> list[Finding]:
-    missing = [case for case in cases if case.label is None]
-    findings = [
-        Finding("error", "training image without a mask", str(case.images[0]), case.name)
-        for case in missing
-        if case.part != "test" and case.images
-    ]
-    tests = [case for case in missing if case.part == "test"]
+def _usual(numbers: Iterable[int]) -> int:
+    return next((number for number, _ in Counter(numbers).most_common(1)), 1)
+
+
+def _judge_missing_masks(cases: Sequence[SourceCase], findings: Findings) -> None:
+    tests = 0
+    for case in cases:
+        if case.label is None and case.part == "test":
+            tests += 1
+        elif case.label is None and case.images:
+            findings.error("training image without a mask", str(case.images[0]), case.name)
     if tests:
-        findings.append(Finding("note", f"{len(tests)} test images have no mask: they can be predicted, not scored"))
-    return findings
+        findings.note(f"{tests} test images have no mask: they can be predicted, not scored")
 
 
-def _values(each: Measured, colour: bool) -> Mapping[int, int]:
-    return (each.colours or {}) if colour else (each.values or {})
-
-
-def _resolve_labels(plan: Plan, measured: Mapping[str, Measured]) -> tuple[LabelMap | None, bool, list[Finding]]:
-    with_mask = {name: each for name, each in measured.items() if each.values is not None}
-    colour = any(each.colour for each in with_mask.values())
-    asked = bool(plan.labels.entries) and plan.labels.entries[0].colour
-    if asked and with_mask and all(each.colours is not None for each in with_mask.values()):
-        colour = True
-    findings = []
-    if colour:
-        odd = [name for name, each in with_mask.items() if each.colours is None]
-        findings = [Finding("error", "mask has values beyond 255 where other masks are coloured", case=n) for n in odd]
-        with_mask = {name: each for name, each in with_mask.items() if each.colours is not None}
+def _resolve_labels(
+    conversion: Conversion, measured: Mapping[str, Measured], findings: Findings
+) -> LabelMap | None:
+    """The label map; None where there is an error."""
+    rule = conversion.labels
+    masks = {name: each for name, each in measured.items() if each.values is not None}
+    asked = bool(rule.entries) and rule.entries[0].colour and all(each.colours is not None for each in masks.values())
+    colour = any(each.colour for each in masks.values()) or (asked and bool(masks))
     total: Counter[int] = Counter()
-    for each in with_mask.values():
-        total.update(_values(each, colour))
+    for name, each in masks.items():
+        total.update(each.of_mask(colour))
+        if colour and each.colours is None:
+            findings.error("mask has values beyond 255 where other masks are coloured", case=name)
     try:
-        return resolve(plan.labels, total, colour), colour, findings
+        return resolve(rule, total, colour)
     except LabelError as error:
-        return None, colour, [*findings, Finding("error", str(error))]
+        findings.error(str(error))
+        return None
 
 
 def _judge_labels(
-    cases: Sequence[Case], measured: Mapping[str, Measured], labels: LabelMap, colour: bool
-) -> list[Finding]:
-    findings = []
-    parts: dict[str, set[int]] = defaultdict(set)
+    cases: Sequence[SourceCase], measured: Mapping[str, Measured], labels: LabelMap, findings: Findings
+) -> None:
+    parts: dict[bool, set[int]] = {False: set(), True: set()}
     for case in cases:
-        each = measured.get(case.name)
-        if each is None or each.values is None:
+        if case.name not in measured or measured[case.name].values is None:
             continue
-        values = _values(each, colour)
-        unknown = labels.unknown(values)
-        if unknown:
-            shown = ", ".join(f"{show_value(v, colour)} ({values[v]} pixels)" for v in unknown[:5])
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            expected = ", ".join(f"{show_value(v, colour)}" for v in sorted(labels.lookup))
-            findings.append(
-                Finding("error", f"mask has values that are not in the label map ({expected})", shown + more, case.name)
-            )
+        values = measured[case.name].of_mask(labels.colour)
+        if unknown := labels.unknown(values):
+            shown = listed(f"{labels.show(v)} ({values[v]} pixels)" for v in unknown)
+            expected = ", ".join(map(labels.show, sorted(labels.lookup)))
+            findings.error(f"mask has values that are not in the label map ({expected})", shown, case.name)
             continue
         counts = labels.count(values)
-        parts["test" if case.part == "test" else "train"] |= set(counts)
+        parts[case.part == "test"] |= set(counts)
         if set(counts) <= {0}:
-            findings.append(Finding("warning", "mask is all background", case=case.name))
+            findings.warning("mask is all background", case=case.name)
         elif 0 not in counts and len(labels.names) == 2:
-            findings.append(Finding("warning", "mask is all foreground", case=case.name))
+            findings.warning("mask is all foreground", case=case.name)
         unlisted = sorted(set(values) - set(labels.lookup)) if labels.rest is not None else []
         if unlisted:
-            shown = ", ".join(show_value(value, colour) for value in unlisted[:5])
-            findings.append(Finding("warning", "mask values that are not listed became background", shown, case.name))
-        if labels.threshold and set(values) - {0, 255}:
-            between = sum(pixels for value, pixels in values.items() if value not in (0, 255))
-            share = 100 * between / max(1, sum(values.values()))
-            findings.append(Finding("warning", f"mask is not purely 0/255 (JPEG?): cut at {labels.threshold}",
-                                    f"{share:.2g} % of pixels in between", case.name))  # fmt: skip
+            findings.warning(
+                "mask values that are not listed became background", listed(map(labels.show, unlisted)), case.name
+            )
+        between = sum(pixels for value, pixels in values.items() if value not in (0, 255))
+        if labels.threshold and between:
+            share = f"{100 * between / sum(values.values()):.2g} % of pixels in between"
+            findings.warning(f"mask is not purely 0/255 (JPEG?): cut at {labels.threshold}", share, case.name)
     for name, label in labels.names.items():
-        if label and parts["train"] and label not in parts["train"]:
-            where = "any mask" if label not in parts["test"] else "a training mask"
-            findings.append(Finding("warning", f'label {label} ("{name}") is not in {where}: nnU-Net cannot learn it'))
-    return findings
+        if label and parts[False] and label not in parts[False]:
+            where = "a training mask" if label in parts[True] else "any mask"
+            findings.warning(f'label {label} ("{name}") is not in {where}: nnU-Net cannot learn it')
 
 
-def _judge_channels(measured: Mapping[str, Measured]) -> list[Finding]:
-    findings = []
-    channels = Counter(each.channels for each in measured.values())
-    if len(channels) > 1:
-        usual = channels.most_common(1)[0][0]
-        odd = [name for name, each in measured.items() if each.channels != usual]
-        topic = f"image has not {usual} channel{'s' if usual > 1 else ''} like the others; --channels makes them alike"
-        findings += [Finding("error", topic, f"{measured[name].channels}", name) for name in odd]
+def _judge_channels(measured: Mapping[str, Measured], findings: Findings) -> None:
+    usual = _usual(each.channels for each in measured.values())
+    for name, each in measured.items():
+        if each.channels != usual:
+            plural = "s" if usual > 1 else ""
+            topic = f"image has not {usual} channel{plural} like the others; --channels makes them alike"
+            findings.error(topic, f"{each.channels}", name)
     dtypes = Counter(each.dtype for each in measured.values())
     if len(dtypes) > 1:
         shown = ", ".join(f"{count} x {dtype}" for dtype, count in dtypes.most_common())
-        findings.append(
-            Finding("warning", "images have different number types; check that they are scaled alike", shown)
-        )
-    return findings
+        findings.warning("images have different number types; check that they are scaled alike", shown)
 
 
-def _judge_duplicates(cases: Sequence[Case], measured: Mapping[str, Measured]) -> list[Finding]:
-    by_digest: dict[str, list[Case]] = defaultdict(list)
+def _judge_duplicates(cases: Sequence[SourceCase], measured: Mapping[str, Measured], findings: Findings) -> None:
+    by_digest = defaultdict(list)
     for case in cases:
         if case.name in measured:
             by_digest[measured[case.name].digest].append(case)
-    findings = []
     for same in by_digest.values():
-        if len(same) < 2:
-            continue
         shown = ", ".join(f"{case.name} ({case.part})" for case in same[:5])
         if len({case.part for case in same}) > 1:
-            findings.append(
-                Finding("warning", "the same image in several of train, validation and test", shown, same[0].name)
-            )
-        elif len({case.group if case.group is not None else case.name for case in same}) > 1:
-            findings.append(Finding("warning", "the same image several times", shown, same[0].name))
-    return findings
+            findings.warning("the same image in several of train, validation and test", shown, same[0].name)
+        elif len({case.unit for case in same}) > 1:
+            findings.warning("the same image several times", shown, same[0].name)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from swin_umamba_nnunet.datasets._model import CaseError, Finding
+from swin_umamba_nnunet._text import listed
+from swin_umamba_nnunet.datasets._model import CaseError, Findings, decoding
 
 _POSITION, _ORIENTATION, _DESCRIPTION = "0020|0032", "0020|0037", "0008|103e"
 # SOP Class UID, of the file's meta information or, where that has none, of the object: explicit or implicit VR
@@ -49,8 +50,8 @@ def _sop_class(path: Path) -> bytes:
     return uid.rstrip(b"\0 ") if len(uid) == length else b""
 
 
-def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
-    """The one series in a folder as a volume, and what is odd about its slices.
+def read_series(folder: Path, findings: Findings) -> sitk.Image:
+    """The one series in a folder as a volume; what is odd about its slices is added to the findings.
 
     Objects of another kind beside them (contours, reports, plans, presentation states) are left out, with a note.
 
@@ -66,33 +67,24 @@ def read_series(folder: Path) -> tuple[sitk.Image, list[Finding]]:
         shown = "; ".join(f"{_describe(files[uid][0])} {len(files[uid])} files, {uid}" for uid in series[:5])
         raise CaseError("folder holds several DICOM series; put each into a folder of its own", f"{folder}: {shown}")
     names = files[series[0]]
-    listed = {Path(name).name for name in names}  # GDCM's folders have "/" on every system
-    left_out = [path for path in sorted(folder.iterdir()) if path.name not in listed and path.is_file()]
+    known = {Path(name).name for name in names}  # GDCM's folders have "/" on every system
+    left_out = [path for path in sorted(folder.iterdir()) if path.name not in known and path.is_file()]
     left_out = [path for path in left_out if path.name.upper() != "DICOMDIR" and _is_dicom(path)]
     # GDCM leaves out what is no image, and also what it cannot read to the end: the volume would be a slice short.
     # The series' UID would not tell them apart, as contours name the series that they belong to.
-    slices = {b"", *(_sop_class(folder / name) for name in listed)} if left_out else set()
+    slices = {b"", *(_sop_class(folder / name) for name in known)} if left_out else set()
     cut_off = [path for path in left_out if _sop_class(path) in slices]
     if cut_off:
-        raise CaseError("DICOM file cannot be read; is it cut off? Get it again", _and_more(cut_off))
+        raise CaseError("DICOM file cannot be read; is it cut off? Get it again", listed(cut_off, 1))
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
-    try:
-        findings = _judge_slices(names, folder)
+    with decoding(folder, "DICOM series cannot be read"):
+        _judge_slices(names, folder, findings)
         if left_out:
             topic = "DICOM files that are no images (contours, reports, plans?) are left out"
-            findings = [*findings, Finding("note", topic, _and_more(left_out))]
+            findings.note(topic, listed(left_out, 1))
         image = reader.Execute()
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CaseError("DICOM series cannot be read", f"{folder} ({lines[-1][:200]})") from error
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[..., 0]
-    return image, findings
-
-
-def _and_more(paths: Sequence[Path]) -> str:
-    return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
+    return image[..., 0] if image.GetDimension() == 4 and image.GetSize()[3] == 1 else image
 
 
 def _header(name: str) -> sitk.ImageFileReader:
@@ -113,33 +105,32 @@ def _describe(name: str) -> str:
 
 
 def _numbers(reader: sitk.ImageFileReader, key: str, count: int) -> list[float] | None:
-    if not reader.HasMetaDataKey(key):
-        return None
     try:
         numbers = [float(part) for part in reader.GetMetaData(key).split("\\")]
-    except ValueError:
+    except (RuntimeError, ValueError):  # the key is not there, or no number
         return None
     return numbers if len(numbers) == count else None
 
 
-def _judge_slices(names: Sequence[str], folder: Path) -> list[Finding]:
+def _judge_slices(names: Sequence[str], folder: Path, findings: Findings) -> None:
     """Slice distances and shifts from the positions in the headers (ITK assumes equal distances and no tilt)."""
     if len(names) < 2:
-        return []
+        return
     positions, orientations = [], []
     for name in names:
         reader = _header(name)
         position, orientation = _numbers(reader, _POSITION, 3), _numbers(reader, _ORIENTATION, 6)
         if position is None or orientation is None:
-            return [Finding("warning", "DICOM slices have no position: order and distance are guessed", folder.name)]
+            findings.warning("DICOM slices have no position: order and distance are guessed", folder.name)
+            return
         positions.append(position)
         orientations.append(orientation)
     if np.ptp(np.array(orientations), axis=0).max() > 1e-3:
         raise CaseError("DICOM slices are not parallel (a localizer, or several stacks?)", str(folder))
-    return judge_positions(np.array(positions), np.array(orientations[0]), folder.name)
+    judge_positions(np.array(positions), np.array(orientations[0]), folder.name, findings)
 
 
-def judge_positions(positions: np.ndarray, orientation: np.ndarray, name: str) -> list[Finding]:
+def judge_positions(positions: np.ndarray, orientation: np.ndarray, name: str, findings: Findings) -> None:
     """What is odd about slices at `positions` (N, 3) in mm with row and column direction `orientation` (6,).
 
     Raises:
@@ -149,19 +140,13 @@ def judge_positions(positions: np.ndarray, orientation: np.ndarray, name: str) -
     order = np.argsort(positions @ normal)
     steps = np.diff(positions[order], axis=0)
     distances = steps @ normal
-    findings = []
     if distances.min() < 1e-3:
         raise CaseError("DICOM series has several slices at one place (time points? contrast phases?)", name)
     usual = float(np.median(distances))
     if np.abs(distances - usual).max() > SPACING_TOLERANCE * usual:
         text = f"{name}: {distances.min():.4g} to {distances.max():.4g} mm, usually {usual:.4g} mm"
-        findings.append(
-            Finding("warning", "DICOM slices have unequal distances (slices missing?); the volume is distorted", text)
-        )
+        findings.warning("DICOM slices have unequal distances (slices missing?); the volume is distorted", text)
     shift = float(np.linalg.norm(steps - distances[:, None] * normal, axis=1).max())
     if shift > TILT_TOLERANCE_MM:
         text = f"{name}: {shift:.3g} mm per slice"
-        findings.append(
-            Finding("warning", "DICOM slices are shifted sideways (gantry tilt); the volume is sheared", text)
-        )
-    return findings
+        findings.warning("DICOM slices are shifted sideways (gantry tilt); the volume is sheared", text)

@@ -1,36 +1,45 @@
-"""Finding files in what people download.
+"""Finding files in what people download, and what tells which of them belong together.
 
 Hidden files and folders (.DS_Store, ._image.png, __MACOSX) are never looked at; endings match in upper and lower case.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import re
+import shlex
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
-from swin_umamba_nnunet.datasets._model import ConversionError
+from swin_umamba_nnunet.datasets._model import ConversionError, Findings, Part
 
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr", "input")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "segmentations", "segmentation", "annotations", "groundtruth", "gt", "labelstr",
-)  # fmt: skip
-PART_FOLDERS = {
+)
+PART_FOLDERS: Mapping[Part, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
 EVERYTHING = "**/*"
-_WILDCARDS = "*?["
+MASK_SUFFIX = re.compile(r"[ _.-](mask|masks|seg|segmentation|label|labels|gt|annotation|groundtruth)$", re.IGNORECASE)
+IMAGE_SUFFIX = re.compile(r"[ _.-](image|img|0000)$", re.IGNORECASE)
+_WILDCARD = re.compile(r"[*?\[]")
 
-
-def check_source(source: Path) -> Path:
-    """The source folder, absolute.  Raises ConversionError where it is none."""
-    source = source.expanduser().absolute()
-    if source.is_file():
-        hint = "; unpack it first" if source.suffix.lower() in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar") else ""
-        raise ConversionError(f"{source} is a file, and a folder is expected{hint}")
-    if not source.is_dir():
-        raise ConversionError(f"the folder {source} does not exist; give the folder the data were unpacked to")
-    return source
+# What may name a case in a path, tried in this order: BIDS's entities, all but the last part of the name, its first
+# part, its first number, the folder.
+_PATTERNS = (
+    r"sub-[^_/]+",
+    r"sub-[^_/]+_ses-[^_/]+",
+    r"([^/]+)_[^_/]*$",
+    r"([^_/]+)_[^/]*$",
+    r"(\d+)[^/]*$",
+    r"([^/]+)/[^/]+$",
+)
 
 
 def is_hidden(path: Path, base: Path) -> bool:
@@ -38,16 +47,14 @@ def is_hidden(path: Path, base: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(base).parts)
 
 
-def ending_of(path: Path, endings: tuple[str, ...]) -> str | None:
-    """The ending (as it is in `endings`) of a file's name, upper or lower case; None where it has none of them."""
-    name = path.name.lower()
-    return next((ending for ending in sorted(endings, key=len, reverse=True) if name.endswith(ending)), None)
+def ending_of(path: Path, endings: Iterable[str]) -> str:
+    """The ending (as it is in `endings`) of a file's name, upper or lower case; "" where it has none of them."""
+    return max((ending for ending in endings if path.name.lower().endswith(ending)), key=len, default="")
 
 
-def stem_of(path: Path, endings: tuple[str, ...]) -> str:
+def stem_of(path: Path, endings: Iterable[str]) -> str:
     """The file's name without its ending."""
-    ending = ending_of(path, endings)
-    return path.name[: -len(ending)] if ending else path.name
+    return path.name[: len(path.name) - len(ending_of(path, endings))]
 
 
 def list_files(base: Path, endings: tuple[str, ...], pattern: str = EVERYTHING) -> list[Path]:
@@ -69,53 +76,61 @@ def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
     return next((present[name] for name in names if name in present), None)
 
 
-@dataclass(frozen=True)
-class PartFolders:
+def inner(folder: Path, name: str) -> Path:
+    """The folder of that name in `folder`, into which unpacking often puts it once more; else `folder`."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+class PartFolders(NamedTuple):
     """Where one part's images and masks lie; `masks` is None where there are none."""
 
     images: Path
     masks: Path | None
 
 
-def find_parts(source: Path) -> dict[str, PartFolders]:
-    """Part ("train", "val", "test") -> folders, for `train/images`, for `images/train` and for `images` alone.
+def find_parts(source: Path) -> dict[Part, PartFolders]:
+    """Folders of each part, for `train/images`, for `images/train` and for `images` alone.
 
     Empty where the source has no such folders.
     """
-    parts = {}
+    parts: dict[Part, PartFolders] = {}
     for part, names in PART_FOLDERS.items():
         inside = subfolder(source, names)
-        images = subfolder(inside, IMAGE_FOLDERS) if inside else None
-        if inside and images:
+        if inside and (images := subfolder(inside, IMAGE_FOLDERS)):
             parts[part] = PartFolders(images, subfolder(inside, MASK_FOLDERS))
-    if parts:
+    all_images, all_masks = subfolder(source, IMAGE_FOLDERS), subfolder(source, MASK_FOLDERS)
+    if parts or all_images is None:
         return parts
-    images, masks = subfolder(source, IMAGE_FOLDERS), subfolder(source, MASK_FOLDERS)
-    if images is None:
-        return {}
     for part, names in PART_FOLDERS.items():
-        inside = subfolder(images, names)
-        if inside:
-            parts[part] = PartFolders(inside, subfolder(masks, names) if masks else None)
-    return parts or {"train": PartFolders(images, masks)}
+        if images := subfolder(all_images, names):
+            parts[part] = PartFolders(images, subfolder(all_masks, names) if all_masks else None)
+    return parts or {"train": PartFolders(all_images, all_masks)}
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """Files of one kind.
 
     Attributes:
-        base: the folder their keys are relative to.
+        source: the folder that patterns are relative to.
+        base: the folder that keys made of paths are relative to.
         files: sorted.
+        endings: what does not belong to a file's name.
         one_name: the user gave one name for all, as in "*/image.nii.gz".
     """
 
+    source: Path
     base: Path
-    files: tuple[Path, ...]
+    files: Collection[Path]
+    endings: tuple[str, ...]
     one_name: bool = False
 
 
 Lister = Callable[[Path, tuple[str, ...], str], list[Path]]
+
+
+def everything(source: Path, folder: Path, endings: tuple[str, ...], lister: Lister = list_files) -> Selection:
+    """All files below a folder of the source."""
+    return Selection(source, folder, lister(folder, endings, EVERYTHING), endings)
 
 
 def select(source: Path, what: str, endings: tuple[str, ...], option: str, lister: Lister = list_files) -> Selection:
@@ -124,27 +139,169 @@ def select(source: Path, what: str, endings: tuple[str, ...], option: str, liste
     Raises:
         ConversionError: there are none.
     """
-    if not any(sign in what for sign in _WILDCARDS):
-        base = source / what
-        if not base.is_dir():
-            raise ConversionError(
-                f"{option}: the folder {base} does not exist; give a folder or a pattern such as '*/img.png'"
-            )
-        files = lister(base, endings, EVERYTHING)
-    else:
-        if Path(what).is_absolute() or ".." in Path(what).parts:
-            raise ConversionError(f'{option}: the pattern "{what}" must be relative to {source} and stay inside it')
-        fixed = []
-        for part in Path(what).parts:
-            if any(sign in part for sign in _WILDCARDS):
-                break
-            fixed.append(part)
-        base = source.joinpath(*fixed)
-        files = lister(source, endings, what)
+    path = Path(what)
+    base = source.joinpath(*takewhile(lambda part: not _WILDCARD.search(part), path.parts))
+    wild = _WILDCARD.search(what)
+    if wild and (path.is_absolute() or ".." in path.parts):
+        raise ConversionError(f'{option}: the pattern "{what}" must be relative to {source} and stay inside it')
+    if not wild and not base.is_dir():
+        raise ConversionError(
+            f"{option}: the folder {base} does not exist; give a folder or a pattern such as '*/img.png'"
+        )
+    files = lister(source, endings, what) if wild else lister(base, endings, EVERYTHING)
     if not files:
         raise ConversionError(
             f"{option}: no files ending in {', '.join(endings)} found for {source / what}; "
             "the folder may be wrong, or the files may be of a kind this layout does not take"
         )
-    has_wildcards = any(sign in what for sign in _WILDCARDS)
-    return Selection(base, tuple(files), has_wildcards and not any(sign in Path(what).name for sign in _WILDCARDS))
+    return Selection(source, base, files, endings, bool(wild) and not _WILDCARD.search(path.name))
+
+
+def compile_pattern(pattern: str | None, option: str) -> re.Pattern[str] | None:
+    """The user's regular expression.  Raises ConversionError where it is none."""
+    try:
+        return None if pattern is None else re.compile(pattern)
+    except re.error as error:
+        raise ConversionError(f'{option}: "{pattern}" is no regular expression ({error})') from error
+
+
+def apply_pattern(pattern: str | re.Pattern[str], path: Path, source: Path) -> str | None:
+    """What the pattern finds in the path below the source ("/" between folders): its groups, or all of it."""
+    match = re.search(pattern, (path.relative_to(source) if path.is_relative_to(source) else path).as_posix())
+    return match and ("_".join(filter(None, match.groups())) or match.group(0))
+
+
+def keys_of(
+    selection: Selection, pattern: re.Pattern[str] | None, kind: str, findings: Findings
+) -> dict[str, Path]:
+    """Key -> file.  The key is what images and masks are matched by: the pattern's find, else the path without ending.
+
+    Where every file has the same name (case1/image.nii.gz, case2/image.nii.gz), the folder is the key.  "_image" and
+    nnU-Net's "_0000" at the end of all images' names do not count.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    stems = {stem_of(path, selection.endings) for path in selection.files}
+    by_folder = len(stems) == 1 and (len(selection.files) > 1 or selection.one_name)
+    for path in selection.files:
+        folder = path.relative_to(selection.base).parent
+        key: str | None = (folder if by_folder else folder / stem_of(path, selection.endings)).as_posix()
+        if pattern is not None:
+            key = apply_pattern(pattern, path, selection.source)
+        if key is None:
+            findings.error(f"{kind} file does not match the pattern for its key", case=str(path))
+        else:
+            found[key].append(path)
+    for key, paths in found.items():
+        if len(paths) > 1:
+            names = " and ".join(str(path.relative_to(selection.base)) for path in paths[:3])
+            findings.error(f"several {kind} files for one case (same name but for the ending?)", names, key)
+    keys = {key: paths[0] for key, paths in found.items()}
+    if kind == "image" and pattern is None and all(IMAGE_SUFFIX.search(key) for key in keys):
+        short = {IMAGE_SUFFIX.sub("", key): path for key, path in keys.items()}
+        keys = short if len(short) == len(keys) else keys
+    return keys
+
+
+def find_masks(
+    images: Mapping[str, Path],
+    masks: Selection | None,
+    pattern: re.Pattern[str] | None,
+    findings: Findings,
+    advise: bool = False,
+) -> dict[str, Path]:
+    """Image key -> mask; masks that no image was found for are reported, and with `advise` what would find them."""
+    if masks is None:
+        return {}
+    keys = keys_of(masks, pattern, "mask", findings)
+    matched, spare = match_masks(images, keys)
+    for key in spare:
+        findings.warning("mask without an image was left out", str(keys[key]))
+    alone = [path for key, path in images.items() if key not in matched]
+    if alone and spare and advise:
+        advise_keys(alone, [keys[key] for key in spare], masks.source, findings)
+    return matched
+
+
+def match_masks(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """Image key -> mask, and the masks that no image was found for.
+
+    A mask belongs to the image of the same key; else to the one whose key it has but for "_mask", "_seg" and the like;
+    else to the one of that file name in another folder, where that is unambiguous.
+    """
+    ways: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+        (str, str),
+        (str, _without_suffix),
+        (_last, lambda key: _last(_without_suffix(key))),
+    )
+    matched: dict[str, str] = {}
+    for of_image, of_mask in ways:
+        by_image = _group(images.keys() - matched.keys(), of_image)
+        by_mask = _group(masks.keys() - set(matched.values()), of_mask)
+        for name, keys in by_image.items():
+            if len(keys) == len(by_mask[name]) == 1:
+                matched[keys[0]] = by_mask[name][0]
+    taken = set(matched.values())
+    return {key: masks[mask] for key, mask in matched.items()}, [key for key in masks if key not in taken]
+
+
+def advise_keys(images: Sequence[Path], masks: Sequence[Path], source: Path, findings: Findings) -> None:
+    """Say how to tell which mask belongs to which image, where names such as sub-01_T1w and sub-01_dseg did not.
+
+    Args:
+        images: without a mask.
+        masks: without an image.
+        source: the folder that patterns are relative to.
+        findings: where to say it.
+    """
+    advice = (
+        "say what in a path names the case with --image-key REGEX (and --mask-key REGEX, if masks need another)"
+    )
+    for pattern in _PATTERNS:
+        of_images, of_masks = ([apply_pattern(pattern, path, source) for path in paths] for paths in (images, masks))
+        if None not in of_images and Counter(of_images) == Counter(of_masks) == Counter(set(of_images)):
+            advice = f"this matches them:   --image-key {shlex.quote(pattern)}"
+            break
+    topic = f"images and masks are not matched by their names; {advice}"
+    findings.warning(topic, f"for example {images[0].name} and {masks[0].name}")
+
+
+def _last(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _without_suffix(key: str) -> str:
+    return MASK_SUFFIX.sub("", key)
+
+
+def _group(keys: Iterable[str], name_of: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        groups[name_of(key)].append(key)
+    return groups
+
+
+def case_name(key: str) -> str:
+    """A key as nnU-Net's case identifier: letters (of any script), digits, "-" and "_"."""
+    return re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", key)).strip("_") or "case"
+
+
+def name_cases(keys: Iterable[tuple[Part, str]], findings: Findings) -> dict[tuple[Part, str], str]:
+    """(part, key) -> case name; findings for names that were changed and for those that would collide.
+
+    Names that differ in upper and lower case only collide too: on macOS and Windows they are one file.
+    """
+    names = {key: case_name(key[1]) for key in keys}
+    twice = defaultdict(list)
+    for key, name in names.items():
+        twice[name.casefold()].append(key)
+    for group in twice.values():
+        if len({part for part, _ in group}) == len(group) > 1:  # in train and in test: told apart by part
+            names |= {(part, key): f"{part}_{case_name(key)}" for part, key in group}
+        elif len(group) > 1:
+            shown = " and ".join(key for _, key in group[:5])
+            findings.error("several files would become one case; rename them", shown, case_name(group[0][1]))
+    changed = [f"{key} -> {names[part, key]}" for part, key in names if names[part, key] != key]
+    if changed:
+        topic = f"{len(changed)} case names differ from the file names (conversion.json lists all)"
+        findings.note(topic, f"for example {changed[0]}")
+    return names

@@ -4,19 +4,24 @@ A mask arrives as an integer array of raw values: grey values, palette indices, 
 says how the user wants them understood; `resolve` looks at all values of the whole dataset and makes a map of it.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-MAX_AUTOMATIC = 255  # more labels than that are no semantic classes
+from swin_umamba_nnunet._text import listed
+from swin_umamba_nnunet.datasets._model import CaseError, ConversionError
+
+MAX_AUTOMATIC = 200  # so many values are no semantic classes
 LOSSY_MARGIN = 40  # JPEG moves most of a 0/255 mask's values by no more than that around edges
 LOSSY_VALUES = 8  # so many different ones beyond that are no classes, where hardly a pixel has them
 
 
-class LabelError(ValueError):
+class LabelError(ConversionError):
     """The values found cannot be understood as labels without being told; the message says what to tell."""
 
 
@@ -46,6 +51,11 @@ class LabelRule:
     foreground: str = "foreground"
     merge_into_background: bool = False
 
+    @classmethod
+    def of(cls, names: Sequence[str]) -> LabelRule:
+        """Masks that have 0 for the background and 1, 2, ... for these names."""
+        return cls(tuple(LabelEntry(name, value) for value, name in enumerate(("background", *names))))
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -65,6 +75,10 @@ class LabelMap:
     colour: bool = False
     rest: int | None = None
 
+    def show(self, value: int) -> str:
+        """A raw value as the user writes it: 255, or #ff0000."""
+        return show_value(value, self.colour)
+
     def unknown(self, values: Mapping[int, int]) -> list[int]:
         """The raw values that the map has no label for."""
         if self.threshold is not None or self.rest is not None:
@@ -72,14 +86,10 @@ class LabelMap:
         return sorted(set(values) - set(self.lookup))
 
     def count(self, values: Mapping[int, int]) -> dict[int, int]:
-        """Pixels per raw value of one mask -> pixels per label."""
-        counts: dict[int, int] = {}
-        for value, pixels in values.items():
-            if self.threshold is not None:
-                label = int(value > self.threshold)
-            else:
-                label = self.lookup.get(value, 0 if self.rest is None else self.rest)
-            counts[label] = counts.get(label, 0) + pixels
+        """Pixels per raw value of one mask, all of which have a label -> pixels per label."""
+        counts: Counter[int] = Counter()
+        for label, pixels in zip(self.encode(np.array(list(values), int)).tolist(), values.values()):
+            counts[label] += pixels
         return counts
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
@@ -98,8 +108,31 @@ class LabelMap:
         if self.rest is not None:
             return np.where(known, labels[place], np.array(self.rest, dtype))
         if not known.all():
-            raise LabelError(f"mask value {show_value(int(raw[~known].flat[0]), self.colour)} is not in the label map")
+            raise LabelError(f"mask value {self.show(int(raw[~known].flat[0]))} is not in the label map")
         return labels[place]
+
+
+def count_values(array: np.ndarray) -> dict[int, int]:
+    """Value -> how often, of an integer array."""
+    if array.size and array.min() >= 0 and array.max() < 1 << 16:
+        counts = np.bincount(array.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, numbers = np.unique(array, return_counts=True)
+    return {int(value): int(number) for value, number in zip(values, numbers)}
+
+
+def raw_values(mask: np.ndarray, where: object, highest: int = 1 << 20) -> np.ndarray:
+    """A mask of whatever numbers as int32.
+
+    Raises:
+        CaseError: they are no whole numbers from 0 to `highest`; names what is at `where`.
+    """
+    if mask.dtype.kind == "f" and (not np.isfinite(mask).all() or (mask != np.rint(mask)).any()):
+        raise CaseError("mask values are no whole numbers (probabilities, or resampled?)", str(where))
+    if mask.min() < 0 or mask.max() > highest:
+        detail = f"{where} ({mask.min()} to {mask.max()})"
+        raise CaseError("mask values are negative or too large for labels", detail)
+    return mask.astype(np.int32)
 
 
 def parse_label(text: str) -> LabelEntry:
@@ -157,16 +190,14 @@ def resolve(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMa
         return LabelMap({"background": 0, names[0]: 1}, {0: 0}, threshold=threshold)
     if rule.entries:
         return _listed(rule, colour)
-    found = sorted(values)
-    if not found or found == [0]:
-        return LabelMap({"background": 0, rule.foreground: 1}, {0: 0, 1: 1}, colour=colour)
-    if not colour and set(found) <= {0, 255}:
-        return LabelMap({"background": 0, rule.foreground: 1}, {0: 0, 255: 1})
-    if not colour and set(found) <= {0, 1}:
-        return LabelMap({"background": 0, rule.foreground: 1}, {0: 0, 1: 1})
-    if not colour and found[-1] <= MAX_AUTOMATIC and set(found) | {0} == set(range(found[-1] + 1)) and len(found) < 200:
-        labels = {value: value for value in range(found[-1] + 1)}
-        return LabelMap({"background": 0} | {f"class_{value}": value for value in labels if value}, labels)
+    found = {0, *values}
+    two = {"background": 0, rule.foreground: 1}
+    for high in 1, 255:
+        if found <= {0, high} and (not colour or found == {0}):
+            return LabelMap(two, {0: 0, high: 1}, colour=colour)
+    if not colour and len(values) < MAX_AUTOMATIC and found == set(range(len(found))):
+        classes = {f"class_{value}" if value else "background": value for value in sorted(found)}
+        return LabelMap(classes, {value: value for value in classes.values()})
     raise LabelError(_explain(values, colour))
 
 
@@ -177,12 +208,10 @@ def _listed(rule: LabelRule, colour: bool) -> LabelMap:
         example = "tumour=#ff0000" if colour else "tumour=255"
         raise LabelError(f"labels are given as {given}, but the masks are {masks}; write for example {example}")
     background = [entry for entry in rule.entries if entry.name == "background"]
-    ignore = [entry for entry in rule.entries if entry.name == "ignore"]
-    others = [entry for entry in rule.entries if entry.name not in ("background", "ignore")]
-    names, lookup = {"background": 0}, {entry.value: 0 for entry in background}
-    if not background and 0 not in {entry.value for entry in rule.entries}:
-        lookup[0] = 0
-    for label, entry in enumerate([*others, *ignore], 1):
+    others = [entry for entry in rule.entries if entry.name != "background"]
+    others.sort(key=lambda entry: entry.name == "ignore")  # which nnU-Net wants last
+    names, lookup = {"background": 0}, {entry.value: 0 for entry in background} or {0: 0}
+    for label, entry in enumerate(others, 1):
         names[entry.name] = label
         lookup[entry.value] = label
     return LabelMap(names, lookup, colour=colour, rest=0 if rule.merge_into_background else None)
@@ -201,18 +230,17 @@ def _explain(values: Mapping[int, int], colour: bool) -> str:
     """What is in the masks, and the options that would settle it."""
     total = sum(values.values())
     common = sorted(values, key=lambda value: -values[value])
-    shown = ", ".join(f"{show_value(v, colour)} ({100 * values[v] / total:.2g} % of pixels)" for v in common[:8])
-    kind = "colours" if colour else "values"
-    text = f"the masks hold {len(values)} {kind}: {shown}{', ...' if len(values) > 8 else ''}"
+    shown = listed((f"{show_value(v, colour)} ({100 * values[v] / total:.2g} % of pixels)" for v in common), 8)
+    text = f"the masks hold {len(values)} {'colours' if colour else 'values'}: {shown}; "
     if not colour and _is_lossy(values):
         return (
-            text + "; nearly all lie near 0 and 255, which looks like 0/255 masks saved as JPEG: --threshold 127 makes "
+            text + "nearly all lie near 0 and 255, which looks like 0/255 masks saved as JPEG: --threshold 127 makes "
             "two labels of them"
         )
     if len(values) > 24:
         advice = "are these really masks, and not images or lossy (JPEG) files? " if len(values) > 64 else ""
-        return text + f"; {advice}Say which stand for what with --label NAME=VALUE, once per label"
-    options = [f"--label background={show_value(common[0], colour)}"]
-    options += [f"--label NAME{i}={show_value(value, colour)}" for i, value in enumerate(sorted(common[1:8]), 1)]
-    quoted = " ".join(option.replace("=#", "='#") + "'" if "=#" in option else option for option in options)
-    return text + f"; say what they stand for, for example   {quoted}"
+        return text + advice + "Say which stand for what with --label NAME=VALUE, once per label"
+    names = {"background": common[0]} | {f"NAME{i}": value for i, value in enumerate(sorted(common[1:8]), 1)}
+    quote = "'" if colour else ""
+    options = [f"--label {name}={quote}{show_value(value, colour)}{quote}" for name, value in names.items()]
+    return text + "say what they stand for, for example   " + " ".join(options)

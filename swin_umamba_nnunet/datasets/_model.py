@@ -1,15 +1,31 @@
-"""What a conversion is made of: cases found in the source, what was measured on them, and what was noticed."""
+"""What a conversion is made of: a layout and its options, its cases as they lie in the source, and what was noticed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from __future__ import annotations
+
+import argparse
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partialmethod
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from swin_umamba_nnunet.datasets._labels import LabelMap, LabelRule
+if TYPE_CHECKING:
+    import numpy as np
+    import SimpleITK as sitk
+
+    from swin_umamba_nnunet.datasets._labels import LabelRule
 
 Severity = Literal["error", "warning", "note"]
 Part = Literal["train", "val", "test"]
+VOLUME_ENDING = ".nii.gz"  # of all volumes written: compressed NIfTI, which everything reads
+
+NOT_FINITE = (
+    "values are not finite (NaN or infinite); replace them by what they stand for: in an image usually the value of "
+    "air, in a mask a label"
+)
 
 
 class ConversionError(ValueError):
@@ -35,8 +51,9 @@ def decoding(path: Path, topic: str) -> Iterator[None]:
     except MemoryError as error:
         raise CaseError("not enough memory to read a file; -np 1 reads one case at a time", str(path)) from error
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CaseError(topic, f"{path} ({lines[0][:400] if lines else type(error).__name__})") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        line = lines[-1 if isinstance(error, RuntimeError) else 0]  # ITK's last line is the one that says something
+        raise CaseError(topic, f"{path} ({line[:400]})") from error
 
 
 @dataclass(frozen=True)
@@ -56,13 +73,24 @@ class Finding:
     case: str = ""
 
 
+class Findings(list[Finding]):
+    """Findings in the order in which they were made: `findings.warning(topic, detail, case)`."""
+
+    def _add(self, severity: Severity, topic: str, detail: str = "", case: str = "") -> None:
+        self.append(Finding(severity, topic, detail, case))
+
+    error = partialmethod(_add, "error")
+    warning = partialmethod(_add, "warning")
+    note = partialmethod(_add, "note")
+
+
 @dataclass(frozen=True)
-class Case:
+class SourceCase:
     """One case as it lies in the source.
 
     Attributes:
         name: nnU-Net's case identifier.
-        images: the image's files: one per channel file, or what the layout's handler makes an image of.
+        images: the image's files: one per channel file, or what the layout makes an image of.
         label: the mask's file (or folder, for a DICOM series); None where there is none (test cases only).
         part: "val" cases are training cases for nnU-Net (imagesTr) and the validation set of fold 0.
         group: cases of one group (one patient) never come apart in a split; None: every case stands for itself.
@@ -74,82 +102,166 @@ class Case:
     part: Part
     group: str | None = None
 
+    @property
+    def unit(self) -> str:
+        """What a split never divides: the group, or the case itself."""
+        return self.name if self.group is None else f"group {self.group}"
+
 
 @dataclass(frozen=True)
-class Measured:
-    """What reading a case brought to light.
+class Content:
+    """What the files of a case hold.
 
     Attributes:
-        shape: (H, W) or (D, H, W).
-        channels: number of channels nnU-Net will see.
-        dtype: NumPy's name of the image's numbers.
-        spacing: mm between voxels along (D, H, W); None for pictures and where it is unknown.
-        digest: hash of the image's numbers and shape, to find duplicates.
-        values: how many pixels each raw mask value has (see `_labels`); None without a mask.
-        colours: the same counts by colour, 0xRRGGBB; None where there is no colour to speak of (volumes).
-        colour: the mask has real colours, which its `values` then are.
-        findings: what the handler noticed on the way.
+        images: an array for each file to write: (H, W), (H, W, 3) or (D, H, W).
+        mask: raw values, integers (H, W) or (D, H, W); None without a mask.
+        colour: the values of the mask are colours, 0xRRGGBB.
+        palette: value -> 0xRRGGBB, int32, where values that are no colours stand for some; None: they do not.
+        place: has spacing, origin and direction of the volumes; None for pictures and where they are unknown.
     """
 
-    shape: tuple[int, ...]
-    channels: int
-    dtype: str
-    digest: str
-    values: Mapping[int, int] | None = None
-    colours: Mapping[int, int] | None = None
+    images: Sequence[np.ndarray]
+    mask: np.ndarray | None = None
     colour: bool = False
-    spacing: tuple[float, ...] | None = None
-    findings: tuple[Finding, ...] = ()
-
-
-class Handler(Protocol):
-    """How one layout's cases are read and written."""
-
-    @property
-    def threads(self) -> int:
-        """How many cases may be worked on at once, for their memory."""
-
-    def measure(self, case: Case) -> Measured:
-        """Read the case.  Raises CaseError where it cannot be converted."""
-
-    def write(self, case: Case, images: Path, labels: Path, encode: LabelMap, file_ending: str) -> None:
-        """Write the case's image files into `images` and its mask, if it has one, into `labels`."""
-
-    def file_ending(self, measured: Iterable[Measured]) -> str:
-        """nnU-Net's file ending for a dataset of such cases."""
-
-    def channel_names(self, channels: int) -> tuple[str, ...]:
-        """Names for dataset.json; nnU-Net chooses the normalisation by them."""
-
-    def finish(self, folder: Path) -> None:
-        """Write what goes into the dataset beside cases and dataset.json."""
+    palette: np.ndarray | None = None
+    place: sitk.Image | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a source holds, before any pixel was read.
+class Conversion:
+    """What a source holds, before any pixel was read, and how it is to be read and written.
 
     Attributes:
         layout: the layout's name on the command line.
         source: where it was found.
-        cases: every case, sorted by name.
-        handler: reads and writes them.
+        cases: every case, in the order in which they are worked on.
+        read: (case, findings) -> what its files hold; what is odd about them is added to the findings.  Raises
+            CaseError where the case cannot be converted.
         labels: how mask values become labels.
         description: for dataset.json; what a reader of the data has to know.
         findings: what was noticed while listing files.
+        channels: names for dataset.json, by which nnU-Net chooses the normalisation; (): R, G, B or grey.
+        ending: of the files to write, `VOLUME_ENDING` for volumes; "": PNG, or TIFF for what PNG cannot hold.
+        copied: files are not written anew but copied, or made hard links, as they are.
+        added: further files, by their place in the dataset.
+        threads: how many cases may be worked on at once, for their memory.
         folds: number of folds of a written splits_final.json; 0 for none of our own (nnU-Net draws five).
             Where there are "val" cases, fold 0 is train against val, and it is the only one.
         seed: of random splits.
         extra: further entries of dataset.json.
+        dataset: DatasetXXX_NAME where the source has such a name already; else "".
     """
 
     layout: str
     source: Path
-    cases: tuple[Case, ...]
-    handler: Handler
+    cases: tuple[SourceCase, ...]
+    read: Callable[[SourceCase, Findings], Content]
     labels: LabelRule
-    description: str = ""
-    findings: tuple[Finding, ...] = ()
+    description: str
+    findings: Sequence[Finding] = ()
+    channels: tuple[str, ...] = ()
+    ending: str = ""
+    copied: Literal["copy", "link"] | None = None
+    added: Mapping[str, Path] = field(default_factory=dict)
+    threads: int = 8
     folds: int = 0
     seed: int = 12345
     extra: Mapping[str, object] = field(default_factory=dict)
+    dataset: str = ""
+
+
+def write_dataset_json(
+    folder: Path,
+    channels: Sequence[str],
+    labels: Mapping[str, int],
+    training: int,
+    ending: str,
+    name: str,
+    description: str,
+    **more: object,
+) -> None:
+    """Write a dataset's dataset.json."""
+    content = {
+        "channel_names": {str(index): channel for index, channel in enumerate(channels)},
+        "labels": dict(labels),
+        "numTraining": training,
+        "file_ending": ending,
+        "name": name,
+        "description": description,
+        **more,
+    }
+    write_json(folder / "dataset.json", content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write with escapes instead of UTF-8: nnU-Net reads such files in the encoding of whatever locale it runs in."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
+
+
+def option(text: str, default: Any = None, group: str = "", **settings: Any) -> Any:
+    """A field of a layout that is an option of the command line too.
+
+    Args:
+        text: for --help.
+        default: of the field; () for options that can be given several times.
+        group: its title in --help.
+        settings: of argparse's `add_argument`.
+    """
+    if default == ():
+        settings["action"] = "append"
+    return field(default=default, metadata={"group": group, "help": text, **settings})
+
+
+@dataclass(frozen=True)
+class Layout(ABC):
+    """One way in which people's data lie in folders.  The fields are its options; this module imports nothing heavy.
+
+    Attributes:
+        name: on the command line.
+        summary: a line for the list of layouts.
+        text: for --help: what the layout looks like.
+        numbered: the datasets have a number of their own.
+        split: there may be folds to install.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    text: ClassVar[str]
+    numbered: ClassVar[bool] = False
+    split: ClassVar[bool] = True
+
+    def conversion(self, source: Path) -> Conversion:
+        """What lies in a folder and what it is to become, before any pixel is read.
+
+        Raises:
+            ConversionError: it is not laid out like this, or an option does not fit.
+            ImportError: a library is missing; the message has the install line.
+        """
+        source = source.expanduser().absolute()
+        if source.is_file():
+            packed = source.suffix.lower() in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
+            hint = "; unpack it first" if packed else ""
+            raise ConversionError(f"{source} is a file, and a folder is expected{hint}")
+        if not source.is_dir():
+            raise ConversionError(f"the folder {source} does not exist; give the folder the data were unpacked to")
+        return self._conversion(source)
+
+    @abstractmethod
+    def _conversion(self, source: Path) -> Conversion: ...
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """The layout's options, in their groups."""
+        groups: dict[str, Any] = {"": parser}
+        for each in fields(cls):
+            settings = dict(each.metadata)
+            title = settings.pop("group")
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            default = [] if each.default == () else each.default
+            groups[title].add_argument(f"--{each.name.replace('_', '-')}", default=default, **settings)
+
+    @classmethod
+    def from_options(cls, args: argparse.Namespace) -> Layout:
+        """The layout with the options that were given."""
+        return cls(**{each.name: getattr(args, each.name) for each in fields(cls)})

@@ -3,21 +3,22 @@
 Pillow alone would do harm silently: it cuts 16-bit colour to 8 bit, so those files go another way.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from swin_umamba_nnunet.datasets._model import CaseError, decoding
+from swin_umamba_nnunet.datasets._labels import raw_values
+from swin_umamba_nnunet.datasets._model import CaseError, Content, Findings, SourceCase, decoding
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP")
 _PLAIN_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F", "RGB", "LA", "RGBA")  # NumPy has them as they are
 _EXIF_ORIENTATION = 0x0112
-GREY_AS_COLOUR = 0x010101  # grey v is the colour v * this
+_GREYS = np.arange(256) * 0x010101  # grey v is the colour v * this
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class Picture:
         palette: (N, 3) uint8, the colours of the indices, or None.
         lossy: the file is a JPEG, whatever its name says.
         orientation: EXIF's, 1 (as stored) to 8.
-        format: of the content, for example "PNG".
     """
 
     pixels: np.ndarray
@@ -38,7 +38,11 @@ class Picture:
     palette: np.ndarray | None = None
     lossy: bool = False
     orientation: int = 1
-    format: str = ""
+
+    @property
+    def transparent(self) -> bool:
+        """Whether there is an alpha channel with anything in it."""
+        return self.alpha is not None and self.alpha.min() != self.alpha.max()
 
 
 def read_picture(path: Path) -> Picture:
@@ -48,17 +52,18 @@ def read_picture(path: Path) -> Picture:
         CaseError: the file is damaged, empty, no picture, or not two-dimensional.
     """
     with decoding(path, "file cannot be read as an image"):
-        if path.stat().st_size == 0:
+        with path.open("rb") as file:
+            magic = file.read(2)
+        if not magic:
             raise CaseError("file is empty", str(path))
-        picture = _read_tiff(path) if _is_tiff(path) else _read_with_pillow(path)
-    if picture.pixels.size == 0 or picture.pixels.dtype.kind not in "buif":
-        raise CaseError("file holds no image of plain numbers", f"{path} ({picture.pixels.dtype})")
-    return picture
-
-
-def _is_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) in (b"II", b"MM")
+        picture = (_read_tiff if magic in (b"II", b"MM") else _read_with_pillow)(path)
+    pixels = picture.pixels
+    if pixels.size == 0 or pixels.dtype.kind not in "buif":
+        raise CaseError("file holds no image of plain numbers", f"{path} ({pixels.dtype})")
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        colours = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+        picture = replace(picture, pixels=colours, alpha=pixels[..., -1])
+    return picture if picture.orientation in range(1, 9) else replace(picture, orientation=1)
 
 
 def _read_tiff(path: Path) -> Picture:
@@ -81,49 +86,32 @@ def _read_tiff(path: Path) -> Picture:
             "TIFF holds more than one 2D image (a stack, or several pages); `convert volumes` takes volumes, as NIfTI",
             f"{path} (axes {axes}, shape {pixels.shape}, {pages} images)",
         )
-    if inverted and pixels.dtype.kind in "bu":
-        pixels = ~pixels if pixels.dtype == bool else np.iinfo(pixels.dtype).max - pixels
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
+    if inverted and pixels.dtype.kind in "bu":
+        pixels = np.iinfo(pixels.dtype).max - pixels
     colours = None if palette is None else (palette.T // 257).astype(np.uint8)
-    orientation = int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
-    return _split_alpha(pixels, colours, lossy, orientation, "TIFF")
+    return Picture(pixels, None, colours, lossy, 1 if tag is None else tag.value)
 
 
 def _read_with_pillow(path: Path) -> Picture:
+    palette = None
     with Image.open(path, formats=_FORMATS) as image:
         # before anything decodes: "RGB;16B" and the like, which Pillow is going to cut to 8 bit
         stored = str(image.tile[0].args) if image.tile else ""
         deep_colour = image.mode in ("RGB", "RGBA", "LA") and ";16" in stored
-        lossy, kind = image.format in ("JPEG", "MPO"), str(image.format)
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        orientation = int(orientation) if orientation in range(1, 9) else 1
-        if not deep_colour:
-            pixels, palette = _pillow_pixels(image)
-            return _split_alpha(pixels, palette, lossy, orientation, kind)
-    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    return _split_alpha(pixels, None, lossy, orientation, kind)
-
-
-def _pillow_pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels, and the palette where they are its indices."""
-    if image.mode == "P":
-        image.load()
-        return np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    if image.mode not in _PLAIN_MODES:
-        image = image.convert({"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}.get(image.mode, "RGB"))
-    pixels = np.asarray(image)
+        lossy, orientation = image.format in ("JPEG", "MPO"), image.getexif().get(_EXIF_ORIENTATION, 1)
+        if deep_colour:
+            pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        elif image.mode == "P":
+            image.load()
+            pixels, palette = np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        else:
+            plain = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}.get(image.mode, "RGB")
+            pixels = np.asarray(image if image.mode in _PLAIN_MODES else image.convert(plain))
     if pixels.dtype == np.int32 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 0xFFFF:
         pixels = pixels.astype(np.uint16)  # 16-bit grey, as some files come out of Pillow
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), None
-
-
-def _split_alpha(pixels: np.ndarray, palette: np.ndarray | None, lossy: bool, orientation: int, kind: str) -> Picture:
-    alpha = None
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        pixels, alpha = pixels[..., :-1], pixels[..., -1]
-        pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    return Picture(pixels, alpha, palette, lossy, orientation, kind)
+    return Picture(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), None, palette, lossy, orientation)
 
 
 def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -137,75 +125,114 @@ def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def image_array(picture: Picture, colour: bool | None = None) -> np.ndarray:
+def image_array(picture: Picture, channels: Literal["rgb", "grey"] | None = None) -> np.ndarray:
     """The picture as an image: (H, W) or (H, W, 3), palette looked up, alpha dropped.
 
     Args:
         picture: what was read.
-        colour: True makes three channels of it, False one (ITU-R 601 luma), None leaves it.
+        channels: "rgb" makes three of it, "grey" one (ITU-R 601 luma), None leaves it.
     """
-    pixels = (
-        picture.pixels
-        if picture.palette is None
-        else picture.palette[np.minimum(picture.pixels, len(picture.palette) - 1)]
-    )
-    if colour and pixels.ndim == 2:
+    pixels, palette = picture.pixels, picture.palette
+    if palette is not None:
+        pixels = palette[np.minimum(pixels, len(palette) - 1)]
+    if channels == "rgb" and pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
-    if colour is False and pixels.ndim == 3:
+    if channels == "grey" and pixels.ndim == 3:
         luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        return luma.astype(pixels.dtype) if pixels.dtype.kind == "f" else np.rint(luma).astype(pixels.dtype)
+        return (luma if pixels.dtype.kind == "f" else np.rint(luma)).astype(pixels.dtype)
     return pixels
 
 
-@dataclass(frozen=True)
-class RawMask:
-    """Raw mask values (H, W), see `_labels`.  `colours` are the same pixels as 0xRRGGBB; None beyond 8 bit."""
-
-    values: np.ndarray
-    colours: np.ndarray | None
-    colour: bool
-
-
-def mask_array(picture: Picture, path: Path) -> RawMask:
-    """The picture as a mask.
+def mask_array(picture: Picture, path: Path) -> tuple[np.ndarray, bool, np.ndarray | None]:
+    """The picture as a mask: raw values (H, W), whether they are colours, and the colours they stand for (`Content`).
 
     Raises:
         CaseError: the values are no whole numbers from 0, or the mask hides in the alpha channel.
     """
-    pixels, alpha = picture.pixels, picture.alpha
-    if pixels.dtype.kind == "f" and (not np.isfinite(pixels).all() or (pixels != np.rint(pixels)).any()):
-        raise CaseError("mask values are no whole numbers", str(path))
-    if pixels.min() < 0 or pixels.max() > 0xFFFFFF:
-        raise CaseError("mask values are negative or too large", f"{path} ({pixels.min()} to {pixels.max()})")
-    if alpha is not None and alpha.min() != alpha.max() and (pixels == pixels.reshape(-1, *pixels.shape[2:])[0]).all():
+    pixels = picture.pixels
+    values = raw_values(pixels, path, highest=0xFFFFFF)
+    if picture.transparent and (pixels == pixels[:1, :1]).all():
         raise CaseError(
             "mask lies in the transparency (alpha) channel only; save it as grey values or colours", str(path)
         )
-    if pixels.ndim == 2:
-        values = pixels.astype(np.int32)
-        if picture.palette is None:
-            return RawMask(values, values * GREY_AS_COLOUR if values.max() <= 255 else None, colour=False)
-        palette = _pack(picture.palette)
-        return RawMask(values, palette[np.minimum(values, len(palette) - 1)], colour=False)
-    if (pixels == pixels[..., :1]).all():
-        values = pixels[..., 0].astype(np.int32)
-        return RawMask(values, values * GREY_AS_COLOUR if values.max() <= 255 else None, colour=False)
-    if pixels.max() > 255:
-        raise CaseError("mask is in 16-bit colour; save it as 8-bit colours or as label values", str(path))
-    packed = _pack(pixels)
-    return RawMask(packed, packed, colour=True)
+    if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
+        if pixels.max() > 255:
+            raise CaseError("mask is in 16-bit colour; save it as 8-bit colours or as label values", str(path))
+        return _pack(values), True, None
+    if picture.palette is not None:
+        return values, False, _pack(picture.palette.astype(np.int32))
+    values = values[..., 0] if pixels.ndim == 3 else values
+    return values, False, _GREYS if values.max() <= 255 else None
 
 
 def _pack(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) of at most 255 -> 0xRRGGBB, int32."""
-    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    """(..., 3) of at most 255 -> 0xRRGGBB."""
+    red, green, blue = np.moveaxis(colours, -1, 0)
     return red << 16 | green << 8 | blue
 
 
-def write_picture(path: Path, pixels: np.ndarray) -> None:
+def write_picture(pixels: np.ndarray, path: Path) -> None:
     """Write (H, W) or (H, W, 3) without loss as .png (8-bit, or 16-bit grey) or .tif (everything)."""
+    pixels = np.ascontiguousarray(pixels)
     if path.suffix == ".png":
-        Image.fromarray(np.ascontiguousarray(pixels)).save(path, compress_level=3)
+        Image.fromarray(pixels).save(path, compress_level=3)
     else:
-        photometric = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(path, np.ascontiguousarray(pixels), photometric=photometric, compression="zlib")
+        tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack", compression="zlib")
+
+
+def read_pictures(
+    case: SourceCase,
+    findings: Findings,
+    channels: Literal["rgb", "grey"] | None = None,
+    exif: Literal["apply", "ignore"] | None = "ignore",
+) -> Content:
+    """Read a case of one image file and one mask file.
+
+    Args:
+        case: what to read.
+        findings: what is odd goes there.
+        channels: "rgb" and "grey" make all images alike; None takes them as they are.
+        exif: what to do with a camera's orientation mark: "apply" turns image and mask each by its own, "ignore" takes
+            the pixels as stored, None makes it an error, because only the user knows how the masks were drawn.
+
+    Raises:
+        CaseError: the case cannot be converted.
+    """
+    picture = read_picture(case.images[0])
+    turned = picture.orientation != 1
+    if turned and exif is None:
+        raise CaseError(
+            "image is marked to be shown turned or mirrored (EXIF orientation); were the masks drawn on it as shown "
+            "(--exif apply) or as stored (--exif ignore)?",
+            f"{case.images[0].name} (orientation {picture.orientation})",
+        )
+    if turned:
+        topic = f"image has an EXIF orientation mark (--exif {exif})"
+        findings.warning(topic, f"orientation {picture.orientation}")
+    if picture.transparent:
+        findings.warning("image is partly transparent; its alpha channel was dropped")
+    elif picture.alpha is not None:
+        findings.note("image has an alpha channel without content, which was dropped")
+    if picture.palette is not None:
+        findings.note("image has a palette; its colours were looked up")
+    if channels == "grey" and picture.pixels.ndim == 3:
+        findings.note("colour image was made grey (--channels grey)")
+
+    def shown(array: np.ndarray, of: Picture) -> np.ndarray:
+        return oriented(array, of.orientation) if exif == "apply" else array
+
+    image = shown(image_array(picture, channels), picture)
+    if case.label is None:
+        return Content([image])
+    mask_picture = read_picture(case.label)
+    values, colour, palette = mask_array(mask_picture, case.label)
+    values = shown(values, mask_picture)
+    if values.shape != image.shape[:2]:
+        first, second = (" x ".join(map(str, shape)) for shape in (image.shape[:2], values.shape))
+        hint = ", turned by 90 degrees?" if image.shape[:2] == values.shape[::-1] else ""
+        raise CaseError("image and mask differ in size (rows x columns)", f"image {first}, mask {second}{hint}")
+    if mask_picture.lossy:
+        findings.warning("mask is a JPEG, which changes label values around edges", case.label.name)
+    if mask_picture.transparent:
+        findings.warning("mask is partly transparent; transparency was not looked at", case.label.name)
+    return Content([image], values, colour, palette)

@@ -1,19 +1,18 @@
 """The report on a source: what is there, what it becomes, and what deserves a look."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from swin_umamba_nnunet.datasets._checks import Inspection
-from swin_umamba_nnunet.datasets._labels import show_value
-from swin_umamba_nnunet.datasets._model import Finding, Measured
-from swin_umamba_nnunet.datasets._splits import make_folds
+from swin_umamba_nnunet._text import by
+from swin_umamba_nnunet.datasets._checks import Inspection, Measured
+from swin_umamba_nnunet.datasets._model import Finding
 
 SHOWN = 8  # names per finding; conversion.json has them all
 
 
 def format_report(inspection: Inspection) -> str:
     """The report as text for a terminal."""
-    lines = [f"source       {inspection.plan.source}", *_counts(inspection)]
+    lines = [f"source       {inspection.conversion.source}", *_counts(inspection)]
     lines += _sizes(list(inspection.measured.values()))
     lines.append(f"channels     {', '.join(inspection.channel_names)}   (files: {inspection.file_ending})")
     lines += _labels(inspection)
@@ -30,15 +29,15 @@ def _counts(inspection: Inspection) -> list[str]:
     if parts["val"]:
         text += f"   ({parts['val']} of the training cases validate in fold 0)"
     if inspection.left_out:
-        text += f"   ({len(inspection.left_out)} left out)"
+        text += f"   ({inspection.left_out} left out)"
     lines = [f"cases        {text}"]
-    groups = {case.group for case in inspection.cases if case.group is not None}
+    groups = {case.group: case.part == "test" for case in inspection.cases if case.group is not None}
     if groups:
-        tests = {case.group for case in inspection.cases if case.part == "test" and case.group is not None}
-        lines.append(f"groups       {len(groups)}, of which {len(tests)} in the test set; no group is on both sides")
-    if inspection.plan.folds and not inspection.errors:
-        folds = make_folds(inspection.cases, inspection.plan.folds, inspection.plan.seed)
-        lines.append(f"folds        validation cases per fold: {', '.join(str(len(fold['val'])) for fold in folds)}")
+        tests = sum(groups.values())
+        lines.append(f"groups       {len(groups)}, of which {tests} in the test set; no group is on both sides")
+    if inspection.conversion.folds and not inspection.errors:
+        sizes = ", ".join(str(len(fold["val"])) for fold in inspection.folds)
+        lines.append(f"folds        validation cases per fold: {sizes}")
     return lines
 
 
@@ -46,27 +45,21 @@ def _sizes(measured: Sequence[Measured]) -> list[str]:
     if not measured:
         return []
     shapes = Counter(each.shape for each in measured)
-    text = ", ".join(f"{_times(shape)} ({count} cases)" for shape, count in shapes.most_common(4))
+    text = ", ".join(f"{by(shape)} ({count} cases)" for shape, count in shapes.most_common(4))
     if len(shapes) > 4:
-        rows = zip(*shapes)
-        spans = (
-            " x ".join(f"{min(row)} to {max(row)}" for row in rows) if len({len(s) for s in shapes}) == 1 else "mixed"
-        )
+        alike = len({len(shape) for shape in shapes}) == 1
+        spans = by(f"{min(row)} to {max(row)}" for row in zip(*shapes)) if alike else "mixed"
         text += f", ... {len(shapes)} sizes: {spans}"
     order = "slices x rows x columns" if any(len(shape) == 3 for shape in shapes) else "rows x columns"
     lines = [f"sizes        {text}   [{order}]"]
-    spacings = Counter(tuple(round(s, 3) for s in each.spacing) for each in measured if each.spacing)
+    spacings = Counter(by(f"{round(s, 3):g}" for s in each.spacing) for each in measured if each.spacing)
     if spacings:
-        shown = ", ".join(f"{_times(spacing)} ({count} cases)" for spacing, count in spacings.most_common(3))
+        shown = ", ".join(f"{spacing} ({count} cases)" for spacing, count in spacings.most_common(3))
         more = f", ... {len(spacings)} spacings" if len(spacings) > 3 else ""
         lines.append(f"spacing      {shown}{more}   [mm, {order}]")
     dtypes = Counter(each.dtype for each in measured)
     lines.append(f"numbers      {', '.join(f'{dtype} ({count} cases)' for dtype, count in dtypes.most_common())}")
     return lines
-
-
-def _times(numbers: Iterable[float]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)
 
 
 def _labels(inspection: Inspection) -> list[str]:
@@ -76,43 +69,36 @@ def _labels(inspection: Inspection) -> list[str]:
     pixels: Counter[int] = Counter()
     cases: Counter[int] = Counter()
     for each in inspection.measured.values():
-        values = each.colours if labels.colour else each.values
-        if values is None or labels.unknown(values):
-            continue
-        counts = labels.count(values)
-        pixels.update(counts)
-        cases.update(counts.keys())
+        values = each.of_mask(labels.colour)
+        if not labels.unknown(values):
+            counts = labels.count(values)
+            pixels.update(counts)
+            cases.update(counts.keys())
     if not pixels:  # no mask was found or could be read, which is among the errors
         return []
-    total = sum(pixels.values())
-    raw: dict[int, list[str]] = defaultdict(list)
+    raw = defaultdict(list)
     for value, label in labels.lookup.items():
-        raw[label].append(show_value(value, labels.colour))
+        raw[label].append(labels.show(value))
     lines = ["labels"]
     width = max(len(name) for name in labels.names)
     for name, label in labels.names.items():
+        source = ", ".join(raw[label]) or "-"
         if labels.threshold is not None:
             source = f"{'above' if label else 'up to'} {labels.threshold}"
-        else:
-            source = ", ".join(raw[label]) or "-"
-        share = 100 * pixels[label] / total
-        lines.append(
-            f"  {label:3d}  {name:{width}s}  mask value {source:9s} in {cases[label]} masks, {share:.3g} % of pixels"
-        )
+        share = f"{100 * pixels[label] / pixels.total():.3g} % of pixels"
+        lines.append(f"  {label:3d}  {name:{width}s}  mask value {source:9s} in {cases[label]} masks, {share}")
     return lines
 
 
 def _findings(findings: Sequence[Finding]) -> list[str]:
-    by_topic: dict[str, list[Finding]] = defaultdict(list)
+    by_topic = defaultdict(list)
     for finding in findings:
         by_topic[finding.topic].append(finding)
     lines = []
     for topic, group in by_topic.items():
-        named = [finding for finding in group if finding.case or finding.detail]
+        named = [f"      {': '.join(filter(None, (f.case, f.detail)))}" for f in group if f.case or f.detail]
         count = f" ({len(group)} times)" if len(group) > 1 else ""
-        lines.append(f"  - {topic}{count}{':' if named else ''}")
-        for finding in named[:SHOWN]:
-            lines.append(f"      {': '.join(part for part in (finding.case, finding.detail) if part)}")
+        lines += [f"  - {topic}{count}{':' if named else ''}", *named[:SHOWN]]
         if len(named) > SHOWN:
             lines.append(f"      ... and {len(named) - SHOWN} more")
     return lines

@@ -1,21 +1,91 @@
-"""From an inspected plan to a dataset in its place: cases, dataset.json, splits, and where everything came from."""
+"""From an inspected source to a dataset in its place, checked by nnU-Net: cases, dataset.json, splits, a record."""
 
-import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import new_folder, replacing
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
-from swin_umamba_nnunet.datasets._integrity import Verdict, check_integrity
-from swin_umamba_nnunet.datasets._labels import LabelError
-from swin_umamba_nnunet.datasets._model import Case, CaseError, ConversionError
-from swin_umamba_nnunet.datasets._splits import Fold, make_folds
+from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap
+from swin_umamba_nnunet.datasets._model import (
+    VOLUME_ENDING,
+    CaseError,
+    ConversionError,
+    Findings,
+    SourceCase,
+    write_dataset_json,
+    write_json,
+)
+from swin_umamba_nnunet.datasets._pictures import write_picture
+from swin_umamba_nnunet.datasets._volumes import write_volume
 
 RECORD = "conversion.json"
 SPLITS = "splits_final.json"
+# nnU-Net's check runs in a process of its own: it prints, and starts worker processes
+_PROGRAM = """\
+import sys
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+if __name__ == "__main__":
+    verify_dataset_integrity(sys.argv[1], int(sys.argv[2]))
+    import torch
+    print("torch sees a GPU:", torch.cuda.is_available())
+"""
+_GPU = "torch sees a GPU: "
+_DONE = "verify_dataset_integrity Done"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the check said.
+
+    Attributes:
+        passed: it ran to its end without an error.
+        summary: one line.
+        warnings: what it warned of, line by line.
+        cuda: whether torch saw a GPU, which the check imports anyway; None where that is not known.
+    """
+
+    passed: bool
+    summary: str
+    warnings: tuple[str, ...] = ()
+    cuda: bool | None = None
+
+
+def check_integrity(dataset: Path, processes: int = 8) -> Verdict:
+    """Run nnU-Net's verify_dataset_integrity on a raw dataset."""
+    processes = max(1, min(processes, os.cpu_count() or 1))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(dataset), str(processes)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    return judge(done.returncode, done.stdout, done.stderr)
+
+
+def judge(code: int, output: str, errors: str) -> Verdict:
+    """The check's exit code and what it printed, as a verdict."""
+    warnings = tuple(dict.fromkeys(line for line in output.splitlines() if line.lower().startswith("warning")))
+    if code == 0 and _DONE in output:
+        cuda = (_GPU + "True" in output) if _GPU in output else None
+        return Verdict(True, "passed", warnings, cuda)
+    said = [
+        line for line in output.splitlines() if line.startswith(("Error", "Images contain", "Segmentation contains"))
+    ]
+    said += [line for line in errors.splitlines() if line.strip()][-1:]
+    return Verdict(False, " ".join(said[:3])[:600] or f"exit code {code}", warnings)
 
 
 def write_dataset(
@@ -27,7 +97,7 @@ def write_dataset(
     progress: bool = True,
     check: Callable[[Path, int], Verdict] = check_integrity,
 ) -> Verdict:
-    """Write an inspected plan as nnU-Net raw dataset `target`, and have nnU-Net check it.
+    """Write an inspected source as nnU-Net raw dataset `target`, and have nnU-Net check it.
 
     Args:
         inspection: without errors.
@@ -45,13 +115,27 @@ def write_dataset(
             accept the result; nothing changed.
         OSError: the folder cannot be written, or the disk is full; nothing changed.
     """
-    if inspection.errors or inspection.labels is None:
-        raise ConversionError(
-            f"{len(inspection.errors)} errors were found in {inspection.plan.source}; nothing was written"
-        )
-    _check_target(target, overwrite)
+    conversion, labels = inspection.conversion, inspection.labels
+    if inspection.errors or labels is None:
+        errors = len(inspection.errors)
+        raise ConversionError(f"{errors} errors were found in {conversion.source}; nothing was written")
+    check_target(target, conversion.source, overwrite)
     with new_folder(target, overwrite) as unfinished:
-        _write(inspection, target.name, unfinished, threads, progress)
+        _write(inspection, labels, unfinished, threads, progress)
+        write_dataset_json(
+            unfinished,
+            inspection.channel_names,
+            labels.names,
+            sum(case.part != "test" for case in inspection.cases),
+            inspection.file_ending,
+            target.name,
+            conversion.description,
+            converted_by=f"swin-umamba convert {conversion.layout} (swin_umamba_nnunet {__version__})",
+            **conversion.extra,
+        )
+        if inspection.folds:
+            write_json(unfinished / SPLITS, inspection.folds)
+        write_json(unfinished / RECORD, _record(inspection))
         verdict = check(unfinished, threads)
         if not verdict.passed:
             raise ConversionError(f"nnU-Net's integrity check does not accept the result: {verdict.summary}")
@@ -69,7 +153,12 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             f'-n "{target.name[11:51]}...": {target.name[:11]} and a name have {len(os.fsencode(target.name))} bytes '
             f"together; up to {MAX_NAME} fit into the names of folders, so choose a shorter one"
         )
-    _check_target(target, overwrite)
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ConversionError(f"{target} is a link or a file and not a dataset's folder; choose another place")
+    if target.exists() and not overwrite:
+        raise ConversionError(f"{target} already exists; --overwrite replaces it, and -d or -n gives another place")
+    if target.exists() and any(target.iterdir()) and not (target / "dataset.json").is_file():
+        raise ConversionError(f"{target} has no dataset.json, so it is no dataset that --overwrite would replace")
     file = next((parent for parent in target.parents if parent.is_file()), None)
     if file is not None:
         raise ConversionError(f"{file} is a file, and the folder for the dataset is expected")
@@ -91,90 +180,69 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             )
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise ConversionError(f"{target} is a link or a file and not a dataset's folder; choose another place")
-    if not target.exists():
-        return
-    if not overwrite:
-        raise ConversionError(f"{target} already exists; --overwrite replaces it, and -d or -n gives another place")
-    if any(target.iterdir()) and not (target / "dataset.json").is_file():
-        raise ConversionError(f"{target} has no dataset.json, so it is no dataset that --overwrite would replace")
+def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int, progress: bool) -> None:
+    conversion, ending = inspection.conversion, inspection.file_ending
 
+    def copy(source: Path, target: Path) -> None:
+        target.parent.mkdir(exist_ok=True)
+        if conversion.copied == "link":
+            os.link(source.resolve(), target)
+        else:
+            shutil.copyfile(source, target)
 
-def _write(inspection: Inspection, name: str, folder: Path, threads: int, progress: bool) -> None:
-    plan, labels = inspection.plan, inspection.labels
-    assert labels is not None
-    sides = {
-        "Tr": [c for c in inspection.cases if c.part != "test"],
-        "Ts": [c for c in inspection.cases if c.part == "test"],
-    }
-    for side, cases in sides.items():
-        if cases:
-            (folder / f"images{side}").mkdir(parents=True)
-        if any(case.label for case in cases):
-            (folder / f"labels{side}").mkdir()
-
-    def write_case(case: Case) -> None:
+    def write(case: SourceCase) -> None:
+        images: Any = case.images
+        label: Any = case.label
+        put: Callable[[Any, Path], None] = copy
+        if not conversion.copied:
+            content = conversion.read(case, Findings())
+            put = partial(write_volume, place=content.place) if ending == VOLUME_ENDING else write_picture
+            images, label = content.images, content.mask
+            if label is not None and labels.colour and content.palette is not None:
+                label = content.palette[np.minimum(label, len(content.palette) - 1)]
+            label = None if label is None else labels.encode(label)
         side = "Ts" if case.part == "test" else "Tr"
+        files = {f"images{side}/{case.name}_{channel:04d}": image for channel, image in enumerate(images)}
+        if label is not None:
+            files[f"labels{side}/{case.name}"] = label
+        for name, what in files.items():
+            target = folder / f"{name}{ending}"
+            target.parent.mkdir(exist_ok=True)
+            put(what, target)
+
+    def write_case(case: SourceCase) -> None:
         try:
-            plan.handler.write(case, folder / f"images{side}", folder / f"labels{side}", labels, inspection.file_ending)
+            write(case)
         except (CaseError, LabelError) as error:
             raise ConversionError(f"{case.name} has changed since it was checked: {error}. Run it again") from error
 
-    in_threads(write_case, inspection.cases, min(threads, plan.handler.threads), "writing", progress)
-    _write_json(folder / "dataset.json", _dataset_json(inspection, name))
-    folds = make_folds(inspection.cases, plan.folds, plan.seed)
-    if folds:
-        _write_json(folder / SPLITS, folds)
-    _write_json(folder / RECORD, _record(inspection, folds))
-    plan.handler.finish(folder)
+    in_threads(write_case, inspection.cases, min(threads, conversion.threads), "writing", progress)
+    for place, path in conversion.added.items():
+        copy(path, folder / place)
 
 
-def _write_json(path: Path, content: object) -> None:
-    # escapes instead of UTF-8: nnU-Net reads these files in the encoding of whatever locale it runs in
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
-
-
-def _dataset_json(inspection: Inspection, name: str) -> dict[str, object]:
-    assert inspection.labels is not None
-    return {
-        "channel_names": {str(index): channel for index, channel in enumerate(inspection.channel_names)},
-        "labels": dict(inspection.labels.names),
-        "numTraining": sum(case.part != "test" for case in inspection.cases),
-        "file_ending": inspection.file_ending,
-        "name": name,
-        "description": inspection.plan.description,
-        "converted_by": f"swin-umamba convert {inspection.plan.layout} (swin_umamba_nnunet {__version__})",
-        **inspection.plan.extra,
-    }
-
-
-def _record(inspection: Inspection, folds: list[Fold]) -> dict[str, object]:
+def _record(inspection: Inspection) -> dict[str, object]:
     """Where every case came from, and what was noticed."""
-    findings = [f for f in inspection.findings if f.severity != "error"]
-    validation = set(folds[0]["val"]) if folds else set()
+    validation = inspection.folds[0]["val"] if inspection.folds else None
+    cases = {}
+    for case in inspection.cases:
+        cases[case.name] = {
+            "part": case.part,
+            "images": [str(path) for path in case.images],
+            "label": str(case.label) if case.label else None,
+        }
+        if case.group is not None:
+            cases[case.name]["group"] = case.group
+        if validation is not None and case.part != "test":
+            cases[case.name]["fold_0"] = "val" if case.name in validation else "train"
+    keys = ("severity", "case", "topic", "detail")
     return {
-        "layout": inspection.plan.layout,
-        "source": str(inspection.plan.source),
+        "layout": inspection.conversion.layout,
+        "source": str(inspection.conversion.source),
         "version": __version__,
-        "cases": {
-            case.name: {
-                "part": case.part,
-                "images": [str(path) for path in case.images],
-                "label": str(case.label) if case.label else None,
-                **({"group": case.group} if case.group is not None else {}),
-                **({"fold_0": "val" if case.name in validation else "train"} if folds and case.part != "test" else {}),
-            }
-            for case in inspection.cases
-        },
-        "findings": [{"severity": f.severity, "case": f.case, "topic": f.topic, "detail": f.detail} for f in findings],
+        "cases": cases,
+        "findings": [{k: getattr(f, k) for k in keys} for f in inspection.findings if f.severity != "error"],
     }
-
-
-def has_folds(inspection: Inspection) -> bool:
-    """Whether a splits_final.json will be written."""
-    return bool(make_folds(inspection.cases, inspection.plan.folds, inspection.plan.seed))
 
 
 def install_splits(dataset: Path, place: Path, overwrite: bool) -> None:

@@ -10,17 +10,18 @@ the installation works, and nothing about how a network would do on patients.
 Template: Fonov et al., "Unbiased average age-appropriate atlases for pediatric studies", NeuroImage 54 (2011).
 """
 
-import json
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
+from swin_umamba_nnunet.datasets._model import write_dataset_json
 
 if TYPE_CHECKING:
+    import numpy as np
     from nibabel.nifti1 import Nifti1Image
 
 BRAIN_DATASET_ID = 152
@@ -76,16 +77,27 @@ def write_brain_dataset(raw_folder: Path) -> Path:
     image, labels = load_brain()
     with new_folder(raw_folder / BRAIN_DATASET_NAME) as folder:
         _write_cases(image, labels, folder)
-        (folder / "dataset.json").write_text(json.dumps(_dataset_json(), indent=2) + "\n", encoding="utf-8")
+        write_dataset_json(
+            folder,
+            ["T1"],
+            LABELS,
+            sum(not slab.held_out for slab in SLABS),
+            FILE_ENDING,
+            BRAIN_DATASET_NAME,
+            "Slabs of one averaged brain (MNI152 T1 template, 1 mm). A smoke test, not a benchmark.",
+            reference="ICBM 152 nonlinear symmetric 2009a, Fonov et al. 2011, as shipped in nilearn",
+        )
     return target
 
 
-def load_brain() -> tuple["Nifti1Image", "Nifti1Image"]:
+def load_brain() -> tuple[Nifti1Image, Nifti1Image]:
     """The template (X, Y, Z) as float32 in [0, 1] and its label map (X, Y, Z) as uint8, both at 1 mm in MNI space.
 
     Raises:
         ImportError: nilearn is not installed; the message has the install line.
     """
+    import numpy as np
+
     try:
         import nibabel
         from nilearn import datasets as nilearn_datasets
@@ -106,10 +118,12 @@ def load_brain() -> tuple["Nifti1Image", "Nifti1Image"]:
 
 def label_most_likely(grey: np.ndarray, white: np.ndarray) -> np.ndarray:
     """Probabilities of grey and of white matter -> 0 (neither is likeliest), 1 grey, 2 white; uint8, same shape."""
+    import numpy as np
+
     return np.argmax(np.stack([1 - grey - white, grey, white]), axis=0).astype(np.uint8)
 
 
-def _write_cases(image: "Nifti1Image", labels: "Nifti1Image", folder: Path) -> None:
+def _write_cases(image: Nifti1Image, labels: Nifti1Image, folder: Path) -> None:
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True)
     for slab in SLABS:
@@ -118,15 +132,3 @@ def _write_cases(image: "Nifti1Image", labels: "Nifti1Image", folder: Path) -> N
         # slicer keeps the affine right: every slab lies where it was in MNI space
         image.slicer[slices].to_filename(folder / f"images{part}" / f"{slab.case}_0000{FILE_ENDING}")
         labels.slicer[slices].to_filename(folder / f"labels{part}" / f"{slab.case}{FILE_ENDING}")
-
-
-def _dataset_json() -> dict:
-    return {
-        "channel_names": {"0": "T1"},
-        "labels": LABELS,
-        "numTraining": sum(not slab.held_out for slab in SLABS),
-        "file_ending": FILE_ENDING,
-        "name": BRAIN_DATASET_NAME,
-        "description": "Slabs of one averaged brain (MNI152 T1 template, 1 mm). A smoke test, not a benchmark.",
-        "reference": "ICBM 152 nonlinear symmetric 2009a, Fonov et al. 2011, as shipped in nilearn",
-    }

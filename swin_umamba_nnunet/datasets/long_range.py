@@ -12,7 +12,6 @@ Made for nnU-Net's augmentation: shapes instead of grey values tell ring from di
 lies within a circle about the centre that survives its zoom and rotations, and mirroring changes no class.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from swin_umamba_nnunet._atomic import new_folder
+from swin_umamba_nnunet.datasets._model import write_dataset_json
 
 LONG_RANGE_DATASET_ID = 153
 LONG_RANGE_DATASET_NAME = "Dataset153_LongRange"
@@ -111,14 +111,14 @@ def write_long_range_dataset(raw_folder: Path, training: int = 60, held_out: int
             picture, case = draw(seed + index), f"picture_{index:03d}"
             Image.fromarray(picture.image).save(folder / f"images{part}" / f"{case}_0000{FILE_ENDING}")
             Image.fromarray(picture.labels).save(folder / f"labels{part}" / f"{case}{FILE_ENDING}")
-        description = {
-            "channel_names": {"0": "zscore"},
-            "labels": LABELS,
-            "numTraining": training,
-            "file_ending": FILE_ENDING,
-            "name": LONG_RANGE_DATASET_NAME,
-            "description": f"Generated; the class of a square depends on a mark at least {MIN_DISTANCE} px away.",
-            "reference": f"swin_umamba_nnunet.datasets.long_range, seed {seed}",
-        }
-        (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_dataset_json(
+            folder,
+            ["zscore"],
+            LABELS,
+            training,
+            FILE_ENDING,
+            LONG_RANGE_DATASET_NAME,
+            f"Generated; the class of a square depends on a mark at least {MIN_DISTANCE} px away.",
+            reference=f"swin_umamba_nnunet.datasets.long_range, seed {seed}",
+        )
     return raw_folder / LONG_RANGE_DATASET_NAME

@@ -5,22 +5,32 @@ Neither stores a voxel size nor an orientation, and none is invented: nnU-Net ne
 the report and dataset.json say that it is not the truth.
 """
 
+from __future__ import annotations
+
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import SimpleITK as sitk
+from typing import TYPE_CHECKING, Any
 
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet._volume_files import require_memory
+from swin_umamba_nnunet._text import listed
 from swin_umamba_nnunet.datasets import _files
-from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelMap, LabelRule
-from swin_umamba_nnunet.datasets._model import Case, CaseError, ConversionError, Finding, Measured, Plan, decoding
-from swin_umamba_nnunet.datasets._picture_cases import count_values, digest_of
-from swin_umamba_nnunet.datasets._volumes import write_volume
+from swin_umamba_nnunet.datasets._model import (
+    VOLUME_ENDING,
+    CaseError,
+    Content,
+    Conversion,
+    ConversionError,
+    Findings,
+    Layout,
+    SourceCase,
+    decoding,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
 
 INSTALL_LINE = install_line("synapse")
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
@@ -38,37 +48,52 @@ _SLICE = re.compile(r"(case(\d+))_slice_?(\d+)\.npz$", re.IGNORECASE)
 _VOLUME = re.compile(r"(case(\d+))(\.npy)?\.h5$", re.IGNORECASE)
 
 
-def plan_synapse(source: Path) -> Plan:
-    """List the cases of a Synapse folder.
+@dataclass(frozen=True)
+class Synapse(Layout):
+    """Synapse multi-organ CT in TransUNet's layout."""
 
-    Raises:
-        ConversionError: the source is not laid out like that, or a case is in both training and test.
-        ImportError: h5py is not installed; the message has the install line.
-    """
-    source = _files.check_source(source)
-    slices, volumes, findings = _list(source)
-    if volumes:
-        _h5py()
-    leaks = sorted(set(slices) & set(volumes))
-    if leaks:
-        raise ConversionError(f"{', '.join(leaks)} is in train_npz and in test_vol_h5 of {source}; remove it from one")
-    findings += _compare_with_published(set(slices), set(volumes))
-    cases = [Case(name, tuple(paths), paths[0], "train") for name, paths in slices.items()]
-    cases += [Case(name, (path,), path, "test") for name, path in volumes.items()]
-    entries = (LabelEntry("background", 0), *(LabelEntry(organ, label) for label, organ in enumerate(ORGANS, 1)))
-    return Plan(
-        layout="synapse",
-        source=source,
-        cases=tuple(sorted(cases, key=lambda case: case.name)),
-        handler=SynapseCases(),
-        labels=LabelRule(entries),
-        description=_DESCRIPTION,
-        findings=(Finding("warning", NO_SPACING), *findings),
-        extra={"reference": "TransUNet's preprocessed copy of the Synapse multi-atlas challenge"},
-    )
+    name = "synapse"
+    summary = "Synapse multi-organ CT in TransUNet's layout (npz and h5)"
+    text = f"""\
+Synapse multi-organ CT as TransUNet's authors hand it out:
+
+    train_npz/case0005_slice000.npz ...   test_vol_h5/case0001.npy.h5 ...
+
+Slices become volumes; the test volumes become imagesTs and labelsTs.  The source stores no voxel size, and none is
+invented: 1 x 1 x 1 mm is written because nnU-Net needs a number, and dataset.json says so.
+Needs h5py:   {INSTALL_LINE}
+"""
+    split = False
+
+    def _conversion(self, source: Path) -> Conversion:
+        from swin_umamba_nnunet.datasets._labels import LabelRule
+
+        findings = Findings()
+        findings.warning(NO_SPACING)
+        slices, volumes = _list(source, findings)
+        if volumes:
+            _h5py()
+        if leaks := ", ".join(sorted(slices.keys() & volumes.keys())):
+            raise ConversionError(f"{leaks} is in train_npz and in test_vol_h5 of {source}; remove it from one")
+        _compare_with_published(slices, volumes, findings)
+        cases = [SourceCase(name, tuple(paths), paths[0], "train") for name, paths in slices.items()]
+        cases += [SourceCase(name, (path,), path, "test") for name, path in volumes.items()]
+        return Conversion(
+            self.name,
+            source,
+            tuple(sorted(cases, key=lambda case: case.name)),
+            read=_read,
+            labels=LabelRule.of(ORGANS),
+            description=_DESCRIPTION,
+            findings=findings,
+            channels=("CT",),  # which nnU-Net normalises by the whole dataset: what was clipped stays comparable
+            ending=VOLUME_ENDING,
+            threads=2,
+            extra={"reference": "TransUNet's preprocessed copy of the Synapse multi-atlas challenge"},
+        )
 
 
-def _h5py():
+def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
@@ -78,147 +103,100 @@ def _h5py():
     return h5py
 
 
-def _list(source: Path) -> tuple[dict[str, list[Path]], dict[str, Path], list[Finding]]:
-    """Case -> its slices in order, case -> its volume, and what was noticed."""
+def _list(source: Path, findings: Findings) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """Case -> its slices in order, case -> its volume."""
     train = _files.subfolder(source, ("train_npz", "train"))
     test = _files.subfolder(source, ("test_vol_h5", "test_vol", "test"))
     if train is None:
-        raise ConversionError(f"{source} has no folder train_npz with files such as case0005_slice000.npz; "
-                              "give the folder that TransUNet's data were unpacked to")  # fmt: skip
-    findings: list[Finding] = []
+        raise ConversionError(
+            f"{source} has no folder train_npz with files such as case0005_slice000.npz; give the folder that "
+            "TransUNet's data were unpacked to"
+        )
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in _files.list_files(train, (".npz",)):
-        match = _SLICE.fullmatch(path.name)
-        if match is None:
-            findings.append(Finding("warning", "file is not named like a slice and was left out", str(path)))
-            continue
+    for match, path in _named(train, ".npz", _SLICE, "a slice", findings):
         name, number = match[1].lower(), int(match[3])
         if number in numbered[name]:
-            findings.append(
-                Finding("error", "the same slice twice", f"{path.name} and {numbered[name][number].name}", name)
-            )
+            findings.error("the same slice twice", f"{path.name} and {numbered[name][number].name}", name)
         numbered[name][number] = path
     if not numbered:
         raise ConversionError(f"{train} has no files such as case0005_slice000.npz")
-    findings += _missing_slices(numbered, source)
-    volumes: dict[str, Path] = {}
-    for path in _files.list_files(test, (".h5",)) if test else []:
-        match = _VOLUME.fullmatch(path.name)
-        if match is None:
-            findings.append(Finding("warning", "file is not named like a test volume and was left out", str(path)))
-        else:
-            volumes[match[1].lower()] = path
+    _judge_gaps(numbered, source, findings)
+    of_test = _named(test, ".h5", _VOLUME, "a test volume", findings) if test else ()
+    volumes = {match[1].lower(): path for match, path in of_test}
     if not volumes:
-        findings.append(Finding("warning", "no test volumes (test_vol_h5/case0001.npy.h5 and so on) were found"))
-    return (
-        {name: [of_case[n] for n in sorted(of_case)] for name, of_case in sorted(numbered.items())},
-        volumes,
-        findings,
-    )
+        findings.warning("no test volumes (test_vol_h5/case0001.npy.h5 and so on) were found")
+    return {name: [of_case[n] for n in sorted(of_case)] for name, of_case in sorted(numbered.items())}, volumes
 
 
-def _missing_slices(numbered: dict[str, dict[int, Path]], source: Path) -> list[Finding]:
-    """Gaps in the numbers, and slices that the source's own train.txt lists."""
-    listed: dict[str, set[int]] = defaultdict(set)
+def _named(
+    folder: Path, ending: str, pattern: re.Pattern[str], what: str, findings: Findings
+) -> Iterator[tuple[re.Match[str], Path]]:
+    for path in _files.list_files(folder, (ending,)):
+        if match := pattern.fullmatch(path.name):
+            yield match, path
+        else:
+            findings.warning(f"file is not named like {what} and was left out", str(path))
+
+
+def _judge_gaps(numbered: dict[str, dict[int, Path]], source: Path, findings: Findings) -> None:
+    """Find gaps in the numbers, and slices that the source's own train.txt lists."""
+    listed_slices = defaultdict(set)
     for path in sorted(source.glob("lists/**/train.txt")):
         for line in path.read_text(encoding="utf-8", errors="replace").split():
-            match = _SLICE.fullmatch(line.strip().removesuffix(".npz") + ".npz")
+            match = _SLICE.fullmatch(line.removesuffix(".npz") + ".npz")
             if match:
-                listed[match[1].lower()].add(int(match[3]))
-    findings = []
-    for name in sorted(set(numbered) | set(listed)):
+                listed_slices[match[1].lower()].add(int(match[3]))
+    for name in sorted({*numbered, *listed_slices}):
         present = set(numbered.get(name, ()))
-        missing = sorted((set(range(max(present, default=-1) + 1)) | listed[name]) - present)
-        if missing:
-            shown = ", ".join(f"{name}_slice{number:03d}.npz" for number in missing[:5])
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            findings.append(Finding("error", "slices of the series are missing", shown + more, name))
-    return findings
+        expected = {*range(max(present, default=-1) + 1), *listed_slices[name]}
+        if missing := sorted(expected - present):
+            shown = listed(f"{name}_slice{number:03d}.npz" for number in missing)
+            findings.error("slices of the series are missing", shown, name)
 
 
-def _compare_with_published(train: set[str], test: set[str]) -> list[Finding]:
-    findings = []
-    found_train, found_test = ({int(name[4:]) for name in names} for names in (train, test))
-    for where, found, published in (("training", found_train, PUBLISHED_TRAIN), ("test", found_test, PUBLISHED_TEST)):
+def _compare_with_published(slices: Iterable[str], volumes: Iterable[str], findings: Findings) -> None:
+    train, test = ({int(name[4:]) for name in names} for names in (slices, volumes))
+    for where, found, published in (("training", train, PUBLISHED_TRAIN), ("test", test, PUBLISHED_TEST)):
         if found and found != published:
-            missing, added = sorted(published - found), sorted(found - published)
             text = "; ".join(
-                f"{word} " + ", ".join(f"case{number:04d}" for number in numbers)
-                for word, numbers in (("without", missing), ("with", added))
+                f"{word} " + ", ".join(f"case{number:04d}" for number in sorted(numbers))
+                for word, numbers in (("without", published - found), ("with", found - published))
                 if numbers
             )
-            findings.append(Finding("warning", f"not the {where} cases of the published 18/12 split", text))
-    if (found_train, found_test) == (PUBLISHED_TRAIN, PUBLISHED_TEST):
-        findings.append(Finding("note", "the published split: 18 training and 12 test cases"))
-    return findings
+            findings.warning(f"not the {where} cases of the published 18/12 split", text)
+    if (train, test) == (PUBLISHED_TRAIN, PUBLISHED_TEST):
+        findings.note("the published split: 18 training and 12 test cases")
 
 
-@dataclass(frozen=True)
-class SynapseCases:
-    """Reads slices and HDF5 volumes as (D, H, W) arrays, writes NIfTI."""
+def _read(case: SourceCase, findings: Findings) -> Content:
+    """Slices or an HDF5 volume as (D, H, W) arrays."""
+    import numpy as np
 
-    threads: int = 2
+    from swin_umamba_nnunet.datasets._labels import raw_values
 
-    def _read(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        if case.images[0].suffix.lower() == ".h5":
-            image, label = _read_h5(case.images[0])
-        else:
-            pairs = [_read_npz(path) for path in case.images]
-            shapes = {array.shape for pair in pairs for array in pair}
-            if len(shapes) > 1 or len(next(iter(shapes))) != 2:
-                shown = ", ".join(str(shape) for shape in sorted(shapes)[:4])
-                raise CaseError("slices of one case differ in shape, or are not two-dimensional", shown)
-            image, label = (np.stack([pair[index] for pair in pairs]) for index in (0, 1))
-        if image.ndim != 3 or image.shape != label.shape:
-            raise CaseError("image and label are not volumes of the same size", f"{image.shape} and {label.shape}")
-        image = image.astype(np.float32, copy=False)
-        if not np.isfinite(image).all():
-            raise CaseError("image has values that are not finite (NaN or infinite)")
-        if label.dtype.kind == "f" and (not np.isfinite(label).all() or (label != np.rint(label)).any()):
-            raise CaseError("label values are no whole numbers")
-        if label.min() < 0 or label.max() > 1 << 20:
-            raise CaseError("label values are negative or too large", f"{label.min()} to {label.max()}")
-        return image, label.astype(np.int32)
-
-    def measure(self, case: Case) -> Measured:
-        """See `Handler`."""
-        image, label = self._read(case)
-        findings = []
-        low, high = float(image.min()), float(image.max())
-        if low < -0.01 or high > 1.01:
-            text = f"{low:.4g} to {high:.4g}"
-            findings.append(Finding("warning", "image is not scaled to [0, 1] as TransUNet's are", text, case.name))
-        return Measured(
-            shape=image.shape,
-            channels=1,
-            dtype=str(image.dtype),
-            digest=digest_of(image),
-            values=count_values(label),
-            findings=tuple(findings),
-        )
-
-    def write(self, case: Case, images: Path, labels: Path, encode: LabelMap, file_ending: str) -> None:
-        """See `Handler`."""
-        image, label = self._read(case)
-        for array, path in (
-            (image, images / f"{case.name}_0000{file_ending}"),
-            (encode.encode(label), labels / f"{case.name}{file_ending}"),
-        ):
-            write_volume(sitk.GetImageFromArray(array), path)
-
-    def file_ending(self, measured: Iterable[Measured]) -> str:
-        """Compressed NIfTI."""
-        return ".nii.gz"
-
-    def channel_names(self, channels: int) -> tuple[str, ...]:
-        """nnU-Net normalises "CT" by the whole dataset's statistics, which keeps what the clipping made comparable."""
-        return ("CT",)
-
-    def finish(self, folder: Path) -> None:
-        """Nothing more to write."""
+    if case.images[0].suffix.lower() == ".h5":
+        image, label = _read_h5(case.images[0])
+    else:
+        pairs = [_read_npz(path) for path in case.images]
+        shapes = {array.shape for pair in pairs for array in pair}
+        if len(shapes) > 1 or len(next(iter(shapes))) != 2:
+            shown = listed(sorted(shapes), 4)
+            raise CaseError("slices of one case differ in shape, or are not two-dimensional", shown)
+        image, label = (np.stack(arrays) for arrays in zip(*pairs))
+    if image.ndim != 3 or image.shape != label.shape:
+        raise CaseError("image and label are not volumes of the same size", f"{image.shape} and {label.shape}")
+    image = image.astype(np.float32, copy=False)
+    low, high = float(image.min()), float(image.max())
+    if low < -0.01 or high > 1.01:
+        findings.warning("image is not scaled to [0, 1] as TransUNet's are", f"{low:.4g} to {high:.4g}")
+    return Content([image], raw_values(label, case.images[0]))
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
+    from swin_umamba_nnunet._volume_files import require_memory
+
     # the file is opened here, because NumPy leaves damaged files open
     with (
         decoding(path, "file cannot be read as a slice (npz with image and label)"),
@@ -231,7 +209,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return _numbers(file["image"]), _numbers(file["label"])
 
 
-def _numbers(array):
+def _numbers(array: Any) -> Any:
     """The array (or HDF5 dataset) if it has integers or floats."""
     if array.dtype.kind not in "buif":
         raise ValueError(f"its numbers are of the type {array.dtype}; integers or floats are expected")
@@ -239,6 +217,8 @@ def _numbers(array):
 
 
 def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    from swin_umamba_nnunet._volume_files import require_memory
+
     with (
         decoding(path, "file cannot be read as a volume (HDF5 with image and label)"),
         _h5py().File(path, "r") as file,
@@ -248,11 +228,10 @@ def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return datasets[0][:], datasets[1][:]
 
 
-def _own_dataset(file, name: str):
+def _own_dataset(file: Any, name: str) -> Any:
     """A dataset of numbers that lie in the file itself: HDF5 can send a reader to any other file of the machine."""
     h5py = _h5py()
-    link = file.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f'its "{name}" is a link; only what lies in the file itself is read')
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):

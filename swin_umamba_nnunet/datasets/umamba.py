@@ -5,105 +5,264 @@ that.  What is completed is 703: the instance masks of its test images go where 
 Image and label files are copied byte for byte.
 """
 
+from __future__ import annotations
+
+import json
+import re
 from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from swin_umamba_nnunet.datasets import _files
-from swin_umamba_nnunet.datasets._copied import CopiedCases, find_instances
-from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelRule
-from swin_umamba_nnunet.datasets._model import Case, ConversionError, Finding, Part, Plan
-from swin_umamba_nnunet.datasets._picture_cases import PictureCases
-from swin_umamba_nnunet.datasets._published import PUBLISHED, Published, judge_counts, repaired_json
-from swin_umamba_nnunet.datasets._volumes import VolumeCases
+from swin_umamba_nnunet.datasets._model import (
+    CaseError,
+    Content,
+    Conversion,
+    ConversionError,
+    Findings,
+    Layout,
+    Part,
+    SourceCase,
+    option,
+)
+
+INSTANCES = "instancesTs"
+INSTANCE_SUFFIX = "_label"  # the name `evaluate --protocol cells` knows: CASE_label.tiff
+_INSTANCE_ENDINGS = (".tiff", ".tif", ".png")
+_MOVED = "image and mask lie at different places in space; the files are copied as they are"
+_ORGANS = (
+    "liver", "right kidney", "spleen", "pancreas", "aorta", "IVC", "right adrenal gland", "left adrenal gland",
+    "gallbladder", "esophagus", "stomach", "duodenum", "left kidney",
+)
 
 
-def plan_umamba(
-    source: Path, identifier: int | None = None, allow_incomplete: bool = False, link: bool = False
-) -> Plan:
-    """List the cases of a published dataset.
+@dataclass(frozen=True)
+class Published:
+    """What is known of a published dataset.
 
-    Args:
-        source: the dataset's folder.
-        identifier: 702, 703 or 704; None: by the folder's name.
-        allow_incomplete: fewer cases than were published are a warning instead of an error.
-        link: make hard links instead of copies (same disk only).
-
-    Raises:
-        ConversionError: the source is none of the three, or its dataset.json is beyond repair.
+    Attributes:
+        name: nnU-Net's.
+        channels: names for dataset.json, where the source's has none.
+        labels: names of the labels without background.
+        training: numbers of training cases of the copies in circulation.
+        test: number of test cases.
+        ending: of image and label files.
+        instances: the test images have instance masks.
     """
-    source = _files.check_source(source)
-    known = PUBLISHED[identify_published(source, identifier)]
-    source = _inner(source, known)
-    train = _files.subfolder(source, ("imagestr",)), _files.subfolder(source, ("labelstr",))
-    test = _files.subfolder(source, ("imagests", "imagesval")), _files.subfolder(source, ("labelsts", "labelsval"))
-    if train[0] is None or train[1] is None:
-        raise ConversionError(f"{source} has no imagesTr and labelsTr; give the folder {known.name} that was unpacked")
-    cases, findings = _cases("train", train[0], train[1], known.ending)
-    if test[0] is not None:
-        more, noticed = _cases("test", test[0], test[1], known.ending)
-        cases, findings = cases + more, findings + noticed
-    both = {case.name for case in cases if case.part == "train"} & {case.name for case in cases if case.part == "test"}
-    findings += [Finding("error", "the same case in training and test", case=name) for name in sorted(both)]
-    findings += judge_counts(cases, known, allow_incomplete)
-    labels, channels, noticed = repaired_json(source / "dataset.json", known, sum(c.part == "train" for c in cases))
-    findings += noticed
-    instances: dict[str, Path] = {}
-    if known.instances:
-        instances, noticed = find_instances(source, [case.name for case in cases if case.part == "test"])
-        findings += noticed
-    pictures = known.ending == ".png"
-    return Plan(
-        layout="umamba",
-        source=source,
-        cases=tuple(sorted(cases, key=lambda case: (case.part, case.name))),
-        handler=CopiedCases(
-            PictureCases(exif="ignore") if pictures else VolumeCases(channels, trust_image=True),
-            channels,
-            known.ending,
-            instances,
-            link,
-        ),  # fmt: skip
-        labels=LabelRule((LabelEntry("background", 0), *(LabelEntry(name, i) for i, name in enumerate(labels, 1)))),
-        description=f"{known.name} as published with U-Mamba; dataset.json checked against the files.",
-        findings=tuple(findings),
-    )
+
+    name: str
+    channels: tuple[str, ...]
+    labels: tuple[str, ...]
+    training: tuple[int, ...]
+    test: int
+    ending: str
+    instances: bool = False
 
 
-def identify_published(source: Path, identifier: int | None = None) -> int:
-    """702, 703 or 704, by the folder's name unless it is said.  Raises ConversionError for anything else."""
-    if identifier is not None:
-        if identifier not in PUBLISHED:
-            raise ConversionError(f"--published {identifier}: U-Mamba publishes 702, 703 and 704")
-        return identifier
-    for number, known in PUBLISHED.items():
+_RGB = ("R", "G", "B")
+_INSTRUMENTS = tuple(f"instrument {i}" for i in range(1, 8))
+PUBLISHED: Mapping[int, Published] = {
+    702: Published("Dataset702_AbdomenMR", ("MR",), _ORGANS, (60, 50), 50, ".nii.gz"),
+    703: Published("Dataset703_NeurIPSCell", _RGB, ("interior", "boundary"), (1000,), 101, ".png", True),
+    704: Published("Dataset704_Endovis17", _RGB, _INSTRUMENTS, (1800,), 1200, ".png"),
+}
+
+
+@dataclass(frozen=True)
+class UMamba(Layout):
+    """The datasets that U-Mamba's authors publish."""
+
+    name = "umamba"
+    summary = "U-Mamba's published datasets 702, 703, 704"
+    text = """\
+The datasets that U-Mamba's authors publish, already in nnU-Net's layout: Dataset702_AbdomenMR, Dataset703_NeurIPSCell,
+Dataset704_Endovis17.  Every file is read and checked, dataset.json is repaired (702 counts 60 cases where 50 lie), and
+703's instance masks go to instancesTs for `swin-umamba evaluate --protocol cells`.  Files are copied unchanged.
+"""
+    numbered = True
+    split = False
+
+    published: int | None = option("which one (default: by the folder's name)", type=int, choices=tuple(PUBLISHED))
+    allow_incomplete: bool = option("go on although cases are missing", False, action="store_true")
+    link: bool = option("make hard links instead of copies (on one disk only)", False, action="store_true")
+
+    def _conversion(self, source: Path) -> Conversion:
+        from swin_umamba_nnunet.datasets._labels import LabelRule
+
+        known = self._known(source)
+        source = source if (source / "imagesTr").is_dir() else _files.inner(source, known.name)
+        findings = Findings()
+        cases: list[SourceCase] = []
+        sides: tuple[tuple[Part, tuple[str, ...]], ...] = ("train", ("tr",)), ("test", ("ts", "val"))
+        for part, endings in sides:
+            images, labels = (_files.subfolder(source, [kind + e for e in endings]) for kind in ("images", "labels"))
+            if part == "train" and not (images and labels):
+                raise ConversionError(
+                    f"{source} has no imagesTr and labelsTr; give the folder {known.name} that was unpacked"
+                )
+            if images:
+                cases += _cases(part, images, labels, known.ending, findings)
+        names = {part: {case.name for case in cases if case.part == part} for part, _ in sides}
+        for name in sorted(names["train"] & names["test"]):
+            findings.error("the same case in training and test", case=name)
+        train, test = (len(each) for each in names.values())
+        self._judge_counts(train, test, known, findings)
+        labels_of, channels = _repaired_json(source / "dataset.json", known, train, findings)
+        instances = _instances(source, sorted(names["test"]), findings) if known.instances else {}
+        return Conversion(
+            self.name,
+            source,
+            tuple(sorted(cases, key=lambda case: (case.part, case.name))),
+            read=partial(_read, known=known, channels=len(channels), instances=instances),
+            labels=LabelRule.of(labels_of),
+            description=f"{known.name} as published with U-Mamba; dataset.json checked against the files.",
+            findings=findings,
+            channels=channels,
+            ending=known.ending,
+            copied="link" if self.link else "copy",
+            added={
+                f"{INSTANCES}/{name}{INSTANCE_SUFFIX}{_files.ending_of(path, _INSTANCE_ENDINGS)}": path
+                for name, path in instances.items()
+            },
+            threads=8 if known.ending == ".png" else 2,
+            dataset=known.name,
+        )
+
+    def _known(self, source: Path) -> Published:
+        """Which dataset it is, by the folder's name unless it is said.  Raises ConversionError for anything else."""
+        if self.published is not None and self.published not in PUBLISHED:
+            raise ConversionError(f"--published {self.published}: U-Mamba publishes 702, 703 and 704")
         name = source.name.lower()
-        if str(number) in name or known.name.split("_")[1].lower() in name:
-            return number
-    raise ConversionError(
-        f"which of 702 (AbdomenMR), 703 (NeurIPSCell), 704 (Endovis17) is {source}? say --published 70X"
-    )
+        for number, known in PUBLISHED.items():
+            named = str(number) in name or known.name.split("_")[1].lower() in name
+            if number == self.published or (self.published is None and named):
+                return known
+        raise ConversionError(
+            f"which of 702 (AbdomenMR), 703 (NeurIPSCell), 704 (Endovis17) is {source}? say --published 70X"
+        )
+
+    def _judge_counts(self, train: int, test: int, known: Published, findings: Findings) -> None:
+        for word, count, expected in (("training", train, known.training), ("test", test, (known.test,))):
+            text = f"{count} {word} cases; {' or '.join(map(str, expected))} were published"
+            if count < min(expected) and not self.allow_incomplete:
+                findings.error(
+                    f"{text}; Google Drive hands out large folders in several archives, was one forgotten? "
+                    "(--allow-incomplete goes on)"
+                )
+            elif count not in expected:
+                findings.warning(f"{text}: results are not comparable with the papers'")
+        first, *smaller = known.training
+        if train in smaller:
+            findings.warning(f"this copy has {train} training cases, Swin-UMamba's paper trained on {first}")
 
 
-def _inner(source: Path, known: Published) -> Path:
-    """Unpacking often puts the dataset's folder into another one."""
-    return source / known.name if not (source / "imagesTr").is_dir() and (source / known.name).is_dir() else source
-
-
-def _cases(part: Part, images: Path, labels: Path | None, ending: str) -> tuple[list[Case], list[Finding]]:
-    channels: dict[str, list[Path]] = defaultdict(list)
-    findings: list[Finding] = []
+def _cases(part: Part, images: Path, labels: Path | None, ending: str, findings: Findings) -> list[SourceCase]:
+    channels = defaultdict(list)
     for path in _files.list_files(images, (ending,), "*"):
-        stem = _files.stem_of(path, (ending,))
-        if stem[-5:-4] == "_" and stem[-4:].isdigit():
-            channels[stem[:-5]].append(path)
+        if named := re.fullmatch(r"(.+)_\d{4}", _files.stem_of(path, (ending,))):
+            channels[named[1]].append(path)
         else:
-            findings.append(Finding("error", f"image is not named NAME_0000{ending}, as nnU-Net wants it", str(path)))
-    masks = (
-        {_files.stem_of(path, (ending,)): path for path in _files.list_files(labels, (ending,), "*")} if labels else {}
-    )
-    findings += [
-        Finding("warning", "label without an image was left out", str(path))
-        for name, path in masks.items()
-        if name not in channels
-    ]
-    return [Case(name, tuple(paths), masks.get(name), part) for name, paths in channels.items()], findings
+            findings.error(f"image is not named NAME_0000{ending}, as nnU-Net wants it", str(path))
+    files = _files.list_files(labels, (ending,), "*") if labels else []
+    masks = {_files.stem_of(path, (ending,)): path for path in files}
+    for name in sorted(masks.keys() - channels.keys()):
+        findings.warning("label without an image was left out", str(masks[name]))
+    return [SourceCase(name, tuple(paths), masks.get(name), part) for name, paths in channels.items()]
+
+
+def _repaired_json(
+    path: Path, known: Published, training: int, findings: Findings
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of labels (without background) and channels; what had to be repaired is noted."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        content = "is missing and was made from what was published"
+    except (ValueError, OSError) as error:
+        content = f"is no JSON and was made anew ({error})"
+    if not isinstance(content, dict):
+        findings.note(f"dataset.json {content if isinstance(content, str) else 'is no JSON object and was made anew'}")
+        return known.labels, known.channels
+    labels = _label_names(content.get("labels"), len(known.labels)) or known.labels
+    raw = content.get("channel_names", content.get("modality"))
+    names = tuple(str(name) for _, name in sorted(raw.items())) if isinstance(raw, dict) else ()
+    channels = names if len(names) == len(known.channels) else known.channels
+    right = {
+        "numTraining": training,
+        "file_ending": known.ending,
+        "labels": {name: value for value, name in enumerate(("background", *labels))},
+        "channel_names": {str(index): name for index, name in enumerate(channels)},
+    }
+    for key, value in right.items():
+        if content.get(key) != value:
+            findings.note(f"dataset.json states {key} {content.get(key)}"[:300] + f": repaired to {value}")
+    return labels, channels
+
+
+def _label_names(raw: object, count: int) -> tuple[str, ...]:
+    """Names of labels 1 to count from {"name": 1} or, in nnU-Net's first version's way, {"1": "name"}; else ()."""
+    pairs = list(raw.items()) if isinstance(raw, dict) else []
+    for place in 0, 1:
+        with suppress(TypeError, ValueError):
+            by_number = {int(pair[1 - place]): str(pair[place]) for pair in pairs}
+            names = tuple(by_number[number] for number in sorted(by_number))[1:]
+            if sorted(by_number) == [*range(count + 1)] and len({*names, "background", "ignore"}) == count + 2:
+                return names
+    return ()
+
+
+def _read(
+    case: SourceCase, findings: Findings, known: Published, channels: int, instances: Mapping[str, Path]
+) -> Content:
+    from swin_umamba_nnunet.datasets._pictures import read_pictures
+    from swin_umamba_nnunet.datasets._volumes import read_volumes
+
+    found = [_files.stem_of(path, (known.ending,)) for path in case.images]
+    if found != [f"{case.name}_{channel:04d}" for channel in range(len(found))]:
+        raise CaseError("channel files are not numbered from 0000", ", ".join(found))
+    pictures = known.ending == ".png"
+    read: Callable[[SourceCase, Findings], Content] = read_pictures if pictures else partial(read_volumes, moved=_MOVED)
+    content = read(case, findings)
+    shape = content.images[0].shape
+    count = (*shape, 1)[2] if pictures else len(content.images)
+    if count != channels:
+        raise CaseError(f"image has not the published number of channels ({channels})", str(count))
+    if case.part == "test" and case.name in instances:
+        _judge_instances(instances[case.name], shape[:2], findings)
+    return content
+
+
+def _judge_instances(path: Path, shape: tuple[int, ...], findings: Findings) -> None:
+    """Raises CaseError where the file is no instance mask of an image of that shape."""
+    from swin_umamba_nnunet.datasets._pictures import read_picture
+
+    pixels = read_picture(path).pixels
+    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+        topic = "instance mask is no single-channel image of whole numbers"
+        raise CaseError(topic, f"{path} ({pixels.dtype}, {pixels.shape})")
+    if pixels.shape != shape:
+        raise CaseError("image and instance mask differ in size (rows x columns)", f"{shape} and {pixels.shape}")
+    if not pixels.any():
+        findings.warning("instance mask has no instance", path.name)
+
+
+def _instances(source: Path, tests: list[str], findings: Findings) -> dict[str, Path]:
+    """Test case -> its instance mask."""
+    folders = sorted(path for path in source.iterdir() if path.is_dir() and "instance" in path.name.lower())
+    if not folders:
+        findings.warning("no folder of instance masks (labelsVal-instance-mask): F1 of the cells cannot be computed")
+        return {}
+    files = _files.list_files(folders[0], _INSTANCE_ENDINGS, "*")
+    by_case = {_files.stem_of(path, _INSTANCE_ENDINGS).removesuffix(INSTANCE_SUFFIX): path for path in files}
+    for name in tests:
+        if name not in by_case:
+            findings.error(f"test image without an instance mask in {folders[0].name}", case=name)
+    for name, path in by_case.items():
+        if name not in tests:
+            findings.warning("instance mask without a test image was left out", path.name)
+    found = {name: by_case[name] for name in tests if name in by_case}
+    findings.note(f"{len(found)} instance masks of test images go to {INSTANCES}")
+    return found

@@ -1,79 +1,41 @@
-"""Evaluate a folder of predictions: pair the cases, check all of them, score them, sum up, write."""
+"""Evaluate a folder of predictions: pair the cases, check all of them, score them, sum up, write.
 
+Cases are spread over several processes: bounded, interruptible, and an error if a process dies.
+"""
+
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TypeVar
 
-from swin_umamba_nnunet.evaluation import output as output_files
-from swin_umamba_nnunet.evaluation.build import ProtocolOptions, build_protocol, find_dataset_json
-from swin_umamba_nnunet.evaluation.cases import CasePair, pair_cases, unpaired_names
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
-from swin_umamba_nnunet.evaluation.labels import LabelSet
-from swin_umamba_nnunet.evaluation.protocols import CaseFacts, EvaluationProtocol
-from swin_umamba_nnunet.evaluation.records import Convention, Measurement, Statistic
+from tqdm import tqdm
+
+from swin_umamba_nnunet.evaluation.cases import CasePair, pair_cases
+from swin_umamba_nnunet.evaluation.output import EvaluationResult, require_writable, write_outputs
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol
+from swin_umamba_nnunet.evaluation.protocols.plain import Plain
+from swin_umamba_nnunet.evaluation.records import EvaluationError
 from swin_umamba_nnunet.evaluation.statistics import RESAMPLES, Bootstrap
-from swin_umamba_nnunet.evaluation.workers import CaseWorkers
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MOST_PROCESSES = 8  # by default; each holds one case
 _ERRORS_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """All numbers of an evaluation and what they mean.
-
-    Attributes:
-        protocol: its name.
-        cases: what was compared.
-        measurements: every value of every case, as in metrics.csv.
-        statistics: over the cases, as in the table.
-        conventions: what the values mean; the protocol's own first.
-        notes: what the reader has to know about these numbers.
-        summary_keys: class name -> key in summary.json.
-        bootstrap: how the intervals were made.
-    """
-
-    protocol: str
-    cases: tuple[CasePair, ...]
-    measurements: tuple[Measurement, ...]
-    statistics: tuple[Statistic, ...]
-    conventions: tuple[Convention, ...]
-    notes: tuple[str, ...]
-    summary_keys: Mapping[str, str]
-    bootstrap: Bootstrap
-
-    def value(self, case: str, label: str, metric: str, convention: str = "plain") -> float:
-        """One value; `KeyError` if there is none."""
-        for m in self.measurements:
-            if (m.case, m.label, m.metric, m.convention) == (case, label, metric, convention):
-                return m.value
-        raise KeyError((case, label, metric, convention))
-
-    def statistic(self, metric: str, label: str, convention: str = "plain") -> Statistic:
-        """One row of the table; `KeyError` if there is none."""
-        for row in self.statistics:
-            if (row.metric, row.label, row.convention) == (metric, label, convention):
-                return row
-        raise KeyError((metric, label, convention))
 
 
 def evaluate_folders(
     ground_truth: Path | str,
     predictions: Path | str,
     *,
-    labels: Sequence[str | int] | LabelSet | None = None,
-    dataset_json: Path | str | None = None,
-    protocol: str = "plain",
+    protocol: EvaluationProtocol | None = None,
     output: Path | str | None = None,
     processes: int | None = None,
-    tolerance: float | Mapping[str, float] | Sequence[str] | None = None,
-    iou_thresholds: Sequence[float] | None = None,
-    instances: str | None = None,
-    distances: bool | None = None,
-    medpy_hd95: bool | None = None,
-    count_border_cells: bool | None = None,
-    isic_size: int | None = None,
-    resize_predictions: bool | None = None,
     allow_missing: bool = False,
     file_ending: str | None = None,
     resamples: int = RESAMPLES,
@@ -88,10 +50,9 @@ def evaluate_folders(
     Args:
         ground_truth: folder with reference label files.
         predictions: folder with predicted label files of the same names.
-        labels, dataset_json, tolerance, iou_thresholds, instances, distances, medpy_hd95, count_border_cells,
-            isic_size, resize_predictions: see `ProtocolOptions`. Without labels and dataset.json the classes come
-            from the dataset.json that nnU-Net left beside the predictions or the ground truth, else from the files.
-        protocol: one of `build.PROTOCOLS`.
+        protocol: what is computed, such as `Plain(labels=["liver=1"])` or `Abdomen(medpy_hd95=True)`; None is
+            `Plain()`, whose classes come from the dataset.json that nnU-Net left beside the predictions or the ground
+            truth, else from the files.
         output: folder for metrics.csv and summary.json; None writes nothing.
         processes: worker processes, each with one case in memory; None takes one per core, 8 at most.
         allow_missing: evaluate only the cases that both folders have, and say which were left out.
@@ -104,43 +65,42 @@ def evaluate_folders(
         EvaluationError: bad input, a missing library, a dead worker, an output folder with files of others, or one that
             cannot be written.
     """
-    truth_folder, prediction_folder = Path(ground_truth), Path(predictions)
     if resamples < 1:
         raise EvaluationError(f"resamples {resamples}: expected 1 or more")
-    found = None
-    if labels is None and dataset_json is None:
-        found = find_dataset_json(truth_folder, prediction_folder)
-    options = ProtocolOptions(
-        labels, dataset_json, tolerance, iou_thresholds, instances, distances, medpy_hd95, count_border_cells,
-        isic_size, resize_predictions,
-    )  # fmt: skip
-    chosen = build_protocol(protocol, options, found)
-    suffix = _suffix(chosen, instances)
-    pairs = pair_cases(
-        truth_folder, prediction_folder, file_ending=file_ending, ground_truth_suffix=suffix,
+    chosen = (protocol or Plain()).prepare(Path(ground_truth), Path(predictions))
+    pairs, *left_out = pair_cases(
+        ground_truth,
+        predictions,
+        file_ending=file_ending,
+        ground_truth_suffix=chosen.ground_truth_suffix,
         allow_missing=allow_missing,
-    )  # fmt: skip
-    unpaired = unpaired_names(truth_folder, prediction_folder, file_ending=file_ending, ground_truth_suffix=suffix)
-    if output is not None:
-        output_files.require_writable(Path(output))
-    bootstrap = Bootstrap(resamples, seed)
-    with CaseWorkers(processes, len(pairs), progress) as workers:
-        facts = _facts(workers.map(functools.partial(_check, chosen), pairs, "checking files"))
-        chosen = chosen.complete(facts)
-        scored = workers.map(functools.partial(_score, chosen), pairs, "scoring")
-    measurements = tuple(measurement for case in scored for measurement in case)
-    notes = (
-        *_pairing_notes(*unpaired),
-        *_fact_notes(facts),
-        *chosen.notes(measurements),
     )
+    if output is not None:
+        require_writable(Path(output))
+    bootstrap = Bootstrap(resamples, seed)
+    with case_workers(processes, len(pairs), progress) as run:
+        facts = _facts(run(functools.partial(_check, chosen), pairs, "checking files"))
+        chosen = chosen.complete(facts)
+        scored = run(chosen.score, pairs, "scoring")
+    measurements = tuple(measurement for case in scored for measurement in case)
+    pairing = [
+        f"Left out, no {what} ({len(names)}): {', '.join(names)}"
+        for what, names in zip(("prediction", "ground truth"), left_out)
+        if names
+    ]
     result = EvaluationResult(
-        protocol, tuple(pairs), measurements, tuple(chosen.statistics(measurements, bootstrap)), chosen.conventions,
-        notes, chosen.summary_keys, bootstrap,
-    )  # fmt: skip
+        chosen.name,
+        tuple(pairs),
+        measurements,
+        tuple(chosen.statistics(measurements, bootstrap)),
+        chosen.conventions,
+        (*pairing, *_fact_notes(facts), *chosen.notes(measurements)),
+        chosen.classes.keys if chosen.classes else {},
+        bootstrap,
+    )
     before_writing(result)
     if output is not None:
-        output_files.write_outputs(result, Path(output))
+        write_outputs(result, Path(output))
     return result
 
 
@@ -151,23 +111,13 @@ def _check(protocol: EvaluationProtocol, pair: CasePair) -> CaseFacts | Evaluati
         return error
 
 
-def _score(protocol: EvaluationProtocol, pair: CasePair) -> list[Measurement]:
-    return protocol.score(pair)
-
-
-def _suffix(protocol: EvaluationProtocol, instances: str | None) -> str:
-    # U-Mamba's instance masks are called NAME_label.tiff
-    return "_label" if instances == "gt-ids" else protocol.ground_truth_suffix
-
-
 def _facts(checked: Sequence[CaseFacts | EvaluationError]) -> list[CaseFacts]:
     """The facts, or one error with what is wrong with every bad case."""
     errors = [str(found) for found in checked if isinstance(found, EvaluationError)]
     if len(errors) == 1:
         raise EvaluationError(errors[0])
     if errors:
-        rest = len(errors) - _ERRORS_SHOWN
-        more = f"\n  and {rest} more" if rest > 0 else ""
+        more = f"\n  and {len(errors) - _ERRORS_SHOWN} more" if len(errors) > _ERRORS_SHOWN else ""
         lines = "\n  ".join(errors[:_ERRORS_SHOWN])
         raise EvaluationError(f"{len(errors)} of {len(checked)} cases cannot be evaluated:\n  {lines}{more}")
     facts = [found for found in checked if isinstance(found, CaseFacts)]
@@ -181,15 +131,6 @@ def _facts(checked: Sequence[CaseFacts | EvaluationError]) -> list[CaseFacts]:
     return facts
 
 
-def _pairing_notes(missing: Sequence[str], extra: Sequence[str]) -> tuple[str, ...]:
-    notes = []
-    if missing:
-        notes.append(f"Left out, no prediction ({len(missing)}): {', '.join(missing)}")
-    if extra:
-        notes.append(f"Left out, no ground truth ({len(extra)}): {', '.join(extra)}")
-    return tuple(notes)
-
-
 def _fact_notes(facts: Sequence[CaseFacts]) -> tuple[str, ...]:
     """The same oddity of several cases is said once."""
     by_note: dict[str, list[str]] = {}
@@ -197,3 +138,61 @@ def _fact_notes(facts: Sequence[CaseFacts]) -> tuple[str, ...]:
         for note in case.notes:
             by_note.setdefault(note, []).append(case.name)
     return tuple(f"{note} ({len(names)} cases, for example {names[0]})" for note, names in by_note.items())
+
+
+@contextlib.contextmanager
+def case_workers(processes: int | None, n_cases: int, progress: bool) -> Iterator[Callable[..., list]]:
+    """Processes that live through several passes over the cases.
+
+    They are spawned (safe beside threads and on every platform), so a script of one's own has to start them below
+    `if __name__ == "__main__":`.
+
+    Args:
+        processes: how many; 1 works in this process. None takes one per core, 8 at most.
+        n_cases: no more processes than cases.
+        progress: show progress bars.
+
+    Yields:
+        `run(function, items, title)`, which returns results in the order of the items; whatever `function` raises ends
+        it at once.
+
+    Raises:
+        EvaluationError: a number of processes below 1; from `run`, that a process died.
+    """
+    if processes is not None and processes < 1:
+        raise EvaluationError(f"processes {processes}: expected 1 or more")
+    count = max(1, min(processes or min(os.cpu_count() or 1, MOST_PROCESSES), n_cases))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, _leave_interrupt_to_parent) if count > 1 else None
+
+    def results(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+        if pool is None:
+            yield from enumerate(map(function, items))
+        else:
+            futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+
+    def run(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+        try:
+            found = dict(tqdm(results(function, items), title, len(items), unit="case", disable=not progress))
+        except BrokenProcessPool as error:
+            raise EvaluationError(
+                f"a worker process died while {title}, most likely for lack of memory; try again with fewer "
+                f"(--processes {max(1, count // 2)})"
+            ) from error
+        return [found[index] for index in range(len(items))]
+
+    try:
+        yield run
+    except BaseException:  # do not wait for cases nobody asks for any more
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupt_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,12 +1,12 @@
 """Objects: found as connected components or given as ids, matched one to one by overlap, counted."""
 
-from dataclasses import dataclass
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Matched and unmatched objects.
 
     Attributes:
@@ -23,7 +23,7 @@ class Counts:
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN); NaN where there is no object at all."""
         total = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / total if total else float("nan")
+        return 2 * self.tp / total if total else math.nan
 
 
 def connected_components(mask: np.ndarray) -> np.ndarray:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
+from swin_umamba_nnunet._text import listed
+from swin_umamba_nnunet.evaluation.cases import CasePair
+from swin_umamba_nnunet.evaluation.readers import read_pair
+from swin_umamba_nnunet.evaluation.records import EvaluationError
+
+_VALUES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,16 @@ class LabelSet:
     source: str = "the command line"
     reader: str | None = None
 
-    def key(self, name: str) -> str:
-        """nnU-Net's key of a class in summary.json: "3", or "(1, 2)" for a region."""
-        values = self.classes[name]
-        return str(values[0]) if len(values) == 1 else str(values)
+    @property
+    def keys(self) -> dict[str, str]:
+        """nnU-Net's key of each class in summary.json: "3", or "(1, 2)" for a region."""
+        return {name: str(values[0] if len(values) == 1 else values) for name, values in self.classes.items()}
+
+
+def numbered(names: Iterable[str], source: str) -> LabelSet:
+    """Classes with the values 1, 2, ... beside which only 0 may occur."""
+    classes = {name: (value,) for value, name in enumerate(names, 1)}
+    return LabelSet(classes, known=frozenset(range(len(classes) + 1)), source=source)
 
 
 def read_dataset_json(path: Path | str) -> LabelSet:
@@ -49,8 +60,14 @@ def read_dataset_json(path: Path | str) -> LabelSet:
     if not isinstance(labels, dict) or not labels:
         raise EvaluationError(f'{path} has no "labels"; expected nnU-Net\'s dataset.json with names and values')
     try:
-        values = {str(name): _values(value) for name, value in labels.items() if name != "ignore"}
+        values = {
+            str(name): tuple(map(int, value if isinstance(value, list) else [value]))
+            for name, value in labels.items()
+            if name != "ignore"
+        }
         ignore = None if labels.get("ignore") is None else int(labels["ignore"])
+        if () in values.values():
+            raise ValueError("an empty region")
     except (TypeError, ValueError) as error:
         raise EvaluationError(
             f'{path}: "labels" has to map names to whole numbers or lists of them (old nnU-Net files have it the '
@@ -62,6 +79,16 @@ def read_dataset_json(path: Path | str) -> LabelSet:
     known = frozenset({0}.union(*values.values()))
     reader = content.get("overwrite_image_reader_writer")
     return LabelSet(classes, ignore, known, str(path), None if reader in (None, "None") else str(reader))
+
+
+def find_labels(ground_truth: Path | str, predictions: Path | str) -> LabelSet | None:
+    """The classes of the dataset.json that nnU-Net has left beside the folders; None where there is none.
+
+    It lies beside predictions, above a validation folder, or beside labelsTr and labelsTs.
+    """
+    truth, predicted = Path(ground_truth).resolve(), Path(predictions).resolve()  # the parent of "x" is "." otherwise
+    files = (folder / "dataset.json" for folder in (predicted, predicted.parent.parent, truth.parent))
+    return next((read_dataset_json(file) for file in files if file.is_file()), None)
 
 
 def parse_labels(texts: Sequence[str | int]) -> LabelSet:
@@ -95,6 +122,35 @@ def labels_as_found(values: Iterable[int]) -> LabelSet:
     return LabelSet({str(value): (value,) for value in sorted(values) if value}, source="the values found in the files")
 
 
+def labels_in(pairs: Iterable[CasePair]) -> LabelSet:
+    """Every value but 0 in the files of these cases is a class."""
+    return labels_as_found({value for pair in pairs for one in read_pair(pair) for value in values_in(one.array)})
+
+
+def values_in(array: np.ndarray) -> frozenset[int]:
+    """The label values that occur."""
+    if array.dtype.itemsize <= 2:
+        return frozenset(np.flatnonzero(np.bincount(array.ravel())).tolist())
+    return frozenset(np.unique(array).tolist())
+
+
+def require_known(
+    pair: CasePair, labels: LabelSet, truth_values: frozenset[int], prediction_values: frozenset[int]
+) -> None:
+    """Raise `EvaluationError` if values occur that are not known."""
+    if labels.known is None:
+        return
+    for role, path, found, ignored in (
+        ("prediction", pair.prediction, prediction_values, None),
+        ("ground truth", pair.ground_truth, truth_values, labels.ignore),
+    ):
+        if unknown := sorted(found - labels.known - {ignored}):
+            raise EvaluationError(
+                f"case {pair.name}: the {role} {path} has label {listed(unknown, _VALUES_SHOWN)}, which "
+                f"{labels.source} does not know; expected {_ranges(labels.known)}"
+            )
+
+
 def mask_of(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """Boolean mask of the elements that have one of the values; same shape as `array`."""
     if len(values) == 1:
@@ -112,10 +168,8 @@ def without_ignored(
     return np.where(ignored, 0, truth), np.where(ignored, 0, prediction), int(truth.size - ignored.sum())
 
 
-def _values(value) -> tuple[int, ...]:
-    if isinstance(value, (list, tuple)):
-        numbers = tuple(int(number) for number in value)
-        if not numbers:
-            raise ValueError("an empty region")
-        return numbers
-    return (int(value),)
+def _ranges(values: frozenset[int]) -> str:
+    ordered = sorted(values)
+    if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))

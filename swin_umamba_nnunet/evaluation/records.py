@@ -1,12 +1,19 @@
-"""What an evaluation produces: single values, their statistics, and what they mean."""
+"""What an evaluation produces: single values, their statistics, and what they mean; and the error that stops one."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+# Name of the convention that this package stands behind.
+PLAIN = "plain"
 # Label of a value that belongs to a whole image and not to one class.
 WHOLE_IMAGE = "(image)"
 # Label of a statistic over all classes.
 ALL_CLASSES = "(all)"
+
+
+class EvaluationError(ValueError):
+    """What the user can put right, in one sentence (or a short list): which file or setting, what was expected."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,11 @@ class Measurement:
     convention: str
     detail: str = ""
     count: bool = False
+
+    @property
+    def number(self) -> float:
+        """The value as it is written: whole where it is a count."""
+        return int(self.value) if self.count else float(self.value)
 
     @property
     def full_convention(self) -> str:
@@ -84,3 +96,16 @@ class Statistic:
     mean_undefined_as_1: float = math.nan
     detail: str = ""
     how: str = ""
+
+
+def by_name(measurements: Iterable[Measurement]) -> dict[tuple[str, str, str], list[Measurement]]:
+    """The values of all cases, by convention, metric and class, in order of first appearance."""
+    found: dict[tuple[str, str, str], list[Measurement]] = {}
+    for m in measurements:
+        found.setdefault((m.convention, m.metric, m.label), []).append(m)
+    return found
+
+
+def measurements_of(case: str, label: str, convention: str, rows: Iterable[tuple]) -> list[Measurement]:
+    """Values of one class of one case, each given by metric, value, unit and, where there is one, detail and count."""
+    return [Measurement(case, label, metric, value, unit, convention, *rest) for metric, value, unit, *rest in rows]

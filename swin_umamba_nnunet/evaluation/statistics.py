@@ -1,12 +1,12 @@
 """Statistics over cases: mean, standard deviation, bootstrap interval; undefined and infinite values counted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, WHOLE_IMAGE, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, WHOLE_IMAGE, Measurement, Statistic, by_name
 
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
@@ -26,32 +26,27 @@ class Bootstrap:
     resamples: int = RESAMPLES
     seed: int = 0
 
+    def _resampled(self, draw: Callable[[np.random.Generator, int], np.ndarray]) -> np.ndarray:
+        generator = np.random.default_rng(self.seed)
+        sizes = (min(_CHUNK, self.resamples - start) for start in range(0, self.resamples, _CHUNK))
+        return np.concatenate([draw(generator, size) for size in sizes])
+
     def sums(self, columns: np.ndarray) -> np.ndarray:
         """Sums over each resample of the cases: (N, K) -> (resamples, K)."""
-        n_cases = len(columns)
-        generator = np.random.default_rng(self.seed)
-        parts = []
-        for start in range(0, self.resamples, _CHUNK):
-            size = min(_CHUNK, self.resamples - start)
-            parts.append(generator.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=size) @ columns)
-        return np.concatenate(parts)
+        n = len(columns)
+        return self._resampled(lambda generator, size: generator.multinomial(n, np.full(n, 1 / n), size) @ columns)
 
     def means(self, columns: np.ndarray) -> np.ndarray:
         """Means of the finite values over each resample: (N, K) -> (resamples, K); NaN where it has none."""
         finite = np.isfinite(columns)
         sums = self.sums(np.concatenate([np.where(finite, columns, 0.0), finite.astype(float)], axis=1))
-        total, count = np.split(sums, 2, axis=1)
-        return _ratio(total, count)
+        return ratio(*np.split(sums, 2, axis=1))
 
     def medians(self, values: np.ndarray) -> np.ndarray:
         """Medians of the finite values over each resample: (N,) -> (resamples,)."""
         finite = values[np.isfinite(values)]
-        generator = np.random.default_rng(self.seed)
-        parts = []
-        for start in range(0, self.resamples, _CHUNK):
-            size = min(_CHUNK, self.resamples - start)
-            parts.append(np.median(finite[generator.integers(finite.size, size=(size, finite.size))], axis=1))
-        return np.concatenate(parts)
+        n = finite.size
+        return self._resampled(lambda generator, size: np.median(finite[generator.integers(n, size=(size, n))], axis=1))
 
 
 def class_statistics(measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
@@ -61,31 +56,33 @@ def class_statistics(measurements: Sequence[Measurement], bootstrap: Bootstrap) 
     is that of the cases' own means over their classes.  Values of whole images
     (`WHOLE_IMAGE`) are a row of their own and take no part in that.  Counts are left out.
     """
-    cases = sorted({measurement.case for measurement in measurements})
-    columns, heads = _columns([m for m in measurements if not m.count], cases)
-    if not heads:
+    cases = {case: row for row, case in enumerate(sorted({m.case for m in measurements}))}
+    columns = by_name(m for m in measurements if not m.count)
+    if not columns:
         return []
-    resampled = bootstrap.means(columns) if len(cases) > 1 else np.full((1, len(heads)), np.nan)
-    result = []
+    values = np.full((len(cases), len(columns)), np.nan)
+    for index, column in enumerate(columns.values()):
+        column.sort(key=lambda m: m.case)
+        values[[cases[m.case] for m in column], index] = [m.value for m in column]
+    resampled = bootstrap.means(values) if len(cases) > 1 else np.full((1, len(columns)), np.nan)
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, head in enumerate(heads):
-        groups.setdefault((head.convention, head.metric), []).append(index)
+    for index, (convention, metric, _) in enumerate(columns):
+        groups.setdefault((convention, metric), []).append(index)
+    heads, result = list(columns.values()), []
     for members in groups.values():
-        members.sort(key=lambda index: _rank(heads[index].label))
-        for index in members:
-            result.append(_one_class(heads[index], columns[:, index], resampled[:, index]))
-        classes = [index for index in members if heads[index].label != WHOLE_IMAGE]
-        if len(classes) > 1:
-            whole = any(heads[index].label == WHOLE_IMAGE for index in members)
-            if not whole:
-                result.append(_all_classes([heads[i] for i in classes], columns[:, classes], resampled[:, classes]))
+        members.sort(key=lambda index: _rank(heads[index][0].label))
+        rows = [_one_class(heads[index], resampled[:, index]) for index in members]
+        result += rows
+        if len(rows) > 1 and rows[-1].label != WHOLE_IMAGE:
+            n_cases = len({m.case for index in members for m in heads[index]})
+            result.append(_all_classes(rows, values[:, members], resampled[:, members], n_cases))
     return result
 
 
 def pooled_statistic(
     head: Measurement,
-    numerators: Sequence[float] | np.ndarray,
-    denominators: Sequence[float] | np.ndarray,
+    numerators: np.ndarray,
+    denominators: np.ndarray,
     bootstrap: Bootstrap,
     how: str,
     empty: float = math.nan,
@@ -99,36 +96,24 @@ def pooled_statistic(
         how: what was pooled.
         empty: the value where all denominators are 0.
     """
-    pair = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)], axis=1)
-    total = pair.sum(axis=0)
-    value = float(total[0] / total[1]) if total[1] else empty
-    low = high = math.nan
-    if len(pair) > 1:
-        sums = bootstrap.sums(pair)
-        low, high = _interval(_ratio(sums[:, 0], sums[:, 1]))
-    undefined = int((pair[:, 1] == 0).sum())
-    return Statistic(
-        head.convention, head.metric, head.label, head.unit, value, math.nan, low, high, len(pair), undefined, 0,
-        detail=head.detail, how=how,
-    )  # fmt: skip
+    pair = np.array([numerators, denominators], float).T
+    numerator, denominator = pair.sum(axis=0).tolist()
+    value = numerator / denominator if denominator else empty
+    sums = bootstrap.sums(pair) if len(pair) > 1 else np.zeros((1, 2))
+    return _statistic(head, ratio(*pair.T), value, ratio(*sums.T), how=how)
 
 
 def pooled_object_f1(measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
     """F1 of the objects of all cases together, per convention, class and threshold that has F1@... values."""
-    result = []
-    series: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    heads: dict[tuple[str, str, str], Measurement] = {}
-    for measurement in measurements:
-        metric, at, threshold = measurement.metric.partition("@")
-        if at and metric in ("F1", "TP", "FP", "FN"):
-            key = (measurement.convention, measurement.label, threshold)
-            series.setdefault(key, {}).setdefault(metric, []).append(measurement.value)
-            if metric == "F1":
-                heads[key] = measurement
-    for key, head in heads.items():
-        tp, fp, fn = (np.asarray(series[key][name], float) for name in ("TP", "FP", "FN"))
-        row = replace(head, metric=f"{head.metric} (pooled)")
-        result.append(pooled_statistic(row, 2 * tp, 2 * tp + fp + fn, bootstrap, "objects of all cases together"))
+    series, result = by_name(measurements), []
+    for (convention, metric, label), found in series.items():
+        if metric.startswith("F1@"):
+            tp, fp, fn = (
+                np.array([m.value for m in series[convention, f"{name}{metric[2:]}", label]], float)
+                for name in ("TP", "FP", "FN")
+            )
+            head = replace(found[0], metric=f"{metric} (pooled)")
+            result.append(pooled_statistic(head, 2 * tp, 2 * tp + fp + fn, bootstrap, "objects of all cases together"))
     return result
 
 
@@ -136,80 +121,83 @@ def median_statistic(head: Measurement, values: Sequence[float], bootstrap: Boot
     """The median over cases as a row of its own; `mean` holds the median."""
     array = np.asarray(values, float)
     finite = array[np.isfinite(array)]
-    low = high = math.nan
-    if finite.size > 1:
-        low, high = _interval(bootstrap.medians(array))
+    median = float(np.median(finite)) if finite.size else math.nan
+    resampled = bootstrap.medians(array) if finite.size > 1 else np.empty(0)
+    return _statistic(
+        replace(head, metric=f"{head.metric} (median)"), array, median, resampled, how="median over cases"
+    )
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Their quotient, NaN where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
+
+
+def mean_of_finite(values: np.ndarray) -> float:
+    """Mean of the values (N,) that are neither NaN nor infinite; NaN where there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+def _statistic(
+    head: Measurement,
+    values: np.ndarray,
+    mean: float,
+    resampled: np.ndarray,
+    std: float = math.nan,
+    as_one: float = math.nan,
+    how: str = "",
+) -> Statistic:
+    """A row of the table: the head's names, the interval of what was resampled, and how many values (N,) were what."""
     return Statistic(
-        head.convention, f"{head.metric} (median)", head.label, head.unit,
-        float(np.median(finite)) if finite.size else math.nan, math.nan, low, high,
-        array.size, int(np.isnan(array).sum()), int(np.isinf(array).sum()), detail=head.detail,
-        how="median over cases",
-    )  # fmt: skip
+        head.convention,
+        head.metric,
+        head.label,
+        head.unit,
+        mean,
+        std,
+        *_interval(resampled),
+        len(values),
+        int(np.isnan(values).sum()),
+        int(np.isinf(values).sum()),
+        as_one,
+        head.detail,
+        how,
+    )
 
 
-@dataclass(frozen=True)
-class _Column:
-    """Names of one column, and which cases have a value in it."""
-
-    convention: str
-    metric: str
-    label: str
-    unit: str
-    detail: str
-    present: np.ndarray
+def _one_class(column: Sequence[Measurement], resampled: np.ndarray) -> Statistic:
+    values = np.array([m.value for m in column], float)
+    undefined, as_one = np.isnan(values), math.nan
+    if undefined.any() and _best_is_one(column[0].metric):
+        as_one = mean_of_finite(np.where(undefined, 1.0, values))
+    draws = resampled if np.isfinite(values).sum() > 1 else np.empty(0)
+    return _statistic(column[0], values, mean_of_finite(values), draws, _std(values), as_one)
 
 
-def _columns(measurements: Sequence[Measurement], cases: list[str]) -> tuple[np.ndarray, list[_Column]]:
-    """Values (N, K): NaN where undefined or absent; and the K heads in order of first appearance."""
-    row = {case: index for index, case in enumerate(cases)}
-    values: dict[tuple[str, str, str], np.ndarray] = {}
-    first: dict[tuple[str, str, str], Measurement] = {}
-    present: dict[tuple[str, str, str], np.ndarray] = {}
-    for measurement in measurements:
-        key = (measurement.convention, measurement.metric, measurement.label)
-        if key not in values:
-            values[key], present[key] = np.full(len(cases), np.nan), np.zeros(len(cases), bool)
-            first[key] = measurement
-        values[key][row[measurement.case]] = measurement.value
-        present[key][row[measurement.case]] = True
-    heads = [_Column(*key, first[key].unit, first[key].detail, present[key]) for key in values]
-    return np.stack(list(values.values()), axis=1) if values else np.empty((len(cases), 0)), heads
-
-
-def _one_class(head: _Column, column: np.ndarray, resampled: np.ndarray) -> Statistic:
-    finite = column[np.isfinite(column)]
-    mean, std = _mean(finite), _std(finite)
-    n_cases = int(head.present.sum())
-    n_undefined = int((np.isnan(column) & head.present).sum())
-    low, high = _interval(resampled) if finite.size > 1 else (math.nan, math.nan)
-    as_one = math.nan
-    if n_undefined and _best_is_one(head.metric):
-        as_one = _mean(np.where(np.isnan(column), 1.0, column)[head.present])
-    return Statistic(
-        head.convention, head.metric, head.label, head.unit, mean, std, low, high, n_cases, n_undefined,
-        int(np.isinf(column).sum()), as_one, head.detail,
-    )  # fmt: skip
-
-
-def _all_classes(heads: list[_Column], columns: np.ndarray, resampled: np.ndarray) -> Statistic:
-    singles = [_one_class(head, columns[:, i], resampled[:, i]) for i, head in enumerate(heads)]
-    class_means = np.array([single.mean for single in singles])
-    finite = np.where(np.isfinite(columns), columns, np.nan)
-    case_means = np.array([_mean(row[~np.isnan(row)]) for row in finite])
-    several = int((~np.isnan(case_means)).sum()) > 1
-    low, high = _interval(_rowwise_mean(resampled)) if several else (math.nan, math.nan)
-    as_one = math.nan
-    if any(single.n_undefined for single in singles) and _best_is_one(heads[0].metric):
-        as_one = _mean(np.array([s.mean_undefined_as_1 if s.n_undefined else s.mean for s in singles]))
-    details = {head.detail for head in heads}
-    return Statistic(
-        heads[0].convention, heads[0].metric, ALL_CLASSES, heads[0].unit,
-        _mean(class_means[~np.isnan(class_means)]), _std(case_means[~np.isnan(case_means)]), low, high,
-        int(np.any([head.present for head in heads], axis=0).sum()),
-        sum(single.n_undefined for single in singles), sum(single.n_infinite for single in singles), as_one,
-        details.pop() if len(details) == 1 else "tolerance per class",
-        "mean of class means",
-    )  # fmt: skip
+def _all_classes(rows: Sequence[Statistic], values: np.ndarray, resampled: np.ndarray, n_cases: int) -> Statistic:
+    """Over the classes of one metric: their rows, values (N, K) and means over each resample (resamples, K)."""
+    case_means = np.array([mean_of_finite(row) for row in values])
+    finite = np.isfinite(resampled)
+    draws = ratio(np.where(finite, resampled, 0.0).sum(axis=1), finite.sum(axis=1))
+    low, high = _interval(draws if np.isfinite(case_means).sum() > 1 else np.empty(0))
+    n_undefined, as_one = sum(row.n_undefined for row in rows), math.nan
+    if n_undefined and _best_is_one(rows[0].metric):
+        as_one = mean_of_finite(np.array([row.mean_undefined_as_1 if row.n_undefined else row.mean for row in rows]))
+    return replace(
+        rows[0],
+        label=ALL_CLASSES,
+        mean=mean_of_finite(np.array([row.mean for row in rows])),
+        std=_std(case_means),
+        low=low,
+        high=high,
+        n_cases=n_cases,
+        n_undefined=n_undefined,
+        n_infinite=sum(row.n_infinite for row in rows),
+        mean_undefined_as_1=as_one,
+        detail=rows[0].detail if len({row.detail for row in rows}) == 1 else "tolerance per class",
+        how="mean of class means",
+    )
 
 
 def _rank(label: str) -> tuple[int, int]:
@@ -223,16 +211,6 @@ def _best_is_one(metric: str) -> bool:
     return metric.split("@")[0] in BEST_IS_ONE
 
 
-def _ratio(numerator, denominator) -> np.ndarray:
-    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
-
-
-def _rowwise_mean(rows: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(rows)
-    return _ratio(np.where(finite, rows, 0.0).sum(axis=1), finite.sum(axis=1))
-
-
 def _interval(resampled: np.ndarray) -> tuple[float, float]:
     finite = resampled[np.isfinite(resampled)]
     if not finite.size:
@@ -241,9 +219,6 @@ def _interval(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else math.nan
-
-
 def _std(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if values.size > 1 else math.nan
+    finite = values[np.isfinite(values)]
+    return float(finite.std(ddof=1)) if finite.size > 1 else math.nan

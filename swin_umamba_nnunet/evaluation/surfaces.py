@@ -1,4 +1,4 @@
-"""Distances between two surfaces, by the libraries that define them.
+"""Overlap of two masks, and distances between their surfaces by the libraries that define them.
 
 `surface_distance` is DeepMind's implementation of Nikolov et al., "Deep learning to achieve clinically applicable
 segmentation of head and neck anatomy for radiotherapy" (2018): surfaces are made of elements between the voxel
@@ -9,18 +9,17 @@ counts border voxels instead; the Synapse papers use it.
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
+from swin_umamba_nnunet.evaluation.records import EvaluationError
 
 INSTALL_LINE = install_line("evaluate")
 
 
-@dataclass(frozen=True)
-class SurfaceScores:
+class SurfaceScores(NamedTuple):
     """Area-weighted scores of two surfaces.
 
     Attributes:
@@ -51,12 +50,15 @@ def surface_scores(
     Returns:
         Undefined (NaN) where both masks are empty; 0 and infinite distances where exactly one is.
     """
-    some_truth, some_prediction = bool(truth.any()), bool(prediction.any())
-    if not (some_truth or some_prediction):
-        return UNDEFINED
-    if not (some_truth and some_prediction):
-        return ONE_EMPTY
-    library, distances = _distances(truth, prediction, spacing)
+    if not (truth.any() and prediction.any()):
+        return ONE_EMPTY if truth.any() or prediction.any() else UNDEFINED
+    library = surface_distance()
+    box = union_box(truth, prediction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it uses SciPy's old module names
+        distances = library.compute_surface_distances(
+            np.ascontiguousarray(truth[box]), np.ascontiguousarray(prediction[box]), tuple(spacing)
+        )
     nsd = library.compute_surface_dice_at_tolerance(distances, tolerance)
     hd95 = library.compute_robust_hausdorff(distances, 95)
     to_prediction, to_truth = distances["distances_gt_to_pred"], distances["distances_pred_to_gt"]
@@ -64,11 +66,6 @@ def surface_scores(
     total = float(np.sum(to_prediction * truth_areas) + np.sum(to_truth * prediction_areas))
     assd = total / float(np.sum(truth_areas) + np.sum(prediction_areas))
     return SurfaceScores(float(nsd), float(hd95), assd)
-
-
-def surface_dice(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], tolerance: float) -> float:
-    """The NSD alone; see `surface_scores`."""
-    return surface_scores(truth, prediction, spacing, tolerance).nsd
 
 
 def border_voxel_hd95(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | None = None) -> float:
@@ -81,14 +78,16 @@ def border_voxel_hd95(truth: np.ndarray, prediction: np.ndarray, spacing: Sequen
     Returns:
         NaN where both masks are empty, infinity where exactly one is.
     """
-    some_truth, some_prediction = bool(truth.any()), bool(prediction.any())
-    if not (some_truth or some_prediction):
-        return math.nan
-    if not (some_truth and some_prediction):
-        return math.inf
-    hd95 = _medpy_hd95()
+    if not (truth.any() and prediction.any()):
+        return math.inf if truth.any() or prediction.any() else math.nan
     box = union_box(truth, prediction)  # everything outside is background, so the distances stay the same
-    return float(hd95(prediction[box], truth[box], voxelspacing=spacing))
+    return float(medpy_hd95()(prediction[box], truth[box], voxelspacing=spacing))
+
+
+def dice(truth: np.ndarray, prediction: np.ndarray, empty: float = math.nan) -> float:
+    """2 |A and B| / (|A| + |B|) of two boolean masks, and what it is where both are empty."""
+    total = int(truth.sum()) + int(prediction.sum())
+    return 2 * int((truth & prediction).sum()) / total if total else empty
 
 
 def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
@@ -101,40 +100,21 @@ def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def check_installed() -> None:
-    """Raise now rather than after the files were read if surface-distance is missing."""
-    _library()
+def surface_distance():
+    """The surface-distance package; called early, it says before any file is read that it is missing."""
+    try:
+        import surface_distance as library
+    except ImportError as error:
+        raise EvaluationError(
+            f"surface distances need the surface-distance package, which is not installed; get it with   {INSTALL_LINE}"
+        ) from error
+    return library
 
 
-def check_medpy_installed() -> None:
-    """The same for MedPy."""
-    _medpy_hd95()
-
-
-def _medpy_hd95():
+def medpy_hd95():
+    """MedPy's function; called early, it says before any file is read that it is missing."""
     try:
         from medpy.metric.binary import hd95
     except ImportError as error:
         raise EvaluationError(f"this HD95 is MedPy's, which is not installed; get it with   {INSTALL_LINE}") from error
     return hd95
-
-
-def _library():
-    try:
-        import surface_distance
-    except ImportError as error:
-        raise EvaluationError(
-            f"surface distances need the surface-distance package, which is not installed; get it with   {INSTALL_LINE}"
-        ) from error
-    return surface_distance
-
-
-def _distances(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float]):
-    library = _library()
-    box = union_box(truth, prediction)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it uses SciPy's old module names
-        found = library.compute_surface_distances(
-            np.ascontiguousarray(truth[box]), np.ascontiguousarray(prediction[box]), tuple(spacing)
-        )
-    return library, found

@@ -3,15 +3,17 @@
     y = sum over K of the scan's outputs, float32, in a fixed order
     out = LayerNorm(y) * silu(gate), float32 inside, in the dtype of x
 
-Only where the scan runs on the backend `triton`, whose output per direction then never leaves the operator; every other
-backend computes the same in separate torch operations (`blocks/ss2d.py`).  Registered like the scan (`_scan.py`, whose
-symbols and layouts hold here): compilers see one opaque node.
+On the backend `triton` the scan's output per direction never leaves the operator; on `numba` norm and gate are an
+operator of their own behind the scan's, one pass over memory.  Every other backend computes the same in separate
+torch operations (`blocks/ss2d.py`).  Registered like the scan (`_scan.py`, whose symbols and layouts hold here):
+compilers see opaque nodes.
 
-SWIN_UMAMBA_FUSED_GLUE=0 turns it off, should it misbehave on some GPU: the scan then stays fused, what follows is
-torch's own.
+SWIN_UMAMBA_FUSED_GLUE=0 turns it off, should it misbehave somewhere: the scan then stays fused, what follows is torch's
+own.
 """
 
 import functools
+import importlib
 import logging
 
 import torch
@@ -24,17 +26,21 @@ from swin_umamba_nnunet.ops._select import resolve_backend
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SWIN_UMAMBA_FUSED_GLUE"
+_LANES = 16  # of `_numba_vectors`, which only the backend imports
 
 
 @torch.compiler.assume_constant_result
-def _fuses_glue(backend: str | None, device_type: str) -> bool:
+def _fuses_glue(backend: str | None, device_type: str, channels: int = _LANES) -> bool:
     """Whether `selective_scan_2d_norm_gate` is what runs on `device_type` with this choice of backend.
+
+    On a CPU it takes whole vectors of 16 channels, which all networks here have.
 
     Raises:
         ValueError: the environment variable says neither yes nor no, or as in `resolve_backend`.
         BackendUnavailableError: as in `resolve_backend`.
     """
-    if resolve_backend(backend, device_type) != "triton":
+    backend = resolve_backend(backend, device_type)
+    if backend != "triton" and (backend != "numba" or device_type != "cpu" or channels % _LANES):
         return False
     fused = settings.switch(ENVIRONMENT_VARIABLE, default=True)
     if not fused:
@@ -62,8 +68,9 @@ def selective_scan_2d_norm_gate(
     gate: Tensor | None = None,
     *,
     eps: float = 1e-5,
+    backend: str | None = "triton",
 ) -> Tensor:
-    """`selective_scan_2d`, then layer norm over the channels, then times SiLU of the gate; on the backend `triton`.
+    """`selective_scan_2d`, then layer norm over the channels, then times SiLU of the gate.
 
     Ask `fuses_glue` first.  The sum over directions and the norm are float32, and so is the product with the gate:
     under mixed precision it is rounded once, where torch's separate operations round the gate and the product.
@@ -74,17 +81,24 @@ def selective_scan_2d_norm_gate(
         norm_weight, norm_bias: (D,).
         gate: (b, H, W, D) of any of these dtypes, or None; half of a wider projection is read in place.
         eps: added to the variance.
+        backend: as in `selective_scan_2d`; `triton` or, on CPU tensors, `numba`.
 
     Returns:
-        (b, H, W, D) in the dtype of `x`; the same bits every time on one GPU.
+        (b, H, W, D) in the dtype of `x`; the same bits every time on one machine.
 
     Raises:
         ValueError: shapes that do not fit together, an image without pixels, another dtype.
-        BackendUnavailableError: Triton cannot run here.
+        BackendUnavailableError: the backend cannot run here.
         NotImplementedError: derivatives other than by `backward()`.
     """
     _check(x, norm_weight, norm_bias, gate)
-    resolve_backend("triton", x.device.type)
+    if resolve_backend(backend, x.device.type) != "triton":
+        y = _scan.selective_scan_2d(
+            x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, out_dtype=torch.float32, backend=backend
+        )
+        wide = [None if t is None else t.to(torch.float32) for t in (gate, norm_weight, norm_bias)]
+        save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, *wide))
+        return _norm_gate(y, *wide, eps, save)[0].to(x.dtype)
     _scan.check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     given, low_rank, dt_weight = _scan.project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     tensors, save = _scan.prepare(x, None, *given, low_rank, dt_weight)
@@ -124,22 +138,59 @@ def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, dt_weight, gate, weight, bias, ep
     return out, y, mean, rstd, states
 
 
+@torch.library.custom_op("swin_umamba::norm_gate", mutates_args=())
+def _norm_gate(
+    y: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    from swin_umamba_nnunet.ops import _numba_glue
+
+    return _numba_glue.forward(y, gate, weight, bias, eps, save)
+
+
+@_norm_gate.register_fake
+def _(y, gate, weight, bias, eps, save):
+    return y.new_empty(y.shape), *(y.new_empty(y.shape[:3] if save else (0,)) for _ in range(2))
+
+
+def _norm_gate_context(ctx, inputs, output):
+    y, gate, weight, bias, _eps, _save = inputs
+    ctx.save_for_backward(y, *output[1:], gate, weight, bias)
+    ctx.set_materialize_grads(False)
+
+
+def _norm_gate_autograd(ctx, dout, *_others):
+    y, mean, rstd, gate, weight, bias = ctx.saved_tensors  # asked for once: recomputation gives them up then
+    dy, dgate, dweight, dbias = _backward(dout.contiguous(), y, mean, rstd, gate, weight, bias, "numba")
+    return dy, None if gate is None else dgate, dweight, dbias, None, None
+
+
+_norm_gate.register_autograd(_norm_gate_autograd, setup_context=_norm_gate_context)
+
+
 @torch.library.custom_op("swin_umamba::norm_gate_backward", mutates_args=())
 def _backward(
-    dout: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor
+    dout: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from swin_umamba_nnunet.ops import _triton_glue
-
-    return _triton_glue.backward(dout, y, mean, rstd, gate, weight, bias)
+    kernels = importlib.import_module(f"swin_umamba_nnunet.ops._{backend}_glue")
+    return kernels.backward(dout, y, mean, rstd, gate, weight, bias)
 
 
 @_backward.register_fake
-def _(dout, y, mean, rstd, gate, weight, bias):
+def _(dout, y, mean, rstd, gate, weight, bias, backend):
     dgate = y.new_empty(0) if gate is None else gate.new_empty(gate.shape)
     return y.new_empty(y.shape), dgate, weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
 _backward.register_autograd(_scan.refuse_second_derivative)
+
+
+def rows_of(gate: Tensor) -> tuple[Tensor, int]:
+    """The gate as the kernels read it, and the distance of its rows: half of a wider projection needs no copy."""
+    _, height, width, channels = gate.shape
+    step = gate.stride(2)
+    if gate.stride(3) == 1 and gate.stride(1) == width * step and gate.stride(0) == height * width * step:
+        return gate, step
+    return gate.contiguous(), channels
 
 
 def _setup_context(ctx, inputs, output):
@@ -151,7 +202,7 @@ def _setup_context(ctx, inputs, output):
 
 def _autograd(ctx, dout, *_others):
     *scanned, states, gate, weight, bias, y, mean, rstd = ctx.saved_tensors
-    dy, dgate, dweight, dbias = _backward(dout.contiguous(), y, mean, rstd, gate, weight, bias)
+    dy, dgate, dweight, dbias = _backward(dout.contiguous(), y, mean, rstd, gate, weight, bias, "triton")
     # each direction's output enters the sum alike, so that one gradient serves all of them
     grads = _scan.scan_gradients(ctx, dy, scanned, states, "triton")
     return *grads, None if gate is None else dgate, dweight, dbias, None, None, None

@@ -21,6 +21,7 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -71,20 +72,13 @@ def unavailable_reason(device_type: str) -> str | None:
 # ---------------------------------------------------------------------------------------------------- kernels
 # What a kernel is given: one array of integers, addresses among them, in this order.
 
-_NAMES = (
-    "next_task", "next_slot", "tasks", "scratch", "scratch_size",
-    "images", "height", "width", "channels", "directions", "states", "rank", "vectors", "sets",
-    "softplus", "logarithms", "save", "position_step", "direction_step",
-    "x", "dt", "weight", "bias", "A", "Ds", "low_rank", "Bs", "Cs", "y", "saved",
-    "dy", "dx", "ddt", "rows", "dA", "dDs", "dbias", "dweight",
-)  # fmt: skip
-(
-    _NEXT_TASK, _NEXT_SLOT, _TASKS, _SCRATCH, _SCRATCH_SIZE,
-    _IMAGES, _HEIGHT, _WIDTH, _CHANNELS, _DIRECTIONS, _STATES, _RANK, _VECTORS, _SETS,
-    _SOFTPLUS, _LOGARITHMS, _SAVE, _POSITION_STEP, _DIRECTION_STEP,
-    _X, _DT, _WEIGHT, _BIAS, _A, _DS, _LOW_RANK, _BS, _CS, _Y, _SAVED,
-    _DY, _DX, _DDT, _ROWS, _DA, _DDS, _DBIAS, _DWEIGHT,
-) = range(len(_NAMES))  # fmt: skip
+_At = IntEnum(
+    "_At",
+    "NEXT_TASK NEXT_SLOT TASKS SCRATCH SCRATCH_SIZE IMAGES HEIGHT WIDTH CHANNELS DIRECTIONS STATES RANK "
+    "VECTORS SETS SOFTPLUS LOGARITHMS SAVE POSITION_STEP DIRECTION_STEP X DT WEIGHT BIAS A DS LOW_RANK BS "
+    "CS Y SAVED DY DX DDT ROWS DA DDS DBIAS DWEIGHT",
+    start=0,
+)
 
 
 @inline
@@ -114,17 +108,17 @@ def _transposed_back(source, columns, target, step):
 @inline
 def _load_parameters(arguments, own, first, A, weight):
     """What belongs to sixteen channels: a vector of A * log2(e) per state, a vector of weights per rank."""
-    N, rank = argument(arguments, _STATES), argument(arguments, _RANK)
-    channel = own * argument(arguments, _CHANNELS) + first
-    _transposed(beyond(address(arguments, _A), channel * N), N, N, A)
-    if argument(arguments, _LOGARITHMS):
+    N, rank = argument(arguments, _At.STATES), argument(arguments, _At.RANK)
+    channel = own * argument(arguments, _At.CHANNELS) + first
+    _transposed(beyond(address(arguments, _At.A), channel * N), N, N, A)
+    if argument(arguments, _At.LOGARITHMS):
         for n in range(N):
             store(A, n * LANES, splat(np.float32(-LOG2E)) * exp2(load(A, n * LANES) * splat(np.float32(LOG2E))))
     else:
         for n in range(N):
             store(A, n * LANES, load(A, n * LANES) * splat(np.float32(LOG2E)))
     if rank > 0:
-        _transposed(beyond(address(arguments, _WEIGHT), channel * rank), rank, rank, weight)
+        _transposed(beyond(address(arguments, _At.WEIGHT), channel * rank), rank, rank, weight)
 
 
 @inline
@@ -141,11 +135,13 @@ def _copy(source, target, count):
 @inline
 def _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank):
     """What all channels of a task share: places of a window's steps, and B, C and low-rank step sizes there."""
-    height, width = argument(arguments, _HEIGHT), argument(arguments, _WIDTH)
-    N, rank = argument(arguments, _STATES), argument(arguments, _RANK)
+    height, width = argument(arguments, _At.HEIGHT), argument(arguments, _At.WIDTH)
+    N, rank = argument(arguments, _At.STATES), argument(arguments, _At.RANK)
     given_B, given_C, given_rank = (
-        address(arguments, _BS), address(arguments, _CS), address(arguments, _LOW_RANK)
-    )  # fmt: skip
+        address(arguments, _At.BS),
+        address(arguments, _At.CS),
+        address(arguments, _At.LOW_RANK),
+    )
     # where the window begins, then step by step: a division for each would take as long as all of the rest
     along, across = (height, width) if k % 2 else (width, height)
     step = begin if k < 2 else height * width - 1 - begin
@@ -159,7 +155,7 @@ def _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank):
             fast, slow = 0, slow + 1
         elif fast < 0:
             fast, slow = along - 1, slow - 1
-        row = place * argument(arguments, _POSITION_STEP) + k * argument(arguments, _DIRECTION_STEP)
+        row = place * argument(arguments, _At.POSITION_STEP) + k * argument(arguments, _At.DIRECTION_STEP)
         _copy(beyond(given_B, row), beyond(Bs, t * N), N)
         _copy(beyond(given_C, row), beyond(Cs, t * N), N)
         if N >= LANES // 2:  # whole vectors stay within the row, where B and C follow
@@ -172,16 +168,16 @@ def _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank):
 @inline
 def _before_softplus(arguments, k, first, bias, steps, places, weight, low_rank, z):
     """Step sizes of sixteen channels before the softplus, from their low-rank form or as they were given."""
-    rank = argument(arguments, _RANK)
+    rank = argument(arguments, _At.RANK)
     if rank > 0:
         for t in range(0, steps, _AT_ONCE):
             for j in range(_AT_ONCE):
                 store(z, (t + j) * LANES, bias)
             combine(_AT_ONCE, rank, rank, beyond(z, t * LANES), weight, beyond(low_rank, t * rank))
     else:
-        channels = argument(arguments, _CHANNELS)
-        positions = argument(arguments, _IMAGES) * argument(arguments, _HEIGHT) * argument(arguments, _WIDTH)
-        given = address(arguments, _DT)
+        channels = argument(arguments, _At.CHANNELS)
+        positions = argument(arguments, _At.IMAGES) * argument(arguments, _At.HEIGHT) * argument(arguments, _At.WIDTH)
+        given = address(arguments, _At.DT)
         for t in range(steps):
             at = (k * positions + get_integer(places, t)) * channels + first
             store(z, t * LANES, load(given, at) + bias)
@@ -211,27 +207,105 @@ def _walk_back(steps, N, delta, delta_u, dy, through_A, through_B, h, g, dA, A, 
     n = 0
     while n + 16 <= N:
         i = n * LANES
-        recompute_window(16, steps, N, delta, delta_u, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(decays, i),
-                         beyond(history, i))  # fmt: skip
-        reverse_window(16, steps, N, delta, delta_u, dy, through_A, through_B, beyond(g, i), beyond(dA, i),
-                       beyond(A, i), beyond(Bs, n), beyond(Cs, n), beyond(decays, i), beyond(history, i),
-                       beyond(dBs, n), beyond(dCs, n))  # fmt: skip
+        recompute_window(
+            16,
+            steps,
+            N,
+            delta,
+            delta_u,
+            beyond(h, i),
+            beyond(A, i),
+            beyond(Bs, n),
+            beyond(decays, i),
+            beyond(history, i),
+        )
+        reverse_window(
+            16,
+            steps,
+            N,
+            delta,
+            delta_u,
+            dy,
+            through_A,
+            through_B,
+            beyond(g, i),
+            beyond(dA, i),
+            beyond(A, i),
+            beyond(Bs, n),
+            beyond(Cs, n),
+            beyond(decays, i),
+            beyond(history, i),
+            beyond(dBs, n),
+            beyond(dCs, n),
+        )
         n += 16
     while n + 4 <= N:
         i = n * LANES
-        recompute_window(4, steps, N, delta, delta_u, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(decays, i),
-                         beyond(history, i))  # fmt: skip
-        reverse_window(4, steps, N, delta, delta_u, dy, through_A, through_B, beyond(g, i), beyond(dA, i),
-                       beyond(A, i), beyond(Bs, n), beyond(Cs, n), beyond(decays, i), beyond(history, i),
-                       beyond(dBs, n), beyond(dCs, n))  # fmt: skip
+        recompute_window(
+            4,
+            steps,
+            N,
+            delta,
+            delta_u,
+            beyond(h, i),
+            beyond(A, i),
+            beyond(Bs, n),
+            beyond(decays, i),
+            beyond(history, i),
+        )
+        reverse_window(
+            4,
+            steps,
+            N,
+            delta,
+            delta_u,
+            dy,
+            through_A,
+            through_B,
+            beyond(g, i),
+            beyond(dA, i),
+            beyond(A, i),
+            beyond(Bs, n),
+            beyond(Cs, n),
+            beyond(decays, i),
+            beyond(history, i),
+            beyond(dBs, n),
+            beyond(dCs, n),
+        )
         n += 4
     while n < N:
         i = n * LANES
-        recompute_window(1, steps, N, delta, delta_u, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(decays, i),
-                         beyond(history, i))  # fmt: skip
-        reverse_window(1, steps, N, delta, delta_u, dy, through_A, through_B, beyond(g, i), beyond(dA, i),
-                       beyond(A, i), beyond(Bs, n), beyond(Cs, n), beyond(decays, i), beyond(history, i),
-                       beyond(dBs, n), beyond(dCs, n))  # fmt: skip
+        recompute_window(
+            1,
+            steps,
+            N,
+            delta,
+            delta_u,
+            beyond(h, i),
+            beyond(A, i),
+            beyond(Bs, n),
+            beyond(decays, i),
+            beyond(history, i),
+        )
+        reverse_window(
+            1,
+            steps,
+            N,
+            delta,
+            delta_u,
+            dy,
+            through_A,
+            through_B,
+            beyond(g, i),
+            beyond(dA, i),
+            beyond(A, i),
+            beyond(Bs, n),
+            beyond(Cs, n),
+            beyond(decays, i),
+            beyond(history, i),
+            beyond(dBs, n),
+            beyond(dCs, n),
+        )
         n += 1
 
 
@@ -243,15 +317,26 @@ def _forward_size(N: int, rank: int, vectors: int) -> int:
 @compile_kernel
 def _forward_kernel(arguments):
     """All directions of one image for the channels of a task, window by window: y, and the states between windows."""
-    height, width, channels = argument(arguments, _HEIGHT), argument(arguments, _WIDTH), argument(arguments, _CHANNELS)
-    directions, N, rank = argument(arguments, _DIRECTIONS), argument(arguments, _STATES), argument(arguments, _RANK)
-    tasks, groups = argument(arguments, _TASKS), argument(arguments, _TASKS) // argument(arguments, _IMAGES)
-    x, y, saved = address(arguments, _X), address(arguments, _Y), address(arguments, _SAVED)
-    Ds, bias = address(arguments, _DS), address(arguments, _BIAS)
-    softplus_on = argument(arguments, _SOFTPLUS)
+    height, width, channels = (
+        argument(arguments, _At.HEIGHT),
+        argument(arguments, _At.WIDTH),
+        argument(arguments, _At.CHANNELS),
+    )
+    directions, N, rank = (
+        argument(arguments, _At.DIRECTIONS),
+        argument(arguments, _At.STATES),
+        argument(arguments, _At.RANK),
+    )
+    tasks = argument(arguments, _At.TASKS)
+    groups = tasks // argument(arguments, _At.IMAGES)
+    x, y, saved = address(arguments, _At.X), address(arguments, _At.Y), address(arguments, _At.SAVED)
+    Ds, bias = address(arguments, _At.DS), address(arguments, _At.BIAS)
+    softplus_on = argument(arguments, _At.SOFTPLUS)
     length = height * width
     windows = (length + WINDOW - 1) // WINDOW
-    scratch = beyond(address(arguments, _SCRATCH), take(arguments, _NEXT_SLOT) * argument(arguments, _SCRATCH_SIZE))
+    scratch = beyond(
+        address(arguments, _At.SCRATCH), take(arguments, _At.NEXT_SLOT) * argument(arguments, _At.SCRATCH_SIZE)
+    )
     delta = scratch
     delta_u = beyond(delta, WINDOW * LANES)
     total = beyond(delta_u, WINDOW * LANES)
@@ -259,21 +344,22 @@ def _forward_kernel(arguments):
     Bs = beyond(places, 2 * WINDOW)
     Cs = beyond(Bs, WINDOW * N)
     low_rank = beyond(Cs, WINDOW * N)
-    vectors = argument(arguments, _VECTORS)
+    vectors = argument(arguments, _At.VECTORS)
     h = beyond(low_rank, WINDOW * rank + LANES)
     A = beyond(h, vectors * N * LANES)
     weight = beyond(A, vectors * N * LANES)
     while True:
-        task = take(arguments, _NEXT_TASK)
+        task = take(arguments, _At.NEXT_TASK)
         if task >= tasks:
             break
         image, start = task // groups, task % groups * vectors * LANES
         count = min(vectors, (channels - start) // LANES)
         for k in range(directions):
-            own = image % argument(arguments, _SETS) * directions + k
+            own = image % argument(arguments, _At.SETS) * directions + k
             for v in range(count):
-                _load_parameters(arguments, own, start + v * LANES, beyond(A, v * N * LANES),
-                                 beyond(weight, v * rank * LANES))  # fmt: skip
+                _load_parameters(
+                    arguments, own, start + v * LANES, beyond(A, v * N * LANES), beyond(weight, v * rank * LANES)
+                )
                 for n in range(N):
                     store(h, (v * N + n) * LANES, splat(np.float32(0)))
             for window in range(windows):
@@ -283,12 +369,21 @@ def _forward_kernel(arguments):
                 for v in range(count):
                     first = start + v * LANES
                     own_h, own_A = beyond(h, v * N * LANES), beyond(A, v * N * LANES)
-                    if argument(arguments, _SAVE):
+                    if argument(arguments, _At.SAVE):
                         at = ((image * directions + k) * windows + window) * N * channels + first
                         for n in range(N):
                             store(saved, at + n * channels, load(own_h, n * LANES))
-                    _before_softplus(arguments, k, first, load(bias, own * channels + first), steps, places,
-                                     beyond(weight, v * rank * LANES), low_rank, delta)  # fmt: skip
+                    _before_softplus(
+                        arguments,
+                        k,
+                        first,
+                        load(bias, own * channels + first),
+                        steps,
+                        places,
+                        beyond(weight, v * rank * LANES),
+                        low_rank,
+                        delta,
+                    )
                     skip = load(Ds, own * channels + first)
                     for t in range(steps):
                         at = get_integer(places, t) * channels + first
@@ -318,18 +413,29 @@ def _backward_kernel(arguments):
 
     rows: what the task adds to the gradients of (low-rank step sizes, B, C), at every position.
     """
-    height, width, channels = argument(arguments, _HEIGHT), argument(arguments, _WIDTH), argument(arguments, _CHANNELS)
-    directions, N, rank = argument(arguments, _DIRECTIONS), argument(arguments, _STATES), argument(arguments, _RANK)
-    tasks, groups = argument(arguments, _TASKS), argument(arguments, _TASKS) // argument(arguments, _IMAGES)
-    images = argument(arguments, _IMAGES)
-    x, dy, saved = address(arguments, _X), address(arguments, _DY), address(arguments, _SAVED)
-    Ds, bias = address(arguments, _DS), address(arguments, _BIAS)
-    dx, ddt, rows = address(arguments, _DX), address(arguments, _DDT), address(arguments, _ROWS)
-    softplus_on, logarithms = argument(arguments, _SOFTPLUS), argument(arguments, _LOGARITHMS)
+    height, width, channels = (
+        argument(arguments, _At.HEIGHT),
+        argument(arguments, _At.WIDTH),
+        argument(arguments, _At.CHANNELS),
+    )
+    directions, N, rank = (
+        argument(arguments, _At.DIRECTIONS),
+        argument(arguments, _At.STATES),
+        argument(arguments, _At.RANK),
+    )
+    tasks = argument(arguments, _At.TASKS)
+    groups = tasks // argument(arguments, _At.IMAGES)
+    images = argument(arguments, _At.IMAGES)
+    x, dy, saved = address(arguments, _At.X), address(arguments, _At.DY), address(arguments, _At.SAVED)
+    Ds, bias = address(arguments, _At.DS), address(arguments, _At.BIAS)
+    dx, ddt, rows = address(arguments, _At.DX), address(arguments, _At.DDT), address(arguments, _At.ROWS)
+    softplus_on, logarithms = argument(arguments, _At.SOFTPLUS), argument(arguments, _At.LOGARITHMS)
     length = height * width
     windows = (length + WINDOW - 1) // WINDOW
     columns = rank + 2 * N
-    scratch = beyond(address(arguments, _SCRATCH), take(arguments, _NEXT_SLOT) * argument(arguments, _SCRATCH_SIZE))
+    scratch = beyond(
+        address(arguments, _At.SCRATCH), take(arguments, _At.NEXT_SLOT) * argument(arguments, _At.SCRATCH_SIZE)
+    )
     delta = scratch
     delta_u = beyond(delta, WINDOW * LANES)
     slope = beyond(delta_u, WINDOW * LANES)
@@ -350,7 +456,7 @@ def _backward_kernel(arguments):
     rank_step = (rank + LANES - 1) // LANES * LANES
     d_low_rank = beyond(low_rank, WINDOW * rank + LANES)
     turned_back = beyond(d_low_rank, WINDOW * rank + LANES * LANES)
-    vectors = argument(arguments, _VECTORS)
+    vectors = argument(arguments, _At.VECTORS)
     h = beyond(turned_back, WINDOW * rank_step)
     g = beyond(h, N * LANES)
     dA = beyond(g, vectors * N * LANES)
@@ -361,16 +467,17 @@ def _backward_kernel(arguments):
     d_bias = beyond(d_skip, vectors * LANES)
     zero = splat(np.float32(0))
     while True:
-        task = take(arguments, _NEXT_TASK)
+        task = take(arguments, _At.NEXT_TASK)
         if task >= tasks:
             break
         image, start = task // groups, task % groups * vectors * LANES
         count = min(vectors, (channels - start) // LANES)
         for k in range(directions):
-            own = image % argument(arguments, _SETS) * directions + k
+            own = image % argument(arguments, _At.SETS) * directions + k
             for v in range(count):
-                _load_parameters(arguments, own, start + v * LANES, beyond(A, v * N * LANES),
-                                 beyond(weight, v * rank * LANES))  # fmt: skip
+                _load_parameters(
+                    arguments, own, start + v * LANES, beyond(A, v * N * LANES), beyond(weight, v * rank * LANES)
+                )
                 for n in range(N):
                     store(g, (v * N + n) * LANES, zero)
                     store(dA, (v * N + n) * LANES, zero)
@@ -390,14 +497,25 @@ def _backward_kernel(arguments):
                 for v in range(count):
                     first = start + v * LANES
                     own_A, own_g, own_dA = (
-                        beyond(A, v * N * LANES), beyond(g, v * N * LANES), beyond(dA, v * N * LANES)
-                    )  # fmt: skip
+                        beyond(A, v * N * LANES),
+                        beyond(g, v * N * LANES),
+                        beyond(dA, v * N * LANES),
+                    )
                     own_weight = beyond(weight, v * rank * LANES)
                     at = ((image * directions + k) * windows + window) * N * channels + first
                     for n in range(N):
                         store(h, n * LANES, load(saved, at + n * channels))
-                    _before_softplus(arguments, k, first, load(bias, own * channels + first), steps, places,
-                                     own_weight, low_rank, delta)  # fmt: skip
+                    _before_softplus(
+                        arguments,
+                        k,
+                        first,
+                        load(bias, own * channels + first),
+                        steps,
+                        places,
+                        own_weight,
+                        low_rank,
+                        delta,
+                    )
                     for t in range(steps):
                         at = get_integer(places, t) * channels + first
                         z = load(delta, t * LANES)
@@ -409,8 +527,25 @@ def _backward_kernel(arguments):
                         store(g_y, t * LANES, load(dy, at))
                         store(through_A, t * LANES, zero)
                         store(through_B, t * LANES, zero)
-                    _walk_back(steps, N, delta, delta_u, g_y, through_A, through_B, h, own_g, own_dA, own_A, Bs, Cs,
-                               decays, history, dBs, dCs)  # fmt: skip
+                    _walk_back(
+                        steps,
+                        N,
+                        delta,
+                        delta_u,
+                        g_y,
+                        through_A,
+                        through_B,
+                        h,
+                        own_g,
+                        own_dA,
+                        own_A,
+                        Bs,
+                        Cs,
+                        decays,
+                        history,
+                        dBs,
+                        dCs,
+                    )
                     skip = load(Ds, own * channels + first)
                     sum_skip, sum_bias = load(d_skip, v * LANES), load(d_bias, v * LANES)
                     for t in range(steps):
@@ -450,20 +585,26 @@ def _backward_kernel(arguments):
                         target = beyond(d_low_rank, t * rank)
                         r = 0
                         while r + _AT_ONCE <= rank:
-                            combine(_AT_ONCE, LANES, LANES, beyond(target, r * LANES), turned,
-                                    beyond(own_weight, r * LANES))  # fmt: skip
+                            combine(
+                                _AT_ONCE, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES)
+                            )
                             r += _AT_ONCE
                         while r + _FEW <= rank:
-                            combine(_FEW, LANES, LANES, beyond(target, r * LANES), turned,
-                                    beyond(own_weight, r * LANES))  # fmt: skip
+                            combine(
+                                _FEW, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES)
+                            )
                             r += _FEW
                         while r < rank:
                             combine(1, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES))
                             r += 1
                 for t in range(0, steps, LANES):  # back to a row per step; what is too much gives way to B and C
                     for r in range(0, rank, LANES):
-                        transpose(beyond(d_low_rank, t * rank + r * LANES), LANES,
-                                  beyond(turned_back, t * rank_step + r), rank_step)  # fmt: skip
+                        transpose(
+                            beyond(d_low_rank, t * rank + r * LANES),
+                            LANES,
+                            beyond(turned_back, t * rank_step + r),
+                            rank_step,
+                        )
                 for t in range(steps):
                     row = ((task % groups * images * length + get_integer(places, t)) * directions + k) * columns
                     if N >= LANES // 2:
@@ -480,30 +621,49 @@ def _backward_kernel(arguments):
                     for n in range(N):
                         through_it = load(own_dA, n * LANES) * load(own_A, n * LANES) * splat(np.float32(LN2))
                         store(own_dA, n * LANES, through_it)
-                _transposed_back(own_dA, N, beyond(address(arguments, _DA), channel * N), N)
+                _transposed_back(own_dA, N, beyond(address(arguments, _At.DA), channel * N), N)
                 if rank > 0:
-                    _transposed_back(beyond(dweight, v * rank * LANES), rank,
-                                     beyond(address(arguments, _DWEIGHT), channel * rank), rank)  # fmt: skip
-                store(address(arguments, _DDS), channel, load(d_skip, v * LANES))
-                store(address(arguments, _DBIAS), channel, load(d_bias, v * LANES))
+                    _transposed_back(
+                        beyond(dweight, v * rank * LANES),
+                        rank,
+                        beyond(address(arguments, _At.DWEIGHT), channel * rank),
+                        rank,
+                    )
+                store(address(arguments, _At.DDS), channel, load(d_skip, v * LANES))
+                store(address(arguments, _At.DBIAS), channel, load(d_bias, v * LANES))
 
 
 # ---------------------------------------------------------------------------------------------------- host side
 
 
 def forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    delta_softplus: bool,
     save_states: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """See `_scan`."""
     given = _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus)
     return given.forward(save_states)
 
 
 def backward(
-    dy: Tensor, x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, states: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    states: Tensor,
     delta_softplus: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `_scan`."""
     given = _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus)
     dx, ddt, rows, dA, dDs, ddt_bias, _ = given.backward(dy, states)
@@ -520,9 +680,15 @@ def forward_2d(
 
 
 def backward_2d(
-    dy: Tensor, x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
     states: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `_scan`."""
     given = _Given(x, A_logs, Ds, dt_bias, projected=projected, dt_weight=dt_weight)
     dx, _, rows, dA_logs, dDs, ddt_bias, ddt_weight = given.backward(dy, states)
@@ -533,10 +699,19 @@ class _Given:
     """The inputs of a scan as the kernels take them, with step sizes, or projections that hold their low-rank form."""
 
     def __init__(
-        self, x: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, *, dt: Tensor | None = None, Bs: Tensor | None = None,
-        Cs: Tensor | None = None, delta_softplus: bool = True, projected: Tensor | None = None,
+        self,
+        x: Tensor,
+        A: Tensor,
+        Ds: Tensor,
+        dt_bias: Tensor,
+        *,
+        dt: Tensor | None = None,
+        Bs: Tensor | None = None,
+        Cs: Tensor | None = None,
+        delta_softplus: bool = True,
+        projected: Tensor | None = None,
         dt_weight: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.device = x.device
         self.images, self.height, self.width, self.channels = x.shape
         self.states = A.shape[-1]
@@ -544,9 +719,11 @@ class _Given:
         self.missing = -self.channels % LANES  # channels are padded with zeros to whole vectors
         self.padded = self.channels + self.missing
         self.tensors = {
-            "x": self._fit(x), "Ds": self._fit(Ds.view(dt_bias.shape)), "bias": self._fit(dt_bias),
+            "x": self._fit(x),
+            "Ds": self._fit(Ds.view(dt_bias.shape)),
+            "bias": self._fit(dt_bias),
             "A": self._fit_rows(A.view(*dt_bias.shape, self.states)),
-        }  # fmt: skip
+        }
         if projected is not None and dt_weight is not None:
             self.directions = self.parameters
             projected = _plain(projected)
@@ -563,12 +740,21 @@ class _Given:
         self.vectors = max(vectors, 1)
         self.groups = -(-blocks // self.vectors)
         self.settings = {
-            "tasks": self.images * self.groups, "images": self.images, "height": self.height, "width": self.width,
-            "channels": self.padded, "directions": self.directions, "states": self.states, "rank": self.rank,
-            "vectors": self.vectors, "sets": self.parameters // self.directions, "softplus": int(delta_softplus),
-            "logarithms": int(projected is not None), "direction_step": columns,
+            "tasks": self.images * self.groups,
+            "images": self.images,
+            "height": self.height,
+            "width": self.width,
+            "channels": self.padded,
+            "directions": self.directions,
+            "states": self.states,
+            "rank": self.rank,
+            "vectors": self.vectors,
+            "sets": self.parameters // self.directions,
+            "softplus": int(delta_softplus),
+            "logarithms": int(projected is not None),
+            "direction_step": columns,
             "position_step": columns * self.directions,
-        }  # fmt: skip
+        }
 
     def forward(self, save_states: bool) -> tuple[Tensor, Tensor]:
         windows = -(-self.height * self.width // WINDOW)
@@ -586,18 +772,25 @@ class _Given:
             "dx": _buffer(*image, self.padded),
             "ddt": _buffer(0) if self.rank else _buffer(self.directions, *image, self.padded),
             "rows": _buffer(self.groups, *image, self.directions, self.rank + 2 * self.states),
-            "dA": _buffer(*own, self.states), "dDs": _buffer(*own), "dbias": _buffer(*own),
+            "dA": _buffer(*own, self.states),
+            "dDs": _buffer(*own),
+            "dbias": _buffer(*own),
             "dweight": _buffer(*own, self.rank),
-        }  # fmt: skip
+        }
         size = _backward_size(self.states, self.rank, self.vectors)
         self._run(_backward_kernel, size, {"dy": self._fit(dy), "saved": self._fit(states), **out})
         dx, ddt, rows, dA, dDs, dbias, dweight = out.values()
         rows, dA, dDs, dbias, dweight = (_sum(parts) for parts in (rows, dA, dDs, dbias, dweight))
         dA, dweight = (rows_of[:, : self.channels] for rows_of in (dA, dweight))
         return (
-            self._cut(dx), ddt.to(self.device) if self.rank else self._cut(ddt), rows.to(self.device),
-            dA.contiguous().to(self.device), self._cut(dDs), self._cut(dbias), dweight.contiguous().to(self.device),
-        )  # fmt: skip
+            self._cut(dx),
+            ddt.to(self.device) if self.rank else self._cut(ddt),
+            rows.to(self.device),
+            dA.contiguous().to(self.device),
+            self._cut(dDs),
+            self._cut(dbias),
+            dweight.contiguous().to(self.device),
+        )
 
     def _fit(self, tensor: Tensor) -> Tensor:
         tensor = _plain(tensor)
@@ -620,7 +813,8 @@ class _Given:
         values = {**self.settings, **settings, "scratch": scratch.data_ptr(), "scratch_size": size, **self.addresses}
         for name, tensor in {**self.tensors, **tensors}.items():
             values[name] = tensor.data_ptr()
-        _run(kernel, np.array([values.get(name, 0) for name in _NAMES], np.int64), threads)
+        by_name = {name.upper(): value for name, value in values.items()}
+        _run(kernel, np.array([by_name.get(place.name, 0) for place in _At], np.int64), threads)
 
 
 def _plain(tensor: Tensor) -> Tensor:

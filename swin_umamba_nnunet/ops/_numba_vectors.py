@@ -25,7 +25,7 @@ from numba.core import config as numba_config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, overload, register_model
 
-from swin_umamba_nnunet._cache import user_cache_folder
+from swin_umamba_nnunet.settings import user_cache_folder
 
 logger = logging.getLogger(__name__)
 _config: Any = numba_config  # its settings are made when it is imported, where no type checker sees them
@@ -316,6 +316,16 @@ def positive_part(typingctx, a):
 
     def codegen(context, builder, signature, args):
         return _bounded(builder, "<", args[0], 0.0)
+
+    return _vector(_vector), codegen
+
+
+@intrinsic
+def reciprocal_root(typingctx, a):
+    """1 / sqrt(a), rounded like the two operations."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fdiv(_constant(1.0), _call(builder, "llvm.sqrt.v16f32", _float_lanes, args[0]))
 
     return _vector(_vector), codegen
 
@@ -660,7 +670,7 @@ def _cache_folder():
 def _writable_cache() -> str:
     """`numba` in the user's cache folder; empty, and a warning, where that cannot be written."""
     try:
-        folder = user_cache_folder() / "numba"
+        folder = Path(user_cache_folder(), "numba")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:

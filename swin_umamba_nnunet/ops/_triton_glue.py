@@ -7,6 +7,7 @@ image or batch size changes.  Runs under TRITON_INTERPRET=1 too.
 from torch import Tensor
 
 from swin_umamba_nnunet.ops import _triton
+from swin_umamba_nnunet.ops._glue import rows_of
 
 FORWARD = 512  # elements that one warp takes, 16 per lane: the loads of four directions fit into registers at once
 BACKWARD = 256  # half of that, for the gradients of weight and bias stay in registers too
@@ -28,7 +29,7 @@ def forward(
     out = _triton._empty(x, *x.shape, dtype=x.dtype)
     y = _triton._empty(x, *(x.shape if save else (0,)))
     mean, rstd = (_triton._empty(x, *(x.shape[:3] if save else (0,))) for _ in range(2))
-    gate, gate_step = (weight, channels) if gate is None else _rows(gate)  # without one, weight holds its place
+    gate, gate_step = (weight, channels) if gate is None else rows_of(gate)  # without one, weight holds its place
     tile, options = _tiling(channels, FORWARD)
     with _triton._on(x.device):
         kernels.norm_gate_kernel[(_triton._ceil(rows, tile),)](
@@ -50,7 +51,7 @@ def backward(
     rows = y.numel() // channels
     dy = _triton._empty(y, *y.shape)
     dgate = _triton._empty(y, 0) if gate is None else _triton._empty(y, *y.shape, dtype=gate.dtype)
-    gate, gate_step = (weight, channels) if gate is None else _rows(gate)  # without one, weight holds its place
+    gate, gate_step = (weight, channels) if gate is None else rows_of(gate)  # without one, weight holds its place
     tile, options = _tiling(channels, BACKWARD)
     tiles = _triton._ceil(rows, tile)
     programs = min(tiles, WARPS // options["num_warps"] * _triton._multiprocessors(y.device))
@@ -61,15 +62,6 @@ def backward(
             rows, tiles, channels, gate_step, GATED=gated, **options,
         )  # fmt: skip
     return dy, dgate, _triton._sum(dweight, 0), _triton._sum(dbias, 0)
-
-
-def _rows(gate: Tensor) -> tuple[Tensor, int]:
-    """The gate as the kernels read it, and the distance of its rows: half of a wider projection needs no copy."""
-    _, height, width, channels = gate.shape
-    step = gate.stride(2)
-    if gate.stride(3) == 1 and gate.stride(1) == width * step and gate.stride(0) == height * width * step:
-        return gate, step
-    return gate.contiguous(), channels
 
 
 def _tiling(channels: int, elements: int) -> tuple[int, dict[str, int | bool]]:

@@ -1,47 +1,33 @@
 """Pictures of image, ground truth, prediction and their differences, for one case or for many on a sheet.
 
-    look = look_at(case, {"liver": (1,), "kidney": (2, 3)})
-    draw_case(look, {"liver": (1,), "kidney": (2, 3)}, Path("case_01.png"))
+    overview(imagesTs, labelsTs, predictions, Path("overview.png"), "my model")
 
 Every number in them is Dice = 2 |A and B| / (|A| + |B|) of one class: of all voxels of the case, or of one slice where
 it says so.  A class that is in neither mask has none, shown as a dash, and the means leave it out.
+
+Figures are made without pyplot: no window system is touched and no state is shared between threads.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten, wrap
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet._text import printable
-from swin_umamba_nnunet.pictures.drawing import (
-    PANELS,
-    draw_panel,
-    kinds_of_error,
-    legend_handles,
-    save_figure,
-)
-from swin_umamba_nnunet.pictures.slices import PLANES, SLICES
-from swin_umamba_nnunet.pictures.views import Case, Classes, Look, View, look_at
+from swin_umamba_nnunet.evaluation import find_images, find_labels, labels_in, pair_cases
+from swin_umamba_nnunet.pictures.drawing import PANELS, Classes, draw_panel, kinds_of_error, legend_handles
+from swin_umamba_nnunet.pictures.looks import Look, View, read_look
+from swin_umamba_nnunet.pictures.style import INK, OKABE_ITO
 
-__all__ = [
-    "PANELS",
-    "PLANES",
-    "SLICES",
-    "Case",
-    "Classes",
-    "Look",
-    "View",
-    "draw_case",
-    "draw_panel",
-    "draw_sheet",
-    "kinds_of_error",
-    "legend_handles",
-    "look_at",
-    "save_figure",
-]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+Log = Mapping[str, Sequence[float]]  # what was logged, by epoch
 CONVENTION = (
     "Dice = 2|A∩B| / (|A|+|B|), of all {elements} of the case{slices}; a class that is in neither mask has none (–) "
     "and is left out of means"
@@ -53,15 +39,49 @@ _LINE, _CHARACTERS_PER_INCH = 0.165, 14.5  # of text, 8 points
 _NARROWEST = 6.0
 _CASE_PANEL, _SHEET_PANEL = 3.0, 1.9  # side of a square panel
 _CAPTION_WIDTH = 1.75
+_CURVE = 2.8  # height of the training curve
 _WIDE = 2.2  # width over height from which on the panels stand two by two
+
+
+def overview(
+    images: Path,
+    truth: Path,
+    predictions: Path,
+    path: Path,
+    title: str,
+    *,
+    log: Log | None = None,
+    slices: Sequence[str] = ("median",),
+) -> None:
+    """Write one picture of all cases of a prediction folder, and of the training that led to them.
+
+    Args:
+        images: nnU-Net's imagesTs, or a folder of that kind.
+        truth: folder of reference label files.
+        predictions: folder that nnU-Net has predicted into.
+        path: PNG to write, replaced as a whole.
+        title: of the picture.
+        log: "train_losses", "val_losses" and "mean_fg_dice" by epoch, as nnU-Net's checkpoints have them under
+            "logging"; draws the training curve.
+        slices: which of a volume, out of `SLICES`.
+
+    Raises:
+        EvaluationError: files are missing, unreadable or do not fit together.
+        OSError: the picture cannot be written.
+    """
+    pairs = pair_cases(truth, predictions).cases
+    files = find_images(images, [pair.name for pair in pairs])
+    labels = find_labels(truth, predictions) or labels_in(pairs)
+    looks = [read_look(pair, files[pair.name], labels, wanted=slices) for pair in pairs]
+    draw_sheet(looks, labels.classes, path, title, log)
 
 
 def draw_case(look: Look, classes: Classes, path: Path) -> None:
     """Write the picture of one case: a row per slice, below them the classes with their Dice.
 
     Args:
-        look: from `look_at`.
-        classes: as given to `look_at`; the order decides colours and line styles.
+        look: from `read_look`.
+        classes: its classes; the order decides colours and line styles.
         path: PNG to write, replaced as a whole.
 
     Raises:
@@ -72,14 +92,15 @@ def draw_case(look: Look, classes: Classes, path: Path) -> None:
     _draw([(view, _caption(view)) for view in look.views], classes, title, entries, path, _CASE_PANEL)
 
 
-def draw_sheet(looks: Sequence[Look], classes: Classes, path: Path, title: str) -> None:
+def draw_sheet(looks: Sequence[Look], classes: Classes, path: Path, title: str, log: Log | None = None) -> None:
     """Write one picture of many cases: a row per slice, its case and scores at the left.
 
     Args:
-        looks: from `look_at`, in the order of the rows.
-        classes: as given to `look_at`.
+        looks: from `read_look`, in the order of the rows.
+        classes: theirs.
         path: PNG to write, replaced as a whole.
         title: of the sheet.
+        log: see `overview`.
 
     Raises:
         OSError: it cannot be written.
@@ -89,7 +110,7 @@ def draw_sheet(looks: Sequence[Look], classes: Classes, path: Path, title: str) 
         for look in looks
         for i, view in enumerate(look.views)
     ]
-    _draw(rows, classes, title, list(classes), path, _SHEET_PANEL)
+    _draw(rows, classes, title, list(classes), path, _SHEET_PANEL, log)
 
 
 def _caption(view: View) -> list[str]:
@@ -98,13 +119,13 @@ def _caption(view: View) -> list[str]:
 
 def _scores(look: Look, classes: Classes, most: int = 4) -> list[str]:
     """Mean Dice of a case, and the classes' own: all if few, else the worst."""
-    defined = sorted((name for name in classes if not math.isnan(look.dice[name])), key=lambda name: look.dice[name])
-    shown = list(classes) if len(classes) <= most else defined[:most]
-    lines = [f"{shorten(name, 18, placeholder='…')}  {_number(look.dice[name])}" for name in shown]
     if len(classes) == 1:
         return [f"case: Dice {_number(look.mean_dice)}"]
-    heading = f"case: mean Dice {_number(look.mean_dice)}"
-    return [heading, *(["worst:"] if len(defined) > most and len(classes) > most else []), *lines]
+    lines, shown = [f"case: mean Dice {_number(look.mean_dice)}"], list(classes)
+    if len(shown) > most:
+        shown = sorted((name for name in shown if not math.isnan(look.dice[name])), key=look.dice.__getitem__)
+        lines += ["worst:"] if len(shown) > most else []
+    return lines + [f"{shorten(name, 18, placeholder='…')}  {_number(look.dice[name])}" for name in shown[:most]]
 
 
 def _number(value: float) -> str:
@@ -118,6 +139,7 @@ def _draw(
     entries: Sequence[str],
     path: Path,
     side: float,
+    log: Log | None = None,
 ) -> None:
     """Lay out and write a page; all measures are inches from its upper left corner."""
     ratios = [view.truth.shape[1] / (view.truth.shape[0] * view.aspect) for view, _ in rows]
@@ -129,11 +151,15 @@ def _draw(
     panel_width = max(width for width, _ in sizes)
     content = caption + columns * (panel_width + _GAP) - _GAP
     page_width = max(content + 2 * _MARGIN, _NARROWEST)
-    convention = wrap(_convention(rows), int(page_width * _CHARACTERS_PER_INCH * 8 / 7))
+    sliced = any(view.caption for view, _ in rows)
+    of_slice = "; of a slice: the mean over the classes in it" if sliced else ""
+    said = CONVENTION.format(elements="voxels" if sliced else "pixels", slices=of_slice)
+    convention = wrap(said, int(page_width * _CHARACTERS_PER_INCH * 8 / 7))
     errors = kinds_of_error([view for view, _ in rows], classes)
     legend_columns, legend_height = _legend_size([*(f"99 {entry}" for entry in entries), *errors], page_width)
     top = _MARGIN + _TITLE + len(convention) * _LINE
-    page_height = top + sum(heights) + len(heights) * _GAP + legend_height + _MARGIN
+    curve = _CURVE if log else 0.0
+    page_height = top + sum(heights) + len(heights) * _GAP + legend_height + curve + _MARGIN
 
     figure = Figure(figsize=(page_width, page_height), facecolor="white")
     _write(figure, _MARGIN, _MARGIN, title[: int(page_width * _CHARACTERS_PER_INCH * 0.7)], fontsize=10, weight="bold")
@@ -149,17 +175,39 @@ def _draw(
         top += row_height + _GAP
     handles = legend_handles(entries, errors)
     legend = figure.legend(
-        handles=handles, loc="lower center", ncols=legend_columns, fontsize=8, frameon=False, handlelength=3.2
+        handles=handles,
+        loc="lower center",
+        bbox_to_anchor=(0.5, curve / page_height),
+        ncols=legend_columns,
+        fontsize=8,
+        frameon=False,
+        handlelength=3.2,
     )
     for written in legend.get_texts():
         written.set_parse_math(False)
+    if log:
+        _draw_curve(figure.add_axes((0.1, 0.5 / page_height, 0.8, (curve - 0.8) / page_height)), log)
     save_figure(figure, path)
 
 
-def _convention(rows: Sequence[tuple[View, Sequence[str]]]) -> str:
-    sliced = any(view.caption for view, _ in rows)
-    of_slice = "; of a slice: the mean over the classes in it" if sliced else ""
-    return CONVENTION.format(elements="voxels" if sliced else "pixels", slices=of_slice)
+def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write a PNG, whole or not at all."""
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi, format="png", pil_kwargs={"compress_level": 4})
+
+
+def _draw_curve(axes: "Axes", log: Log) -> None:
+    dice_axes, lines = axes.twinx(), []
+    for one, key, label, colour, dashes in (
+        (axes, "train_losses", "loss, training", INK, "-"),
+        (axes, "val_losses", "loss, validation", INK, "--"),
+        (dice_axes, "mean_fg_dice", "Dice on validation patches", OKABE_ITO["vermilion"], "-"),
+    ):
+        lines += one.plot(range(1, len(log[key]) + 1), log[key], color=colour, ls=dashes, label=label)
+    axes.set(xlabel="epoch", ylabel="loss (Dice + cross-entropy)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    dice_axes.set(ylabel="Dice", ylim=(0, 1))
+    dice_axes.legend(handles=lines, loc="center right", fontsize=8)
 
 
 def _panel_size(ratio: float, side: float, columns: int) -> tuple[float, float]:

@@ -13,10 +13,9 @@ from functools import partial
 from torch import Tensor
 
 from swin_umamba_nnunet import networks
-from swin_umamba_nnunet.pretrained.variants import shapes_of
+from swin_umamba_nnunet.pretrained.variants import listed, shapes_of
 
 _COUNTERS = ("total_ops", "total_params")  # left in the state dict by thop, with which VM-UNet's training counts FLOPs
-_SHOWN = 5  # keys of each kind named in an error message
 _MOST = 64  # stages or blocks in a row: more than in any network, so that no file makes us build a larger one
 
 StateDict = Mapping[str, Tensor]
@@ -57,15 +56,11 @@ def remap_authors_state_dict(network: str, state_dict: StateDict) -> dict[str, T
     unexpected = [key for key in state_dict if key not in renaming]
     if missing or unexpected:
         raise ValueError(
-            f"these are not the keys of the authors' {network}: {_count(missing)} missing and {_count(unexpected)} "
-            f"unexpected, of {len(renaming)} expected" + _hint(renaming, unexpected)
+            f"these are not the keys of the authors' {network}: {len(missing)} missing ({listed(missing)}) and "
+            f"{len(unexpected)} unexpected ({listed(unexpected)}), of {len(renaming)} expected"
+            + _hint(renaming, unexpected)
         )
     return {renaming[key]: tensor for key, tensor in state_dict.items()}
-
-
-def _count(keys: list[str]) -> str:
-    shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
-    return f"{len(keys)} ({shown})" if keys else "none"
 
 
 def _hint(renaming: Mapping[str, str], unexpected: list[str]) -> str:
@@ -130,12 +125,18 @@ def _umamba(network: str, release: str, patterns: Mapping[str, str], found: Stat
     weight = found.get("encoder.stages.0.0.conv1.weight")
     one = (1,) * (3 if weight is not None and weight.dim() == 5 else 2)
     keys = shapes_of(
-        getattr(networks, network), 1, 2, release=release, patch_size=one, n_stages=stages,
-        features_per_stage=tuple(widths), kernel_sizes=(one,) * stages,
+        getattr(networks, network),
+        1,
+        2,
+        release=release,
+        patch_size=one,
+        n_stages=stages,
+        features_per_stage=tuple(widths),
+        kernel_sizes=(one,) * stages,
         strides=tuple(tuple(1 + (at or 0) for _ in one) for at in shortcuts),
         n_conv_per_stage=_blocks(found, rf"encoder\.stages{blocks}", stages),
         n_conv_per_stage_decoder=_blocks(found, rf"decoder\.stages{blocks}", stages - 1),
-    )  # fmt: skip
+    )
     return keys, dict(patterns)
 
 

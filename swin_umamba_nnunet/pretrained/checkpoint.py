@@ -31,10 +31,9 @@ from swin_umamba_nnunet.pretrained.variants import (
 
 # Older copies store their yacs configuration beside the weights.  torch's restricted unpickler then fills an
 # OrderedDict in its place: a plain container, so nothing is imported or run.
-_YACS_NODE = "yacs.config.CfgNode"
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
-_ALLOWED: list[Any] = [(collections.OrderedDict, _YACS_NODE)]
+_ALLOWED: list[Any] = [(collections.OrderedDict, "yacs.config.CfgNode")]
 _IN_MEMORY = 1 << 30  # bytes of a file that is read once, and then checked, loaded and hashed from memory
 _CHUNK_BYTES = 1 << 20
 _ZIP = b"PK\x03\x04"
@@ -199,24 +198,14 @@ def check_form(state_dict: Mapping[str, Tensor], counters: Mapping[str, torch.dt
     """
     for key, tensor in state_dict.items():
         counter = (counters or {}).get(key)
-        if (found := _odd_form(tensor, _FLOATING if counter is None else (counter,))) is not None:
+        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+        if not dense or tensor.dtype not in (_FLOATING if counter is None else (counter,)):
             expected = "of floating-point numbers" if counter is None else f"of {counter} there"
             raise CheckpointError(
-                f"holds {key} as {found}; expected dense tensors {expected}: get the file that its "
-                "authors published, or save its weights anew as such"
+                f"holds {key} as a{' nested' if tensor.is_nested else ''} tensor of {tensor.dtype}, {tensor.layout} on "
+                f"the device {tensor.device}; expected dense tensors {expected}, with values in memory: get the file "
+                "that its authors published, or save its weights anew as such"
             )
-
-
-def _odd_form(tensor: Tensor, dtypes: Sequence[torch.dtype]) -> str | None:
-    if tensor.is_nested:
-        return "a nested tensor"
-    if tensor.is_quantized:
-        return f"a quantised tensor ({tensor.dtype})"
-    if tensor.layout != torch.strided:
-        return f"a tensor of layout {tensor.layout}"
-    if tensor.device.type != "cpu":
-        return f"a tensor without values (on the device {tensor.device})"
-    return None if tensor.dtype in dtypes else f"a tensor of {tensor.dtype}"
 
 
 def check_values(state_dict: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -181,11 +181,9 @@ def _download(record: WeightsRecord, target: Path, urls: Sequence[str], timeout_
         except CheckpointError as error:
             _discard(partial)  # resuming wrong bytes would only repeat the error
             causes.append(f"{url} sent something else than {record.title}: {error}")
-        except RefusedError as error:
+        except (RefusedError, _Unreachable) as error:
             causes.append(str(error))
-        except _Unreachable as error:
-            causes.append(str(error))
-            unreachable.add(host)
+            unreachable |= {host} if isinstance(error, _Unreachable) else set()
         else:
             os.replace(partial, target)
             _etag_file(partial).unlink(missing_ok=True)
@@ -268,8 +266,6 @@ def _open(url: str, partial: Path, timeout_s: float):
 def _read(response, url: str) -> bytes:
     try:
         return response.read1(_CHUNK_BYTES)  # what has arrived: a timeout must not cost what came before it
-    except TimeoutError as error:
-        raise _BrokenOff(f"{url} stopped sending") from error
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOff(f"{url} broke off ({error})") from error
 

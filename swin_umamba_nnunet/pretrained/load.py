@@ -145,13 +145,18 @@ def load_imagenet_weights(
         require_variant(checkpoint, accepted)
     else:
         checkpoint = obtain_checkpoint(accepted, weights, scratch_trainer=scratch_trainer)
-    file, record = checkpoint.state_dict, checkpoint.record
+    file, record = dict(checkpoint.state_dict), checkpoint.record
     assert record is not None  # of a checkpoint that was accepted
 
     # What goes where: the network's tensor -> the file's key; the encoder's tensors under VMamba's names.
-    left_out = {*classifier_keys(record.generation), *(key for key in file if _is_cut(key, of_encoder))}
-    adapted, blind = _input_convolution(of_encoder, file)
-    left_out.update(blind)
+    convolution = next(key for key in _CONVOLUTIONS if key in of_encoder)
+    image_channels, *patch = of_encoder[convolution].shape[1:]
+    blind = _GO_WITH_CONVOLUTION if patch != list(file[convolution].shape[2:]) else ()  # it does not see the image
+    if not blind:
+        file[convolution] = adapt_input_convolution(file[convolution], image_channels)
+    blocks = {match[0] for match in map(_BLOCK.match, of_encoder) if match}
+    cut = {key for key in file if (match := _BLOCK.match(key)) and match[0] not in blocks}  # beyond the stage's last
+    left_out = {*classifier_keys(record.generation), *blind, *cut}
     sources = {key: key for key in file if key not in left_out}
     own, kept = dict(of_encoder), [*blind]
     if hasattr(bare, "imagenet_copies"):
@@ -159,15 +164,16 @@ def load_imagenet_weights(
         of_decoder = {key: tensor for key, tensor in bare.state_dict().items() if key.startswith(_DECODER)}
         own |= of_decoder
         kept += [name for name in of_decoder if name not in sources]
-    values = {name: adapted.get(name, file[key]) for name, key in sources.items()}
-
+    values = {name: file[key] for name, key in sources.items()}
+    adapted = tuple(name for name, key in sources.items() if file[key] is not checkpoint.state_dict[key])
     used = set(sources.values())
+
     report = LoadReport(
         source=str(checkpoint.path),
         sha256=checkpoint.sha256,
         variant=record.name,
         loaded=tuple(name for name in values if name not in adapted),
-        adapted=tuple(adapted),
+        adapted=adapted,
         left_out_by_design=tuple(key for key in file if key in left_out and key not in used),
         missing=tuple(name for name in own if name not in values and name not in kept),
         unexpected=tuple(key for key in file if key not in used | left_out),
@@ -207,20 +213,3 @@ def _records_for(network: nn.Module, encoder: State) -> list[WeightsRecord]:
         what = type(network).__name__
         raise TypeError(f"the encoder of {what} is {variant}: there are no ImageNet weights to load")
     return records
-
-
-def _input_convolution(encoder: State, file: State) -> tuple[State, tuple[str, ...]]:
-    """What replaces the file's first convolution, by its name, and what stays out because it does not see the image."""
-    name = next(key for key in _CONVOLUTIONS if key in encoder)
-    image_channels, *patch = encoder[name].shape[1:]
-    if patch != list(file[name].shape[2:]):
-        return {}, _GO_WITH_CONVOLUTION
-    if image_channels == file[name].shape[1]:
-        return {}, ()
-    return {name: adapt_input_convolution(file[name], image_channels)}, ()
-
-
-def _is_cut(key: str, encoder: State) -> bool:
-    """Whether a key belongs to a block beyond the last one of the encoder's stage."""
-    match = _BLOCK.match(key)
-    return match is not None and not any(name.startswith(match[0]) for name in encoder)

@@ -18,13 +18,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swin_umamba_nnunet._cache import user_cache_folder
 from swin_umamba_nnunet.pretrained.registry import (
     DownloadError,
     WeightsNotFoundError,
     WeightsRecord,
     accepted_records,
 )
+from swin_umamba_nnunet.settings import user_cache_folder
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint
@@ -170,7 +170,7 @@ def cache_folder() -> Path:
         WeightsNotFoundError: this user has no home folder and XDG_CACHE_HOME is not set.
     """
     try:
-        return user_cache_folder()
+        return Path(user_cache_folder())
     except RuntimeError as error:
         raise WeightsNotFoundError(
             "this user has no home folder to keep downloads in; set XDG_CACHE_HOME to a folder that can be written"

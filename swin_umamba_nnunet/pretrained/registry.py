@@ -103,50 +103,85 @@ class WeightsRecord:
         return f"{'equal to' if sha256 == self.sha256 else 'different from'} the registry's, which is {trust}"
 
 
-def _first_generation(name: str, title: str, file_name: str, **values) -> WeightsRecord:
-    # Swin-UMamba's README fetches the same file names from an older release tag.
-    mirrors = (f"{_RELEASES}/%2320240218/{file_name}",)
-    url = f"{_RELEASES}/%23v0cls/{file_name}"
-    values |= {"expand": 2, "d_state": 16, "generation": 1, "mirrors": mirrors}
-    return WeightsRecord(name=name, title=title, file_name=file_name, url=url, **values)
+def _record(name: str, title: str, file_name: str, *, tags: tuple[str, ...], **values) -> WeightsRecord:
+    url, *mirrors = (f"{_RELEASES}/{tag}/{file_name}" for tag in tags)
+    return WeightsRecord(name=name, title=title, file_name=file_name, url=url, mirrors=tuple(mirrors), **values)
 
 
-def _second_generation(name: str, title: str, file_name: str, **values) -> WeightsRecord:
-    url = f"{_RELEASES}/%23v2cls/{file_name}"
-    return WeightsRecord(name=name, title=title, file_name=file_name, url=url, d_state=1, generation=2, **values)
-
+# Swin-UMamba's README fetches the same file names from an older release tag, the second.
+_FIRST: dict = {"expand": 2, "d_state": 16, "generation": 1, "tags": ("%23v0cls", "%2320240218")}
+_SECOND: dict = {"d_state": 1, "generation": 2, "tags": ("%23v2cls",)}
 
 RECORDS: tuple[WeightsRecord, ...] = (
-    _first_generation(
-        "vmamba_tiny_v0", "VMamba-Tiny (first release)", "vssmtiny_dp01_ckpt_epoch_292.pth",
+    _record(
+        "vmamba_tiny_v0",
+        "VMamba-Tiny (first release)",
+        "vssmtiny_dp01_ckpt_epoch_292.pth",
+        **_FIRST,
         # Size and hash are second-hand (other projects publish them); nobody here has downloaded the file.
-        size_bytes=91_649_482, sha256="dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
-        top1_percent=82.2, parameters_million=22.893, depths=(2, 2, 9, 2), width=96,
+        size_bytes=91_649_482,
+        sha256="dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
+        top1_percent=82.2,
+        parameters_million=22.893,
+        depths=(2, 2, 9, 2),
+        width=96,
         other_file_names=("vmamba_tiny_e292.pth",),
     ),
-    _first_generation(
-        "vmamba_small_v0", "VMamba-Small (first release)", "vssmsmall_dp03_ckpt_epoch_238.pth",
-        top1_percent=83.5, parameters_million=44.417, depths=(2, 2, 27, 2), width=96,
-        # VM-UNet's copy, Zenodo record 13743856
-        other_file_names=("vmamba_small_e238_ema.pth",),
+    _record(
+        "vmamba_small_v0",
+        "VMamba-Small (first release)",
+        "vssmsmall_dp03_ckpt_epoch_238.pth",
+        **_FIRST,
+        top1_percent=83.5,
+        parameters_million=44.417,
+        depths=(2, 2, 27, 2),
+        width=96,
+        other_file_names=("vmamba_small_e238_ema.pth",),  # VM-UNet's copy, Zenodo record 13743856
     ),
-    _first_generation(
-        "vmamba_base_v0", "VMamba-Base (first release)", "vssmbase_dp06_ckpt_epoch_241.pth",
-        top1_percent=83.7, parameters_million=76.254, depths=(2, 2, 27, 2), width=128,
+    _record(
+        "vmamba_base_v0",
+        "VMamba-Base (first release)",
+        "vssmbase_dp06_ckpt_epoch_241.pth",
+        **_FIRST,
+        top1_percent=83.7,
+        parameters_million=76.254,
+        depths=(2, 2, 27, 2),
+        width=128,
     ),
-    _second_generation(
-        "vmamba_tiny_v2", "VMamba-Tiny (second generation)", "vssm1_tiny_0230s_ckpt_epoch_264.pth",
-        top1_percent=82.6, parameters_million=30.249, depths=(2, 2, 8, 2), width=96, expand=1,
+    _record(
+        "vmamba_tiny_v2",
+        "VMamba-Tiny (second generation)",
+        "vssm1_tiny_0230s_ckpt_epoch_264.pth",
+        **_SECOND,
+        top1_percent=82.6,
+        parameters_million=30.249,
+        depths=(2, 2, 8, 2),
+        width=96,
+        expand=1,
     ),
-    _second_generation(
-        "vmamba_small_v2", "VMamba-Small (second generation)", "vssm_small_0229_ckpt_epoch_222.pth",
-        top1_percent=83.6, parameters_million=50.148, depths=(2, 2, 15, 2), width=96, expand=2,
+    _record(
+        "vmamba_small_v2",
+        "VMamba-Small (second generation)",
+        "vssm_small_0229_ckpt_epoch_222.pth",
+        **_SECOND,
+        top1_percent=83.6,
+        parameters_million=50.148,
+        depths=(2, 2, 15, 2),
+        width=96,
+        expand=2,
     ),
-    _second_generation(
-        "vmamba_base_v2", "VMamba-Base (second generation)", "vssm_base_0229_ckpt_epoch_237.pth",
-        top1_percent=83.9, parameters_million=88.558, depths=(2, 2, 15, 2), width=128, expand=2,
+    _record(
+        "vmamba_base_v2",
+        "VMamba-Base (second generation)",
+        "vssm_base_0229_ckpt_epoch_237.pth",
+        **_SECOND,
+        top1_percent=83.9,
+        parameters_million=88.558,
+        depths=(2, 2, 15, 2),
+        width=128,
+        expand=2,
     ),
-)  # fmt: skip
+)
 
 # Which checkpoint a network starts from; network names as in remap_authors_state_dict.
 WEIGHTS_OF_NETWORK = {"swin_umamba": "vmamba_tiny_v0", "swin_umamba_d": "vmamba_tiny_v0", "vm_unet": "vmamba_small_v0"}

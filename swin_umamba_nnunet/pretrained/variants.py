@@ -86,7 +86,7 @@ def identify(state_dict: Mapping) -> Variant:
     """
     scans = [match for match in map(_A_LOGS.match, state_dict) if match]
     if not scans:
-        raise CheckpointError(f"holds no VMamba backbone: its keys are {_listed(list(state_dict))}")
+        raise CheckpointError(f"holds no VMamba backbone: its keys are {listed(list(state_dict))}")
     if prefix := scans[0].group(1):
         raise CheckpointError(
             f"is the checkpoint of a whole network around a VMamba backbone (keys start with {prefix!r}), expected an "
@@ -196,10 +196,11 @@ def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: b
         ],
     }
     if any(faults.values()):
-        told = "; ".join(f"{len(keys)} {fault}: {_listed(keys)}" for fault, keys in faults.items() if keys)
+        told = "; ".join(f"{len(keys)} {fault}: {listed(keys)}" for fault, keys in faults.items() if keys)
         raise CheckpointError(f"does not hold the {len(expected)} tensors of {record.title} ({told})")
 
 
-def _listed(keys: Sequence) -> str:
+def listed(keys: Sequence) -> str:
+    """The first of some keys, for a message."""
     more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
     return ", ".join(map(str, keys[:_LISTED])) + more if keys else "none"

@@ -1,15 +1,16 @@
-"""A preprocessed dataset as far as the matrix looks at it, and answers of a probe, without nnU-Net."""
+"""A preprocessed dataset as far as the benchmark looks at it, and answers of a probe, without nnU-Net."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import MatrixConfig, Row, build_config
-from swin_umamba_nnunet.benchmark.cells import Cell
-from swin_umamba_nnunet.benchmark.commands import Task
+from swin_umamba_nnunet.benchmark import Job, Row, runner
+from swin_umamba_nnunet.benchmark.runner import shown
 from swin_umamba_nnunet.benchmark.sources import Case
 
 NAME = "Dataset903_Matrix"
@@ -17,8 +18,12 @@ CASES = ("a", "b", "c", "d")
 SPLITS = [{"train": ["c", "d"], "val": ["a", "b"]}, {"train": ["a", "b"], "val": ["c", "d"]}]
 RECIPE = {
     "problems": [], "epochs": 10, "iterations_per_epoch": 250, "validation_iterations_per_epoch": 50, "batch_size": 2,
-    "patch_size": [32, 32], "mirroring_axes": [0, 1], "deep_supervision": True, "split": [], "cost": None,
+    "patch_size": [32, 32], "mirroring_axes": [0, 1], "deep_supervision": True, "split": [],
+    "cost": {"parameter_bytes": 2**28, "activation_bytes": 2**30},
 }  # fmt: skip
+LABELS = {"grey matter": 1, "white matter": 2}
+STEPS = {"nnUNetv2_plan_and_preprocess": "plan", "nnUNetv2_train": "train", "nnUNetv2_predict": "predict",
+         "swin-umamba": "evaluate"}  # fmt: skip
 HARDWARE = {"host": "here", "gpus": [], "mps": False, "cores": 2, "processor": "some"}
 
 
@@ -30,6 +35,10 @@ def network_of(key: str) -> str:
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> SimpleNamespace:
+    return make_dataset(tmp_path, monkeypatch)
+
+
+def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Raw and preprocessed dataset with two folds, plans with one preprocessed configuration and one that is not."""
     raw, preprocessed = tmp_path / "raw" / NAME, tmp_path / "preprocessed" / NAME
     description = {"channel_names": {"0": "x", "1": "y"}, "labels": {"background": 0, "a": 1}, "file_ending": ".png"}
@@ -57,45 +66,41 @@ def folders(tmp_path, monkeypatch) -> SimpleNamespace:
 
 @pytest.fixture
 def make_config(folders):
-    """A function (**settings) -> configuration of two rows."""
+    """A function (**settings) -> settings of a benchmark of two rows."""
+    usual = {"output": str(folders.output), "datasets": [903], "trainers": ["One", "Two"], "device": "cpu"}
+    return lambda **settings: {**usual, **settings}
 
-    def make(**settings: Any) -> MatrixConfig:
-        usual = {"output": str(folders.output), "datasets": [903], "trainers": ["One", "Two"], "device": "cpu"}
-        return build_config({**usual, **settings})
 
-    return make
+class Probe:
+    """A probe that finds every trainer and every pair in order; its `trainers`, `pairs`, `hardware` can be changed."""
+
+    def __init__(self) -> None:
+        self.trainers: dict[str, dict] = {}
+        self.pairs: dict[str, dict] = {}
+        self.hardware, self.problems, self.request = HARDWARE, [], {}
+
+    def __call__(self, request: dict) -> dict:
+        self.request = request
+        known = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True}
+        trainers = {
+            name: {**known, "ancestors": [f"swin_umamba_nnunet.trainers.{name}"], **self.trainers.get(name, {})}
+            for name in (row["name"] for row in request["rows"])
+        }
+        pairs = {
+            f"{dataset} {key}": {**RECIPE, "network_class": network_of(key), **self.pairs.get(key, {})}
+            for dataset, key in request["pairs"]
+        }
+        return {"problems": self.problems, "hardware": self.hardware, "trainers": trainers, "pairs": pairs}
 
 
 @pytest.fixture
-def probe():
-    """A probe that finds every trainer and every pair in order; its `trainers`, `pairs`, `hardware` can be changed."""
-
-    class Probe:
-        trainers: dict[str, dict] = {}
-        pairs: dict[str, dict] = {}
-        hardware: dict = HARDWARE
-        problems: list[str] = []
-        request: dict = {}
-
-        def __call__(self, request: dict) -> dict:
-            self.request = request
-            known = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True}
-            trainers = {
-                name: {**known, "ancestors": [f"swin_umamba_nnunet.trainers.{name}"], **self.trainers.get(name, {})}
-                for name in (row["name"] for row in request["rows"])
-            }
-            pairs = {
-                f"{dataset} {key}": {**RECIPE, "network_class": network_of(key), **self.pairs.get(key, {})}
-                for dataset, key in request["pairs"]
-            }
-            return {"problems": self.problems, "hardware": self.hardware, "trainers": trainers, "pairs": pairs}
-
+def probe() -> Probe:
     return Probe()
 
 
 @pytest.fixture
-def make_task(tmp_path):
-    """A function (trainer=, seed=, num_gpus=) -> task of a cell scored on the cases "a" and "b" with two channels."""
+def make_job(tmp_path):
+    """A function (trainer=, seed=, num_gpus=) -> a run scored on the cases "a" and "b" with two channels."""
     raw = tmp_path / "images"
     raw.mkdir()
     cases = {}
@@ -105,79 +110,91 @@ def make_task(tmp_path):
             file.write_text(file.stem)
         cases[name] = Case(tuple(files[:2]), files[2])
 
-    def make(trainer: str = "One", seed: int = 0, num_gpus: int = 1, **settings: Any) -> Task:
-        cell = Cell(Path(tmp_path, "bench"), NAME, Row(trainer, label=trainer, num_gpus=num_gpus), 0, seed)
+    def make(trainer: str = "One", seed: int = 0, num_gpus: int = 1, slurm=None, **settings: Any) -> Job:
+        row = Row(trainer, label=trainer, num_gpus=num_gpus, slurm=slurm or {})
         inputs = {"plans_sha256": "1" * 64, "device": "cpu", "mirroring": True, "checkpoint": "checkpoint_final.pth",
                   "versions": {"torch": "2.4"}}  # fmt: skip
-        return Task(cell, inputs, cases, ".png", **settings)
+        return Job(tmp_path / "bench", NAME, row, 0, seed, inputs, cases, ".png", **settings)
 
     return make
 
 
-@pytest.fixture
-def fake_steps(monkeypatch):
-    """Children that write what the real steps write; `fail`, `interrupt` name a step that does not get there.
+DICE = {"grey matter": 0.9, "white matter": 0.8}
 
-    `commands` lists what was run.
+
+class Steps:
+    """In place of child processes: writes what the real steps write.
+
+    Attributes:
+        commands, environments: of what was run; the commands as one would type them.
+        at: step -> what to do at its end instead of succeeding, given its log; an exit code, or None to succeed still.
     """
-    from swin_umamba_nnunet.benchmark import runner
-    from swin_umamba_nnunet.benchmark.child import Interrupted
 
-    class Steps:
-        fail: dict[str, int] = {}
-        interrupt: str = ""
-        hook: Any = None
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.environments: list[dict[str, str]] = []
+        self.at: dict[str, Any] = {}
 
-        def __init__(self) -> None:
-            self.commands: list[list[str]] = []
-            self.environments: list[dict[str, str]] = []
+    @property
+    def names(self) -> list[str]:
+        return [STEPS[command[0]] for command in self.commands]
 
-        @property
-        def names(self) -> list[str]:
-            return [_step_of(command) for command in self.commands]
+    def __call__(self, command, environment, log, stop=None, echo=False) -> int:
+        self.commands.append(shown(command))
+        self.environments.append({**os.environ, **environment})
+        step, folder = self.names[-1], log.parents[1]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"first line\nthe end of {step}\n")
+        if step in self.at and (code := self.at[step](log)) is not None:
+            return code
+        getattr(self, step)(folder)
+        return 0
 
-        def __call__(self, command, environment, log, stop=None) -> int:
-            self.commands.append(command)
-            self.environments.append(environment)
-            step = _step_of(command)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(f"first line\nthe end of {step}\n")
-            folder = log.parents[1]
-            if self.hook is not None:
-                self.hook(step, stop)
-            if step == "train":
-                key = f"{command[command.index('-tr') + 1]}__nnUNetPlans__2d"
-                model = Path(environment["nnUNet_results"], NAME, key, "fold_0")
-                model.mkdir(parents=True, exist_ok=True)
-                (model / "checkpoint_best.pth").touch()
-            if self.interrupt == step:
-                raise Interrupted
-            if step in self.fail:
-                return self.fail[step]
-            if step == "train":
-                (model / "checkpoint_final.pth").touch()
-                curves = {"epoch_start_timestamps": [0.0, 10.0, 30.0], "epoch_end_timestamps": [4.0, 16.0, 38.0]}
-                record = {"epochs": 3, "epoch": 3, "iterations_per_epoch": 2, "finished": True, "curves": curves,
-                          "peak_memory_bytes": 5, "peak_memory_what": "process RSS"}  # fmt: skip
-                (folder / "training.json").write_text(json.dumps(record))
-            elif step == "predict":
-                predictions = folder / "predictions"
-                predictions.mkdir(exist_ok=True)
-                for image in (folder / "images").glob("*_0000.png"):
-                    (predictions / image.name.replace("_0000", "")).touch()
-                (folder / "prediction.json").write_text(json.dumps({"seconds": 3.0}))
-            else:
-                (folder / "evaluation").mkdir()
-                for name in ("metrics.csv", "summary.json"):
-                    (folder / "evaluation" / name).touch()
-            return 0
+    def train(self, folder) -> None:
+        write_checkpoint(folder, "final")
+        curves = {"epoch_start_timestamps": [0.0, 10.0, 30.0], "epoch_end_timestamps": [4.0, 16.0, 38.0]}
+        curves |= {"train_losses": [0.5, 0.0, -0.2], "val_losses": [0.4, 0.0, -0.3], "mean_fg_dice": [0.6, 0.7, 0.8]}
+        record = {"epochs": 3, "epoch": 3, "iterations_per_epoch": 2, "finished": True, "curves": curves,
+                  "peak_memory_bytes": 5, "peak_memory_what": "process RSS"}  # fmt: skip
+        (folder / "training.json").write_text(json.dumps(record))
 
+    def predict(self, folder) -> None:
+        shutil.copytree(folder / "references", folder / "predictions")
+        (folder / "predictions" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **LABELS}}))
+        (folder / "prediction.json").write_text(json.dumps({"seconds": 3.0}))
+
+    def evaluate(self, folder) -> None:
+        (folder / "evaluation").mkdir()
+        cases = [path.name.partition(".")[0] for path in (folder / "references").iterdir()]
+        lines = [f"{case},{name},Dice,{value},1,plain" for case in cases for name, value in DICE.items()]
+        text = "\n".join(["case,class,metric,value,unit,convention", *lines, f"{cases[0]},grey matter,TP,7,1,plain"])
+        (folder / "evaluation" / "metrics.csv").write_text(text)
+        (folder / "evaluation" / "summary.json").write_text("{}")
+
+
+def write_checkpoint(folder: Path, kind: str) -> None:
+    """Beginning or end of a training in the folder of a run."""
+    dataset, key = folder.parts[-4:-2]
+    model = folder / "nnUNet_results" / dataset / key / "fold_0"
+    model.mkdir(parents=True, exist_ok=True)
+    (model / f"checkpoint_{kind}.pth").touch()
+
+
+def ends(how: Any, kind: str = "") -> Any:
+    """An end of a step: an exit code, or an exception to raise; with a checkpoint first."""
+
+    def end(log: Path) -> Any:
+        if kind:
+            write_checkpoint(log.parents[1], kind)
+        if isinstance(how, int):
+            return how
+        raise how
+
+    return end
+
+
+@pytest.fixture
+def fake_steps(monkeypatch) -> Steps:
     steps = Steps()
     monkeypatch.setattr(runner, "run_child", steps)
     return steps
-
-
-def _step_of(command: list[str]) -> str:
-    if "nnUNetv2_train" in command:
-        return "train"
-    return "predict" if "nnUNetv2_predict" in command else "evaluate"

@@ -161,7 +161,7 @@ def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
     assert not any((ran.folder / name).exists() for name in ("nnUNet_results",))
     code, out, _ = ran.run(*VERB, "status", "bench")
     assert code == 0
-    assert "2 cells: 2 done" in out
+    assert "2 runs: 2 done" in out
 
 
 def test_a_killed_run_is_continued(bench, warm_python):

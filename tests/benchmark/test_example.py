@@ -3,13 +3,18 @@
 import csv
 import html
 import importlib.util
+import math
+from dataclasses import fields, replace
 from pathlib import Path
 
+import pandas as pd
+
 import swin_umamba_nnunet.benchmark
+from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.config import build_config, read_file
-from swin_umamba_nnunet.benchmark.fairness import identify
-from swin_umamba_nnunet.benchmark.report import pitfalls
-from swin_umamba_nnunet.benchmark.report.collect import Benchmark, Row
+from swin_umamba_nnunet.benchmark.report import statistics
+from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
+from tests.messages import assert_names
 
 FOLDER = Path(swin_umamba_nnunet.benchmark.__file__).parent / "example"
 
@@ -46,19 +51,42 @@ def test_its_checklist_knows_nnunet_and_the_controls_behind_their_subclasses():
     rows = []
     for row in config().trainers:
         recorded = {
-            "name": row.name, "stock_network": row.name == "nnUNetTrainerShort",
+            "name": row.name,
+            "stock_network": row.name == "nnUNetTrainerShort",
             "ancestors": [f"{each.__module__}.{each.__name__}" for each in getattr(module, row.name).__mro__],
             "network_classes": ["dynamic_network_architectures.architectures.unet.PlainConvUNet"],
-        }  # fmt: skip
-        rows.append(Row(row.key, row.label, row.name, row.plans, row.configuration, identity=identify(recorded)))
-    benchmark = Benchmark(FOLDER, {}, tuple(rows), ())
+        }
+        rows.append(replace(row, recorded=recorded))
+    items = {item.question: item for item in fairness.answered(fairness.of_rows(rows))}
     page = html.unescape((FOLDER / "report.html").read_text(encoding="utf-8"))
-    for item, verdict, said in (
-        (pitfalls._baselines(benchmark), "caution", "nnU-Net is a row; its residual encoder"),
-        (pitfalls._controls(benchmark), "in order", "Present: U-Mamba Enc, no Mamba for U-Mamba Enc; Swin"),
+    for question, verdict, named in (
+        ("Baselines", "caution", ["nnU-Net", "residual encoder"]),
+        ("Controls", "in order", ["U-Mamba Enc, no Mamba", "Swin-UMamba-D, no scan"]),
     ):
-        assert item.verdict == verdict
-        assert item.answer.startswith(said)
+        (item,) = (item for name, item in items.items() if name.startswith(f"{question}: "))
         line = page[page.index(item.question) :].partition("</tr>")[0]
-        assert item.answer in line
-        assert item.verdict in line
+        assert item.verdict == verdict
+        for text in (item.answer, line):
+            assert_names(text, *named)
+        assert verdict in line
+
+
+def test_its_statistics_are_those_of_its_tables():
+    """What the tables hold, made again from what else they hold: corrections, least p, ranks."""
+    with open(FOLDER / "comparisons.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    kinds = {item.name: item.type for item in fields(statistics.Comparison)}
+    families: dict = {}
+    for line in lines:
+        values = {name: kinds[name](text or "nan") for name, text in line.items() if name in kinds}
+        families.setdefault((line["dataset"], line["metric"]), []).append(statistics.Comparison(**values))
+    for found in families.values():
+        again = statistics.correct([replace(item, p_holm=math.nan, p_least=math.nan) for item in found])
+        assert [(item.p_holm, item.p_least) for item in again] == [(item.p_holm, item.p_least) for item in found]
+    results = pd.read_csv(FOLDER / "results.csv")
+    for (_, metric), table in results[results["comparable"]].groupby(["dataset", "metric"]):
+        assert (table["mean"].rank(ascending=lower_is_better(metric)) == table["rank"]).all()
+    cells = pd.read_csv(FOLDER / "cells.csv")
+    assert (cells.groupby(["dataset", "label"])["state"].apply(lambda states: (states == "done").sum()).loc[
+        list(zip(results["dataset"], results["label"]))
+    ].to_numpy() == results["done"].to_numpy()).all()

@@ -69,7 +69,7 @@ def test_settings_of_the_benchmark(codes):
 
 
 def test_controls_that_are_missing(codes, probe):
-    probe.trainers = {"nnUNetTrainerSwinUMambaD_10epochs": {"stock_network": False}}
+    probe.trainers = {"nnUNetTrainerSwinUMambaD_10epochs": {"stock_network": False, "weights": {"name": "vmamba"}}}
     item = codes(trainers=["nnUNetTrainerSwinUMambaD_10epochs"])["scratch_missing"]
     assert item["severity"] == "suggestion"
     assert "nnUNetTrainerSwinUMambaDScratch_10epochs" in item["text"]
@@ -93,7 +93,7 @@ def test_rows_are_what_their_trainers_derive_from(codes, probe):
     """Subclasses under any name: a pretrained one, its control, nnU-Net's, and another's with nnU-Net's name."""
     base = "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaD"
     probe.trainers = {
-        "Mine": {"stock_network": False, "ancestors": ["m.Mine", base]},
+        "Mine": {"stock_network": False, "ancestors": ["m.Mine", base], "weights": {"name": "vmamba"}},
         "MineNoScan": {"stock_network": False, "ancestors": ["m.MineNoScan", f"{base}NoScan", base]},
         "Short": {"ancestors": ["m.Short", "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer"]},
         "nnUNetTrainer_5epochs": {"stock_network": False, "ancestors": ["m.nnUNetTrainer_5epochs"]},

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from swin_umamba_nnunet.benchmark import hooks, seeded
+from swin_umamba_nnunet.benchmark import hooks, steps
 from swin_umamba_nnunet.benchmark.hooks import Settings
+from tests.messages import assert_names
 
 
 class Trainer:
@@ -157,7 +158,8 @@ def test_seeds():
     assert draw(5)[2] == expected  # seed 5 is what everybody calls seed 5
 
 
-def test_only_nnunet_commands_are_run(tmp_path, capsys):
+@pytest.mark.parametrize("command", [["rm", "-r"], ["nnUNetv2_trian", "901"], []])
+def test_only_commands_of_nnunet_and_this_package_are_run(capsys, command):
     with pytest.raises(SystemExit):
-        seeded.main(["--record", str(tmp_path / "r"), "--seed", "0", "--", "rm", "-r"])
-    assert "nnUNetv2_train" in capsys.readouterr().err
+        steps.main(["--seed", "0", "--", *command])
+    assert_names(capsys.readouterr().err, "nnUNetv2_train", command)

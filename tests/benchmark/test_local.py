@@ -4,31 +4,32 @@ import threading
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import local
-from swin_umamba_nnunet.benchmark.local import LocalRun
+from swin_umamba_nnunet.benchmark import run_here
+from swin_umamba_nnunet.benchmark import runner as under_test
 
 
 class Runner:
-    """In place of `run_cell`: notes which cells run at the same time on which GPUs."""
+    """In place of `run_job`: notes which cells run at the same time on which GPUs."""
 
     def __init__(self, monkeypatch):
         self.now, self.most, self.gpus, self.outcomes = [], 0, {}, {}
         self.lock = threading.Lock()
         self.gate = None
-        monkeypatch.setattr(local, "run_cell", self)
+        monkeypatch.setattr(under_test, "run_job", self)
 
-    def __call__(self, task, gpus, stop, rerun):
+    def __call__(self, job, gpus, stop, rerun, listener):
+        listener(job, "training", ["nnUNetv2_train"])
         with self.lock:
             clash = set(gpus) & {gpu for _, used in self.now for gpu in used}
-            self.now.append((task.cell.name, gpus))
+            self.now.append((job.name, gpus))
             self.most = max(self.most, len(self.now))
-            self.gpus[task.cell.seed] = gpus
+            self.gpus[job.seed] = gpus
         assert not clash
         if self.gate is not None:
-            self.gate(task, stop)
+            self.gate(job, stop)
         with self.lock:
-            self.now.remove((task.cell.name, gpus))
-        outcome = self.outcomes.get(task.cell.seed, "done")
+            self.now.remove((job.name, gpus))
+        outcome = self.outcomes.get(job.seed, "done")
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -39,41 +40,41 @@ def runner(monkeypatch):
     return Runner(monkeypatch)
 
 
-def test_one_after_another(make_task, runner):
-    tasks = [make_task(seed=seed) for seed in range(3)]
+def test_one_after_another(make_job, runner):
+    jobs = [make_job(seed=seed) for seed in range(3)]
     heard = []
-    outcomes = LocalRun(tasks, listener=lambda event, task, outcome: heard.append((event, task.cell.seed))).run()
+    outcomes = run_here(jobs, listener=lambda job, said, command: heard.append((said, job.seed)))
     assert set(outcomes.values()) == {"done"}
     assert runner.most == 1
-    assert heard == [(event, seed) for seed in range(3) for event in ("start", "end")]
+    assert heard == [(event, seed) for seed in range(3) for event in ("training", "done")]
     assert runner.gpus == {0: (), 1: (), 2: ()}
 
 
-def test_one_per_gpu(make_task, runner):
+def test_one_per_gpu(make_job, runner):
     barrier = threading.Barrier(2, timeout=20)
-    runner.gate = lambda task, stop: barrier.wait()  # passes only if two run at once
-    LocalRun([make_task(seed=seed) for seed in range(4)], gpus=(3, 5)).run()
+    runner.gate = lambda job, stop: barrier.wait()  # passes only if two run at once
+    run_here([make_job(seed=seed) for seed in range(4)], gpus=(3, 5))
     assert runner.most == 2
     assert {gpu for gpus in runner.gpus.values() for gpu in gpus} == {3, 5}
 
 
-def test_a_cell_of_two_gpus_waits_for_both(make_task, runner):
-    tasks = [make_task(seed=0), make_task(seed=1, num_gpus=2), make_task(seed=2)]
-    LocalRun(tasks, gpus=(0, 1)).run()
+def test_a_cell_of_two_gpus_waits_for_both(make_job, runner):
+    jobs = [make_job(seed=0), make_job(seed=1, num_gpus=2), make_job(seed=2)]
+    run_here(jobs, gpus=(0, 1))
     assert sorted(runner.gpus[1]) == [0, 1]
 
 
-def test_failures_do_not_stop_the_others(make_task, runner):
+def test_failures_do_not_stop_the_others(make_job, runner):
     runner.outcomes = {0: "failed", 1: OSError("disk full")}
-    tasks = [make_task(seed=seed) for seed in range(3)]
-    outcomes = LocalRun(tasks).run()
-    assert [outcomes[task.cell.name] for task in tasks] == ["failed", "error: OSError: disk full", "done"]
+    jobs = [make_job(seed=seed) for seed in range(3)]
+    outcomes = run_here(jobs)
+    assert [outcomes[job.name] for job in jobs] == ["failed", "error: OSError: disk full", "done"]
 
 
-def test_ctrl_c_ends_what_runs(make_task, runner):
+def test_ctrl_c_ends_what_runs(make_job, runner):
     started = threading.Event()
 
-    def until_stopped(task, stop):
+    def until_stopped(job, stop):
         started.set()
         assert stop.wait(20)
 
@@ -83,8 +84,9 @@ def test_ctrl_c_ends_what_runs(make_task, runner):
         if started.is_set():
             raise KeyboardInterrupt
 
-    run = LocalRun([make_task(seed=seed) for seed in range(2)], tick=tick)
+    heard = []
+    jobs = [make_job(seed=seed) for seed in range(2)]
     with pytest.raises(KeyboardInterrupt):
-        run.run()
-    assert [name[-6:] for name in run.outcomes] == ["seed_0"]  # the second was never begun
+        run_here(jobs, tick=tick, listener=lambda job, said, command: heard.append((job.seed, said)))
+    assert heard == [(0, "training"), (0, "done")]  # the second was never begun
     assert not [thread for thread in threading.enumerate() if thread.name.endswith("seed_0")]

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import commands, estimates, prepare, probe, timing
+from swin_umamba_nnunet.benchmark import estimates, prepare, probe, process, runner
+from swin_umamba_nnunet.benchmark.files import plain
 from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME, SPLITS
 
@@ -55,7 +56,8 @@ def own_trainers(folders, tmp_path, monkeypatch):
 def ask(*trainers: str, folds=(0, 1), fetch=True, cost=False) -> dict:
     rows = [{"name": name, "plans": "nnUNetPlans", "configuration": "2d", "key": name} for name in trainers]
     pairs = [[NAME, name] for name in trainers]
-    return probe.inspect_rows({"rows": rows, "pairs": pairs, "folds": list(folds), "fetch": fetch, "cost": cost})
+    request = {"rows": rows, "pairs": pairs, "folds": folds, "fetch": fetch, "cost": cost}
+    return plain(probe.inspect_rows(request))  # as it comes out of the child process
 
 
 def test_a_users_trainer(own_trainers, tmp_path):
@@ -80,7 +82,6 @@ def test_a_users_trainer(own_trainers, tmp_path):
                 "split": [], "cost_error": None}  # fmt: skip
     assert {key: recipe[key] for key in expected} == expected
     assert answer["pairs"][f"{NAME} ProbedOwnSplit"]["split"] == [0, 1]
-    assert os.environ["nnUNet_results"] == "/as/it/was"  # noqa: SIM112 (nnU-Net's name)
     assert answer["hardware"]["cores"] >= 1
 
 
@@ -137,49 +138,49 @@ def test_a_missing_evaluation_library_is_a_problem_before_anything_runs(own_trai
 
 def test_estimates(own_trainers, make_config, monkeypatch):
     config = make_config(trainers=["ProbedTiny"], seeds=[0, 1])
-    plan = prepare(config, probe=probe.inspect_rows)
+    prepared = prepare(config, probe=probe.inspect_rows)
     key = f"{NAME} ProbedTiny__nnUNetPlans__2d"
-    counted = estimates.estimate(plan)[key]
+    counted = estimates.estimate(prepared)[key]
     assert (counted.basis, counted.seconds) == ("counted", None)
-    assert counted.memory_bytes > plan.tasks[0].cost["activation_bytes"]
+    assert counted.memory_bytes > prepared.jobs[0].recipe["cost"]["activation_bytes"]
 
     environments = []
 
     def run(command, environment, log):  # in this process: a second Python would import torch once more
         environments.append(environment)
-        timing.main(command[-5:])
+        probe.main(command[-2:])
         return 0
 
-    monkeypatch.setattr(timing, "end_with_parent", lambda: None)
-    monkeypatch.setattr(estimates, "run_child", run)
-    timed = estimates.estimate(plan, time_iterations=1)[key]
+    monkeypatch.setattr(probe, "end_with_parent", lambda: None)
+    monkeypatch.setattr(process, "run_child", run)
+    timed = estimates.estimate(prepared, time_iterations=1)[key]
     assert timed.basis == "timed"
     # as the training itself will run: threads that spin while they wait would make it seem ten times as long
-    assert environments[0].items() >= commands.environment(plan.tasks[0]).items()
+    assert environments[0].items() >= runner.environment(prepared.jobs[0], "cpu").items()
     assert environments[0].get("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY")) == "PASSIVE"
     assert timed.seconds > 0
     assert timed.memory_bytes > 1e6
-    plan.tasks[1].cell.update(training={"seconds_per_epoch": 3.0, "epochs": 7, "peak_memory_bytes": 11})
-    assert estimates.estimate(plan, 1)[key] == estimates.Estimate(21.0, 11, "measured")
+    prepared.jobs[1].update(training={"seconds_per_epoch": 3.0, "epochs": 7, "peak_memory_bytes": 11})
+    assert estimates.estimate(prepared, 1)[key] == estimates.Estimate(21.0, 11, "measured")
 
 
 def test_the_first_iterations_do_not_count(monkeypatch):
     """Nor does one that something else on the machine made slow."""
     clock = itertools.chain.from_iterable((0.0, seconds) for seconds in (100.0, 50.0, 20.0, 1.0, 9.0, 1.5))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
-    assert timing._seconds(lambda: None, 3, "cpu") == 1.5
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(clock))
+    assert probe._seconds(lambda: None, 3, "cpu") == 1.5
 
 
 def test_a_row_that_cannot_be_timed_says_why(own_trainers, make_config, monkeypatch):
-    plan = prepare(make_config(trainers=["ProbedTiny"]), probe=probe.inspect_rows)
-    plan = dataclasses.replace(plan, device="cuda")
+    prepared = prepare(make_config(trainers=["ProbedTiny"]), probe=probe.inspect_rows)
+    prepared = dataclasses.replace(prepared, device="cuda")
 
     def run(command, environment, log):
         log.write_text("Traceback\nRuntimeError: out of memory\n")
         return 1
 
-    monkeypatch.setattr(estimates, "run_child", run)
-    (guess,) = estimates.estimate(plan, 1).values()
+    monkeypatch.setattr(process, "run_child", run)
+    (guess,) = estimates.estimate(prepared, 1).values()
     assert (guess.basis, guess.error) == ("counted", "RuntimeError: out of memory")
 
 

@@ -1,174 +1,183 @@
 """One cell: steps in order, what is complete is kept, what failed is reported, what changed is not touched."""
 
 import dataclasses
+import os
 import threading
 
 import pytest
 
-from swin_umamba_nnunet.benchmark.runner import changes, is_done, run_cell
+from swin_umamba_nnunet import _autoregister
+from swin_umamba_nnunet.benchmark import run_job
+from swin_umamba_nnunet.benchmark.process import Interrupted
+from swin_umamba_nnunet.benchmark.runner import environment, shown
+from tests.benchmark.conftest import ends
 
 
-def test_a_cell_from_beginning_to_end(make_task, fake_steps):
-    task = make_task(checkpoint_minutes=3.0)
-    assert run_cell(task, gpus=(1, 2)) == "done"
+def test_a_cell_from_beginning_to_end(make_job, fake_steps):
+    job = make_job(checkpoint_minutes=3.0)
+    assert run_job(job, gpus=(1, 2)) == "done"
     assert fake_steps.names == ["train", "predict", "evaluate"]
     train, predict, evaluate = fake_steps.commands
-    assert train[train.index("--") + 1 :] == [
+    assert train == [
         "nnUNetv2_train", "Dataset903_Matrix", "2d", "0", "-tr", "One", "-p", "nnUNetPlans", "-device", "cpu",
         "-num_gpus", "1",
     ]  # fmt: skip
-    assert train[train.index("--checkpoint-minutes") + 1] == "3.0"
-    assert "--validation" not in train
     assert "--disable_tta" not in predict
     assert predict[predict.index("-chk") + 1] == "checkpoint_final.pth"
     assert fake_steps.environments[0]["CUDA_VISIBLE_DEVICES"] == "1,2"
-    assert fake_steps.environments[0]["nnUNet_results"] == str(task.cell.results)
-    assert {path.name: path.read_text() for path in task.cell.images.iterdir()}["b_0001.png"] == "b_second"
-    assert (task.cell.references / "a.png").read_text() == "a_label"
-    record = task.cell.read()
+    assert fake_steps.environments[0]["nnUNet_results"] == str(job.results)
+    assert {path.name: path.read_text() for path in job.images.iterdir()}["b_0001.png"] == "b_second"
+    assert (job.references / "a.png").read_text() == "a_label"
+    record = job.read()
     assert record["state"] == "done"
     assert (record["training"]["seconds"], record["training"]["seconds_per_epoch"]) == (18.0, 6.0)
     assert record["prediction"] == {"cases": 2, "seconds": 3.0, "seconds_per_case": 1.5}
-    assert record["commands"] == [train, predict, evaluate]
+    assert [shown(command) for command in record["commands"]] == [train, predict, evaluate]
+    options = record["commands"][0]
+    assert options[options.index("--checkpoint-minutes") + 1] == "3.0"
+    assert "--validation" not in options
     assert record["curves"]["epoch_end_timestamps"] == [4.0, 16.0, 38.0]
-    assert record["inputs"] == task.inputs
+    assert record["inputs"] == job.inputs
 
 
-def test_a_finished_cell_is_not_run_again(make_task, fake_steps):
-    task = make_task()
-    run_cell(task)
-    assert is_done(task)
-    assert run_cell(task) == "done"
+def test_trainers_are_registered_for_the_commands_once(make_job, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", "/my/trainers")
+    for _ in range(2):
+        variables = environment(make_job(), "cpu")
+        assert variables["nnUNet_extTrainer"] == f"/my/trainers{os.pathsep}{_autoregister.FOLDER}"
+        monkeypatch.setenv("nnUNet_extTrainer", variables["nnUNet_extTrainer"])
+
+
+def test_a_finished_cell_is_not_run_again(make_job, fake_steps):
+    job = make_job()
+    run_job(job)
+    assert job.is_done()
+    assert run_job(job) == "done"
     assert len(fake_steps.commands) == 3
 
 
-def test_only_what_is_missing_is_done_again(make_task, fake_steps):
-    task = make_task()
-    run_cell(task)
-    (task.cell.evaluation / "metrics.csv").unlink()
-    assert not is_done(task)
-    assert run_cell(task) == "done"
-    (task.cell.predictions / "a.png").unlink()
-    assert run_cell(task) == "done"
+def test_only_what_is_missing_is_done_again(make_job, fake_steps):
+    job = make_job()
+    run_job(job)
+    (job.evaluation / "metrics.csv").unlink()
+    assert not job.is_done()
+    assert run_job(job) == "done"
+    (job.predictions / "a.png").unlink()
+    assert run_job(job) == "done"
     assert fake_steps.names[3:] == ["evaluate", "predict", "evaluate"]
 
 
-def test_a_deleted_checkpoint_does_not_train_again(make_task, fake_steps):
-    task = make_task()
-    run_cell(task)
-    (task.cell.model / "checkpoint_final.pth").unlink()
-    assert run_cell(task) == "done"
-    (task.cell.evaluation / "summary.json").unlink()
-    assert run_cell(task) == "done"
+def test_a_deleted_checkpoint_does_not_train_again(make_job, fake_steps):
+    job = make_job()
+    run_job(job)
+    (job.model / "checkpoint_final.pth").unlink()
+    assert run_job(job) == "done"
+    (job.evaluation / "summary.json").unlink()
+    assert run_job(job) == "done"
     assert fake_steps.names.count("train") == 1
 
 
-def test_options_of_the_commands(make_task, fake_steps):
-    task = make_task(validation=True)
-    run_cell(dataclasses.replace(task, inputs={**task.inputs, "mirroring": False}))
-    assert "--validation" in fake_steps.commands[0]
+def test_options_of_the_commands(make_job, fake_steps):
+    job = make_job(validation=True)
+    run_job(dataclasses.replace(job, inputs={**job.inputs, "mirroring": False}))
+    assert "--validation" in job.read()["commands"][0]
     assert "--disable_tta" in fake_steps.commands[1]
 
 
 @pytest.mark.parametrize("step", ["train", "predict", "evaluate"])
-def test_a_failing_step(make_task, fake_steps, step):
-    task = make_task()
-    fake_steps.fail = {step: 3}
-    assert run_cell(task) == "failed"
-    record = task.cell.read()
+def test_a_failing_step(make_job, fake_steps, step):
+    job = make_job()
+    fake_steps.at = {step: ends(3, "best" if step == "train" else "")}
+    assert run_job(job) == "failed"
+    record = job.read()
     assert record["state"] == "failed"
     assert record["error"]["step"] == step
     assert record["error"]["exit_code"] == 3
     assert record["error"]["log_tail"].endswith(f"the end of {step}")
-    fake_steps.fail = {}
-    assert run_cell(task) == "done"
-    assert task.cell.read()["error"] is None
-    assert task.cell.read()["attempts"] == 2
+    fake_steps.at = {}
+    assert run_job(job) == "done"
+    assert job.read()["error"] is None
+    assert job.read()["attempts"] == 2
     resumed = [command for command in fake_steps.commands if "nnUNetv2_train" in command]
     assert [command[-1] == "--c" for command in resumed] == ([False, True] if step == "train" else [False])
 
 
-def test_an_end_without_outputs_is_a_failure(make_task, fake_steps):
-    task = make_task()
-    fake_steps.fail = {"train": 0}
-    assert run_cell(task) == "failed"
-    assert "outputs are not all there" in task.cell.read()["error"]["reason"]
+def test_an_end_without_outputs_is_a_failure(make_job, fake_steps):
+    job = make_job()
+    fake_steps.at = {"train": ends(0)}
+    assert run_job(job) == "failed"
+    assert "outputs are not all there" in job.read()["error"]["reason"]
 
 
-def test_an_interrupted_cell_waits_and_goes_on(make_task, fake_steps):
-    task = make_task()
-    fake_steps.interrupt = "train"
-    assert run_cell(task) == "interrupted"
-    record = task.cell.read()
+def test_an_interrupted_cell_waits_and_goes_on(make_job, fake_steps):
+    job = make_job()
+    fake_steps.at = {"train": ends(Interrupted(), "best")}
+    assert run_job(job) == "interrupted"
+    record = job.read()
     assert (record["state"], record["interrupted"], record["error"]) == ("waiting", True, None)
-    fake_steps.interrupt = ""
-    assert run_cell(task) == "done"
+    fake_steps.at = {}
+    assert run_job(job) == "done"
     assert fake_steps.commands[1][-1] == "--c"
 
 
-def test_an_exception_from_outside_leaves_it_resumable(make_task, fake_steps):
-    task = make_task()
+def test_an_exception_from_outside_leaves_it_resumable(make_job, fake_steps):
+    job = make_job()
 
-    def leave(step, stop):
-        raise SystemExit(-1)  # as submitit does when SLURM's time is up
-
-    fake_steps.hook = leave
+    fake_steps.at = {"train": ends(SystemExit(-1))}  # as submitit does when SLURM's time is up
     with pytest.raises(SystemExit):
-        run_cell(task)
-    assert task.cell.read()["state"] == "waiting"
-    fake_steps.hook = None
-    assert run_cell(task) == "done"
+        run_job(job)
+    assert job.read()["state"] == "waiting"
+    fake_steps.at = {}
+    assert run_job(job) == "done"
 
 
-def test_changed_inputs_are_neither_kept_silently_nor_rerun(make_task, fake_steps):
-    task = make_task()
-    run_cell(task)
-    other = {**task.inputs, "plans_sha256": "2" * 64, "versions": {"torch": "2.5"}}
-    changed = dataclasses.replace(task, inputs=other)
-    assert changes(task) == []
-    assert changes(changed) == ["plans_sha256: 111111111111... -> 222222222222...", "versions of torch: 2.4 -> 2.5"]
-    before = task.cell.read()
-    assert run_cell(changed) == "changed"
-    assert task.cell.read() == before
-    assert run_cell(changed, rerun=True) == "done"
+def test_changed_inputs_are_neither_kept_silently_nor_rerun(make_job, fake_steps):
+    job = make_job()
+    run_job(job)
+    other = {**job.inputs, "plans_sha256": "2" * 64, "versions": {"torch": "2.5"}}
+    changed = dataclasses.replace(job, inputs=other)
+    assert job.changes() == []
+    assert changed.changes() == ["plans_sha256: 111111111111... -> 222222222222...", "versions of torch: 2.4 -> 2.5"]
+    before = job.read()
+    assert run_job(changed) == "changed"
+    assert job.read() == before
+    assert run_job(changed, rerun=True) == "done"
     assert fake_steps.names == ["train", "predict", "evaluate"] * 2
-    assert task.cell.read()["inputs"] == other
-    assert task.cell.read()["attempts"] == 1
+    assert job.read()["inputs"] == other
+    assert job.read()["attempts"] == 1
 
 
-def test_a_cell_that_made_nothing_starts_again_with_changed_inputs(make_task, fake_steps, monkeypatch):
-    task = make_task()
-    fake_steps.fail = {"train": 1}
-    run_cell(task)
-    (task.cell.model / "checkpoint_best.pth").unlink()  # it failed before its first epoch had ended
-    fake_steps.fail = {}
-    fixed = dataclasses.replace(task, inputs={**task.inputs, "trainer_sha256": "3" * 64})
-    assert changes(fixed) == []
-    assert run_cell(fixed) == "done"
+def test_a_cell_that_made_nothing_starts_again_with_changed_inputs(make_job, fake_steps, monkeypatch):
+    job = make_job()
+    fake_steps.at = {"train": ends(1)}  # it fails before its first epoch has ended
+    run_job(job)
+    fake_steps.at = {}
+    fixed = dataclasses.replace(job, inputs={**job.inputs, "trainer_sha256": "3" * 64})
+    assert fixed.changes() == []
+    assert run_job(fixed) == "done"
     assert "--c" not in fake_steps.commands[1]
-    assert task.cell.read()["inputs"] == fixed.inputs
+    assert job.read()["inputs"] == fixed.inputs
 
 
-def test_two_runners_share_a_folder(make_task, fake_steps):
-    task = make_task()
+def test_two_runners_share_a_folder(make_job, fake_steps):
+    job = make_job()
     outcomes = []
 
-    def other_runner(step, stop):
-        if step == "train":
-            thread = threading.Thread(target=lambda: outcomes.append(run_cell(task)))
-            thread.start()
-            thread.join()
+    def other_runner(log):
+        thread = threading.Thread(target=lambda: outcomes.append(run_job(job)))
+        thread.start()
+        thread.join()
 
-    fake_steps.hook = other_runner
-    assert run_cell(task) == "done"
+    fake_steps.at = {"train": other_runner}
+    assert run_job(job) == "done"
     assert outcomes == ["busy"]
     assert fake_steps.names == ["train", "predict", "evaluate"]
 
 
-def test_spacing_files_of_tiff_images_come_along(make_task, fake_steps):
-    task = make_task()
-    for case in task.cases.values():
+def test_spacing_files_of_tiff_images_come_along(make_job, fake_steps):
+    job = make_job()
+    for case in job.cases.values():
         (case.reference.parent / "a.json").write_text('{"spacing": [1, 2]}')
-    run_cell(task)
-    assert (task.cell.images / "a.json").is_file()
-    assert (task.cell.references / "a.json").is_file()
+    run_job(job)
+    assert (job.images / "a.json").is_file()
+    assert (job.references / "a.json").is_file()

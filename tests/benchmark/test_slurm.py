@@ -39,13 +39,9 @@ def test_resources():
     assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
 
 
-def test_one_array_per_set_of_resources(make_task, cluster):
-    tasks = [make_task(trainer, seed) for seed in range(2) for trainer in ("One", "Two")]
-    special = [slurm.Task(
-        slurm_task.cell.__class__(task.cell.output, task.cell.dataset, Row("Three", slurm={"mem": "9GB"}), 0, 0),
-        task.inputs, task.cases, task.file_ending,
-    ) for task, slurm_task in [(tasks[0], tasks[0])]]  # fmt: skip
-    submitted = slurm.submit([*tasks, *special], {"time": 33, "signal_delay_s": 44})
+def test_one_array_per_set_of_resources(make_job, cluster):
+    jobs = [make_job(trainer, seed) for seed in range(2) for trainer in ("One", "Two")]
+    submitted = slurm.submit([*jobs, make_job("Three", slurm={"mem": "9GB"})], {"time": 33, "signal_delay_s": 44})
     scripts = [path.read_text() for path in sorted(cluster.glob("submitted_*.sh"))]
     assert len(scripts) == 2
     assert "#SBATCH --array=0-3%4" in scripts[0]
@@ -56,15 +52,15 @@ def test_one_array_per_set_of_resources(make_task, cluster):
     assert "#SBATCH --mem=9GB" in scripts[1]
     assert len(set(submitted.values())) == 5
     # what is in the queue already is not submitted again
-    job = submitted[tasks[1].cell.name]
-    (cluster / "queue").write_text(f"{job} PENDING\n999 RUNNING\n")
-    assert slurm.queued_cells(tasks[0].cell.output) == {tasks[1].cell.name: (job, "PENDING")}
-    again = slurm.submit(tasks, {})
-    assert set(again) == {task.cell.name for task in tasks} - {tasks[1].cell.name}
+    queued = submitted[jobs[1].name]
+    (cluster / "queue").write_text(f"{queued} PENDING\n999 RUNNING\n")
+    assert slurm.queued_runs(jobs[0].output) == {jobs[1].name: (queued, "PENDING")}
+    again = slurm.submit(jobs, {})
+    assert set(again) == {job.name for job in jobs} - {jobs[1].name}
 
 
-def test_a_job_runs_its_cell_and_says_how_it_goes_on(make_task, fake_steps):
-    job = pickle.loads(pickle.dumps(slurm.SlurmCell(make_task(), rerun=True)))
+def test_a_job_runs_its_cell_and_says_how_it_goes_on(make_job, fake_steps):
+    job = pickle.loads(pickle.dumps(slurm.Resumable(make_job(), rerun=True)))
     delayed = job.checkpoint()
     assert isinstance(delayed, submitit.helpers.DelayedSubmission)
     assert delayed.function == job
@@ -72,14 +68,14 @@ def test_a_job_runs_its_cell_and_says_how_it_goes_on(make_task, fake_steps):
     assert fake_steps.names == ["train", "predict", "evaluate"]
 
 
-def test_unknown_resources_are_found_before_anything_is_submitted(make_task, cluster, tmp_path):
+def test_unknown_resources_are_found_before_anything_is_submitted(make_job, cluster, tmp_path):
     with pytest.raises(ConfigError, match="tme"):
-        slurm.check([make_task()], {"tme": 3}, tmp_path / "x")
+        slurm.submit([make_job()], {"tme": 3})
     assert not list(cluster.glob("submitted_*"))
 
 
-def test_without_slurm(make_task, tmp_path, monkeypatch):
+def test_without_slurm(make_job, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MatrixError, match="sbatch and srun"):
-        slurm.check([make_task()], {}, tmp_path / "x")
-    assert slurm.queued_cells(tmp_path) == {}
+        slurm.submit([make_job()], {})
+    assert slurm.queued_runs(tmp_path) == {}

@@ -5,35 +5,34 @@ import json
 import pytest
 
 from swin_umamba_nnunet.benchmark import MatrixError, prepare
-from swin_umamba_nnunet.benchmark.plan import write_plan
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
-from swin_umamba_nnunet.benchmark.status import clock, read_status, render
+from swin_umamba_nnunet.benchmark.status import read_status, render
 
 
 @pytest.fixture
-def plan(make_config, probe):
-    plan = prepare(make_config(seeds=[0, 1, 2]), probe=probe)
-    write_plan(plan)
-    return plan
+def prepared(make_config, probe):
+    prepared = prepare(make_config(seeds=[0, 1, 2]), probe=probe)
+    prepared.write()
+    return prepared
 
 
-def measure(cell, epoch):
+def measure(run, epoch):
     curves = {"epoch_start_timestamps": [0.0] * epoch, "epoch_end_timestamps": [60.0] * epoch}
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    cell.measured.write_text(json.dumps({"epoch": epoch, "epochs": 10, "curves": curves, "updated": 0.0}))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.measured.write_text(json.dumps({"epoch": epoch, "epochs": 10, "curves": curves, "updated": 0.0}))
 
 
-def test_every_state(plan):
-    cells = [task.cell for task in plan.tasks]
-    cells[0].write({"state": "done"})
-    measure(cells[0], 10)
-    cells[1].write({"state": "failed", "error": {"step": "predict", "reason": "predict failed with exit code 1"}})
-    cells[2].write({"state": "running", "step": "train", "host": "node7", "slurm_job": "12_3"})
-    measure(cells[2], 4)
-    cells[3].write({"state": "running", "host": "node8"})  # its runner is gone
-    cells[4].write({"state": "waiting", "interrupted": True})
-    with cells[2].lock():
-        statuses = read_status(plan.config.output)
+def test_every_state(prepared):
+    runs = prepared.jobs
+    runs[0].write({"state": "done"})
+    measure(runs[0], 10)
+    runs[1].write({"state": "failed", "error": {"step": "predict", "reason": "predict failed with exit code 1"}})
+    runs[2].write({"state": "running", "step": "train", "host": "node7", "slurm_job": "12_3"})
+    measure(runs[2], 4)
+    runs[3].write({"state": "running", "host": "node8"})  # its runner is gone
+    runs[4].write({"state": "waiting", "interrupted": True})
+    with runs[2].lock():
+        statuses = read_status(prepared.config.output)
         table = render(statuses)
     assert [status.state for status in statuses] == [
         "done", "failed", "running", "interrupted", "interrupted", "waiting",
@@ -43,25 +42,25 @@ def test_every_state(plan):
     assert statuses[5].left is None
     assert "on node7, job 12_3, no epoch for" in statuses[2].note
     for part in (
-        "running (train)", "4/10", "60.0", "6 min 00 s", "predict failed with exit code 1", "6 cells: ",
-        "2 interrupted", "of training left with 1 at a time, and 3 cells of which no epoch has been timed",
+        "running (train)", "4/10", "60.0", "6 min 00 s", "predict failed with exit code 1", "6 runs: ",
+        "2 interrupted", "of training left with 1 at a time, and 3 runs of which no epoch has been timed",
     ):  # fmt: skip
         assert part in table
 
 
-def test_looking_does_not_disturb_a_runner(plan):
-    cell = plan.tasks[0].cell
-    cell.write({"state": "running", "host": "x"})
-    read_status(plan.config.output)
-    lock = cell.lock()
+def test_looking_does_not_disturb_a_runner(prepared):
+    run = prepared.jobs[0]
+    run.write({"state": "running", "host": "x"})
+    read_status(prepared.config.output)
+    lock = run.lock()
     lock.acquire(timeout=0)
     lock.release()
 
 
-def test_all_done(plan):
-    for task in plan.tasks:
-        task.cell.write({"state": "done"})
-    assert "6 cells: 6 done; nothing left to do" in render(read_status(plan.config.output))
+def test_all_done(prepared):
+    for job in prepared.jobs:
+        job.write({"state": "done"})
+    assert "6 runs: 6 done; nothing left to do" in render(read_status(prepared.config.output))
 
 
 def test_no_benchmark(tmp_path):
@@ -69,16 +68,11 @@ def test_no_benchmark(tmp_path):
         read_status(tmp_path)
 
 
-def test_a_damaged_file_is_named(plan):
-    (plan.tasks[0].cell.folder).mkdir(parents=True)
-    (plan.tasks[0].cell.folder / "cell.json").write_text("{")
+def test_a_damaged_file_is_named(prepared):
+    prepared.jobs[0].folder.mkdir(parents=True)
+    (prepared.jobs[0].folder / "cell.json").write_text("{")
     with pytest.raises(MatrixError, match=r"cell\.json is damaged"):
-        read_status(plan.config.output)
-
-
-def test_clock():
-    assert clock(59.6) == "1 min 00 s"
-    assert clock(7_265) == "2 h 01 min"
+        read_status(prepared.config.output)
 
 
 def _rows(content):
@@ -89,7 +83,7 @@ def _rows(content):
     ("change", "named"),
     [
         (lambda content: _rows(content)[1].update(colour="red"), "row 2 of `trainers` has an unknown setting `colour`"),
-        (lambda content: content["config"].update(devise="cpu"), "unknown setting `devise`; did you mean `device`?"),
+        (lambda content: content["config"].update(devise="cpu"), "unknown setting `devise`; did you mean device?"),
         (lambda content: _rows(content)[0].update(plans=3), "`plans` is 3"),
         (lambda content: _rows(content)[0].update(plans="../a"), "`plans` is '../a'"),
         (lambda content: content.pop("config"), "names no cells and their configuration"),
@@ -100,14 +94,14 @@ def _rows(content):
         (lambda content: content["cells"].append(content["cells"][0].replace("Dataset903_Matrix", "..")), "'../One"),
     ],
 )
-def test_a_file_of_another_version_is_one_sentence_for_status_and_report(plan, change, named):
-    file = plan.config.output / "benchmark.json"
+def test_a_file_of_another_version_is_one_sentence_for_status_and_report(prepared, change, named):
+    file = prepared.config.output / "benchmark.json"
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
     for read in (read_status, read_benchmark):
         with pytest.raises(MatrixError) as caught:
-            read(plan.config.output)
+            read(prepared.config.output)
         said = str(caught.value)
         assert named in said
         assert said.startswith(str(file))

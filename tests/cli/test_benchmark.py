@@ -7,64 +7,38 @@ from pathlib import Path
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import local, plan, runner
-from swin_umamba_nnunet.cli import main
+from swin_umamba_nnunet.benchmark import Job, jobs, runner
+from swin_umamba_nnunet.cli import benchmark, main
+from tests.benchmark.conftest import NAME, SPLITS, Probe, make_dataset
 from tests.messages import assert_names
-
-NAME = "Dataset903_Cli"
-RECIPE = {
-    "problems": [], "epochs": 10, "iterations_per_epoch": 250, "validation_iterations_per_epoch": 50, "batch_size": 2,
-    "patch_size": [32, 32], "mirroring_axes": [0, 1], "deep_supervision": True, "split": [],
-    "cost": {"parameter_bytes": 2**28, "activation_bytes": 2**30},
-}  # fmt: skip
 
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch) -> list[str]:
-    """Flags of a benchmark of two rows and two seeds on a dataset of two cases; a probe that finds all in order."""
-    raw, preprocessed = tmp_path / "raw" / NAME, tmp_path / "preprocessed" / NAME
-    for folder in (raw / "imagesTr", raw / "labelsTr", preprocessed / "data"):
-        folder.mkdir(parents=True)
-    for folder in (raw, preprocessed):
-        (folder / "dataset.json").write_text('{"file_ending": ".png"}')
-    for file in (raw / "imagesTr" / "a_0000.png", raw / "labelsTr" / "a.png", preprocessed / "data" / "a.b2nd"):
-        file.touch()
-    plans = {"configurations": {"2d": {"data_identifier": "data"}}}
-    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
-    (preprocessed / "splits_final.json").write_text('[{"train": [], "val": ["a"]}]')
-    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
-    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
-
-    def ask(request):
-        trainer = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True,
-                   "ancestors": ["nnunetv2.nnUNetTrainer"]}  # fmt: skip
-        return {
-            "problems": [],
-            "hardware": {"gpus": [], "mps": False},
-            "trainers": {row["name"]: trainer for row in request["rows"]},
-            "pairs": {f"{dataset} {key}": RECIPE for dataset, key in request["pairs"]},
-        }
-
-    monkeypatch.setattr(plan, "_ask", ask)
+    """Flags of a benchmark of two rows and two seeds; a probe that finds all in order."""
+    make_dataset(tmp_path, monkeypatch)
+    monkeypatch.setattr(jobs, "ask", Probe())
     return ["--output", str(tmp_path / "bench"), "--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1",
             "--device", "cpu"]  # fmt: skip
 
 
 @pytest.fixture
 def outcomes(monkeypatch):
-    """(trainer, seed) -> outcome of a cell, "done" where nothing is said."""
+    """(trainer, seed) -> outcome of a run, "done" where nothing is said."""
     said: dict = {}
 
-    def run_cell(task, gpus, stop, rerun):
-        outcome = said.get((task.cell.row.name, task.cell.seed), "done")
+    def run_job(job, gpus, stop, rerun, listener):
+        if not (job.is_done() or job.changes()):
+            listener(job, "training", ["nnUNetv2_train"])
+        outcome = said.get((job.row.name, job.seed), "done")
         if isinstance(outcome, BaseException):
             raise outcome
         error = {"step": "train", "reason": "train failed with exit code 1", "log_tail": "a hole\nin the net"}
-        task.cell.predictions.mkdir(parents=True, exist_ok=True)  # something that a change would make worthless
-        task.cell.write({"state": outcome, "inputs": dict(task.inputs), "error": error, "host": "h"})
+        job.predictions.mkdir(parents=True, exist_ok=True)  # something that a change would make worthless
+        job.write({"state": outcome, "inputs": dict(job.inputs), "error": error, "host": "h"})
         return outcome
 
-    monkeypatch.setattr(local, "run_cell", run_cell)
+    monkeypatch.setattr(runner, "run_job", run_job)
     return said
 
 
@@ -81,8 +55,8 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(arguments, capsys, tmp_pa
     assert run("run", *arguments, "--dry-run") == 0
     out = capsys.readouterr().out
     assert len([line for line in out.splitlines() if line.startswith(NAME)]) == 4
-    assert_names(out, "10 x 250", "2.0 GiB", "counted", "nnUNetResEncUNetLPlans")  # a baseline a reader will ask for
-    assert_names(line_with("4 cells on cpu", out), "unknown", "--time-iterations 10")
+    assert_names(out, "10 x 250", "2.00 GiB", "counted", "nnUNetResEncUNetLPlans")  # a baseline a reader will ask for
+    assert_names(line_with("4 runs on cpu", out), "unknown", "--time-iterations 10")
     assert "0 min" not in out
     assert "?" not in out
     assert not (tmp_path / "bench").exists()
@@ -98,7 +72,7 @@ def test_the_time_of_some_cells_is_known(arguments, outcomes, capsys, tmp_path):
     capsys.readouterr()
     assert run("run", *arguments, "--dry-run") == 0
     out = capsys.readouterr().out
-    assert_names(line_with("4 cells on cpu", out), "20 min 00 s", "2 cells", "unknown", "--time-iterations 10")
+    assert_names(line_with("4 runs on cpu", out), "20 min 00 s", "2 runs", "unknown", "--time-iterations 10")
     assert out.count("measured\n") == 2
 
 
@@ -110,7 +84,7 @@ def test_a_run_in_which_all_goes_well(arguments, outcomes, capsys, tmp_path):
     written = json.loads((tmp_path / "bench" / "benchmark.json").read_text())
     assert len(written["cells"]) == 4
     assert run("status", str(tmp_path / "bench")) == 0
-    assert "4 cells: 4 done" in capsys.readouterr().out
+    assert "4 runs: 4 done" in capsys.readouterr().out
 
 
 def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, capsys, tmp_path, monkeypatch):
@@ -127,7 +101,7 @@ def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, caps
         assert command == ["swin-umamba", "benchmark", action, str(tmp_path / "my bench"), *option]
     assert main(shlex.split(f"benchmark status '{tmp_path / 'my bench'}'")) == 1
 
-    monkeypatch.setattr(runner, "is_done", lambda task: task.cell.read()["state"] == "done")
+    monkeypatch.setattr(Job, "is_done", lambda job: job.read()["state"] == "done")
     run("run", *arguments)
     out = capsys.readouterr().out
     assert_names(line_with(first, out), "done")
@@ -140,7 +114,7 @@ def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
 
     said = []
 
-    def timed(plan, task, iterations):
+    def timed(prepared, job, iterations):
         said.append(capsys.readouterr().out)
         return estimates.Estimate(60.0, None, "timed")
 
@@ -153,13 +127,11 @@ def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
 
 def test_watching_waits_until_a_benchmark_begins(arguments, outcomes, capsys, tmp_path, monkeypatch):
     """Its inputs are checked first, which takes a while and writes nothing."""
-    from swin_umamba_nnunet.cli._benchmark import status
-
-    monkeypatch.setattr(status.time, "sleep", lambda seconds: run("run", *arguments))
+    monkeypatch.setattr(benchmark.time, "sleep", lambda seconds: run("run", *arguments))
     assert run("status", str(tmp_path / "bench"), "--watch", "1") == 0
     out = capsys.readouterr().out
     assert_names(out.splitlines()[0], tmp_path / "bench", "benchmark.json")
-    assert "4 cells: 4 done" in out
+    assert "4 runs: 4 done" in out
 
 
 def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys, tmp_path):
@@ -177,12 +149,12 @@ def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys,
 def test_changed_cells_are_reported(arguments, outcomes, capsys, tmp_path):
     assert run("run", *arguments) == 0
     file = tmp_path / "preprocessed" / NAME / "splits_final.json"
-    file.write_text('[{"train": ["b"], "val": ["a"]}]')
+    file.write_text(json.dumps(SPLITS[::-1]))
     outcomes.update({(trainer, seed): "changed" for trainer in ("One", "Two") for seed in (0, 1)})
     capsys.readouterr()
     assert run("run", *arguments) == 1
     out = capsys.readouterr().out
-    assert_names(line_with("--rerun-changed", out), "4 cells")
+    assert_names(line_with("--rerun-changed", out), "4 runs")
     assert "splits_sha256: " in out
 
 
@@ -198,7 +170,7 @@ def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
     assert run("run", *arguments, "--folds", "3", "--device", "cuda") == 2
     err = capsys.readouterr().err
     assert err.startswith("swin-umamba benchmark: 2 ")
-    assert_names(line_with("  - ", err, 0), NAME, "fold 3", "0 to 0")
+    assert_names(line_with("  - ", err, 0), NAME, "fold 3", "0 to 1")
     assert_names(line_with("  - ", err, 1), '`device = "cuda"`', "--launcher slurm")
     assert not (tmp_path / "bench").exists()
     assert run("run") == 2
@@ -211,10 +183,8 @@ def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, capsys, monkeypatch, number, code):
-    from swin_umamba_nnunet.cli._benchmark import show
-
-    monkeypatch.setattr(local, "run_cell", lambda task, gpus, stop, rerun: str(stop.wait(20)))  # runs until ended
-    monkeypatch.setattr(show.Progress, "tick", lambda self: signal.raise_signal(number))
+    monkeypatch.setattr(runner, "run_job", lambda job, gpus, stop, *options: str(stop.wait(20)))  # runs until ended
+    monkeypatch.setattr(benchmark.Progress, "tick", lambda self: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
     assert run("run", *arguments) == code
     assert_names(capsys.readouterr().err, "interrupted", "same command")
@@ -222,8 +192,6 @@ def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, ca
 
 
 def test_watching_ends_when_all_is_done(arguments, outcomes, capsys, tmp_path, monkeypatch):
-    from swin_umamba_nnunet.cli._benchmark import status
-
     outcomes["Two", 1] = "waiting"
     run("run", *arguments)
     looks = []
@@ -233,7 +201,7 @@ def test_watching_ends_when_all_is_done(arguments, outcomes, capsys, tmp_path, m
         (cell,) = Path(tmp_path, "bench").glob("cells/*/Two*/fold_0/seed_1/cell.json")
         cell.write_text('{"state": "done"}')
 
-    monkeypatch.setattr(status.time, "sleep", finish)
+    monkeypatch.setattr(benchmark.time, "sleep", finish)
     assert run("status", str(tmp_path / "bench"), "--watch", "3") == 0
     assert looks == [3.0]
 

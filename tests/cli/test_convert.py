@@ -8,21 +8,29 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+from skimage import io
 
 from swin_umamba_nnunet import catalogue, cli
 from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.datasets import conversion, umamba
+from swin_umamba_nnunet.cli import convert as verb
+from swin_umamba_nnunet.datasets import Conversion, Layout, _write, umamba
+from swin_umamba_nnunet.datasets._labels import LabelRule
+from swin_umamba_nnunet.datasets._model import Content, SourceCase, option
 from tests.datasets.trees import (
     blob,
     integrity_here_and_now,
     photo,
     save,
     snapshot,
+    write_case,
     write_images,
     write_isic,
     write_synapse,
@@ -31,49 +39,82 @@ from tests.datasets.trees import (
 )
 from tests.messages import assert_names
 
-LAYOUTS = ("isic", "synapse", "umamba", "images", "volumes")
+MAKERS = {
+    "isic": write_isic,
+    "synapse": write_synapse,
+    "umamba": write_umamba_703,
+    "images": write_images,
+    "volumes": write_volumes,
+}
+every_layout = pytest.mark.parametrize("layout", MAKERS)
 
 
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path, monkeypatch):
-    """nnU-Net's folders are ours, and its check runs in this process."""
+    """nnU-Net's folders are ours, its check runs in this process, and 703 was published with five images."""
     for variable in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
-    monkeypatch.setattr(conversion, "check_integrity", integrity_here_and_now)
+    monkeypatch.setattr(_write, "check_integrity", integrity_here_and_now)
+    small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
+    monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
 
 
-def _refused(capsys, *argv):
-    assert cli.main(["convert", *map(str, argv)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("swin-umamba convert: ")
-    assert error.count("\n") == 1
-    return error
+@pytest.fixture
+def source(request, tmp_path):
+    """What the test's layout takes, by default images."""
+    layout = request.node.callspec.params.get("layout", "images") if hasattr(request.node, "callspec") else "images"
+    if layout == "synapse":
+        pytest.importorskip("h5py", reason="needs the synapse extra")
+    return MAKERS[layout](tmp_path / "it's a folder; really" / "s")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.fixture
+def convert(capsys):
+    """A function (arguments) -> what is printed, of a conversion that succeeds."""
+
+    def run(*argv):
+        assert cli.main(["convert", *map(str, argv)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function (arguments) -> the sentence on stderr."""
+
+    def run(*argv, code=2):
+        assert cli.main(["convert", *map(str, argv)]) == code
+        error = capsys.readouterr().err
+        assert error.strip().startswith("swin-umamba convert: ")
+        assert error.strip().count("\n") == 0
+        return error
+
+    return run
+
+
+@every_layout
 def test_help_of_a_layout(layout, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["convert", layout, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    assert f"usage: swin-umamba convert {layout}" in text
-    assert "--dry-run" in text
-    assert "SOURCE" in text
+    assert_names(text, f"usage: swin-umamba convert {layout}", "--dry-run", "SOURCE")
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
 def test_help_names_every_layout(capsys):
     with pytest.raises(SystemExit):
         cli.main(["convert", "--help"])
-    text = capsys.readouterr().out
-    assert all(layout in text for layout in LAYOUTS)
+    assert_names(capsys.readouterr().out, *MAKERS)
 
 
 def test_help_imports_nothing_heavy():
+    heavy = ("torch", "nnunetv2", "SimpleITK", "PIL", "numpy", "h5py", "tqdm", "filelock")
     code = (
         "import sys\nfrom swin_umamba_nnunet import cli\n"
         "try: cli.main(['convert', 'images', '--help'])\nexcept SystemExit: pass\n"
-        "sys.exit(' '.join(n for n in ('torch', 'nnunetv2', 'SimpleITK', 'PIL', 'numpy', 'h5py') if n in sys.modules))"
+        f"sys.exit(' '.join(n for n in {heavy} if n in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
@@ -87,63 +128,38 @@ def test_incomplete_commands_show_the_usage(argv, capsys):
     assert "usage" in capsys.readouterr().err
 
 
-def test_dry_run_writes_nothing(tmp_path, capsys):
+def test_dry_run_writes_nothing(tmp_path, convert):
     source = write_images(tmp_path / "my polyps")
     before = snapshot(tmp_path)
-    assert cli.main(["convert", "images", str(source), "-d", "7", "--dry-run"]) == 0
-    text = capsys.readouterr().out
+    text = convert("images", source, "-d", "7", "--dry-run")
     assert "4 training, 0 test" in text
     assert_names(text.splitlines()[-1], "Dry run", tmp_path / "raw/Dataset007_my_polyps")
     assert snapshot(tmp_path) == before
     assert not (tmp_path / "raw").exists()
 
 
-def _make(layout, folder):
-    make = {"isic": write_isic, "synapse": write_synapse, "umamba": write_umamba_703, "images": write_images,
-            "volumes": write_volumes}[layout]  # fmt: skip
-    return make(folder)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_from_end_to_end(layout, tmp_path, capsys, monkeypatch):
-    pytest.importorskip("h5py", reason="needs the synapse extra")
-    small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
-    monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
-    source = _make(layout, tmp_path / "source")
+@every_layout
+def test_every_layout_from_end_to_end(layout, source, tmp_path, convert, refused):
     number = ["-d", "42"] if layout != "umamba" else []
-    assert cli.main(["convert", layout, str(source), *number]) == 0
-    text = capsys.readouterr().out
-    assert "integrity check: passed" in text
+    text = convert(layout, source, *number)
     (dataset,) = (tmp_path / "raw").iterdir()
-    assert dataset.name == ("Dataset042_source" if layout != "umamba" else "Dataset703_NeurIPSCell")
-    assert f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} -c 2d" in text
+    assert dataset.name == ("Dataset042_s" if number else "Dataset703_NeurIPSCell")
+    assert_names(text, "integrity check: passed", f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} -c 2d")
     assert ("cp " in text) == (layout == "isic")
     assert ("--protocol cells" in text) == (layout == "umamba")
-    assert_names(_refused(capsys, layout, source, *number), dataset, "--overwrite", " -d ", " -n ")
-    assert cli.main(["convert", layout, str(source), *number, "--overwrite"]) == 0
+    assert_names(refused(layout, source, *number), dataset, "--overwrite", " -d ", " -n ")
+    convert(layout, source, *number, "--overwrite")
 
 
-def test_all_options_of_images(tmp_path, capsys):
+def test_all_options_of_images(tmp_path, convert, refused):
     for index in range(12):
         save(tmp_path / f"s/photos/P{index // 2}-{index}.png", photo(index))
         save(tmp_path / f"s/marks/{index}_x.png", blob(7))
     argv = ["images", tmp_path / "s", "-d", 3, "-n", "Dataset003_Marks", "--images", "photos", "--masks", "marks/*.png"]
     argv += ["--image-key", r"P\d+-(\d+)", "--mask-key", r"(\d+)_x", "--group-pattern", r"(P\d+)-", "--folds", 2]
-    argv += [
-        "--label",
-        "mark=7",
-        "--test-fraction",
-        0.34,
-        "--seed",
-        5,
-        "--channels",
-        "grey",
-        "--install-splits",
-        "-np",
-        1,
-    ]
-    assert cli.main(["convert", *map(str, argv)]) == 0
-    text = capsys.readouterr().out
+    argv += ["--label", "mark=7", "--test-fraction", 0.34, "--seed", 5, "--channels", "grey", "-np", 1]
+    argv.append("--install-splits")
+    text = convert(*argv)
     dataset = tmp_path / "raw/Dataset003_Marks"
     content = json.loads((dataset / "dataset.json").read_text())
     assert content["labels"] == {"background": 0, "mark": 1}
@@ -154,29 +170,26 @@ def test_all_options_of_images(tmp_path, capsys):
     assert len(json.loads(installed.read_text())) == 2
     assert str(installed) in text
     assert "cp " not in text
-    assert_names(_refused(capsys, *argv), "--install-splits", installed, "--overwrite")
+    assert_names(refused(*argv), "--install-splits", installed, "--overwrite")
 
 
-def test_all_options_of_volumes(tmp_path, capsys):
-    source = write_volumes(tmp_path / "s")
-    argv = ["volumes", source, "-d", "4", "--images", "T1=images/*", "--images", "T2=images/*", "--masks", "labels"]
-    assert cli.main(["convert", *map(str, argv), "--label", "spot=1", "--trust-image-geometry"]) == 0
+def test_all_options_of_volumes(tmp_path, convert):
+    argv = ["--images", "T1=images/*", "--images", "T2=images/*", "--masks", "labels", "--label", "spot=1"]
+    convert("volumes", write_volumes(tmp_path / "s"), "-d", "4", *argv, "--trust-image-geometry")
     content = json.loads((tmp_path / "raw/Dataset004_s/dataset.json").read_text())
     assert content["channel_names"] == {"0": "T1", "1": "T2"}
 
 
-def test_errors_are_listed_and_nothing_is_written(tmp_path, capsys):
-    source = write_images(tmp_path / "s")
+def test_errors_are_listed_and_nothing_is_written(source, tmp_path, capsys, convert):
     (source / "masks/img1.png").unlink()
     save(source / "masks/img2.png", blob(255, 3, 3))
     assert cli.main(["convert", "images", str(source), "-d", "1"]) == 2
     captured = capsys.readouterr()
     assert_names(captured.out, f"img1: {source}/images/img1.png", "img2: image 12 x 17, mask 3 x 3")
-    assert captured.err.startswith("swin-umamba convert: 2 errors")
-    assert "--skip-bad" in captured.err
+    assert_names(captured.err, "swin-umamba convert: 2 errors", "--skip-bad")
     assert captured.err.count("\n") == 1
     assert not (tmp_path / "raw").exists()
-    assert cli.main(["convert", "images", str(source), "-d", "1", "--skip-bad"]) == 0
+    convert("images", source, "-d", "1", "--skip-bad")
 
 
 @pytest.mark.parametrize(
@@ -206,83 +219,54 @@ def test_errors_are_listed_and_nothing_is_written(tmp_path, capsys):
         (["isic", "{s}", "-d", "1", "-o", "{s}/images/img0.png"], ("{s}/images/img0.png", "folder")),
     ],
 )
-def test_settings_that_do_not_fit(tmp_path, capsys, argv, facts):
-    source = write_images(tmp_path / "s")
+def test_settings_that_do_not_fit(source, tmp_path, refused, argv, facts):
     before = snapshot(tmp_path)
-    assert cli.main(["convert", *(part.format(s=source) for part in argv)]) == 2
-    error = capsys.readouterr().err
+    error = refused(*(part.format(s=source) for part in argv))
     assert_names(error, *(fact.format(s=source) for fact in facts))
-    assert error.count("\n") == 1
     assert snapshot(tmp_path) == before
 
 
-def test_without_nnunet_raw(tmp_path, capsys, monkeypatch):
+def test_without_nnunet_raw(source, tmp_path, convert, refused, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
-    source = write_images(tmp_path / "s")
-    assert "nnUNet_raw" in _refused(capsys, "images", source, "-d", "1")
+    assert "nnUNet_raw" in refused("images", source, "-d", "1")
     monkeypatch.delenv("nnUNet_preprocessed")
     argv = ["images", source, "-d", "1", "-o", tmp_path / "out"]
-    assert "nnUNet_preprocessed" in _refused(capsys, *argv, "--install-splits")
-    assert cli.main(["convert", *map(str, argv)]) == 0
-    assert f"export nnUNet_raw={tmp_path / 'out'}" in capsys.readouterr().out
+    assert "nnUNet_preprocessed" in refused(*argv, "--install-splits")
+    assert f"export nnUNet_raw={tmp_path / 'out'}" in convert(*argv)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_dry_run_needs_no_destination(tmp_path, capsys, monkeypatch, layout):
-    pytest.importorskip("h5py", reason="needs the synapse extra")
+@every_layout
+def test_a_dry_run_needs_no_destination(layout, source, convert, refused, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
-    source = _make(layout, tmp_path / "source")
-    argv = ["convert", layout, str(source), "-d", "1", "--dry-run"]
-    assert cli.main([*argv, *(["--allow-incomplete"] if layout == "umamba" else [])]) == 0
-    text = capsys.readouterr().out
-    assert "nnUNet_raw" in text
-    assert "Dataset001_" in text
+    text = convert(layout, source, "-d", "1", "--dry-run")
+    assert_names(text, "nnUNet_raw", "Dataset001_")
     assert ("--install-splits" in text) == (layout == "isic")
-    assert "1 to 999" in _refused(capsys, layout, source, "-d", "1000", "--dry-run")
+    assert "1 to 999" in refused(layout, source, "-d", "1000", "--dry-run")
+    # and the source is looked at before the destination
+    assert_names(refused(layout, source / "nowhere", "-d", "1000", "-n", "No Name"), source / "nowhere", "exist")
 
 
-@pytest.mark.parametrize("layout", ["images", "volumes", "isic", "synapse", "umamba"])
-def test_the_source_is_looked_at_before_the_destination(tmp_path, capsys, monkeypatch, layout):
-    monkeypatch.delenv("nnUNet_raw")
-    error = _refused(capsys, layout, tmp_path / "nowhere", "-d", "1000", "-n", "No Name")
-    assert_names(error, tmp_path / "nowhere", "exist")
-
-
-def test_interrupted_leaves_nothing_and_can_be_repeated(tmp_path, capsys, monkeypatch):
-    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
-
-    source = write_images(tmp_path / "s")
+@pytest.mark.parametrize(
+    ("error", "code", "facts"),
+    [
+        (KeyboardInterrupt(), 130, ["interrupted"]),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, ["raw", " full"]),
+        (OSError(errno.EIO, "Input/output error", "/disk/img.png"), 2, ["/disk/img.png"]),
+        (MemoryError(), 2, ["-np 1"]),
+    ],
+)
+def test_a_machine_that_gives_up_is_one_sentence(source, tmp_path, convert, refused, monkeypatch, error, code, facts):
     with monkeypatch.context() as patch:
-
-        def interrupt(*args):
-            raise KeyboardInterrupt
-
-        patch.setattr(PictureCases, "write", interrupt)
-        assert cli.main(["convert", "images", str(source), "-d", "1"]) == 130
+        patch.setattr(_write, "write_picture", mock.Mock(side_effect=error))
+        assert_names(refused("images", source, "-d", "1", code=code), *facts)
     assert list((tmp_path / "raw").iterdir()) == []
-    assert cli.main(["convert", "images", str(source), "-d", "1"]) == 0
-
-
-def test_a_full_disk_is_one_sentence(tmp_path, capsys, monkeypatch):
-    import errno
-
-    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
-
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(PictureCases, "write", full)
-    assert_names(_refused(capsys, "images", write_images(tmp_path / "s"), "-d", "1"), tmp_path / "raw", " full")
-    assert list((tmp_path / "raw").iterdir()) == []
+    convert("images", source, "-d", "1")
 
 
 @pytest.mark.parametrize("layout", ["volumes", "synapse"])
 @pytest.mark.parametrize("left", [0, 200, -1])
-def test_a_full_disk_that_itk_does_not_notice(tmp_path, capsys, monkeypatch, layout, left):
+def test_a_full_disk_that_itk_does_not_notice(source, tmp_path, refused, monkeypatch, layout, left):
     """It leaves half a file, which nnU-Net would read as zeros."""
-    import SimpleITK as sitk
-
-    source = _make(layout, tmp_path / "s")
     write = sitk.WriteImage
 
     def full(image, path, compressed):
@@ -290,75 +274,51 @@ def test_a_full_disk_that_itk_does_not_notice(tmp_path, capsys, monkeypatch, lay
         Path(path).write_bytes(Path(path).read_bytes()[:left])
 
     monkeypatch.setattr(sitk, "WriteImage", full)
-    assert_names(_refused(capsys, layout, source, "-d", "1"), tmp_path / "raw", " full")
+    assert_names(refused(layout, source, "-d", "1"), tmp_path / "raw", " full")
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_itk_that_cannot_write(tmp_path, capsys, monkeypatch):
-    import SimpleITK as sitk
-
-    def fail(*args):
-        raise RuntimeError("Exception thrown\nITK ERROR: the sea is rough")
-
-    source = write_volumes(tmp_path / "s")
-    monkeypatch.setattr(sitk, "WriteImage", fail)
-    error = _refused(capsys, "volumes", source, "-d", "1")
-    assert_names(error, "the sea is rough", "imagesTr/pat")
+@pytest.mark.parametrize("layout", ["volumes"])
+def test_itk_that_cannot_write(source, refused, monkeypatch, layout):
+    failure = RuntimeError("Exception thrown\nITK ERROR: the sea is rough")
+    monkeypatch.setattr(sitk, "WriteImage", mock.Mock(side_effect=failure))
+    assert_names(refused("volumes", source, "-d", "1"), "the sea is rough", "imagesTr/pat")
 
 
-def test_a_source_that_changes_meanwhile(tmp_path, capsys, monkeypatch):
-    from swin_umamba_nnunet.datasets._volumes import VolumeCases
+@pytest.mark.parametrize("layout", ["volumes"])
+def test_a_source_that_changes_meanwhile(source, tmp_path, refused, monkeypatch, layout):
+    folder = _write.new_folder
 
-    source = write_volumes(tmp_path / "s")
-    write = VolumeCases.write
+    def cut_first(*args):
+        for path in sorted(source.glob("images/*")):
+            path.write_bytes(path.read_bytes()[:-30])
+        return folder(*args)
 
-    def cut_first(self, case, *rest):
-        case.images[0].write_bytes(case.images[0].read_bytes()[:-30])
-        write(self, case, *rest)
-
-    monkeypatch.setattr(VolumeCases, "write", cut_first)
-    error = _refused(capsys, "volumes", source, "-d", "1")
-    assert_names(error, f"{source}/images/pat", "cut off")
+    monkeypatch.setattr(_write, "new_folder", cut_first)
+    assert_names(refused("volumes", source, "-d", "1"), f"{source}/images/pat", "cut off")
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_two_at_a_time_on_one_target(tmp_path, capsys):
-    source = write_images(tmp_path / "s")
+def test_two_at_a_time_on_one_target(source, tmp_path, refused):
     with new_folder(tmp_path / "raw/Dataset001_s"):
-        error = _refused(capsys, "images", source, "-d", "1")
+        error = refused("images", source, "-d", "1")
     assert_names(error, "another process", tmp_path / "raw/Dataset001_s")
 
 
 @pytest.mark.parametrize("option", ["-n", "-o"])
-def test_names_that_are_too_long(tmp_path, capsys, option):
-    source = write_images(tmp_path / "s")
-    error = _refused(capsys, "images", source, "-d", "1", option, "x" * 300)
-    assert_names(error, "xxx", "shorter")
+def test_names_that_are_too_long(source, tmp_path, refused, option):
+    assert_names(refused("images", source, "-d", "1", option, "x" * 300), "xxx", "shorter")
     assert not (tmp_path / "raw").exists()
 
 
-def test_case_names_that_are_too_long(tmp_path, capsys):
-    for kind in ("images", "masks"):
-        for number in range(2):
-            save(tmp_path / "s" / kind / ("a" * 120) / f"{'b' * 120}{number}.png", blob())
+def test_case_names_that_are_too_long(tmp_path, capsys, convert):
+    for number in range(2):
+        write_case(tmp_path / "s", f"{'a' * 120}/{'b' * 120}{number}", number)
     assert cli.main(["convert", "images", str(tmp_path / "s"), "-d", "1"]) == 2
     captured = capsys.readouterr()
     assert "--image-key" in captured.out
     assert captured.err.count("\n") == 1
-    assert cli.main(["convert", "images", str(tmp_path / "s"), "-d", "1", "--image-key", r"b(\d)"]) == 0
-
-
-@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "Input/output error", "/disk/img.png")])
-def test_a_machine_that_gives_up_is_one_sentence(tmp_path, capsys, monkeypatch, error):
-    from swin_umamba_nnunet.datasets._picture_cases import PictureCases
-
-    def fail(*args):
-        raise error
-
-    monkeypatch.setattr(PictureCases, "write", fail)
-    said = _refused(capsys, "images", write_images(tmp_path / "s"), "-d", "1")
-    assert "/disk/img.png" in said if error.args else "-np 1" in said
-    assert list((tmp_path / "raw").iterdir()) == []
+    convert("images", tmp_path / "s", "-d", "1", "--image-key", r"b(\d)")
 
 
 class _Parsed(Exception):
@@ -390,32 +350,27 @@ def _run(command, monkeypatch):
             entry.load()()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@every_layout
 @pytest.mark.parametrize("configured", [True, False])
-def test_what_is_printed_as_next_can_be_typed(layout, tmp_path, capsys, monkeypatch, configured):
+def test_what_is_printed_as_next_can_be_typed(layout, source, tmp_path, convert, monkeypatch, configured):
     """Each line, with folders whose names a shell would take apart, by the program that it names."""
-    pytest.importorskip("h5py", reason="needs the synapse extra")
-    place = tmp_path / "it's a folder; really"
     raw, preprocessed, results = (f"nnUNet_{each}" for each in ("raw", "preprocessed", "results"))
     for variable in (raw, preprocessed, results):
-        if configured:
-            monkeypatch.setenv(variable, str(place / variable))
-        else:
+        monkeypatch.setenv(variable, str(source.parent / variable))
+        if not configured:
             monkeypatch.delenv(variable)
-    source = _make(layout, place / "source")
-    argv = [layout, source, "-d", "42", *([] if configured else ["-o", place / "out"])]
-    argv += ["--allow-incomplete"] if layout == "umamba" else []
-    monkeypatch.setattr(conversion, "check_integrity", lambda *args: replace(integrity_here_and_now(*args), cuda=False))
-    assert cli.main(["convert", *map(str, argv)]) == 0
-    lines = [line for line in capsys.readouterr().out.partition("Next:")[2].splitlines() if line.startswith("    ")]
+    argv = ["-d", "42", *([] if configured else ["-o", source.parent / "out"])]
+    monkeypatch.setattr(_write, "check_integrity", lambda *args: replace(integrity_here_and_now(*args), cuda=False))
+    text = convert(layout, source, *argv)
+    lines = [line for line in text.partition("Next:")[2].splitlines() if line.startswith("    ")]
     for line in lines:
         if line.lstrip().startswith("cp "):  # the line before has made this folder
-            (Path(os.environ[preprocessed]) / "Dataset042_source").mkdir(parents=True)
+            (Path(os.environ[preprocessed]) / "Dataset042_s").mkdir(parents=True)
         _run(line, monkeypatch)
     assert os.environ.get(results)
-    dataset = Path(os.environ[raw]) / f"Dataset042_{'source' if layout != 'umamba' else 'NeurIPSCell'}"
+    dataset = Path(os.environ[raw]) / f"Dataset042_{'s' if layout != 'umamba' else 'NeurIPSCell'}"
     assert (dataset / "dataset.json").is_file()
-    splits = Path(os.environ[preprocessed]) / "Dataset042_source/splits_final.json"
+    splits = Path(os.environ[preprocessed]) / "Dataset042_s/splits_final.json"
     assert splits.is_file() == (layout == "isic")
     (train,) = [line for line in lines if "nnUNetv2_train" in line]
     assert "-device cpu" in train
@@ -424,30 +379,57 @@ def test_what_is_printed_as_next_can_be_typed(layout, tmp_path, capsys, monkeypa
 
 
 @pytest.mark.parametrize(("cuda", "said"), [(True, False), (None, False), (False, True)])
-def test_the_processor_is_named_where_torch_sees_no_gpu(tmp_path, capsys, monkeypatch, cuda, said):
+def test_the_processor_is_named_where_torch_sees_no_gpu(source, capsys, convert, monkeypatch, cuda, said):
     order = []
 
     def check(*args):
         order.append(capsys.readouterr().out)
         return replace(integrity_here_and_now(*args), cuda=cuda)
 
-    monkeypatch.setattr(conversion, "check_integrity", check)
-    assert cli.main(["convert", "images", str(write_images(tmp_path / "s")), "-d", "1"]) == 0
-    assert ("-device cpu" in capsys.readouterr().out) == said
+    monkeypatch.setattr(_write, "check_integrity", check)
+    assert ("-device cpu" in convert("images", source, "-d", "1")) == said
     assert "checks" in order[0]  # nothing happens on the screen meanwhile, so it is announced
 
 
-def test_without_h5py(tmp_path, capsys, monkeypatch):
-    pytest.importorskip("h5py", reason="needs the synapse extra")
-    source = write_synapse(tmp_path / "s")
+@pytest.mark.parametrize("layout", ["synapse"])
+def test_without_h5py(source, refused, monkeypatch, layout):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    assert install_line("synapse") in _refused(capsys, "synapse", source, "-d", "1")
+    assert install_line("synapse") in refused("synapse", source, "-d", "1")
 
 
-def test_an_older_preprocessing_is_mentioned(tmp_path, capsys):
+def test_an_older_preprocessing_is_mentioned(source, tmp_path, convert):
     save(tmp_path / "preprocessed/Dataset001_s/x.png", blob())
     (tmp_path / "preprocessed/Dataset001_s/dataset.json").write_text("{}")
-    assert cli.main(["convert", "images", str(write_images(tmp_path / "s")), "-d", "1"]) == 0
-    text = capsys.readouterr().out
+    text = convert("images", source, "-d", "1")
     assert "nnUNetv2_plan_and_preprocess -d 1 -c 2d --clean" in text
     assert_names(text.splitlines()[-1], tmp_path / "preprocessed", "Dataset001_s", "--clean")
+
+
+@dataclass(frozen=True)
+class _Arrays(Layout):
+    """Arrays in a file, as a new layout might have them: one class and one row in `LAYOUTS`."""
+
+    name = "arrays"
+    summary = "arrays of pictures"
+    text = "images.npy and masks.npy"
+    scale: int = option("brighter by so much", 1, type=int, choices=(1, 2))
+
+    def _conversion(self, source):
+        def read(case, findings):
+            findings.note("an array")
+            image, mask = (np.load(source / f"{kind}.npy")[int(case.name)] for kind in ("images", "masks"))
+            return Content([image * np.uint8(self.scale)], mask)
+
+        cases = tuple(SourceCase(str(index), (), source / "masks.npy", "train") for index in range(3))
+        return Conversion(self.name, source, cases, read, LabelRule.of(["spot"]), "Arrays.")
+
+
+def test_a_layout_is_one_class_and_one_row(tmp_path, convert, monkeypatch):
+    monkeypatch.setattr(verb, "LAYOUTS", (_Arrays,))
+    images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "masks.npy", (images % 7 == 0).astype(np.int32))
+    assert "an array (3 times)" in convert("arrays", tmp_path, "-d", 5, "-n", "Spots", "--scale", 2)
+    dataset = tmp_path / "raw/Dataset005_Spots"
+    np.testing.assert_array_equal(io.imread(dataset / "imagesTr/1_0000.png"), images[1] * 2)
+    np.testing.assert_array_equal(io.imread(dataset / "labelsTr/1.png"), images[1] % 7 == 0)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,14 +15,11 @@ import torch
 
 from swin_umamba_nnunet import _autoregister, cli, ops, settings, trainers
 from swin_umamba_nnunet.catalogue import TRAINERS
-from swin_umamba_nnunet.cli import doctor as doctor_verb
-from swin_umamba_nnunet.cli._doctor import machine, scans, weights
-from swin_umamba_nnunet.cli._doctor import trainers as finding
-from swin_umamba_nnunet.cli._doctor.section import Section
+from swin_umamba_nnunet.cli import doctor as verb
+from swin_umamba_nnunet.ops import _selftest
 from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
 from tests.messages import assert_names
 from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
-from tests.speed import ops as benchmark
 
 NAMES = [record.name for record in TRAINERS]
 OURS = str(Path(trainers.__file__).parent)
@@ -45,22 +43,23 @@ def finder(monkeypatch):
     for name in (_autoregister.SWITCH, "SWIN_UMAMBA_BACKEND", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
     finder = Finder()
-    monkeypatch.setattr(finding, "subprocess", type("subprocess", (), {"run": finder}))
+    monkeypatch.setattr(verb.subprocess, "run", finder)
     return finder
 
 
 @pytest.fixture
 def tested(monkeypatch):
-    """The self-test answered for: backend -> error, or an exception."""
+    """The self-test answered for: backend or device -> error, or an exception; and its speed."""
     errors = {}
 
     def worst_error(backend, device):
-        found = errors.get(backend, 1e-7)
+        found = errors.get(device, errors.get(backend, 1e-7))
         if isinstance(found, Exception):
             raise found
         return found
 
-    monkeypatch.setattr(benchmark, "worst_error", worst_error)
+    monkeypatch.setattr(_selftest, "worst_error", worst_error)
+    monkeypatch.setattr(_selftest, "giga_state_steps", lambda backend, device: 3.25)
     return errors
 
 
@@ -89,7 +88,7 @@ def test_healthy(finder, capsys):
     assert "on cpu: numba" in text
     for backend in ("numba", "reference"):
         (line,) = [line for line in text.splitlines() if line.strip().startswith(backend) and "available" in line]
-        assert "right" in line
+        assert re.search(r"right, error \S+, \S+ G state-steps/s", line)
     assert f"nnU-Net finds {len(NAMES)} of {len(NAMES)}" in text
     assert "Installation: all is well" in text
 
@@ -97,11 +96,11 @@ def test_healthy(finder, capsys):
 def test_each_check_is_announced_before_it_begins(quick, capsys, monkeypatch):
     said = []
 
-    def check():
+    def slow(found):
         said.append(capsys.readouterr())
-        return Section("slow", lines=["  found this"])
+        found.lines.append("found this")
 
-    monkeypatch.setattr(doctor_verb, "CHECKS", (("what takes long", check),))
+    monkeypatch.setattr(verb, "CHECKS", {slow: "what takes long"})
     assert cli.main(["doctor"]) == 0
     assert said[0].out == "what takes long\n"
     assert "found this" in capsys.readouterr().out
@@ -111,14 +110,13 @@ def test_each_check_is_announced_before_it_begins(quick, capsys, monkeypatch):
 
 
 def test_a_check_that_fails_is_a_finding_and_hides_no_other(quick, capsys, monkeypatch):
-    def versions():
+    def broken(found):
         raise OSError("libcudart.so.12: cannot open shared object file\nand more")
 
-    checks = (("versions", versions), *doctor_verb.CHECKS[1:])
-    monkeypatch.setattr(doctor_verb, "CHECKS", checks)
+    monkeypatch.setattr(verb, "CHECKS", {broken: "a library"} | verb.CHECKS)
     text = doctor(capsys, code=1)
     assert "on cpu: numba" in text
-    assert_names(text.split("To put right:")[1], "versions", "libcudart.so.12: cannot open")
+    assert_names(text.split("To put right:")[1], "broken", "libcudart.so.12: cannot open")
 
 
 # ------------------------------------------------------------------------------------------------ ready for a training
@@ -144,7 +142,7 @@ def test_what_a_training_still_needs_is_named_and_no_fault_of_the_installation(q
 def test_ready(quick, tiny, gpus, capsys, monkeypatch, tmp_path):
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr(weights, "TRAINERS", [record for record in TRAINERS if record.weights == "vmamba_tiny_v0"])
+    monkeypatch.setattr(verb, "TRAINERS", [record for record in TRAINERS if record.weights == "vmamba_tiny_v0"])
     text = doctor(capsys, code=0)
     assert "Ready to train." in text
     assert "Installation: all is well" in text
@@ -168,7 +166,8 @@ def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, cap
     report = json.loads(doctor(capsys, "--json", code=0))
     assert report["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert report["backends"]["cpu"]["runs"] == "numba"
-    assert report["backends"]["cpu"]["self_test"]["numba"]["relative_l2_error"] == 1e-7
+    test = report["backends"]["cpu"]["self_test"]["numba"]
+    assert (test["ok"], test["relative_l2_error"], test["giga_state_steps"]) == (True, 1e-7, 3.25)
     assert report["trainers"]["found"] == dict.fromkeys(NAMES, OURS)
     assert report["environment"]["nnUNet_raw"] == "~/raw"
     assert report["environment"]["nnUNet_results"] == f"{tmp_path}_other"
@@ -226,8 +225,8 @@ def test_what_the_real_finder_answers(tmp_path, monkeypatch, warm_python):
     )
     monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([str(tmp_path), _autoregister.FOLDER]))
     nobodys = dataclasses.replace(TRAINERS[0], name="nnUNetTrainerNobodys")
-    monkeypatch.setattr(finding, "TRAINERS", (*TRAINERS[:2], nobodys))
-    section = finding.trainers()
+    monkeypatch.setattr(verb, "TRAINERS", (*TRAINERS[:2], nobodys))
+    verb.trainers(section := verb.Section())
     assert section.data["found"] == {NAMES[0]: "a module named my_trainers", NAMES[1]: OURS, nobodys.name: None}
     assert len(section.problems) == 2
 
@@ -245,8 +244,9 @@ def test_a_trainer_file_that_cannot_be_imported_is_named(fault, tmp_path, monkey
             exec(command[2], {})
         return subprocess.CompletedProcess(command, 1, "", f"{end.value.code}\n")
 
-    monkeypatch.setattr(finding, "subprocess", type("subprocess", (), {"run": here}))
-    (problem,) = finding.trainers().problems
+    monkeypatch.setattr(verb.subprocess, "run", here)
+    verb.trainers(section := verb.Section())
+    (problem,) = section.problems
     assert str(tmp_path / "my_trainers.py") in problem
     assert _autoregister.VARIABLE in problem
 
@@ -274,7 +274,7 @@ def test_the_self_test_sees_wrong_gradients(monkeypatch):
 
     right = _numba.backward_2d
     monkeypatch.setattr(_numba, "backward_2d", lambda *args: tuple(2 * one for one in right(*args)))
-    assert scans._tested("numba", "cpu")["ok"] is False
+    assert verb._tested("numba", "cpu")["ok"] is False
 
 
 @pytest.fixture
@@ -292,10 +292,9 @@ def gpus(monkeypatch):
     monkeypatch.setattr(ops, "resolve_backend", lambda name, kind: "triton" if kind == "cuda" else resolve(name, kind))
 
 
-def test_every_gpu_computes_the_self_test(quick, gpus, capsys, monkeypatch):
+def test_every_gpu_computes_the_self_test(quick, tested, gpus, capsys):
     """Another architecture is compiled for anew, and may compute something else."""
-    errors = {"cuda:1": 1e-3}
-    monkeypatch.setattr(benchmark, "worst_error", lambda backend, device: errors.get(device, 1e-7))
+    tested["cuda:1"] = 1e-3
     text = doctor(capsys, code=1)
     assert "on cuda:0 (NVIDIA A100, compute capability 8.0): triton" in text
     problems = text.split("To put right:\n")[1].splitlines()
@@ -327,11 +326,11 @@ def test_a_backend_that_does_not_exist(quick, capsys, monkeypatch):
     ],
 )
 def test_versions(monkeypatch, package, version, facts):
-    real = machine._version
-    monkeypatch.setattr(machine, "_version", lambda name: version if name == package else real(name))
-    problems = machine.versions().problems
-    assert len(problems) == bool(facts)
-    for problem in problems:
+    real = verb._version
+    monkeypatch.setattr(verb, "_version", lambda name: version if name == package else real(name))
+    verb.versions(found := verb.Section())
+    assert len(found.problems) == bool(facts)
+    for problem in found.problems:
         assert_names(problem, *facts)
 
 
@@ -372,7 +371,7 @@ def tiny(save, state_dict, monkeypatch):  # noqa: F811
     path = save({"model": state_dict()}, registry.RECORDS[0].file_name, cache_folder())
     record = dataclasses.replace(registry.RECORDS[0], size_bytes=path.stat().st_size)
     records = (record, *registry.RECORDS[1:])
-    for module in ("pretrained.registry", "pretrained.variants", "cli._doctor.weights"):
+    for module in ("pretrained.registry", "pretrained.variants", "cli.doctor"):
         monkeypatch.setattr(f"swin_umamba_nnunet.{module}.RECORDS", records)
     return path
 

@@ -9,7 +9,8 @@ from skimage import io
 
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.cli import overlay
-from swin_umamba_nnunet.pictures import slices as _slices
+from swin_umamba_nnunet.evaluation import read_image
+from swin_umamba_nnunet.pictures import overlay as drawing
 from tests.messages import assert_names
 
 LABELS = {"background": 0, "lesion": 1, "vessel": 2}
@@ -56,9 +57,17 @@ def volumes(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """What would have been drawn: looks and classes."""
+    seen = []
+    monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: seen.append((look, dict(classes))))
+    return seen
+
+
 def run(folder, *more):
     return cli.main(["overlay", "-i", f"{folder}/images", "-gt", f"{folder}/truth", "-pred", f"{folder}/pred",
-                     *map(str, more)])  # fmt: skip
+                     *map(str, more)])
 
 
 def refused(capsys, folder, *more):
@@ -94,32 +103,19 @@ def test_the_pictures_lie_beside_the_predictions_and_not_in_them(pictures, monke
     assert written(pictures / "pred") == before
 
 
-def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, monkeypatch):
-    from swin_umamba_nnunet.pictures import overlay as drawing
-
-    seen = []
-    monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: seen.append((dict(classes), dict(look.dice))))
+def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, drawn):
     assert run(pictures, "--cases", "case_1") == 0
-    assert seen == [({"lesion": (1,), "vessel": (2,)}, {"lesion": 0.9, "vessel": 0.9})]
+    ((look, classes),) = drawn
+    assert classes == {"lesion": (1,), "vessel": (2,)}
+    assert look.dice == {"lesion": 0.9, "vessel": 0.9}
 
 
-@pytest.mark.parametrize("wanted", ["42", "Dataset042_Test"])
-def test_the_names_of_a_dataset_nnunet_knows(pictures, monkeypatch, wanted):
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+def test_the_names_of_a_dataset_nnunet_knows(pictures, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", str(pictures / "raw"))
     (pictures / "raw/Dataset042_Test").mkdir(parents=True)
     (pictures / "raw/Dataset042_Test/dataset.json").write_text(json.dumps({"labels": LABELS}))
-    assert run(pictures, "--dataset", wanted, "-o", pictures / "out") == 0
+    assert run(pictures, "--dataset", "42", "-o", pictures / "out") == 0
     assert len(written(pictures / "out")) == 3
-
-
-def test_a_dataset_nnunet_does_not_know(pictures, monkeypatch, capsys):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
-        monkeypatch.delenv(name, raising=False)
-    assert_names(refused(capsys, pictures, "--dataset", "42"), "--dataset 42", "nnUNet_raw", "--dataset-json")
-    monkeypatch.setenv("nnUNet_raw", str(pictures))
-    message = refused(capsys, pictures, "--dataset", "42")
-    assert_names(message, "--dataset 42", f"Dataset042_*/dataset.json in {pictures}", "--dataset-json")
 
 
 def test_without_a_dataset_json_every_label_found_is_a_class(pictures, capsys):
@@ -134,20 +130,16 @@ def test_a_sheet_in_pages(pictures, monkeypatch):
     assert written(pictures / "pred_overlay") == ["sheet_01.png", "sheet_02.png"]
 
 
-def test_the_slices_of_a_volume(volumes, monkeypatch):
-    from swin_umamba_nnunet.pictures import overlay as drawing
-
-    looks = []
-    monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: looks.append(look))
+def test_the_slices_of_a_volume(volumes, drawn):
     assert run(volumes, "--labels", "lesion=1", "vessel=2") == 0
-    views = looks[0].views
+    views = drawn[0][0].views
     assert [view.caption[:2] for view in views] == [
         ("best and median slice", "axial slice 1 of 6"), ("worst slice", "axial slice 5 of 6")
-    ]  # fmt: skip
+    ]
     assert [view.aspect for view in views] == [1.0] * 2
     assert views[0].truth[29 - 4, 39 - 5] == 1  # stored in RAS: the first voxel is at the left, back and bottom
     assert run(volumes, "--labels", "lesion=1", "--plane", "sagittal", "--slices", "worst", "--channel", "1") == 0
-    (view,) = looks[1].views
+    (view,) = drawn[1][0].views
     assert view.caption[0] == "worst slice"
     assert view.aspect == 4.0
     assert len(np.unique(view.image)) == 1
@@ -197,15 +189,12 @@ def test_an_image_that_is_cut_off(volumes, capsys):
     assert_names(refused(capsys, volumes, "--labels", "1"), image, "cut off", "again")
 
 
-def test_a_reader_that_reorients_shows_the_same(volumes, monkeypatch):
-    from swin_umamba_nnunet.pictures import overlay as drawing
-
-    shown = []
-    monkeypatch.setattr(drawing, "draw_case", lambda look, classes, path: shown.append(look.views[0]))
+def test_a_reader_that_reorients_shows_the_same(volumes, drawn):
     for reader in ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"):
         content = {"labels": LABELS, "overwrite_image_reader_writer": reader}
         (volumes / "pred/dataset.json").write_text(json.dumps(content))
         assert run(volumes) == 0
+    shown = [look.views[0] for look, _ in drawn]
     for view in shown[1:]:
         np.testing.assert_array_equal(view.truth, shown[0].truth)
         np.testing.assert_allclose(view.image, shown[0].image, atol=1e-5)
@@ -226,7 +215,7 @@ def test_an_unknown_case_gets_the_nearest_name(pictures, capsys):
 def test_a_label_the_dataset_does_not_have(pictures, capsys):
     io.imsave(pictures / "pred/case_0.png", squares() * 3, check_contrast=False)
     message = refused(capsys, pictures)
-    assert_names(message, pictures / "pred/case_0.png", "label 3", pictures / "pred/dataset.json", "0, 1, 2")
+    assert_names(message, pictures / "pred/case_0.png", "label 3", pictures / "pred/dataset.json", "0 to 2")
 
 
 def test_an_output_that_is_a_file(pictures, capsys):
@@ -235,8 +224,6 @@ def test_an_output_that_is_a_file(pictures, capsys):
 
 
 def test_sixteen_bit_and_transparent_colours(pictures):
-    from swin_umamba_nnunet.evaluation.images import read_image
-
     values = np.full((30, 40, 3), 65535, np.uint16)
     io.imsave(pictures / "images/deep.tif", values, check_contrast=False)
     io.imsave(pictures / "images/clear.png", np.full((30, 40, 4), 200, np.uint8), check_contrast=False)
@@ -244,8 +231,3 @@ def test_sixteen_bit_and_transparent_colours(pictures):
     clear = read_image([pictures / "images/clear.png"]).array
     assert clear.shape == (1, 30, 40, 3)
     assert np.unique(clear) == 200
-
-
-def test_the_names_offered_are_those_that_can_be_drawn():
-    assert overlay._SLICES == _slices.SLICES
-    assert overlay._PLANES == _slices.PLANES

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from swin_umamba_nnunet import cli, trainers
-from swin_umamba_nnunet.cost import trainers as cost_trainers
 from swin_umamba_nnunet.cost.tasks import task_of_shape
+from swin_umamba_nnunet.trainers import finding
 from tests import synthetic_dataset as dataset
 from tests.messages import assert_names
 
@@ -34,8 +34,8 @@ def folder(tmp_path, monkeypatch):
     (folder / "dataset.json").write_text(json.dumps(description))
 
     tiny = type("nnUNetTrainerTiny", (trainers.nnUNetTrainerSwinUMambaDScratch,), {"network_settings": TINY})
-    find = cost_trainers.find_trainer
-    monkeypatch.setattr(cost_trainers, "find_trainer", lambda name: tiny if name == tiny.__name__ else find(name))
+    find = finding.find_trainer
+    monkeypatch.setattr(finding, "find_trainer", lambda name: tiny if name == tiny.__name__ else find(name))
     return folder
 
 
@@ -46,7 +46,7 @@ def files(folder) -> set[str]:
 def test_plans_that_share_the_preprocessed_data(folder, capsys):
     assert plan("--gpu-memory", "12G", "--trainer", "nnUNetTrainerTiny") == 0
     text = capsys.readouterr().out
-    assert "patch 160x128, batch 5" in text
+    assert "patch 160 x 128, batch 5" in text
     assert_names(text, "as planned", "12.00 GiB")
     assert "float16 autocast" in text
     assert "nnUNetv2_train 907 2d FOLD -tr nnUNetTrainerTiny -p nnUNetPlans_Tiny_12G" in text
@@ -65,7 +65,7 @@ def test_a_smaller_batch_and_recomputation(folder, capsys):
     arguments = ("--trainer", "nnUNetTrainerTiny", "--gradient-checkpointing", "-o", "mine", "--gpu-memory", "1060M")
     assert plan(*arguments) == 0
     text = capsys.readouterr().out
-    assert_names(text, "patch 160x128", "gradient checkpointing")
+    assert_names(text, "patch 160 x 128", "gradient checkpointing")
     written = json.loads((folder / "mine.json").read_text())
     assert written["plans_name"] == "mine"
     configuration = written["configurations"]["2d"]
@@ -94,7 +94,7 @@ def test_an_inherited_configuration_stands_alone(folder):
     [
         (("--gpu-memory", "twelve"), ("--gpu-memory", "'twelve'", "12G")),
         (("--gpu-memory", "0G"), ("'0G'", "12G")),
-        (("--gpu-memory", "1G"), ("nnUNetTrainerTiny", "1.00 GiB", "128x128", "--gradient-checkpointing")),
+        (("--gpu-memory", "1G"), ("nnUNetTrainerTiny", "1.00 GiB", "128 x 128", "--gradient-checkpointing")),
         (("--gpu-memory", "12G", "-o", "nnUNetPlans"), ("nnUNetPlans.json", "-o")),
         (("--gpu-memory", "12G", "-o", "a/b"), ("'a/b'", "folder", "nnUNetPlans_12G")),
         (("--gpu-memory", "12G", "-o", "a__b"), ("'a__b'", "double underscore", "nnUNetPlans_12G")),

@@ -203,11 +203,6 @@ def test_a_mirror_that_is_none_is_told_once(capsys, tmp_path, monkeypatch, mirro
     assert said.out == ""
 
 
-def test_an_address_without_encryption_is_refused(capsys):
-    assert run("fetch", TRAINER, "--from", "http://example.org/weights/") == 1
-    assert_names(capsys.readouterr().err, "http://example.org/weights/", "https://", "file://")
-
-
 def test_the_logger_is_left_as_it_was(published):
     logger = logging.getLogger("swin_umamba_nnunet.pretrained.download")
     before = (logger.level, list(logger.handlers))

@@ -117,7 +117,7 @@ def test_a_peak_that_bends_with_the_batch(task, monkeypatch):
 
 
 def test_what_never_fits_is_said_with_a_remedy(task, linear):
-    with pytest.raises(ValueError, match=r"128x128.* 2 .*GiB.* --gradient-checkpointing"):
+    with pytest.raises(ValueError, match=r"128 x 128.* 2 .*GiB.* --gradient-checkpointing"):
         fit_plans(Tiny, task, gpu((128, 128), 2) - 1)
     with pytest.raises(ValueError, match=r"GiB; choose a smaller"):
         fit_plans(nnUNetTrainer, task, GIB)
@@ -131,7 +131,7 @@ def test_patches():
 
 def test_a_patch_that_cannot_shrink_is_kept(linear):
     task = task_of_shape((1, 40, 56), 2)
-    with pytest.raises(ValueError, match="40x56"):
+    with pytest.raises(ValueError, match="40 x 56"):
         fit_plans(Tiny, task, GIB)
 
 

@@ -4,43 +4,70 @@ import json
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
+from skimage import io
 
-from swin_umamba_nnunet.datasets import conversion
-from swin_umamba_nnunet.datasets._write import write_dataset
+from swin_umamba_nnunet.datasets._checks import inspect
+from swin_umamba_nnunet.datasets._report import format_report
+from swin_umamba_nnunet.datasets._write import Verdict, write_dataset
 from tests.datasets.trees import integrity_here_and_now
 
 
 class Converted:
     """A written dataset."""
 
-    def __init__(self, folder: Path, report: str, verdict: conversion.Verdict):
+    def __init__(self, folder: Path, report: str, verdict: Verdict):
         self.folder, self.report, self.verdict = folder, report, verdict
-        self.json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        self.record = json.loads((folder / "conversion.json").read_text(encoding="utf-8"))
+        self.json, self.record = (
+            json.loads((folder / name).read_text(encoding="utf-8")) for name in ("dataset.json", "conversion.json")
+        )
+        splits = folder / "splits_final.json"
+        self.splits = json.loads(splits.read_text()) if splits.exists() else None
 
     def names(self, part: str) -> list[str]:
         """File names in imagesTr and so on."""
         return sorted(path.name for path in (self.folder / part).iterdir())
 
+    def read(self, name: str):
+        """The array in a file, by another library than ours where there is one."""
+        path = self.folder / name
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path))) if name.endswith(".gz") else io.imread(path)
+
 
 @pytest.fixture
-def convert(tmp_path):
-    """A function (plan, skip_bad=False, **settings of write_dataset) -> Converted, checked by nnU-Net."""
+def inspected():
+    """A function (layout, source, skip_bad=False) -> Inspection."""
+    return lambda layout, source, skip_bad=False: inspect(layout.conversion(source), skip_bad=skip_bad, progress=False)
 
-    def run(plan, skip_bad=False, name="Dataset001_Test", **settings):
-        inspection = conversion.inspect(plan, skip_bad=skip_bad, progress=False)
-        report = conversion.format_report(inspection)
-        target = tmp_path / "raw" / name
-        settings = {"check": integrity_here_and_now, "progress": False} | settings
-        verdict = write_dataset(inspection, target, **settings)
-        assert verdict.passed
-        assert [path.name for path in target.parent.iterdir()] == [name], "something half-written is left"
-        return Converted(target, report, verdict)
+
+@pytest.fixture
+def reported(inspected):
+    """A function (layout, source) -> the report."""
+    return lambda *what: format_report(inspected(*what))
+
+
+@pytest.fixture
+def refused(inspected):
+    """A function (layout, source) -> the one error of a case; there may be others that name none."""
+
+    def run(layout, source):
+        (error,) = [error for error in inspected(layout, source).errors if error.case]
+        return error
 
     return run
 
 
 @pytest.fixture
-def inspected():
-    """A function (plan, skip_bad=False) -> Inspection."""
-    return lambda plan, skip_bad=False: conversion.inspect(plan, skip_bad=skip_bad, progress=False)
+def convert(tmp_path, inspected):
+    """A function (layout, source, skip_bad=False, **settings of write_dataset) -> Converted, checked by nnU-Net."""
+
+    def run(layout, source, skip_bad=False, name="Dataset001_Test", **settings):
+        inspection = inspected(layout, source, skip_bad)
+        target = tmp_path / "raw" / name
+        settings = {"check": integrity_here_and_now, "progress": False, "overwrite": True} | settings
+        verdict = write_dataset(inspection, target, **settings)
+        assert verdict.passed
+        assert [path.name for path in target.parent.iterdir()] == [name], "something half-written is left"
+        return Converted(target, format_report(inspection), verdict)
+
+    return run

@@ -1,6 +1,5 @@
 """The brain dataset: what is written, that nothing is fetched, and that nothing half-written stays."""
 
-import errno
 import json
 import re
 import socket
@@ -10,6 +9,7 @@ import pytest
 
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.datasets import BRAIN_DATASET_ID, BRAIN_DATASET_NAME, brain, write_brain_dataset
+from tests.datasets.trees import integrity_here_and_now
 
 nibabel = pytest.importorskip("nibabel", reason="needs the demo extra")
 pytest.importorskip("nilearn", reason="needs the demo extra")
@@ -103,17 +103,6 @@ def test_an_existing_dataset_is_left_alone(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def fails_half_way(image, labels, folder):
-        (folder / "imagesTr").mkdir(parents=True)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(brain, "_write_cases", fails_half_way)
-    with pytest.raises(OSError, match="No space left"):
-        write_brain_dataset(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_without_nilearn_the_install_line_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "nilearn", None)
     with pytest.raises(ImportError, match=re.escape(install_line("demo"))):
@@ -121,26 +110,5 @@ def test_without_nilearn_the_install_line_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "raw").exists()
 
 
-def test_nnunet_accepts_it(dataset, monkeypatch, capsys):
-    """nnU-Net's own integrity check, in this process (its pool of workers takes seconds to start)."""
-    verify = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity")
-
-    class HereAndNow:
-        def __init__(self, processes):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-        def starmap(self, function, arguments):
-            return [function(*each) for each in arguments]
-
-    class Context:
-        Pool = HereAndNow
-
-    monkeypatch.setattr(verify.multiprocessing, "get_context", lambda method: Context)
-    verify.verify_dataset_integrity(str(dataset))
-    assert "Error" not in capsys.readouterr().out
+def test_nnunet_accepts_it(dataset):
+    assert integrity_here_and_now(dataset, 1).passed

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from swin_umamba_nnunet.datasets import _files, _keys, _names
-from swin_umamba_nnunet.datasets._model import ConversionError
+from swin_umamba_nnunet.datasets import ConversionError, _files
+from swin_umamba_nnunet.datasets._model import Findings
 
 ENDINGS = (".png", ".nii", ".nii.gz")
 
@@ -48,14 +48,14 @@ def test_the_longest_ending_counts(tmp_path):
          {"train": ("images/train", "masks/train"), "test": ("images/test", None)}),
         (("photos/a.png",), {}),
     ],
-)  # fmt: skip
+)
 def test_usual_folders(tmp_path, tree, parts):
     _touch(tmp_path, *tree)
     found = {
         part: (folders.images.relative_to(tmp_path).as_posix(),
                folders.masks.relative_to(tmp_path).as_posix() if folders.masks else None)
         for part, folders in _files.find_parts(tmp_path).items()
-    }  # fmt: skip
+    }
     assert found == parts
 
 
@@ -73,7 +73,7 @@ def test_usual_folders(tmp_path, tree, parts):
     ],
 )
 def test_masks_find_their_images(images, masks, matched):
-    found, spare = _keys.match_masks(dict.fromkeys(images, None), {mask: mask for mask in masks})
+    found, spare = _files.match_masks(dict.fromkeys(images, None), {mask: mask for mask in masks})
     assert found == matched
     assert sorted(spare) == sorted(set(masks) - set(matched.values()))
 
@@ -91,15 +91,14 @@ def test_masks_find_their_images(images, masks, matched):
     ],
 )
 def test_case_names(key, name):
-    assert _names.case_name(key) == name
+    assert _files.case_name(key) == name
 
 
 def test_names_that_would_collide():
-    names, findings = _names.name_cases([("train", "a b"), ("train", "a_b"), ("train", "c")])
-    assert [finding.severity for finding in findings if finding.severity == "error"] == ["error"]
-    _, findings = _names.name_cases([("train", "A1"), ("train", "a1")])
-    assert findings[0].severity == "error"
-    names, findings = _names.name_cases([("train", "1"), ("test", "1"), ("test", "2")])
+    for keys in ["a b", "a_b", "c"], ["A1", "a1"]:
+        _files.name_cases([("train", key) for key in keys], findings := Findings())
+        assert [finding.severity for finding in findings].count("error") == 1
+    names = _files.name_cases([("train", "1"), ("test", "1"), ("test", "2")], findings := Findings())
     assert names == {("train", "1"): "train_1", ("test", "1"): "test_1", ("test", "2"): "2"}
     assert {finding.severity for finding in findings} == {"note"}
 
@@ -107,13 +106,12 @@ def test_names_that_would_collide():
 def test_selection_by_folder_and_by_pattern(tmp_path):
     _touch(tmp_path, "p1/img.png", "p1/seg.png", "p2/img.png", "deep/er/x.png")
     chosen = _files.select(tmp_path, "*/img.png", ENDINGS, "--images")
-    keys, findings = _keys.keys_of(chosen, ENDINGS, None, tmp_path, "image")
-    assert sorted(keys) == ["p1", "p2"]
-    assert not findings
+    findings = Findings()
+    assert sorted(_files.keys_of(chosen, None, "image", findings)) == ["p1", "p2"]
     assert _files.select(tmp_path, "deep", ENDINGS, "--images").base == tmp_path / "deep"
-    pattern = _keys.compile_pattern(r"(p\d)/img", "--image-key")
-    keys, _ = _keys.keys_of(chosen, ENDINGS, pattern, tmp_path, "image")
-    assert sorted(keys) == ["p1", "p2"]
+    pattern = _files.compile_pattern(r"(p\d)/img", "--image-key")
+    assert sorted(_files.keys_of(chosen, pattern, "image", findings)) == ["p1", "p2"]
+    assert not findings
 
 
 @pytest.mark.parametrize(
@@ -129,13 +127,13 @@ def test_selections_that_find_nothing(tmp_path, what, message):
 def test_one_case_twice_is_named(tmp_path):
     _touch(tmp_path, "a.png", "a.nii")
     chosen = _files.select(tmp_path, ".", ENDINGS, "--images")
-    _, findings = _keys.keys_of(chosen, ENDINGS, None, tmp_path, "image")
+    _files.keys_of(chosen, None, "image", findings := Findings())
     assert "a.nii and a.png" in findings[0].detail
 
 
 def test_a_bad_regular_expression_is_named():
     with pytest.raises(ConversionError, match="--mask-key"):
-        _keys.compile_pattern("(", "--mask-key")
+        _files.compile_pattern("(", "--mask-key")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -144,7 +142,7 @@ def test_matching_never_uses_a_mask_twice(seed):
     words = ["a", "b", "a_mask", "b_mask", "x/a", "y/a", "x/a_seg", "b_gt", "a_mask_mask", "_mask"]
     images = dict.fromkeys(random.choice(words, 5, replace=False))
     masks = {key: key for key in random.choice(words, 5, replace=False)}
-    found, spare = _keys.match_masks(images, masks)
+    found, spare = _files.match_masks(images, masks)
     assert len(set(found.values())) == len(found)
     assert set(found.values()) | set(spare) == set(masks)
     assert set(found) <= set(images)

@@ -1,53 +1,49 @@
 """`convert isic`: VM-UNet's tree and the archive's own folders."""
 
-import json
-
 import numpy as np
 import pytest
-from skimage import io
 
-from swin_umamba_nnunet.datasets import isic
-from swin_umamba_nnunet.datasets.conversion import ConversionError, plan_isic
-from tests.datasets.trees import blob, photo, save, write_archive, write_isic
+from swin_umamba_nnunet.datasets import ConversionError, Isic, isic
+from tests.datasets.trees import blob, photo, save, write_archive, write_case, write_isic
 
 
 def test_vm_unets_split_is_fold_0(tmp_path, convert):
-    converted = convert(plan_isic(write_isic(tmp_path / "s")))
+    converted = convert(Isic(), write_isic(tmp_path / "s"))
     assert converted.json["labels"] == {"background": 0, "lesion": 1}
     assert converted.json["numTraining"] == 5
-    (fold,) = json.loads((converted.folder / "splits_final.json").read_text())
+    (fold,) = converted.splits
     assert fold == {"train": [f"ISIC_000000{i}" for i in range(3)], "val": ["ISIC_0000003", "ISIC_0000004"]}
-    np.testing.assert_array_equal(io.imread(converted.folder / "imagesTr/ISIC_0000001_0000.png"), photo(1))
-    np.testing.assert_array_equal(io.imread(converted.folder / "labelsTr/ISIC_0000001.png"), blob(1))
+    np.testing.assert_array_equal(converted.read("imagesTr/ISIC_0000001_0000.png"), photo(1))
+    np.testing.assert_array_equal(converted.read("labelsTr/ISIC_0000001.png"), blob(1))
 
 
 def test_or_as_test_set(tmp_path, convert):
-    converted = convert(plan_isic(write_isic(tmp_path / "s"), "test"))
+    converted = convert(Isic(val_as="test"), write_isic(tmp_path / "s"))
     assert converted.names("labelsTs") == ["ISIC_0000003.png", "ISIC_0000004.png"]
     assert converted.json["numTraining"] == 3
-    assert not (converted.folder / "splits_final.json").exists()
+    assert converted.splits is None
 
 
 def test_jpeg_images_same_names_and_lossy_masks(tmp_path, convert):
     for part, index in (("train", 1), ("train", 2), ("val", 3)):
         save(tmp_path / "s" / part / "images" / f"{index}.jpg", photo(index))
         save(tmp_path / "s" / part / "masks" / f"{index}.jpg", blob(), quality=50)
-    converted = convert(plan_isic(tmp_path / "s"))
+    converted = convert(Isic(), tmp_path / "s")
     assert "cut at 127" in converted.report
     assert "mask is a JPEG" in converted.report
-    np.testing.assert_array_equal(io.imread(converted.folder / "labelsTr/1.png"), blob(1))
+    np.testing.assert_array_equal(converted.read("labelsTr/1.png"), blob(1))
 
 
 def test_masks_of_0_and_1_count_too(tmp_path, convert):
     write_isic(tmp_path / "s")
     for path in sorted(tmp_path.glob("s/*/masks/*.png")):
         save(path, blob(1))
-    converted = convert(plan_isic(tmp_path / "s"))
-    np.testing.assert_array_equal(io.imread(converted.folder / "labelsTr/ISIC_0000000.png"), blob(1))
+    converted = convert(Isic(), tmp_path / "s")
+    np.testing.assert_array_equal(converted.read("labelsTr/ISIC_0000000.png"), blob(1))
 
 
 def test_the_archives_own_folders(tmp_path, convert):
-    converted = convert(plan_isic(write_archive(tmp_path / "s")))
+    converted = convert(Isic(), write_archive(tmp_path / "s"))
     assert converted.names("imagesTs") == ["ISIC_0000005_0000.png"]
     assert converted.names("imagesTr") == [f"ISIC_000000{i}_0000.png" for i in range(5)]
     assert converted.json["file_ending"] == ".png"
@@ -59,7 +55,7 @@ def test_the_archives_folders_of_2018(tmp_path, inspected):
         save(tmp_path / inner / inner / f"ISIC_{index:07d}.jpg", photo(index))
         save(tmp_path / f"ISIC2018_Task1_{part}_GroundTruth" / f"ISIC_{index:07d}_segmentation.png", blob())
         (tmp_path / f"ISIC2018_Task2_{part}_GroundTruth_v3").mkdir()
-    inspection = inspected(plan_isic(tmp_path))
+    inspection = inspected(Isic(), tmp_path)
     assert not inspection.errors
     assert [case.part for case in inspection.cases] == ["train", "val", "test"]
 
@@ -67,7 +63,7 @@ def test_the_archives_folders_of_2018(tmp_path, inspected):
 @pytest.mark.parametrize(("published", "severity"), [({(3, 2): "ISIC17"}, "note"), (isic.PUBLISHED, "warning")])
 def test_the_published_split_is_recognised(tmp_path, monkeypatch, published, severity):
     monkeypatch.setattr(isic, "PUBLISHED", published)
-    (finding,) = plan_isic(write_isic(tmp_path)).findings
+    (finding,) = Isic().conversion(write_isic(tmp_path)).findings
     assert finding.severity == severity
     assert "VM-UNet's" in finding.topic
 
@@ -79,7 +75,7 @@ def test_published_numbers():
 def test_the_same_image_in_train_and_val(tmp_path, inspected):
     write_isic(tmp_path)
     save(tmp_path / "val/images/ISIC_0000003.png", photo(0))
-    inspection = inspected(plan_isic(tmp_path))
+    inspection = inspected(Isic(), tmp_path)
     assert [f.detail for f in inspection.findings if "same image" in f.topic] == [
         "ISIC_0000000 (train), ISIC_0000003 (val)"
     ]
@@ -89,9 +85,8 @@ def test_broken_trees(tmp_path, inspected):
     write_isic(tmp_path)
     (tmp_path / "train/masks/ISIC_0000000_segmentation.png").unlink()
     save(tmp_path / "train/masks/ISIC_0000001_segmentation.png", blob(255, 5, 5))
-    save(tmp_path / "val/images/ISIC_0000002.png", photo(2))
-    save(tmp_path / "val/masks/ISIC_0000002_segmentation.png", blob())
-    errors = inspected(plan_isic(tmp_path)).errors
+    write_case(tmp_path / "val", "ISIC_0000002", 2, "_segmentation")
+    errors = inspected(Isic(), tmp_path).errors
     assert {error.case for error in errors} == {"ISIC_0000000", "ISIC_0000001", "ISIC_0000002"}
 
 
@@ -99,7 +94,7 @@ def test_two_years_at_once_are_refused(tmp_path):
     write_archive(tmp_path)
     (tmp_path / "ISIC2018_Task1-2_Training_Input").mkdir()
     with pytest.raises(ConversionError, match="one year's at a time"):
-        plan_isic(tmp_path)
+        Isic().conversion(tmp_path)
 
 
 @pytest.mark.parametrize("folders", [(), ("train/images", "train/masks"), ("photos",)])
@@ -107,4 +102,4 @@ def test_folders_without_images(tmp_path, folders):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(ConversionError, match=str(tmp_path)):
-        plan_isic(tmp_path)
+        Isic().conversion(tmp_path)

@@ -1,32 +1,24 @@
 """`convert synapse`: slices become volumes, and what is not known is said."""
 
-import re
 import sys
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
-from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.datasets import synapse
-from swin_umamba_nnunet.datasets.conversion import ConversionError, format_report, plan_synapse
+from swin_umamba_nnunet.datasets import ConversionError, Synapse, synapse
 from tests.datasets.trees import synapse_volume, write_synapse
 
 h5py = pytest.importorskip("h5py", reason="needs the synapse extra")
 
 
-def _array(path):
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-
-
 def test_volumes_are_the_slices_in_order(tmp_path, convert):
-    converted = convert(plan_synapse(write_synapse(tmp_path / "s")))
+    converted = convert(Synapse(), write_synapse(tmp_path / "s"))
     for part, case in (("Tr", 5), ("Tr", 6), ("Ts", 1)):
         image, label = synapse_volume(case)
-        written = _array(converted.folder / f"images{part}/case{case:04d}_0000.nii.gz")
+        written = converted.read(f"images{part}/case{case:04d}_0000.nii.gz")
         assert written.dtype == np.float32
         np.testing.assert_array_equal(written, image)
-        written = _array(converted.folder / f"labels{part}/case{case:04d}.nii.gz")
+        written = converted.read(f"labels{part}/case{case:04d}.nii.gz")
         assert written.dtype == np.uint8
         np.testing.assert_array_equal(written, label)
     assert list(converted.json["labels"]) == ["background", *synapse.ORGANS]
@@ -35,7 +27,7 @@ def test_volumes_are_the_slices_in_order(tmp_path, convert):
 
 
 def test_the_unknown_spacing_is_said_and_not_invented(tmp_path, convert):
-    converted = convert(plan_synapse(write_synapse(tmp_path / "s")))
+    converted = convert(Synapse(), write_synapse(tmp_path / "s"))
     for text in (converted.report, converted.json["description"], str(converted.record["findings"])):
         assert "unknown: 1 x 1 x 1 mm is written" in text
     assert "spacing      " not in converted.report
@@ -46,8 +38,8 @@ def test_slices_are_sorted_by_number_not_by_name(tmp_path, convert):
     for index in range(12):
         image = np.full((4, 4), index / 12, np.float32)
         np.savez(tmp_path / f"s/train_npz/case0005_slice{index}.npz", image=image, label=np.full((4, 4), index % 9))
-    converted = convert(plan_synapse(tmp_path / "s"))
-    written = _array(converted.folder / "imagesTr/case0005_0000.nii.gz")
+    converted = convert(Synapse(), tmp_path / "s")
+    written = converted.read("imagesTr/case0005_0000.nii.gz")
     np.testing.assert_allclose(written[:, 0, 0], np.arange(12, dtype=np.float32) / 12)
 
 
@@ -61,33 +53,33 @@ def test_the_published_split_is_recognised(tmp_path, monkeypatch):
     write_synapse(tmp_path, train=(5, 6), test=(1, 2))
     monkeypatch.setattr(synapse, "PUBLISHED_TRAIN", {5, 6})
     monkeypatch.setattr(synapse, "PUBLISHED_TEST", {1, 2})
-    assert "the published split" in plan_synapse(tmp_path).findings[-1].topic
+    assert "the published split" in Synapse().conversion(tmp_path).findings[-1].topic
     monkeypatch.setattr(synapse, "PUBLISHED_TEST", {1, 3})
-    assert plan_synapse(tmp_path).findings[-1].detail == "without case0003; with case0002"
+    assert Synapse().conversion(tmp_path).findings[-1].detail == "without case0003; with case0002"
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_missing_slices_are_named(tmp_path, inspected, number):
+def test_missing_slices_are_named(tmp_path, refused, number):
     write_synapse(tmp_path)
     (tmp_path / f"train_npz/case0006_slice{number:03d}.npz").unlink()
-    (error,) = inspected(plan_synapse(tmp_path)).errors
+    error = refused(Synapse(), tmp_path)
     assert (error.case, error.detail) == ("case0006", f"case0006_slice{number:03d}.npz")
 
 
-def test_a_missing_last_slice_is_known_from_the_list(tmp_path, inspected):
+def test_a_missing_last_slice_is_known_from_the_list(tmp_path, inspected, refused):
     write_synapse(tmp_path)
     (tmp_path / "train_npz/case0006_slice002.npz").unlink()
-    assert not inspected(plan_synapse(tmp_path)).errors  # nothing says that there was one
+    assert not inspected(Synapse(), tmp_path).errors  # nothing says that there was one
     (tmp_path / "lists/lists_Synapse").mkdir(parents=True)
     listed = [f"case{case:04d}_slice{index:03d}" for case in (5, 6) for index in range(3)]
     (tmp_path / "lists/lists_Synapse/train.txt").write_text("\n".join(listed) + "\n")
-    (error,) = inspected(plan_synapse(tmp_path)).errors
+    error = refused(Synapse(), tmp_path)
     assert error.detail == "case0006_slice002.npz"
 
 
 def test_a_case_in_training_and_test(tmp_path):
     with pytest.raises(ConversionError, match="case0005 is in train_npz and in test_vol_h5"):
-        plan_synapse(write_synapse(tmp_path, train=(5, 6), test=(5,)))
+        Synapse().conversion(write_synapse(tmp_path, train=(5, 6), test=(5,)))
 
 
 def _replace_slice(folder, **arrays):
@@ -105,9 +97,9 @@ def _replace_slice(folder, **arrays):
         ({"label": np.full((10, 8), 9)}, "not in the label map"),
     ],
 )
-def test_broken_slices(tmp_path, inspected, arrays, message):
+def test_broken_slices(tmp_path, refused, arrays, message):
     _replace_slice(write_synapse(tmp_path), **arrays)
-    (error,) = inspected(plan_synapse(tmp_path)).errors
+    error = refused(Synapse(), tmp_path)
     assert error.case == "case0005"
     assert message in error.topic
 
@@ -117,14 +109,14 @@ def test_slices_with_other_keys_and_garbage(tmp_path, inspected):
     np.savez(tmp_path / "train_npz/case0005_slice001.npz", picture=np.zeros((10, 8)))
     (tmp_path / "train_npz/case0006_slice001.npz").write_bytes(b"garbage")
     (tmp_path / "test_vol_h5/case0001.npy.h5").write_bytes(b"garbage")
-    errors = inspected(plan_synapse(tmp_path)).errors
+    errors = inspected(Synapse(), tmp_path).errors
     assert {error.case for error in errors} == {"case0001", "case0005", "case0006"}
 
 
 def test_pickles_are_not_opened(tmp_path, inspected):
     write_synapse(tmp_path)
     _replace_slice(tmp_path, image=np.array([{"a": 1}], dtype=object))
-    assert [error.case for error in inspected(plan_synapse(tmp_path)).errors] == ["case0005"]
+    assert [error.case for error in inspected(Synapse(), tmp_path).errors] == ["case0005"]
 
 
 @pytest.mark.parametrize("name", ["image", "label"])
@@ -132,7 +124,7 @@ def test_pickles_are_not_opened(tmp_path, inspected):
     ("kind", "test"),
     [(complex, False), ("U3", False), ("S3", False), ("datetime64[s]", False), (complex, True), ("S3", True)],
 )
-def test_what_is_no_number(tmp_path, inspected, name, kind, test):
+def test_what_is_no_number(tmp_path, refused, name, kind, test):
     write_synapse(tmp_path)
     if test:
         with h5py.File(tmp_path / "test_vol_h5/case0001.npy.h5", "r+") as file:
@@ -141,23 +133,23 @@ def test_what_is_no_number(tmp_path, inspected, name, kind, test):
             file[name] = np.zeros(shape, kind)
     else:
         _replace_slice(tmp_path, **{name: np.zeros((10, 8), kind)})
-    (error,) = inspected(plan_synapse(tmp_path)).errors
+    error = refused(Synapse(), tmp_path)
     assert error.case == ("case0001" if test else "case0005")
     assert "integers or floats are expected" in error.detail
 
 
-def test_volumes_that_are_declared_larger_than_memory(tmp_path, inspected):
+def test_volumes_that_are_declared_larger_than_memory(tmp_path, refused):
     write_synapse(tmp_path)
     with h5py.File(tmp_path / "test_vol_h5/case0001.npy.h5", "w") as file:
         for name in ("image", "label"):
             file.create_dataset(name, (1 << 20, 1 << 15, 1 << 15), "f4", chunks=(1, 64, 64))  # 4 PB in a few kB
-    (error,) = inspected(plan_synapse(tmp_path)).errors
+    error = refused(Synapse(), tmp_path)
     assert "case0001.npy.h5" in error.detail
     assert "GB of memory" in error.detail
 
 
 @pytest.mark.parametrize("way", ["external link", "soft link", "external storage", "virtual dataset", "group"])
-def test_volumes_whose_numbers_are_in_another_file(tmp_path, inspected, way):
+def test_volumes_whose_numbers_are_in_another_file(tmp_path, refused, way):
     write_synapse(tmp_path)
     private = tmp_path / "private"
     image, label = synapse_volume(1)
@@ -178,40 +170,32 @@ def test_volumes_whose_numbers_are_in_another_file(tmp_path, inspected, way):
             file.create_virtual_dataset("image", layout)
         else:
             file.create_group("image")
-    (error,) = inspected(plan_synapse(tmp_path)).errors
+    error = refused(Synapse(), tmp_path)
     assert error.case == "case0001"
     assert "only what lies in the file itself" in error.detail or "no dataset" in error.detail
 
 
-def test_too_little_memory_is_said_of_the_case(tmp_path, inspected, monkeypatch):
+def test_too_little_memory_is_said_of_the_case(tmp_path, refused, monkeypatch):
     def too_much(*args, **settings):
         raise MemoryError
 
     write_synapse(tmp_path, train=(5,), test=())
     monkeypatch.setattr(np, "load", too_much)
-    (error,) = [error for error in inspected(plan_synapse(tmp_path)).errors if error.case]
+    error = refused(Synapse(), tmp_path)
     assert "-np 1" in error.topic
     assert "case0005" in error.detail
 
 
-def test_without_test_volumes_h5py_is_not_needed(tmp_path, monkeypatch, inspected):
+def test_without_test_volumes_h5py_is_not_needed(tmp_path, monkeypatch, inspected, reported):
     write_synapse(tmp_path, test=())
     monkeypatch.setitem(sys.modules, "h5py", None)
-    inspection = inspected(plan_synapse(tmp_path))
-    assert not inspection.errors
-    assert "no test volumes" in format_report(inspection)
-
-
-def test_without_h5py_the_install_line_is_named(tmp_path, monkeypatch):
-    write_synapse(tmp_path)
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=re.escape(install_line("synapse"))):
-        plan_synapse(tmp_path)
+    assert not inspected(Synapse(), tmp_path).errors
+    assert "no test volumes" in reported(Synapse(), tmp_path)
 
 
 def test_other_folders(tmp_path):
     with pytest.raises(ConversionError, match="train_npz"):
-        plan_synapse(tmp_path)
+        Synapse().conversion(tmp_path)
     (tmp_path / "train_npz").mkdir()
     with pytest.raises(ConversionError, match="no files such as"):
-        plan_synapse(tmp_path)
+        Synapse().conversion(tmp_path)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from swin_umamba_nnunet.datasets import umamba
-from swin_umamba_nnunet.datasets.conversion import ConversionError, format_report, identify_published, plan_umamba
+from swin_umamba_nnunet.datasets import ConversionError, UMamba, umamba
 from tests.datasets.trees import blob, photo, save, snapshot, write_umamba_702, write_umamba_703, write_volume
+from tests.messages import assert_names
 
 
 @pytest.fixture(autouse=True)
@@ -19,20 +19,19 @@ def _small(monkeypatch):
 
 
 def test_702s_count_is_repaired(tmp_path, convert):
-    converted = convert(plan_umamba(write_umamba_702(tmp_path)))
+    converted = convert(UMamba(), write_umamba_702(tmp_path))
     assert converted.json["numTraining"] == 50
     assert converted.json["labels"]["liver"] == 1
     assert converted.json["labels"]["left kidney"] == 13
     assert converted.json["channel_names"] == {"0": "MR"}
-    assert "states numTraining 60 and 50 cases are there: repaired" in converted.report
-    assert "this copy has 50 training cases" in converted.report
+    assert_names(converted.report, "numTraining 60: repaired to 50", "this copy has 50 training cases")
     assert len(converted.names("imagesTs")) == len(converted.names("labelsTs")) == 50
 
 
 def test_703_is_copied_byte_for_byte_with_its_instances(tmp_path, convert):
     source = write_umamba_703(tmp_path)
     before = snapshot(source)
-    converted = convert(plan_umamba(source))
+    converted = convert(UMamba(), source)
     after = snapshot(converted.folder)
     for name, content in before.items():
         folder, _, file = name.partition("/")
@@ -48,18 +47,18 @@ def test_703_is_copied_byte_for_byte_with_its_instances(tmp_path, convert):
 
 def test_hard_links(tmp_path, convert):
     source = write_umamba_703(tmp_path)
-    converted = convert(plan_umamba(source, link=True))
+    converted = convert(UMamba(link=True), source)
     assert (converted.folder / "labelsTr/cell_00000.png").samefile(source / "labelsTr/cell_00000.png")
 
 
 def test_instances_can_be_evaluated(tmp_path, convert):
     """Their names are what `evaluate` pairs with predictions."""
     cases = pytest.importorskip("swin_umamba_nnunet.evaluation.cases")
-    converted = convert(plan_umamba(write_umamba_703(tmp_path)))
+    converted = convert(UMamba(), write_umamba_703(tmp_path))
     pairs = cases.pair_cases(
         converted.folder / "instancesTs", converted.folder / "labelsTs", ground_truth_suffix="_label"
     )
-    assert [pair.name for pair in pairs] == ["cell_00003", "cell_00004"]
+    assert [pair.name for pair in pairs.cases] == ["cell_00003", "cell_00004"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"labels": {"a": [1, 2]}, "numTraining": "x"}', None])
@@ -68,7 +67,7 @@ def test_any_dataset_json_is_repaired(tmp_path, convert, content):
     (source / "dataset.json").unlink()
     if content is not None:
         (source / "dataset.json").write_text(content)
-    converted = convert(plan_umamba(source))
+    converted = convert(UMamba(), source)
     assert converted.json["labels"] == {"background": 0, "interior": 1, "boundary": 2}
     assert converted.json["channel_names"] == {"0": "R", "1": "G", "2": "B"}
     assert converted.json["numTraining"] == 3
@@ -80,18 +79,17 @@ def test_any_dataset_json_is_repaired(tmp_path, convert, content):
 def test_good_label_names_are_kept(tmp_path, labels):
     source = write_umamba_703(tmp_path)
     (source / "dataset.json").write_text(json.dumps({"labels": labels}))
-    plan = plan_umamba(source)
-    assert [entry.name for entry in plan.labels.entries] == ["background", "cell", "edge"]
+    assert [entry.name for entry in UMamba().conversion(source).labels.entries] == ["background", "cell", "edge"]
 
 
 def test_an_incomplete_download_is_an_error_unless_allowed(tmp_path, inspected, convert):
     source = write_umamba_703(tmp_path)
     for path in (source / "imagesTr/cell_00001_0000.png", source / "labelsTr/cell_00001.png"):
         path.unlink()
-    (error,) = inspected(plan_umamba(source)).errors
+    (error,) = inspected(UMamba(), source).errors
     assert "2 training cases; 3 were published" in error.topic
     assert "Google Drive" in error.topic
-    assert "not comparable" in convert(plan_umamba(source, allow_incomplete=True)).report
+    assert "not comparable" in convert(UMamba(allow_incomplete=True), source).report
 
 
 def test_what_is_wrong_with_files_is_named(tmp_path, inspected):
@@ -101,7 +99,7 @@ def test_what_is_wrong_with_files_is_named(tmp_path, inspected):
     save(source / "imagesTr/cell_00002_0000.png", photo(2)[..., 0])
     (source / "labelsVal-instance-mask/cell_00003_label.tiff").unlink()
     save(source / "labelsVal-instance-mask/cell_00004_label.tiff", np.ones((3, 3), np.uint16))
-    errors = {error.case: error for error in inspected(plan_umamba(source)).errors}
+    errors = {error.case: error for error in inspected(UMamba(), source).errors}
     assert sorted(errors) == [f"cell_0000{i}" for i in range(5)]
     assert "without a mask" in errors["cell_00000"].topic
     assert errors["cell_00001"].detail.startswith("7 (")
@@ -113,7 +111,7 @@ def test_what_is_wrong_with_files_is_named(tmp_path, inspected):
 def test_geometry_that_differs_is_said_and_files_stay(tmp_path, convert):
     source = write_umamba_702(tmp_path)
     write_volume(source / "labelsTr/amos_0003.nii.gz", np.ones((2, 4, 5), np.uint8), origin=(0.0, 0.0, 0.0))
-    converted = convert(plan_umamba(source))
+    converted = convert(UMamba(), source)
     assert "copied as they are" in converted.report
     copied = converted.folder / "labelsTr/amos_0003.nii.gz"
     assert copied.read_bytes() == (source / "labelsTr/amos_0003.nii.gz").read_bytes()
@@ -123,28 +121,28 @@ def test_geometry_that_differs_is_said_and_files_stay(tmp_path, convert):
     ("name", "number"), [("Dataset702_AbdomenMR", 702), ("neuripscell", 703), ("my_704_copy", 704), ("Endovis17", 704)]
 )
 def test_which_dataset(tmp_path, name, number):
-    assert identify_published(tmp_path / name) == number
+    assert UMamba()._known(tmp_path / name) is umamba.PUBLISHED[number]
 
 
 def test_which_dataset_is_not_guessed(tmp_path):
     with pytest.raises(ConversionError, match="--published"):
-        identify_published(tmp_path / "data")
+        UMamba()._known(tmp_path / "data")
     with pytest.raises(ConversionError, match="702, 703 and 704"):
-        identify_published(tmp_path, 701)
+        UMamba(published=701)._known(tmp_path)
     (tmp_path / "Dataset703_NeurIPSCell").mkdir()
     with pytest.raises(ConversionError, match="no imagesTr and labelsTr"):
-        plan_umamba(tmp_path / "Dataset703_NeurIPSCell")
+        UMamba().conversion(tmp_path / "Dataset703_NeurIPSCell")
 
 
 def test_a_folder_in_a_folder(tmp_path):
     write_umamba_703(tmp_path / "Dataset703_NeurIPSCell")
-    assert len(plan_umamba(tmp_path / "Dataset703_NeurIPSCell").cases) == 5
+    assert len(UMamba().conversion(tmp_path / "Dataset703_NeurIPSCell").cases) == 5
 
 
-def test_without_instance_masks_it_is_said(tmp_path, inspected):
+def test_without_instance_masks_it_is_said(tmp_path, reported):
     source = write_umamba_703(tmp_path)
     (source / "labelsVal-instance-mask").rename(source / "elsewhere")
-    assert "F1 of the cells cannot be computed" in format_report(inspected(plan_umamba(source)))
+    assert "F1 of the cells cannot be computed" in reported(UMamba(), source)
 
 
 def test_published_numbers_are_those_of_the_papers():

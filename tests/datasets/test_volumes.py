@@ -7,23 +7,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from swin_umamba_nnunet.datasets import _dicom
-from swin_umamba_nnunet.datasets._model import CaseError
-from swin_umamba_nnunet.datasets.conversion import (
-    ConversionError,
-    LabelRule,
-    Match,
-    VolumeSettings,
-    format_report,
-    parse_label,
-    plan_volumes,
-)
+from swin_umamba_nnunet.datasets import ConversionError, Volumes, _dicom
+from swin_umamba_nnunet.datasets._model import CaseError, Findings
 from tests.datasets.trees import write_dicom, write_dicom_object, write_volume, write_volumes
+from tests.messages import assert_names
 
-
-def _read(path):
-    image = sitk.ReadImage(str(path))
-    return sitk.GetArrayFromImage(image), image
+ONES = np.ones((2, 3, 4), np.uint8)
+CHANNELS = Volumes(images=["T1=*/t1.nrrd", "T2=*/t2.nrrd"], masks="*/seg.nrrd", label=["lesion=2"])
 
 
 def _one(tmp_path, image=None, mask=None, **mask_settings):
@@ -40,43 +30,41 @@ def test_every_format(tmp_path, convert, ending):
     source = write_volumes(tmp_path / "s", ending=ending.lower())
     for path in sorted(source.rglob(f"*{ending.lower()}")):
         path.rename(path.with_name(path.name.replace(ending.lower(), ending)))
-    converted = convert(plan_volumes(source))
+    converted = convert(Volumes(), source)
     assert converted.names("imagesTr") == [f"pat{i}_0000.nii.gz" for i in range(3)]
-    array, image = _read(converted.folder / "imagesTr/pat1_0000.nii.gz")
-    np.testing.assert_array_equal(array, np.random.default_rng(1).normal(size=(3, 6, 5)).astype(np.float32))
+    image = sitk.ReadImage(str(converted.folder / "imagesTr/pat1_0000.nii.gz"))
+    stored = np.random.default_rng(1).normal(size=(3, 6, 5)).astype(np.float32)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), stored)
     np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.7, 1.5), rtol=1e-6)
     np.testing.assert_allclose(image.GetOrigin(), (10, -20, 5), rtol=1e-6)
     assert "1.5 x 0.7 x 0.8 (3 cases)" in converted.report
 
 
-def test_channels_and_one_folder_per_patient(tmp_path, convert):
+@pytest.fixture
+def channels(tmp_path):
+    """A folder per patient, of two channels and a mask."""
     for patient in ("A 1", "B"):
         for index, name in enumerate(("t1", "t2", "seg")):
-            array = np.full((2, 3, 4), index, np.float32 if name != "seg" else np.uint8)
-            write_volume(tmp_path / "s" / patient / f"{name}.nrrd", array)
-    match = Match(("*/t1.nrrd", "*/t2.nrrd"), channels=("T1", "T2"), masks="*/seg.nrrd")
-    labels = LabelRule((parse_label("lesion=2"),))
-    converted = convert(plan_volumes(tmp_path / "s", VolumeSettings(match, labels)))
+            write_volume(tmp_path / "s" / patient / f"{name}.nrrd", ONES * np.array(index, np.uint8))
+    return tmp_path / "s"
+
+
+def test_channels_and_one_folder_per_patient(channels, convert):
+    converted = convert(CHANNELS, channels)
     assert converted.names("imagesTr") == ["A_1_0000.nii.gz", "A_1_0001.nii.gz", "B_0000.nii.gz", "B_0001.nii.gz"]
     assert converted.json["channel_names"] == {"0": "T1", "1": "T2"}
-    assert _read(converted.folder / "imagesTr/B_0001.nii.gz")[0].max() == 1
+    assert converted.read("imagesTr/B_0001.nii.gz").max() == 1
 
 
-def test_a_missing_channel_is_named(tmp_path, inspected):
-    for patient, names in (("A", ("t1", "t2", "seg")), ("B", ("t1", "seg"))):
-        for name in names:
-            write_volume(tmp_path / patient / f"{name}.nrrd", np.ones((2, 3, 4), np.uint8))
-    match = Match(("*/t1.nrrd", "*/t2.nrrd"), channels=("T1", "T2"), masks="*/seg.nrrd")
-    errors = inspected(plan_volumes(tmp_path, VolumeSettings(match))).errors
+def test_a_missing_channel_is_named(channels, inspected):
+    (channels / "B/t2.nrrd").unlink()
+    errors = inspected(CHANNELS, channels).errors
     assert ("a channel is missing: T2", "B") in [(error.topic, error.case) for error in errors]
 
 
-def test_channels_at_different_places(tmp_path, inspected):
-    write_volume(tmp_path / "A/t1.nrrd", np.ones((2, 3, 4), np.uint8))
-    write_volume(tmp_path / "A/t2.nrrd", np.ones((2, 3, 4), np.uint8), origin=(0, 0, 0))
-    write_volume(tmp_path / "A/seg.nrrd", np.ones((2, 3, 4), np.uint8))
-    match = Match(("*/t1.nrrd", "*/t2.nrrd"), channels=("T1", "T2"), masks="*/seg.nrrd")
-    assert "register" in inspected(plan_volumes(tmp_path, VolumeSettings(match))).errors[0].topic
+def test_channels_at_different_places(channels, refused):
+    write_volume(channels / "B/t2.nrrd", ONES, origin=(0, 0, 0))
+    assert "register" in refused(CHANNELS, channels).topic
 
 
 @pytest.mark.parametrize(
@@ -90,36 +78,30 @@ def test_channels_at_different_places(tmp_path, inspected):
         ("images/p{}/a{}", "masks/p{}/b"),
     ],
 )
-def test_names_that_do_not_match_are_told_how_to(tmp_path, inspected, names):
+def test_names_that_do_not_match_are_told_how_to(tmp_path, inspected, reported, names):
     for number in "01", "02":
         for name in names:
-            write_volume(tmp_path / f"{name.format(number, number)}.nii.gz", np.ones((2, 3, 4), np.uint8))
-    inspection = inspected(plan_volumes(tmp_path))
-    report = format_report(inspection)
-    assert len(inspection.errors) == 2
+            write_volume(tmp_path / f"{name.format(number, number)}.nii.gz", ONES)
+    report = reported(Volumes(), tmp_path)
+    assert len(inspected(Volumes(), tmp_path).errors) == 2
     assert "in 0 masks" not in report
     (pattern,) = re.findall("--image-key '?([^'\n]+?)'?:?\n", report)
-    match = Match(("images",), masks="masks", image_key=pattern)
-    again = inspected(plan_volumes(tmp_path, VolumeSettings(match)))
+    again = inspected(Volumes(["images"], "masks", image_key=pattern), tmp_path)
     assert not again.errors
     assert len(again.cases) == 2
 
 
-def test_names_that_nothing_matches(tmp_path, inspected):
+def test_names_that_nothing_matches(tmp_path, reported):
     for name in ("images/a", "masks/b"):
-        write_volume(tmp_path / f"{name}.nii.gz", np.ones((2, 3, 4), np.uint8))
-    report = format_report(inspected(plan_volumes(tmp_path)))
-    assert "--image-key REGEX" in report
-    assert "a.nii.gz and b.nii.gz" in report
+        write_volume(tmp_path / f"{name}.nii.gz", ONES)
+    assert_names(reported(Volumes(), tmp_path), "--image-key REGEX", "a.nii.gz and b.nii.gz")
 
 
 def test_labels_of_any_number(tmp_path, convert):
     mask = np.zeros((3, 4, 5), np.float32)
     mask[0, 0, :3], mask[1, 0, :2] = 205, 420
     source = _one(tmp_path, mask=mask)
-    labels = LabelRule((parse_label("ventricle=420"), parse_label("myocardium=205")))
-    converted = convert(plan_volumes(source, VolumeSettings(labels=labels)))
-    array, _ = _read(converted.folder / "labelsTr/a.nii.gz")
+    array = convert(Volumes(label=["ventricle=420", "myocardium=205"]), source).read("labelsTr/a.nii.gz")
     assert array.dtype == np.uint8
     np.testing.assert_array_equal(array, np.select([mask == 420, mask == 205], [1, 2], 0))
 
@@ -136,25 +118,28 @@ def test_labels_of_any_number(tmp_path, convert):
 )
 def test_image_and_mask_must_lie_at_one_place(tmp_path, inspected, convert, origin, spacing, accepted):
     source = _one(tmp_path, origin=origin, spacing=spacing)
-    errors = inspected(plan_volumes(source)).errors
+    errors = inspected(Volumes(), source).errors
     assert (not errors) == accepted
     if not accepted:
-        assert "mm apart" in errors[0].detail
-        assert "origin" in errors[0].detail or "spacing" in errors[0].detail
-    converted = convert(plan_volumes(source, VolumeSettings(trust_image=not accepted)))
-    image, mask = (_read(converted.folder / name)[1] for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
+        assert_names(errors[0].detail, "mm apart", "origin" if spacing[0] == 1.5 and origin[2] != 5 else "spacing")
+    converted = convert(Volumes(trust_image_geometry=not accepted), source)
+    image, mask = (sitk.ReadImage(converted.folder / name) for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
     assert image.GetOrigin() == mask.GetOrigin()
     assert image.GetSpacing() == mask.GetSpacing()
     assert ("moved to the image's place" in converted.report) == (not accepted)
 
 
-def test_a_mirrored_mask_is_found(tmp_path, inspected):
+def test_a_mirrored_mask_is_found(tmp_path, refused):
     """The same voxels in space, stored the other way round, are another grid."""
     source = _one(tmp_path)
-    image = sitk.ReadImage(str(source / "masks/a.nii.gz"))
+    image = sitk.ReadImage(source / "masks/a.nii.gz")
     image.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
-    sitk.WriteImage(image, str(source / "masks/a.nii.gz"))
-    assert "direction" in inspected(plan_volumes(source)).errors[0].detail
+    sitk.WriteImage(image, source / "masks/a.nii.gz")
+    assert "direction" in refused(Volumes(), source).detail
+
+
+FOUR = sitk.JoinSeries([sitk.GetImageFromArray(np.zeros((3, 4, 5), np.float32))] * 2)
+COLOUR = sitk.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
 
 
 @pytest.mark.parametrize(
@@ -163,122 +148,110 @@ def test_a_mirrored_mask_is_found(tmp_path, inspected):
         (None, np.full((3, 4, 5), 0.5, np.float32), "no whole numbers"),
         (None, np.full((3, 4, 5), -1, np.int16), "negative"),
         (None, np.ones((3, 4, 6), np.uint8), "differ in size"),
-        (np.zeros((2, 3, 4, 5), np.float32), None, "more than three axes"),
+        (FOUR, None, "more than three axes"),
+        (COLOUR, None, "several values per voxel"),
     ],
 )
-def test_broken_volumes(tmp_path, inspected, image, mask, message):
-    if image is not None and image.ndim == 4:
-        source = _one(tmp_path)
-        four = sitk.JoinSeries([sitk.GetImageFromArray(each) for each in image])
-        sitk.WriteImage(four, str(source / "images/a.nii.gz"))
-    else:
-        source = _one(tmp_path, image, mask)
-    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
-    assert message in error.topic
+def test_broken_volumes(tmp_path, refused, image, mask, message):
+    source = _one(tmp_path, mask=mask)
+    if image is not None:
+        sitk.WriteImage(image, source / "images/a.nii.gz")
+    assert message in refused(Volumes(), source).topic
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 @pytest.mark.parametrize("ending", [".mha", ".nii", ".nii.gz"])
-def test_values_that_are_not_finite(tmp_path, inspected, part, ending):
+def test_values_that_are_not_finite(tmp_path, refused, part, ending):
     """ITK reads NaN in NIfTI files as 0, and so does nnU-Net through it."""
     for each in ("images", "masks"):
         write_volume(tmp_path / each / f"a{ending}", np.full((3, 4, 5), np.nan if each == part else 1.0))
-    (error,) = [error for error in inspected(plan_volumes(tmp_path)).errors if error.case]
+    error = refused(Volumes(), tmp_path)
     assert "not finite" in error.topic or "no whole numbers" in error.topic
     assert f"a{ending}" in error.detail
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl"])
-def test_volumes_that_are_cut_off(tmp_path, inspected, part, ending):
+def test_volumes_that_are_cut_off(tmp_path, refused, part, ending):
     source = write_volumes(tmp_path, ending=ending)
     path = source / part.replace("masks", "labels") / f"pat1{ending.replace('.mhd', '.raw')}"
     path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 10)])
-    (error,) = inspected(plan_volumes(source)).errors
+    error = refused(Volumes(), source)
     assert error.case == "pat1"
-    assert f"pat1{ending}" in error.detail
-    assert "cut off" in error.detail
+    assert_names(error.detail, f"pat1{ending}", "cut off")
 
 
-def test_a_file_that_cannot_fit_is_not_read(tmp_path, inspected):
+def test_a_file_that_cannot_fit_is_not_read(tmp_path, refused):
     """Sizes are compared in the headers; the voxels of this one are not even there."""
     source = _one(tmp_path)
     path = write_volume(source / "images/a.nii.gz", np.zeros((90, 40, 50), np.uint8))
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:400]))
-    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
-    assert "differ in size" in error.topic
-    assert "90 x 40 x 50 and 3 x 4 x 5" in error.detail
-
-
-def test_a_header_that_names_a_file_outside_of_the_source(tmp_path, inspected):
-    write_volume(tmp_path / "private.mhd", np.ones((3, 4, 5), np.uint8))
-    source = _one(tmp_path)
-    (source / "images/a.nii.gz").unlink()
-    header = (tmp_path / "private.mhd").read_text().replace("private.raw", str(tmp_path / "private.raw"))
-    (source / "images/a.mhd").write_text(header)
-    (error,) = [error for error in inspected(plan_volumes(source)).errors if error.case]
-    assert "private.raw" in error.detail
-    assert "not in its own folder" in error.detail
-
-
-def test_colour_volumes_are_refused(tmp_path, inspected):
-    source = _one(tmp_path)
-    colour = sitk.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
-    sitk.WriteImage(colour, str(source / "images/a.nii.gz"))
-    assert "several values per voxel" in inspected(plan_volumes(source)).errors[0].topic
+    assert_names(refused(Volumes(), source), "differ in size", "90 x 40 x 50 and 3 x 4 x 5")
 
 
 def test_sixty_four_bit_numbers(tmp_path, convert):
     source = _one(tmp_path, mask=np.ones((3, 4, 5), np.int64))
     image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(3, 4, 5)))
-    image.CopyInformation(sitk.ReadImage(str(source / "masks/a.nii.gz")))
-    sitk.WriteImage(image, str(source / "images/a.nii.gz"))
-    converted = convert(plan_volumes(source))
-    assert _read(converted.folder / "imagesTr/a_0000.nii.gz")[0].dtype == np.float32
+    image.CopyInformation(sitk.ReadImage(source / "masks/a.nii.gz"))
+    sitk.WriteImage(image, source / "images/a.nii.gz")
+    assert convert(Volumes(), source).read("imagesTr/a_0000.nii.gz").dtype == np.float32
 
 
-def test_ct_is_suggested_by_its_values(tmp_path, inspected):
+def test_ct_is_suggested_by_its_values(tmp_path, inspected, reported):
     source = _one(tmp_path, image=np.full((3, 4, 5), -1000.0))
-    assert "--modality CT" in format_report(inspected(plan_volumes(source)))
-    named = inspected(plan_volumes(source, VolumeSettings(modality="CT")))
-    assert named.channel_names == ("CT",)
-    assert "--modality" not in format_report(named)
+    assert "--modality CT" in reported(Volumes(), source)
+    assert inspected(Volumes(modality="CT"), source).channel_names == ("CT",)
+    assert "--modality" not in reported(Volumes(modality="CT"), source)
 
 
-def test_a_spacing_of_one_is_asked_about(tmp_path, inspected):
-    write_volume(tmp_path / "images/a.mha", np.ones((3, 4, 5)), spacing=(1, 1, 1))
-    write_volume(tmp_path / "masks/a.mha", np.ones((3, 4, 5), np.uint8), spacing=(1, 1, 1))
-    assert "true, or never stored?" in format_report(inspected(plan_volumes(tmp_path)))
+def test_a_spacing_of_one_is_asked_about(tmp_path, reported):
+    for part in "images", "masks":
+        write_volume(tmp_path / part / "a.mha", ONES, spacing=(1, 1, 1))
+    assert "true, or never stored?" in reported(Volumes(), tmp_path)
 
 
-def test_settings_that_do_not_fit(tmp_path):
-    write_volumes(tmp_path)
-    with pytest.raises(ConversionError, match="--modality"):
-        plan_volumes(tmp_path, VolumeSettings(Match(("images",), channels=("T1",), masks="labels"), modality="CT"))
-    with pytest.raises(ConversionError, match="same name"):
-        plan_volumes(tmp_path, VolumeSettings(Match(("images", "images"), channels=("T1", "T1"), masks="labels")))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"images": ["T1=images"], "modality": "CT"}, "--modality"),
+        ({"images": ["T1=images", "T1=images"]}, "same name: T1"),
+        ({"images": ["empty"]}, "no files"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path, settings, message):
+    (write_volumes(tmp_path) / "empty").mkdir()
+    with pytest.raises(ConversionError, match=message):
+        Volumes(masks="labels", **settings).conversion(tmp_path)
+
+
+DICOM = Volumes(images=["dicom"], masks="masks", modality="CT")
+
+
+def read_series(folder):
+    return _dicom.read_series(folder, Findings())
 
 
 def _dicom_case(folder, name="P1", **settings):
     write_dicom(folder / "dicom" / name, **settings)
-    image, _ = _dicom.read_series(folder / "dicom" / name)
+    image = read_series(folder / "dicom" / name)
     mask = sitk.GetImageFromArray((sitk.GetArrayFromImage(image) > 0).astype(np.uint8))
     mask.CopyInformation(image)
     (folder / "masks").mkdir(exist_ok=True)
     sitk.WriteImage(mask, str(folder / "masks" / f"{name}.nii.gz"))
-    return VolumeSettings(Match(("dicom",), masks="masks"), modality="CT")
+    return folder
 
 
 def test_dicom_series(tmp_path, convert):
     source = tmp_path / "s"
     _dicom_case(source, "P1", seed=1)
-    settings = _dicom_case(source, "P2", seed=2, uid="1.2.4")
+    _dicom_case(source, "P2", seed=2, uid="1.2.4")
     (source / "dicom/P1/.DS_Store").write_bytes(b"x")
     (source / "dicom/P2/README.txt").write_text("not an image")
-    converted = convert(plan_volumes(source, settings))
-    array, image = _read(converted.folder / "imagesTr/P2_0000.nii.gz")
+    converted = convert(DICOM, source)
+    image = sitk.ReadImage(converted.folder / "imagesTr/P2_0000.nii.gz")
     random = np.random.default_rng(2)
-    np.testing.assert_array_equal(array, np.concatenate([random.integers(-1000, 500, (1, 6, 5)) for _ in range(4)]))
+    stored = np.concatenate([random.integers(-1000, 500, (1, 6, 5)) for _ in range(4)])
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), stored)
     assert image.GetSpacing() == pytest.approx((0.7, 0.8, 2.0))
     assert b"DOE" not in (converted.folder / "imagesTr/P2_0000.nii.gz").read_bytes()
 
@@ -286,67 +259,60 @@ def test_dicom_series(tmp_path, convert):
 def test_dicom_slices_are_ordered_by_position(tmp_path):
     write_dicom(tmp_path / "up", seed=3)
     write_dicom(tmp_path / "shuffled", seed=3, positions=(4.0, 0.0, 6.0, 2.0))
-    up, shuffled = (sitk.GetArrayFromImage(_dicom.read_series(tmp_path / name)[0]) for name in ("up", "shuffled"))
+    up, shuffled = (sitk.GetArrayFromImage(read_series(tmp_path / name)) for name in ("up", "shuffled"))
     np.testing.assert_array_equal(shuffled[[2, 0, 3, 1]], up)
 
 
-def test_several_series_in_one_folder_are_named(tmp_path, inspected):
-    settings = _dicom_case(tmp_path)
-    write_dicom(tmp_path / "dicom/P1", uid="1.2.77", positions=(0.0, 3.0))
-    (error,) = [error for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case]
-    assert "several DICOM series" in error.topic
-    for text in ('"series 1.2.3" 4 files', '"series 1.2.77" 2 files'):
-        assert text in error.detail
+def test_several_series_in_one_folder_are_named(tmp_path, refused):
+    write_dicom(_dicom_case(tmp_path) / "dicom/P1", uid="1.2.77", positions=(0.0, 3.0))
+    error = refused(DICOM, tmp_path)
+    assert_names(error, "several DICOM series", '"series 1.2.3" 4 files', '"series 1.2.77" 2 files')
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_missing_slices_and_gantry_tilt_are_warned_of(tmp_path, inspected):
-    settings = _dicom_case(tmp_path, positions=(0.0, 2.0, 6.0, 8.0))
-    report = format_report(inspected(plan_volumes(tmp_path, settings)))
-    assert "unequal distances" in report
-    assert "P1: 2 to 4 mm, usually 2 mm" in report
-    settings = _dicom_case(tmp_path, "P2", uid="1.2.4", shift=0.3)
-    assert "gantry tilt" in format_report(inspected(plan_volumes(tmp_path, settings)))
+def test_missing_slices_and_gantry_tilt_are_warned_of(tmp_path, reported):
+    _dicom_case(tmp_path, positions=(0.0, 2.0, 6.0, 8.0))
+    _dicom_case(tmp_path, "P2", uid="1.2.4", shift=0.3)
+    facts = ("unequal distances", "P1: 2 to 4 mm, usually 2 mm", "gantry tilt")
+    assert_names(reported(DICOM, tmp_path), *facts)
 
 
 def test_positions():
     axial = np.array([1.0, 0, 0, 0, 1, 0])
     straight = np.array([[0, 0, z] for z in (4.0, 0, 2)])
-    assert _dicom.judge_positions(straight, axial, "x") == []
+    _dicom.judge_positions(straight, axial, "x", findings := Findings())
+    assert not findings
     with pytest.raises(CaseError, match="at one place"):
-        _dicom.judge_positions(np.repeat(straight, 2, axis=0), axial, "x")
+        _dicom.judge_positions(np.repeat(straight, 2, axis=0), axial, "x", findings)
     tilted = straight + np.array([[0, 0.2 * z, 0] for z in straight[:, 2]])
-    assert "0.4 mm per slice" in _dicom.judge_positions(tilted, axial, "x")[0].detail
+    _dicom.judge_positions(tilted, axial, "x", findings)
+    assert "0.4 mm per slice" in findings[0].detail
 
 
 @pytest.mark.parametrize("slice_number", [0, 1, 3])
-def test_a_dicom_file_that_is_cut_off(tmp_path, inspected, slice_number):
+def test_a_dicom_file_that_is_cut_off(tmp_path, inspected, refused, slice_number):
     """GDCM leaves the slice out; at either end nothing else would show it."""
-    settings = _dicom_case(tmp_path)
+    _dicom_case(tmp_path)
     (tmp_path / "dicom/P1/DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    assert not inspected(plan_volumes(tmp_path, settings)).errors
+    assert not inspected(DICOM, tmp_path).errors
     path = sorted((tmp_path / "dicom/P1").glob("*.dcm"))[slice_number]
     path.write_bytes(path.read_bytes()[:-20])
-    (error,) = [error for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case]
-    assert "cut off" in error.topic
-    assert path.name in error.detail
+    assert_names(refused(DICOM, tmp_path), "cut off", path.name)
 
 
 # RT Structure Set, Comprehensive SR, Presentation State, RT Plan, X-Ray Radiation Dose SR
 @pytest.mark.parametrize("kind", ["481.3", "88.33", "11.1", "481.5", "88.67"])
-def test_dicom_objects_that_are_no_images(tmp_path, inspected, convert, kind):
+def test_dicom_objects_that_are_no_images(tmp_path, refused, convert, kind):
     """GDCM leaves these out, too, and the series is whole without them."""
-    settings = _dicom_case(tmp_path / "s")
-    write_dicom_object(tmp_path / "s/dicom/P1/RS.dcm", f"1.2.840.10008.5.1.4.1.1.{kind}")
-    slices = sorted((tmp_path / "s/dicom/P1").glob("*IM*.dcm"))
-    report = format_report(inspected(plan_volumes(tmp_path / "s", settings)))
-    assert "RS.dcm" in report
-    converted = convert(plan_volumes(tmp_path / "s", settings))
-    assert _read(converted.folder / "imagesTr/P1_0000.nii.gz")[0].shape == (len(slices), 6, 5)
+    source = _dicom_case(tmp_path / "s")
+    write_dicom_object(source / "dicom/P1/RS.dcm", f"1.2.840.10008.5.1.4.1.1.{kind}")
+    slices = sorted((source / "dicom/P1").glob("*IM*.dcm"))
+    converted = convert(DICOM, source)
+    assert "RS.dcm" in converted.report
+    assert converted.read("imagesTr/P1_0000.nii.gz").shape == (len(slices), 6, 5)
     slices[0].write_bytes(slices[0].read_bytes()[:-20])
-    (error,) = [error for error in inspected(plan_volumes(tmp_path / "s", settings)).errors if error.case]
-    assert "cut off" in error.topic
-    assert slices[0].name in error.detail
+    error = refused(DICOM, source)
+    assert_names(error, "cut off", slices[0].name)
     assert "more" not in error.detail
 
 
@@ -359,7 +325,7 @@ def test_a_dicom_file_that_ends_in_its_header(tmp_path, meta):
     for length in 132, content.index(kind.encode()) + len(kind) - 2, len(content):
         (folder / "cut.dcm").write_bytes(content[:length])
         with pytest.raises(CaseError, match="cut off"):
-            _dicom.read_series(folder)
+            read_series(folder)
 
 
 def test_names_of_dicom_files_are_compared_without_their_folder(tmp_path, monkeypatch):
@@ -368,27 +334,4 @@ def test_names_of_dicom_files_are_compared_without_their_folder(tmp_path, monkey
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), "1.2.3")
     given = [name.replace("/dicom/", "/./dicom//") for name in names]
     monkeypatch.setattr(sitk.ImageSeriesReader, "GetGDCMSeriesFileNames", lambda folder, uid: given)
-    assert _dicom.read_series(folder)[0].GetSize() == (5, 6, 4)
-
-
-def test_damaged_dicom_and_none(tmp_path, inspected):
-    settings = _dicom_case(tmp_path)
-    path = sorted((tmp_path / "dicom/P1").iterdir())[0]
-    path.write_bytes(path.read_bytes()[:200])
-    assert [error.case for error in inspected(plan_volumes(tmp_path, settings)).errors if error.case] == ["P1"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConversionError, match="no files"):
-        plan_volumes(tmp_path, VolumeSettings(Match(("empty",), masks="masks")))
-
-
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.filterwarnings("ignore")
-def test_garbage_is_an_error_that_names_the_case(tmp_path, inspected, seed):
-    source = write_volumes(tmp_path, ending=(".nii.gz", ".nii", ".nrrd", ".mha")[seed % 4])
-    random = np.random.default_rng(seed)
-    path = sorted((source / ("images" if seed % 2 else "labels")).iterdir())[0]
-    content = path.read_bytes()
-    path.write_bytes(random.bytes(50) if seed % 3 else content[: int(random.integers(0, len(content) // 2))])
-    inspection = inspected(plan_volumes(source))
-    assert [error.case for error in inspection.errors] == ["pat0"]
-    assert path.name in inspection.errors[0].detail
+    assert read_series(folder).GetSize() == (5, 6, 4)

@@ -1,14 +1,17 @@
 """Made-up folders in every layout that `swin-umamba convert` takes, a few tiny cases each."""
 
+import contextlib
+import io
 import json
 import struct
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
-from swin_umamba_nnunet.datasets._integrity import Verdict, judge
+from swin_umamba_nnunet.datasets._write import Verdict, judge
 
 ROWS, COLUMNS = 12, 17
 SYNAPSE_SHAPE = (3, 10, 8)
@@ -16,40 +19,19 @@ SYNAPSE_SHAPE = (3, 10, 8)
 
 def integrity_here_and_now(folder: Path, processes: int) -> Verdict:
     """nnU-Net's integrity check in this process: its pools of workers take seconds to start."""
-    import contextlib
-    import io
+    import multiprocessing.dummy
 
     from nnunetv2.experiment_planning import verify_dataset_integrity as verify
     from nnunetv2.utilities import utils
 
-    class Pool:
-        def __init__(self, processes=None):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-        def starmap(self, function, arguments):
-            return [function(*each) for each in arguments]
-
-    class Multiprocessing:
-        @staticmethod
-        def get_context(method):
-            return type("Context", (), {"Pool": Pool})
-
+    threads = multiprocessing.dummy
+    patches = mock.patch.object(verify, "multiprocessing", mock.Mock(get_context=lambda method: threads))
     said = io.StringIO()
-    before = verify.multiprocessing, utils.Pool
-    verify.multiprocessing, utils.Pool = Multiprocessing, Pool
     try:
-        with contextlib.redirect_stdout(said):
-            verify.verify_dataset_integrity(str(folder), processes)
+        with patches, mock.patch.object(utils, "Pool", threads.Pool), contextlib.redirect_stdout(said):
+            verify.verify_dataset_integrity(str(folder), 1)
     except (AssertionError, RuntimeError) as error:
         return judge(1, said.getvalue(), f"{type(error).__name__}: {error}")
-    finally:
-        verify.multiprocessing, utils.Pool = before
     return judge(0, said.getvalue(), "")
 
 
@@ -72,32 +54,34 @@ def blob(value: int = 255, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarr
     return mask
 
 
-def write_images(folder: Path, cases: int = 4, prefix: str = "img") -> Path:
+def write_case(folder: Path, name: str, seed: int, mask: str = "", ending: str = ".png") -> None:
+    """`images/NAME.png` and `masks/NAMEmask.png` of 0/255."""
+    save(folder / "images" / f"{name}{ending}", photo(seed))
+    save(folder / "masks" / f"{name}{mask}.png", blob())
+
+
+def write_images(folder: Path, cases: int = 4) -> Path:
     """`images/` and `masks/` of 0/255."""
     for index in range(cases):
-        save(folder / "images" / f"{prefix}{index}.png", photo(index))
-        save(folder / "masks" / f"{prefix}{index}.png", blob())
+        write_case(folder, f"img{index}", index)
     return folder
 
 
-def write_isic(folder: Path, train: int = 3, val: int = 2) -> Path:
+def write_isic(folder: Path) -> Path:
     """VM-UNet's tree."""
-    for part, numbers in (("train", range(train)), ("val", range(train, train + val))):
-        for index in numbers:
-            save(folder / part / "images" / f"ISIC_{index:07d}.png", photo(index))
-            save(folder / part / "masks" / f"ISIC_{index:07d}_segmentation.png", blob())
+    for index in range(5):
+        write_case(folder / ("train" if index < 3 else "val"), f"ISIC_{index:07d}", index, "_segmentation")
     return folder
 
 
-def write_archive(folder: Path, tests: int = 1) -> Path:
+def write_archive(folder: Path) -> Path:
     """What ISIC 2017 hands out, superpixels and other tasks' ground truth included."""
-    for word, numbers in (("Training", range(3)), ("Validation", range(3, 5)), ("Test_v2", range(5, 5 + tests))):
-        for index in numbers:
-            name = f"ISIC_{index:07d}"
-            save(folder / f"ISIC-2017_{word}_Data" / f"{name}.jpg", photo(index))
-            save(folder / f"ISIC-2017_{word}_Data" / f"{name}_superpixels.png", photo(99))
-            save(folder / f"ISIC-2017_{word}_Part1_GroundTruth" / f"{name}_segmentation.png", blob())
-            (folder / f"ISIC-2017_{word}_Part2_GroundTruth").mkdir(exist_ok=True)
+    for index, word in enumerate(["Training"] * 3 + ["Validation"] * 2 + ["Test_v2"]):
+        name, year = f"ISIC_{index:07d}", folder / "ISIC-2017"
+        save(Path(f"{year}_{word}_Data/{name}.jpg"), photo(index))
+        save(Path(f"{year}_{word}_Data/{name}_superpixels.png"), photo(99))
+        save(Path(f"{year}_{word}_Part1_GroundTruth/{name}_segmentation.png"), blob())
+        Path(f"{year}_{word}_Part2_GroundTruth").mkdir(exist_ok=True)
     return folder
 
 
@@ -126,46 +110,37 @@ def write_synapse(folder: Path, train=(5, 6), test=(1,)) -> Path:
     return folder
 
 
-def write_umamba_703(folder: Path, train: int = 3, test: int = 2, stated: int | None = None) -> Path:
-    """Dataset703_NeurIPSCell as U-Mamba's authors lay it out."""
+def write_umamba_703(folder: Path) -> Path:
+    """Dataset703_NeurIPSCell as U-Mamba's authors lay it out, with three training and two test images."""
     folder = folder / "Dataset703_NeurIPSCell"
-    for part, labels, numbers in (
-        ("imagesTr", "labelsTr", range(train)),
-        ("imagesVal", "labelsVal", range(train, train + test)),
-    ):
-        for index in numbers:
-            save(folder / part / f"cell_{index:05d}_0000.png", photo(index))
-            save(folder / labels / f"cell_{index:05d}.png", blob(1) + blob(1) * (photo(index)[..., 0] > 128))
-    for index in range(train, train + test):
-        instances = np.zeros((ROWS, COLUMNS), np.uint16)
-        instances[1:3, 1:3], instances[5:9, 5:9] = 1, 300
-        save(folder / "labelsVal-instance-mask" / f"cell_{index:05d}_label.tiff", instances)
+    instances = np.zeros((ROWS, COLUMNS), np.uint16)
+    instances[1:3, 1:3], instances[5:9, 5:9] = 1, 300
+    for index in range(5):
+        part, name = "Tr" if index < 3 else "Val", f"cell_{index:05d}"
+        save(folder / f"images{part}/{name}_0000.png", photo(index))
+        save(folder / f"labels{part}/{name}.png", blob(1) + blob(1) * (photo(index)[..., 0] > 128))
+        if part == "Val":
+            save(folder / f"labelsVal-instance-mask/{name}_label.tiff", instances)
     content = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},
         "labels": {"background": 0, "interior": 1, "boundary": 2},
-        "numTraining": train if stated is None else stated,
+        "numTraining": 3,
         "file_ending": ".png",
     }
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
 
 
-def write_umamba_702(folder: Path, train: int = 50, test: int = 50, stated: int = 60) -> Path:
-    """Dataset702_AbdomenMR, volumes of a few voxels."""
+def write_umamba_702(folder: Path) -> Path:
+    """Dataset702_AbdomenMR, volumes of a few voxels; 50 training cases where dataset.json counts 60."""
     folder = folder / "Dataset702_AbdomenMR"
-    for images, labels, numbers in (
-        ("imagesTr", "labelsTr", range(train)),
-        ("imagesTs", "labelsTs", range(train, train + test)),
-    ):
-        for index in numbers:
-            random = np.random.default_rng(index)
-            write_volume(folder / images / f"amos_{index:04d}_0000.nii.gz", random.normal(size=(2, 4, 5)))
-            write_volume(
-                folder / labels / f"amos_{index:04d}.nii.gz", random.integers(0, 14, (2, 4, 5)).astype(np.uint8)
-            )
-    (folder / "dataset.json").write_text(
-        json.dumps({"modality": {"0": "MR"}, "labels": {"0": "background"}, "numTraining": stated})
-    )
+    for index in range(100):
+        part, name, random = "Tr" if index < 50 else "Ts", f"amos_{index:04d}", np.random.default_rng(index)
+        write_volume(folder / f"images{part}/{name}_0000.nii.gz", random.normal(size=(2, 4, 5)))
+        labels = random.integers(0, 14, (2, 4, 5)).astype(np.uint8)
+        write_volume(folder / f"labels{part}/{name}.nii.gz", labels)
+    content = {"modality": {"0": "MR"}, "labels": {"0": "background"}, "numTraining": 60}
+    (folder / "dataset.json").write_text(json.dumps(content))
     return folder
 
 

@@ -31,11 +31,20 @@ def assert_cases(result, wanted: dict, metric: str, convention: str, tolerance: 
             assert same(found, value, tolerance), (case, label, metric, convention, found, value)
 
 
-def assert_means(result, wanted: dict, metric: str, convention: str, tolerance: float = UNROUNDED) -> None:
-    """Class -> mean, all of them."""
+def assert_named(result, wanted: dict, names: dict, label: str, convention: str = "plain", tolerance=UNROUNDED) -> None:
+    """Case -> name in the golden file -> value, of those that `names` translates into metrics."""
+    for case, values in wanted.items():
+        for theirs, ours in names.items():
+            found = result.value(case, label, ours, convention)
+            assert same(found, values[theirs], tolerance), (case, theirs, found, values[theirs])
+
+
+def assert_means(result, wanted: dict, metric: str, convention: str = "plain", as_one: bool = False) -> None:
+    """Class -> mean, all of them; with undefined values counted as 1 if asked for."""
     for label, value in wanted.items():
-        found = result.statistic(metric, label, convention).mean
-        assert same(found, value, tolerance), (label, metric, convention, found, value)
+        row = result.statistic(metric, label, convention)
+        found = row.mean_undefined_as_1 if as_one and row.n_undefined else row.mean
+        assert same(found, value, UNROUNDED), (label, metric, convention, found, value)
 
 
 def _floats(entry):

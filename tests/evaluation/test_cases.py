@@ -144,7 +144,7 @@ def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
     predicted = touch(tmp_path / "pred", "a.png", "b.png", "plans.json", "a.npz")
     (predicted / "sub.png").mkdir()
     pairs = pair_cases(truth, predicted, ground_truth_suffix="_label")
-    assert pairs == [CasePair(name, truth / f"{name}_label.tiff", predicted / f"{name}.png") for name in "ab"]
+    assert pairs.cases == [CasePair(name, truth / f"{name}_label.tiff", predicted / f"{name}.png") for name in "ab"]
 
 
 def test_missing_and_extra_cases_are_named(tmp_path):
@@ -152,7 +152,7 @@ def test_missing_and_extra_cases_are_named(tmp_path):
     predicted = touch(tmp_path / "pred", "c00.png", "other.png")
     with pytest.raises(EvaluationError, match=r"14 cases .*pred: c01, .* 4 more; 1 case .*gt: other.*--allow-missing"):
         pair_cases(truth, predicted)
-    assert [pair.name for pair in pair_cases(truth, predicted, allow_missing=True)] == ["c00"]
+    assert [pair.name for pair in pair_cases(truth, predicted, allow_missing=True).cases] == ["c00"]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_missing_and_extra_cases_are_named(tmp_path):
     [
         ((), {}, ("empty", ".nii.gz, .tiff")),
         (("a.jpg", "b.jpg"), {}, (".jpg", ".nii.gz, .tiff")),
-        (("a.png", "b.nii.gz"), {}, ("1 .png, 1 .nii.gz", "--file-ending")),
+        (("a.png", "b.nii.gz"), {}, ("1 .png", "1 .nii.gz", "--file-ending")),
         (("a.png",), {"file_ending": ".nrrd"}, ("no label files", ".nrrd")),
         (("a.png", "a_label.png"), {"ground_truth_suffix": "_label"}, ("a_label.png", "a.png", "case a;")),
         (("z.png",), {}, ("pred", " z,", "a, b")),
@@ -179,14 +179,14 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_file_ending_picks(tmp_path):
     truth = touch(tmp_path / "gt", "a.png", "a.nii.gz")
-    assert pair_cases(truth, truth, file_ending=".nii.gz")[0].prediction == truth / "a.nii.gz"
+    assert pair_cases(truth, truth, file_ending=".nii.gz").cases[0].prediction == truth / "a.nii.gz"
 
 
 def test_differing_shape(tmp_path):
     truth, predicted = write_folders(tmp_path, 1)
     write_image(predicted / "case_0.png", IMAGE[:-1])
     with pytest.raises(EvaluationError, match=r"case_0\b.*gt.*\(20, 24\).*pred.*\(19, 24\)"):
-        read_pair(pair_cases(truth, predicted)[0])
+        read_pair(pair_cases(truth, predicted).cases[0])
 
 
 def test_differing_shape_is_seen_in_the_headers(tmp_path):

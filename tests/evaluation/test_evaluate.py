@@ -17,15 +17,14 @@ import pytest
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics, load_summary_json
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
-from swin_umamba_nnunet.evaluation import EvaluationError, evaluate_folders
-from swin_umamba_nnunet.evaluation.table import format_result
-from swin_umamba_nnunet.evaluation.workers import CaseWorkers
+from swin_umamba_nnunet.evaluation import Endoscopy, EvaluationError, LabelSet, Plain, from_options
+from swin_umamba_nnunet.evaluation.evaluate import case_workers
+from swin_umamba_nnunet.evaluation.output import format_result
 from tests.evaluation import worker_functions
-from tests.evaluation.files import blobs, write_folders, write_image, write_volume
+from tests.evaluation.files import blobs, evaluated, write_folders, write_image, write_volume
 from tests.messages import naming
 
 ROOT = Path(__file__).resolve().parents[2]
-FAST = {"processes": 1, "resamples": 20}
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def read_metrics(folder):
 
 
 def test_metrics_csv_has_every_value(folders, tmp_path):
-    result = evaluate_folders(*folders, output=tmp_path / "out", **FAST)
+    result = evaluated(folders, output=tmp_path / "out")
     found = read_metrics(tmp_path / "out")
     assert list(found[0]) == ["case", "class", "metric", "value", "unit", "convention"]
     assert len(found) == len(result.measurements) == 3 * 3 * 9
@@ -54,7 +53,7 @@ def test_class_and_case_names_are_no_formulas_in_metrics_csv(folders, tmp_path):
     """A spreadsheet would compute them; numbers stay numbers."""
     for folder in folders:
         (folder / "case_0.png").rename(folder / "-1+case.png")
-    evaluate_folders(*folders, labels=["=cmd=1", "@x=2", "3"], output=tmp_path / "out", **FAST)
+    evaluated(folders, Plain(["=cmd=1", "@x=2", "3"]), output=tmp_path / "out")
     found = read_metrics(tmp_path / "out")
     assert {line["class"] for line in found} == {"'=cmd", "'@x", "3"}
     assert {line["case"] for line in found} == {"'-1+case", "case_1", "case_2"}
@@ -62,14 +61,14 @@ def test_class_and_case_names_are_no_formulas_in_metrics_csv(folders, tmp_path):
 
 
 def test_names_do_not_act_on_the_terminal(folders):
-    text = format_result(evaluate_folders(*folders, labels=["\x1b[2Jliver=1", "a\n\u202eb=2,3"], **FAST))
+    text = format_result(evaluated(folders, Plain(["\x1b[2Jliver=1", "a\n\u202eb=2,3"])))
     assert not set(text) & set("\x1b\u202e")
     assert "\\x1b[2Jliver" in text
     assert "a\\n\\u202eb" in text
 
 
 def test_summary_json_is_nnunets_and_more(folders, tmp_path):
-    result = evaluate_folders(*folders, output=tmp_path / "out", **FAST)
+    result = evaluated(folders, output=tmp_path / "out")
     found = load_summary_json(str(tmp_path / "out/summary.json"))
     per_case = [
         compute_metrics(str(pair.ground_truth), str(pair.prediction), NaturalImage2DIO(), [1, 2, 3])
@@ -96,32 +95,32 @@ def test_summary_json_is_nnunets_and_more(folders, tmp_path):
 
 def test_the_authors_values_are_named_in_summary_json(tmp_path):
     truth, predicted = write_folders(tmp_path, 2)
-    evaluate_folders(truth, predicted, protocol="endoscopy", output=tmp_path / "out", **FAST)
+    evaluated((truth, predicted), Endoscopy(), output=tmp_path / "out")
     content = json.loads((tmp_path / "out/summary.json").read_text())
     assert {"Dice", "NSD", "DSC (endoscopy)", "NSD (endoscopy)"} <= set(content["mean"]["1"])
     assert len(content["swin_umamba_evaluation"]["image_values"]) == 2 * 5
 
 
 def test_nothing_of_others_is_overwritten(folders, tmp_path):
-    evaluate_folders(*folders, output=tmp_path / "out", **FAST)
-    evaluate_folders(*folders, output=tmp_path / "out", **FAST)  # our own files are
+    evaluated(folders, output=tmp_path / "out")
+    evaluated(folders, output=tmp_path / "out")  # our own files are
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.csv", "summary.json"]
     foreign = folders[1] / "summary.json"
     foreign.write_text('{"foreground_mean": {}}')
     with pytest.raises(EvaluationError, match=naming(foreign, "overwritten", "another output")):
-        evaluate_folders(*folders, output=folders[1], **FAST)
+        evaluated(folders, output=folders[1])
     assert foreign.read_text() == '{"foreground_mean": {}}'
     other = tmp_path / "other"
     other.mkdir()
     (other / "metrics.csv").write_text("epoch,loss\n")
     with pytest.raises(EvaluationError, match=naming(other / "metrics.csv", "overwritten", "another output")):
-        evaluate_folders(*folders, output=other, **FAST)
+        evaluated(folders, output=other)
     with pytest.raises(EvaluationError, match=naming(foreign, "a file", "a folder")):
-        evaluate_folders(*folders, output=foreign, **FAST)
+        evaluated(folders, output=foreign)
 
 
 def test_several_processes_give_the_same(folders):
-    results = [evaluate_folders(*folders, processes=processes, resamples=20) for processes in (1, 2)]
+    results = [evaluated(folders, processes=processes) for processes in (1, 2)]
     assert repr(results[0].measurements) == repr(results[1].measurements)
     assert repr(results[0].statistics) == repr(results[1].statistics)
 
@@ -131,15 +130,15 @@ def test_all_bad_cases_are_told_before_anything_is_scored(folders, tmp_path):
     write_image(predicted / "case_0.png", np.zeros((3, 3), np.uint8))
     (predicted / "case_2.png").write_bytes(b"noise")
     with pytest.raises(EvaluationError, match=r"(?s)2 of 3 cases .*case_0\b.*\(3, 3\).*case_2.png .*damaged"):
-        evaluate_folders(truth, predicted, output=tmp_path / "out", **FAST)
+        evaluated((truth, predicted), output=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_labels_that_dataset_json_does_not_know(folders, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1, "b": 2}}))
     with pytest.raises(EvaluationError, match=naming("case_0.png", "label 3", tmp_path / "dataset.json", "0 to 2")):
-        evaluate_folders(*folders, **FAST)  # found beside the ground truth's folder
-    result = evaluate_folders(*folders, labels=["1", "odd=2,3"], **FAST)
+        evaluated(folders)  # found beside the ground truth's folder
+    result = evaluated(folders, Plain(["1", "odd=2,3"]))
     assert {m.label for m in result.measurements} == {"1", "odd"}
 
 
@@ -147,30 +146,24 @@ def test_dataset_json_beside_the_predictions_comes_first(folders, tmp_path):
     for folder, name in ((tmp_path, "wrong"), (folders[1], "right")):
         labels = {"background": 0, name: 1, "b": 2, "c": 3}
         (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    result = evaluate_folders(*folders, **FAST)
+    result = evaluated(folders)
     assert {m.label for m in result.measurements} == {"right", "b", "c"}
     assert any("right = 1" in note and str(folders[1]) in note for note in result.notes)
-
-
-def test_a_class_that_is_nowhere_is_said(folders):
-    result = evaluate_folders(*folders, labels=["1", "9"], **FAST)
-    assert any("In no file" in note and note.endswith("9") for note in result.notes)
-    assert result.statistic("Dice", "9").n_undefined == 3
 
 
 def test_background_only_needs_labels(tmp_path):
     for side in ("gt", "pred"):
         write_image(tmp_path / side / "a.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(EvaluationError, match=naming("background", "--labels")):
-        evaluate_folders(tmp_path / "gt", tmp_path / "pred", **FAST)
-    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred", labels=[1], **FAST)
+        evaluated(tmp_path)
+    result = evaluated(tmp_path, Plain([1]))
     assert math.isnan(result.value("a", "1", "Dice"))
 
 
 def test_cases_left_out_are_named(folders):
     (folders[1] / "case_1.png").unlink()
     (folders[0] / "case_2.png").unlink()
-    result = evaluate_folders(*folders, allow_missing=True, **FAST)
+    result = evaluated(folders, allow_missing=True)
     assert [pair.name for pair in result.cases] == ["case_0"]
     for left_out in (r"prediction \(1\): case_1", r"ground truth \(1\): case_2"):
         assert any(re.search(left_out, note) for note in result.notes)
@@ -183,7 +176,7 @@ def test_millimetres_and_voxels_do_not_mix(tmp_path):
             if number:
                 (tmp_path / side / f"{number}.json").write_text(json.dumps({"spacing": [1, 1, 1]}))
     with pytest.raises(EvaluationError, match=naming("1 in mm", "0 in voxel", "spacing")):
-        evaluate_folders(tmp_path / "gt", tmp_path / "pred", **FAST)
+        evaluated(tmp_path)
 
 
 def test_directions_that_differ_are_said(tmp_path):
@@ -193,7 +186,7 @@ def test_directions_that_differ_are_said(tmp_path):
     image = sitk.ReadImage(str(predicted / "case_0.nii.gz"))
     image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1))
     sitk.WriteImage(image, str(predicted / "case_0.nii.gz"))
-    result = evaluate_folders(truth, predicted, **FAST)
+    result = evaluated((truth, predicted))
     assert any("directions" in note for note in result.notes)
 
 
@@ -207,12 +200,11 @@ def test_directions_that_differ_are_said(tmp_path):
         ("plain", {"tolerance": ["x"]}, ("--tolerance x", "NAME=DISTANCE")),
         ("plain", {"tolerance": -1.0}, ("--tolerance -1", "NAME=DISTANCE")),
         ("plain", {"labels": [1], "tolerance": ["liver=2"]}, ("--tolerance", "liver", "command line has 1")),
-        ("plain", {"labels": [1], "dataset_json": "dataset.json"}, ("labels", "dataset.json", "one of them")),
+        ("plain", {"labels": [1], "dataset_json": LabelSet({})}, ("labels", "dataset.json", "one of them")),
         ("plain", {"labels": [1], "instances": "ids"}, ("--instances ids", "leave the labels out")),
         ("plain", {"instances": "nonsense"}, ("nonsense", "components, ids")),
-        ("isic", {"isic_size": -1}, ("ISIC size -1", "1 or more")),
-        ("plain", {"processes": 0}, ("processes 0", "1 or more")),
-        ("plain", {"resamples": 0}, ("resamples 0", "1 or more")),
+        ("isic", {"isic_size": -1}, ("--isic-size -1", "1 or more")),
+        ("cells", {"toleranse": 1}, ("cells", "toleranse", "iou_thresholds, count_border_cells")),
         ("abdomen", {}, ("case_0", "abdomen", "volumes", "2D image (20, 24)")),
         ("isic", {}, ("gt/case_0.png", "value 2", "0 and 1", "0 and 255")),
         ("cells", {}, ("pred/case_0.png", "label 3", "2 boundary", "--instances ids")),
@@ -220,14 +212,25 @@ def test_directions_that_differ_are_said(tmp_path):
 )
 def test_bad_options(folders, protocol, options, facts):
     with pytest.raises(EvaluationError, match=naming(*facts)):
-        evaluate_folders(*folders, protocol=protocol, **{**FAST, **options})
+        evaluated(folders, from_options(protocol, options))
+
+
+def test_options_of_a_file_make_the_same_protocol():
+    table = {"labels": ["liver=1"], "tolerance": {"liver": 5}, "iou_thresholds": [0.5], "medpy_hd95": None}
+    assert from_options("plain", table) == Plain(["liver=1"], tolerance=["liver=5"], iou_thresholds=(0.5,))
+
+
+@pytest.mark.parametrize("option", ["processes", "resamples"])
+def test_numbers_below_one(folders, option):
+    with pytest.raises(EvaluationError, match=naming(f"{option} 0", "1 or more")):
+        evaluated(folders, **{option: 0})
 
 
 @pytest.mark.parametrize("protocol", ["endoscopy", "cells", "isic"])
 def test_image_protocols_refuse_volumes(tmp_path, protocol):
     folders = write_folders(tmp_path, 1, (4, 9, 9), ".nii.gz")
     with pytest.raises(EvaluationError, match=naming("case_0", protocol, "2D images", "(4, 9, 9)")):
-        evaluate_folders(*folders, protocol=protocol, **FAST)
+        evaluated(folders, from_options(protocol))
 
 
 @pytest.mark.parametrize(("protocol", "known"), [("abdomen", 13), ("synapse", 8)])
@@ -237,15 +240,15 @@ def test_organ_protocols_refuse_unknown_labels(tmp_path, protocol, known):
     for side in ("gt", "pred"):
         write_volume(tmp_path / side / "a.nii.gz", volume)
     with pytest.raises(EvaluationError, match=naming("a.nii.gz", f"label {known + 1}", protocol, f"0 to {known}")):
-        evaluate_folders(tmp_path / "gt", tmp_path / "pred", protocol=protocol, **FAST)
+        evaluated(tmp_path, from_options(protocol))
 
 
 @pytest.mark.parametrize("library", ["surface_distance", "medpy.metric.binary"])
 def test_missing_libraries_are_said_before_reading(folders, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(EvaluationError, match=r"pip install .*\[evaluate\]"):
-        evaluate_folders("not", "read", medpy_hd95=True, **FAST)
-    result = evaluate_folders(*folders, distances=False, **FAST)  # needs neither
+        evaluated(("not", "read"), Plain(medpy_hd95=True))
+    result = evaluated(folders, Plain(distances=False))  # needs neither
     assert "NSD" not in {m.metric for m in result.measurements}
     assert "NSD" not in result.conventions[0].definition
 
@@ -265,7 +268,7 @@ def test_fuzzed_folders(tmp_path):
                 broken[position] = generator.integers(256)
             (folder / side / f"a{ending}").write_bytes(broken)
         try:
-            evaluate_folders(folder / "gt", folder / "pred", **FAST)
+            evaluated(folder)
         except EvaluationError as error:
             said = str(error)
         else:
@@ -277,16 +280,16 @@ def test_fuzzed_folders(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_dead_worker_is_an_error_and_no_hang():
     facts = naming("worker", "testing", "--processes 1")
-    with CaseWorkers(2, 6, False) as workers, pytest.raises(EvaluationError, match=facts):
-        workers.map(worker_functions.die_at_three, range(6), "testing")
+    with case_workers(2, 6, False) as run, pytest.raises(EvaluationError, match=facts):
+        run(worker_functions.die_at_three, range(6), "testing")
 
 
 def test_an_error_does_not_wait_for_other_cases(tmp_path):
     finished = tmp_path / "finished"
 
     def map_both():
-        with CaseWorkers(2, 2, False) as workers:
-            workers.map(worker_functions.sleep_or_fail, [str(finished), ""], "testing")
+        with case_workers(2, 2, False) as run:
+            run(worker_functions.sleep_or_fail, [str(finished), ""], "testing")
 
     with pytest.raises(ZeroDivisionError):
         map_both()
@@ -295,13 +298,13 @@ def test_an_error_does_not_wait_for_other_cases(tmp_path):
 
 _INTERRUPTED = """
 import sys
-from swin_umamba_nnunet.evaluation.workers import CaseWorkers
+from swin_umamba_nnunet.evaluation.evaluate import case_workers
 from tests.evaluation.worker_functions import sleep_then_touch
 if __name__ == "__main__":
-    with CaseWorkers(2, 4, False) as workers:
-        workers.map(abs, range(4), "warming up")
+    with case_workers(2, 4, False) as run:
+        run(abs, range(4), "warming up")
         print("ready", flush=True)
-        workers.map(sleep_then_touch, [sys.argv[1]] * 4, "sleeping")
+        run(sleep_then_touch, [sys.argv[1]] * 4, "sleeping")
 """
 
 
@@ -312,7 +315,7 @@ def test_interrupt_ends_everything(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(script), str(finished)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-    )  # fmt: skip
+    )
     try:
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to the workers too

@@ -7,18 +7,18 @@ import pytest
 import tifffile
 from skimage import io
 
-from swin_umamba_nnunet.evaluation import ALL_CLASSES, WHOLE_IMAGE, evaluate_folders
+from swin_umamba_nnunet.evaluation import ALL_CLASSES, WHOLE_IMAGE, Cells, Endoscopy, Isic, Plain
 from swin_umamba_nnunet.evaluation.instances import connected_components
 from swin_umamba_nnunet.evaluation.protocols import cells, endoscopy, isic
-from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, expected, same
+from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, assert_means, assert_named, expected
+from tests.evaluation.files import evaluated
 
 EMPTY = "seq2_frame002_empty"
 
 
 @pytest.fixture(scope="module")
 def endoscopy_result():
-    folder = GOLDEN / "endoscopy"
-    return evaluate_folders(folder / "gt", folder / "pred", protocol="endoscopy", processes=1, resamples=10)
+    return evaluated(GOLDEN / "endoscopy", Endoscopy())
 
 
 @pytest.mark.parametrize("metric", ["DSC", "NSD"])
@@ -29,8 +29,8 @@ def test_endoscopy_authors(endoscopy_result, metric):
     assert set(images) == set(authors["scored_cases"])
     assert_cases(endoscopy_result, images, metric, "endoscopy", ROUNDED)
     assert_cases(endoscopy_result, wanted["per_case_per_label_unrounded"], metric, "endoscopy", UNROUNDED)
+    assert_means(endoscopy_result, {WHOLE_IMAGE: wanted["mean"]}, metric, "endoscopy")
     row = endoscopy_result.statistic(metric, WHOLE_IMAGE, "endoscopy")
-    assert abs(row.mean - wanted["mean"]) <= UNROUNDED
     assert (row.n_cases, row.n_undefined) == (6, 1)
     assert math.isnan(endoscopy_result.value(EMPTY, WHOLE_IMAGE, metric, "endoscopy"))
 
@@ -53,9 +53,8 @@ def test_endoscopy_plain(endoscopy_result, metric, key):
     assert_cases(endoscopy_result, labels, metric, "plain", UNROUNDED)
     images = {case: {WHOLE_IMAGE: value} for case, value in wanted["per_case"].items()}
     assert_cases(endoscopy_result, images, metric, "plain", UNROUNDED)
-    assert abs(endoscopy_result.statistic(metric, WHOLE_IMAGE).mean - wanted["mean_over_images"]) <= UNROUNDED
-    for label, value in wanted["per_label_mean"].items():
-        assert same(endoscopy_result.statistic(metric, label).mean, value, UNROUNDED)
+    means = {WHOLE_IMAGE: wanted["mean_over_images"], **wanted["per_label_mean"]}
+    assert_means(endoscopy_result, means, metric)
     scored = [m for m in endoscopy_result.measurements if m.label not in (WHOLE_IMAGE, ALL_CLASSES)]
     assert {(m.case, m.label) for m in scored if m.convention == "plain"} == {
         (case, label) for case, values in labels.items() for label in values
@@ -63,60 +62,55 @@ def test_endoscopy_plain(endoscopy_result, metric, key):
 
 
 def cells_result(**options):
-    folder = GOLDEN / "cells"
-    return evaluate_folders(folder / "gt", folder / "pred", protocol="cells", processes=1, resamples=10, **options)
+    return evaluated(GOLDEN / "cells", Cells(**options))
 
 
-COUNTS = {"true_num": "true_num", "pred_num": "pred_num", "correct_num(TP)": "TP", "missed_num(FN)": "FN",
-          "wrong_num(FP)": "FP"}  # fmt: skip
+COUNTS = {
+    "true_num": "true_num@0.5",
+    "pred_num": "pred_num@0.5",
+    "correct_num(TP)": "TP@0.5",
+    "missed_num(FN)": "FN@0.5",
+    "wrong_num(FP)": "FP@0.5",
+}
+SCORES = {"precision": "Precision@0.5", "recall": "Recall@0.5", "F1": "F1@0.5", "dice": "Dice"}
 
 
 @pytest.mark.parametrize(
-    ("key", "count_border_cells"), [("by_iou_threshold", None), ("by_iou_threshold_with_count_bd_cells_flag", True)]
+    ("key", "count_border_cells"), [("by_iou_threshold", False), ("by_iou_threshold_with_count_bd_cells_flag", True)]
 )
 def test_cells_authors(key, count_border_cells):
     result = cells_result(iou_thresholds=(0.5, 0.75), count_border_cells=count_border_cells)
     for threshold, wanted in expected()["cells"]["authors"][key].items():
-        names = {**COUNTS, "precision": "Precision", "recall": "Recall", "F1": "F1"}
-        for case, values in wanted["per_case"].items():
-            for theirs, ours in names.items():
-                found = result.value(case, WHOLE_IMAGE, f"{ours}@{threshold}", "cells")
-                assert same(found, values[theirs], ROUNDED), (case, theirs, threshold)
-            assert same(result.value(case, WHOLE_IMAGE, "Dice", "cells"), values["dice"], ROUNDED)
-        mean = result.statistic(f"F1@{threshold}", WHOLE_IMAGE, "cells")
-        median = result.statistic(f"F1@{threshold} (median)", WHOLE_IMAGE, "cells")
-        assert abs(mean.mean - wanted["mean_F1"]) <= UNROUNDED
-        assert abs(median.mean - wanted["median_F1"]) <= UNROUNDED
+        names = {theirs: ours.replace("0.5", threshold) for theirs, ours in (COUNTS | SCORES).items()}
+        assert_named(result, wanted["per_case"], names, WHOLE_IMAGE, "cells", ROUNDED)
+        assert_means(result, {WHOLE_IMAGE: wanted["mean_F1"]}, f"F1@{threshold}", "cells")
+        assert_means(result, {WHOLE_IMAGE: wanted["median_F1"]}, f"F1@{threshold} (median)", "cells")
 
 
 def test_cells_plain():
     result = cells_result()
     wanted = expected()["cells"]["plain"]
-    threshold = wanted["iou_threshold"]
-    names = {"tp": "TP@0.5", "fp": "FP@0.5", "fn": "FN@0.5", "precision": "Precision@0.5", "recall": "Recall@0.5",
-             "f1": "F1@0.5", "foreground_dice": "Dice"}  # fmt: skip
-    assert threshold == 0.5
-    for case, values in wanted["per_case"].items():
-        for theirs, ours in names.items():
-            found = result.value(case, cells.CELL, ours)
-            assert same(found, values[theirs], UNROUNDED), (case, theirs)
-    row = result.statistic("F1@0.5", cells.CELL)
-    assert abs(row.mean - wanted["mean_f1_undefined_ignored"]) <= UNROUNDED
-    assert abs(row.mean_undefined_as_1 - wanted["mean_f1_undefined_as_1"]) <= UNROUNDED
-    pooled = result.statistic("F1@0.5 (pooled)", cells.CELL)
-    assert abs(pooled.mean - wanted["pooled"]["f1"]) <= UNROUNDED
+    names = {
+        "tp": "TP@0.5",
+        "fp": "FP@0.5",
+        "fn": "FN@0.5",
+        "precision": "Precision@0.5",
+        "recall": "Recall@0.5",
+        "f1": "F1@0.5",
+        "foreground_dice": "Dice",
+    }
+    assert wanted["iou_threshold"] == 0.5
+    assert_named(result, wanted["per_case"], names, cells.CELL)
+    assert_means(result, {cells.CELL: wanted["mean_f1_undefined_ignored"]}, "F1@0.5")
+    assert_means(result, {cells.CELL: wanted["mean_f1_undefined_as_1"]}, "F1@0.5", as_one=True)
+    assert_means(result, {cells.CELL: wanted["pooled"]["f1"]}, "F1@0.5 (pooled)")
 
 
 def test_plain_protocol_counts_the_same_cells():
-    folder = GOLDEN / "cells"
-    result = evaluate_folders(
-        folder / "gt", folder / "pred", instances="gt-ids", distances=False, processes=1, resamples=10
-    )
+    result = evaluated(GOLDEN / "cells", Plain(instances="gt-ids", distances=False))
     wanted = expected()["cells"]["plain"]
-    for case, values in wanted["per_case"].items():
-        assert same(result.value(case, "object", "F1@0.5"), values["f1"], UNROUNDED)
-        assert same(result.value(case, "object", "Dice"), values["foreground_dice"], UNROUNDED)
-    assert abs(result.statistic("F1@0.5 (pooled)", "object").mean - wanted["pooled"]["f1"]) <= UNROUNDED
+    assert_named(result, wanted["per_case"], {"f1": "F1@0.5", "foreground_dice": "Dice"}, "object")
+    assert_means(result, {"object": wanted["pooled"]["f1"]}, "F1@0.5 (pooled)")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +122,7 @@ def large_image():
         ids = tifffile.imread(GOLDEN / f"cells/gt/{placement['image']}_label.tiff")
         classes = io.imread(GOLDEN / f"cells/pred/{placement['image']}.png")
         there = np.s_[placement["row"] : placement["row"] + ids.shape[0],
-                      placement["col"] : placement["col"] + ids.shape[1]]  # fmt: skip
+                      placement["col"] : placement["col"] + ids.shape[1]]
         new = np.searchsorted(np.unique(ids[ids > 0]), ids) + placement["first_id"]
         truth[there], prediction[there] = np.where(ids > 0, new, 0), classes
     return truth, prediction
@@ -140,9 +134,7 @@ def test_cells_large_image(large_image):
     found = connected_components(prediction == cells.INTERIOR)
     protocol = cells.Cells()
     values = {m.metric: m.value for m in protocol.authors_measurements("large", truth, found, 0.5)}
-    for theirs, ours in COUNTS.items():
-        assert values[f"{ours}@0.5"] == wanted[theirs]
-    for theirs, ours in {"precision": "Precision@0.5", "recall": "Recall@0.5", "dice": "Dice", "F1": "F1@0.5"}.items():
+    for theirs, ours in (COUNTS | SCORES).items():
         assert abs(values[ours] - wanted[theirs]) <= ROUNDED
     with_border = cells.Cells(count_border_cells=True).authors_measurements("large", truth, found, 0.5)
     assert with_border
@@ -165,28 +157,32 @@ def isic_result(request, tmp_path_factory, isic_arrays):
         for number, image in enumerate(images):
             labels = (image >= 0.5).astype(np.uint8) * (request.param if name == "gt" else 1)
             io.imsave(folder / name / f"{number}.png", labels, check_contrast=False)
-    return evaluate_folders(folder / "gt", folder / "pred", protocol="isic", isic_size=64, processes=1, resamples=10)
+    return evaluated(folder, Isic(64))
 
 
-def test_isic_confusion(isic_arrays):
-    assert isic.confusion(*isic_arrays) == expected()["isic"]["authors"]["confusion"]
+def test_isic_confusion(isic_result):
+    for name, count in expected()["isic"]["authors"]["confusion"].items():
+        assert sum(isic_result.value(pair.name, isic.LESION, name, "isic") for pair in isic_result.cases) == count
 
 
 def test_isic_authors(isic_result):
     wanted = expected()["isic"]["authors"]
-    names = {"miou": "mIoU", "f1_or_dsc": "DSC", "accuracy": "Accuracy", "specificity": "Specificity",
-             "sensitivity": "Sensitivity"}  # fmt: skip
+    names = {
+        "miou": "mIoU",
+        "f1_or_dsc": "DSC",
+        "accuracy": "Accuracy",
+        "specificity": "Specificity",
+        "sensitivity": "Sensitivity",
+    }
     for theirs, ours in names.items():
-        assert abs(isic_result.statistic(ours, isic.LESION, "isic").mean - wanted[theirs]) <= UNROUNDED
+        assert_means(isic_result, {isic.LESION: wanted[theirs]}, ours, "isic")
 
 
 def test_isic_plain(isic_result):
     wanted = expected()["isic"]["plain"]
-    for number, image in enumerate(wanted["per_image"]):
-        for theirs, ours in {"dice": "Dice", "iou": "IoU", "TP": "TP", "FP": "FP", "FN": "FN", "TN": "TN"}.items():
-            assert same(isic_result.value(str(number), isic.LESION, ours), image[theirs], UNROUNDED)
+    images = {str(number): image for number, image in enumerate(wanted["per_image"])}
+    names = {"dice": "Dice", "iou": "IoU", **{name: name for name in ("TP", "FP", "FN", "TN")}}
+    assert_named(isic_result, images, names, isic.LESION)
     for metric, key in (("Dice", "dice"), ("IoU", "iou")):
-        row = isic_result.statistic(metric, isic.LESION)
-        assert abs(row.mean - wanted[f"mean_{key}_undefined_ignored"]) <= UNROUNDED
-        as_one = row.mean_undefined_as_1 if row.n_undefined else row.mean
-        assert abs(as_one - wanted[f"mean_{key}_undefined_as_1"]) <= UNROUNDED
+        assert_means(isic_result, {isic.LESION: wanted[f"mean_{key}_undefined_ignored"]}, metric)
+        assert_means(isic_result, {isic.LESION: wanted[f"mean_{key}_undefined_as_1"]}, metric, as_one=True)

@@ -7,18 +7,22 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from swin_umamba_nnunet.evaluation import ALL_CLASSES, EvaluationError, evaluate_folders
-from swin_umamba_nnunet.evaluation.cases import pair_cases, read_pair
+from swin_umamba_nnunet.evaluation import (
+    ALL_CLASSES,
+    Abdomen,
+    EvaluationError,
+    Synapse,
+    pair_cases,
+    read_pair,
+)
 from swin_umamba_nnunet.evaluation.protocols import abdomen, synapse
 from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, assert_means, expected, same
+from tests.evaluation.files import evaluated
 
 
 @pytest.fixture(scope="module")
 def abdomen_result():
-    folder = GOLDEN / "abdomen"
-    return evaluate_folders(
-        folder / "gt", folder / "pred", protocol="abdomen", medpy_hd95=True, processes=1, resamples=10
-    )
+    return evaluated(GOLDEN / "abdomen", Abdomen(medpy_hd95=True))
 
 
 @pytest.mark.parametrize("metric", ["DSC", "NSD"])
@@ -26,16 +30,16 @@ def test_abdomen_authors(abdomen_result, metric):
     wanted = expected()["abdomen"]["authors"][metric]
     wanted = wanted.get("guarded_on_all_cases", wanted)
     assert_cases(abdomen_result, wanted["per_case"], metric, "abdomen", ROUNDED)
-    assert_means(abdomen_result, wanted["per_organ_mean"], metric, "abdomen")
-    assert abs(abdomen_result.statistic(metric, ALL_CLASSES, "abdomen").mean - wanted["mean"]) <= UNROUNDED
+    means = {ALL_CLASSES: wanted["mean"], **wanted["per_organ_mean"]}
+    assert_means(abdomen_result, means, metric, "abdomen")
 
 
 def test_abdomen_authors_before_rounding():
     wanted = expected()["abdomen"]["authors"]
     dsc, nsd = wanted["DSC"]["per_case_unrounded"], wanted["NSD"]["guarded_on_all_cases"]["per_case_unrounded"]
-    for pair in pair_cases(GOLDEN / "abdomen/gt", GOLDEN / "abdomen/pred"):
+    for pair in pair_cases(GOLDEN / "abdomen/gt", GOLDEN / "abdomen/pred").cases:
         truth, prediction = read_pair(pair)
-        for organ in abdomen.ORGANS:
+        for organ in abdomen.TOLERANCES:
             found = abdomen.authors_scores(organ, truth, prediction)
             assert same(found[0], dsc[pair.name][organ], UNROUNDED)
             assert same(found[1], nsd[pair.name][organ], UNROUNDED)
@@ -60,37 +64,31 @@ def test_abdomen_without_a_prediction(tmp_path, removed, dsc, nsd):
     (tmp_path / "pred" / f"{removed}.nii.gz").unlink()
     folders = GOLDEN / "abdomen/gt", tmp_path / "pred"
     with pytest.raises(EvaluationError, match=f"1 case .*pred: {removed}.*--allow-missing"):
-        evaluate_folders(*folders, protocol="abdomen", processes=1)
-    result = evaluate_folders(*folders, protocol="abdomen", processes=1, allow_missing=True, resamples=10)
+        evaluated(folders, Abdomen())
+    result = evaluated(folders, Abdomen(), allow_missing=True)
     assert any(removed in note for note in result.notes)
     authors = expected()["abdomen"]["authors"]
     wanted = {"DSC": authors[dsc], "NSD": authors["NSD"][nsd] if nsd else None}
     for metric, values in wanted.items():
         if values is not None:
-            assert_means(result, values["per_organ_mean"], metric, "abdomen")
-            assert abs(result.statistic(metric, ALL_CLASSES, "abdomen").mean - values["mean"]) <= UNROUNDED
+            assert_means(result, {ALL_CLASSES: values["mean"], **values["per_organ_mean"]}, metric, "abdomen")
 
 
 @pytest.mark.parametrize(("metric", "key"), [("Dice", "dice"), ("NSD", "nsd")])
 def test_abdomen_plain_scores(abdomen_result, metric, key):
     wanted = expected()["abdomen"]["plain"][key]
     assert_cases(abdomen_result, wanted["per_case"], metric, "plain", UNROUNDED)
-    assert_means(abdomen_result, wanted["per_organ_mean_undefined_ignored"], metric, "plain")
-    overall = abdomen_result.statistic(metric, ALL_CLASSES)
-    assert abs(overall.mean - wanted["mean_undefined_ignored"]) <= UNROUNDED
-    assert abs(overall.mean_undefined_as_1 - wanted["mean_undefined_as_1"]) <= UNROUNDED
-    for organ, value in wanted["per_organ_mean_undefined_as_1"].items():
-        row = abdomen_result.statistic(metric, organ)
-        assert same(row.mean_undefined_as_1 if row.n_undefined else row.mean, value, UNROUNDED)
+    for way in ("undefined_ignored", "undefined_as_1"):
+        means = {ALL_CLASSES: wanted[f"mean_{way}"], **wanted[f"per_organ_mean_{way}"]}
+        assert_means(abdomen_result, means, metric, as_one=way == "undefined_as_1")
 
 
 @pytest.mark.parametrize(("metric", "key"), [("HD95", "hd95_mm_surface_distance"), ("HD95_medpy", "hd95_mm_medpy")])
 def test_abdomen_plain_distances(abdomen_result, metric, key):
     wanted = expected()["abdomen"]["plain"][key]
     assert_cases(abdomen_result, wanted["per_case"], metric, "plain", UNROUNDED)
-    assert_means(abdomen_result, wanted["per_organ_mean_of_finite"], metric, "plain")
-    assert abs(abdomen_result.statistic(metric, ALL_CLASSES).mean - wanted["mean_of_finite"]) <= UNROUNDED
-    for organ in abdomen.ORGANS:
+    assert_means(abdomen_result, {ALL_CLASSES: wanted["mean_of_finite"], **wanted["per_organ_mean_of_finite"]}, metric)
+    for organ in abdomen.TOLERANCES:
         row = abdomen_result.statistic(metric, organ)
         assert (row.n_infinite, row.n_undefined) == (wanted["n_infinite"][organ], wanted["n_undefined"][organ])
         assert row.unit == "mm"
@@ -119,9 +117,9 @@ def synapse_result(request, tmp_path_factory, synapse_arrays):
     folders = folder / "label", folder / request.param
     if request.param == "pred_net":
         with pytest.raises(EvaluationError, match="2 of 2 cases"):
-            evaluate_folders(*folders, protocol="synapse", processes=1)
-    resize = request.param == "pred_net" or None
-    return evaluate_folders(*folders, protocol="synapse", processes=1, resamples=10, resize_predictions=resize)
+            evaluated(folders, Synapse())
+    protocol = Synapse(resize_predictions=request.param == "pred_net")
+    return evaluated(folders, protocol)
 
 
 def test_synapse_slice_size(synapse_arrays):
@@ -137,10 +135,9 @@ def test_synapse_authors(synapse_result):
         per_case = {c: {organ: v[key] for organ, v in organs.items()} for c, organs in wanted["per_case"].items()}
         assert_cases(synapse_result, per_case, metric, "synapse", UNROUNDED)
         means = {organ: values[key] for organ, values in wanted["per_organ_mean"].items()}
-        assert_means(synapse_result, means, metric, "synapse")
-        assert abs(synapse_result.statistic(metric, ALL_CLASSES, "synapse").mean - wanted[f"mean_{key}"]) <= UNROUNDED
+        assert_means(synapse_result, {ALL_CLASSES: wanted[f"mean_{key}"], **means}, metric, "synapse")
         for case, values in wanted["per_case_mean"].items():
-            found = np.mean([synapse_result.value(case, organ, metric, "synapse") for organ in synapse.LABELS])
+            found = np.mean([synapse_result.value(case, organ, metric, "synapse") for organ in synapse.ORGANS])
             assert abs(found - values[key]) <= UNROUNDED
 
 
@@ -148,17 +145,16 @@ def test_synapse_plain(synapse_result):
     wanted = expected()["synapse"]["plain"]
     dice, distance = wanted["dice"], wanted["hd95_voxel"]
     assert_cases(synapse_result, dice["per_case"], "Dice", "plain", UNROUNDED)
-    assert_means(synapse_result, dice["per_organ_mean_undefined_ignored"], "Dice", "plain")
-    overall = synapse_result.statistic("Dice", ALL_CLASSES)
-    assert abs(overall.mean - dice["mean_undefined_ignored"]) <= UNROUNDED
-    assert abs(overall.mean_undefined_as_1 - dice["mean_undefined_as_1"]) <= UNROUNDED
+    means = {ALL_CLASSES: dice["mean_undefined_ignored"], **dice["per_organ_mean_undefined_ignored"]}
+    assert_means(synapse_result, means, "Dice")
+    assert_means(synapse_result, {ALL_CLASSES: dice["mean_undefined_as_1"]}, "Dice", as_one=True)
     assert_cases(synapse_result, distance["per_case"], "HD95_medpy", "plain", UNROUNDED)
-    assert_means(synapse_result, distance["per_organ_mean_of_finite"], "HD95_medpy", "plain")
-    for organ in synapse.LABELS:
+    means = {ALL_CLASSES: distance["mean_of_finite"], **distance["per_organ_mean_of_finite"]}
+    assert_means(synapse_result, means, "HD95_medpy")
+    for organ in synapse.ORGANS:
         row = synapse_result.statistic("HD95_medpy", organ)
         assert (row.n_infinite, row.n_undefined) == (distance["n_infinite"][organ], distance["n_undefined"][organ])
         assert row.unit == "voxel"
-    assert abs(synapse_result.statistic("HD95_medpy", ALL_CLASSES).mean - distance["mean_of_finite"]) <= UNROUNDED
 
 
 def test_synapse_names_the_organs_it_flatters(synapse_result):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from swin_umamba_nnunet.evaluation import EvaluationError, evaluate_folders
+from swin_umamba_nnunet.evaluation import EvaluationError, Plain
 from swin_umamba_nnunet.evaluation.instances import (
     Counts,
     connected_components,
@@ -14,7 +14,7 @@ from swin_umamba_nnunet.evaluation.instances import (
     match_objects,
     without_border_objects,
 )
-from tests.evaluation.files import write_image
+from tests.evaluation.files import evaluated, write_image
 
 
 def random_ids(seed, shape=(40, 40), n=25):
@@ -32,7 +32,7 @@ def hungarian(truth, prediction, threshold):
     iou = np.array([
         [((truth == a) & (prediction == b)).sum() / ((truth == a) | (prediction == b)).sum() for b in columns]
         for a in rows
-    ])  # fmt: skip
+    ])
     good = iou >= threshold
     picked = linear_sum_assignment(-good.astype(float) - iou / (2 * min(iou.shape)))
     return int(good[picked].sum()), len(rows), len(columns)
@@ -99,7 +99,7 @@ def folders(tmp_path):
 
 
 def test_objects_by_ids(folders):
-    result = evaluate_folders(*folders, instances="ids", iou_thresholds=(0.3, 0.5), processes=1)
+    result = evaluated(folders, Plain(instances="ids", iou_thresholds=(0.3, 0.5)))
     assert result.value("a", "object", "F1@0.3") == 1.0
     assert result.value("a", "object", "F1@0.5") == 0.5
     assert result.value("a", "object", "Dice") == 2 * 12 / 30
@@ -108,12 +108,12 @@ def test_objects_by_ids(folders):
 
 def test_objects_by_components_of_each_class(folders):
     truth, _ = folders
-    result = evaluate_folders(truth, truth, iou_thresholds=(0.5,), processes=1)
+    result = evaluated((truth, truth), Plain(iou_thresholds=(0.5,)))
     assert [result.value("a", label, "F1@0.5") for label in "12"] == [1.0, 1.0]
     assert "connected components of each class" in result.conventions[0].definition
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.1])
-def test_thresholds_out_of_range(folders, threshold):
+def test_thresholds_out_of_range(threshold):
     with pytest.raises(EvaluationError, match="--iou .*above 0 .*1, such as 0.5"):
-        evaluate_folders(*folders, iou_thresholds=(threshold,))
+        Plain(iou_thresholds=(threshold,))

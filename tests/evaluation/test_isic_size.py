@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from swin_umamba_nnunet.evaluation import evaluate_folders
+from swin_umamba_nnunet.evaluation import Isic
 from swin_umamba_nnunet.evaluation.protocols.isic import _foreground
-from tests.evaluation.files import blobs, write_image
+from tests.evaluation.files import blobs, evaluated, write_image
 
 
 @pytest.mark.parametrize("shape", [(90, 130), (40, 33), (64, 64)])
@@ -25,10 +25,8 @@ def test_size_decides_how_many_pixels_there_are(tmp_path):
     mask = (blobs(0, (50, 70)) > 0).astype(np.uint8)
     for side in ("gt", "pred"):
         write_image(tmp_path / side / "a.png", mask)
-    for size, pixels in ((None, 256 * 256), (32, 32 * 32), (0, 50 * 70)):
-        result = evaluate_folders(
-            tmp_path / "gt", tmp_path / "pred", protocol="isic", isic_size=size, processes=1, resamples=10
-        )
+    for options, pixels in (({}, 256 * 256), ({"isic_size": 32}, 32 * 32), ({"isic_size": 0}, 50 * 70)):
+        result = evaluated(tmp_path, Isic(**options))
         assert sum(result.value("a", "lesion", name) for name in ("TP", "FP", "FN", "TN")) == pixels
         assert result.statistic("DSC", "lesion", "isic").mean == 1.0
 
@@ -36,9 +34,7 @@ def test_size_decides_how_many_pixels_there_are(tmp_path):
 def test_no_lesion_anywhere(tmp_path):
     for side in ("gt", "pred"):
         write_image(tmp_path / side / "a.png", np.zeros((8, 8), np.uint8))
-    result = evaluate_folders(
-        tmp_path / "gt", tmp_path / "pred", protocol="isic", isic_size=0, processes=1, resamples=10
-    )
+    result = evaluated(tmp_path, Isic(0))
     assert result.statistic("DSC", "lesion", "isic").mean == 0.0
     assert result.statistic("Dice", "lesion").n_undefined == 1
     assert any("IndexError" in note for note in result.notes)

@@ -2,16 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from swin_umamba_nnunet.evaluation import EvaluationError, LabelSet
+from swin_umamba_nnunet.evaluation import EvaluationError
 from swin_umamba_nnunet.evaluation.labels import (
-    labels_as_found,
-    mask_of,
     parse_labels,
     read_dataset_json,
-    without_ignored,
 )
 
 
@@ -27,7 +23,7 @@ def test_labels_of_dataset_json(tmp_path):
     assert found.known == {0, 1, 2}
     assert found.ignore is None
     assert found.reader == "NibabelIO"
-    assert [found.key(name) for name in found.classes] == ["1", "2"]
+    assert found.keys == {"liver": "1", "tumour": "2"}
 
 
 def test_regions_and_ignore_label(tmp_path):
@@ -35,7 +31,7 @@ def test_regions_and_ignore_label(tmp_path):
     found = read_dataset_json(write(tmp_path / "dataset.json", {"labels": labels, "regions_class_order": [1, 2, 3]}))
     assert found.classes == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
     assert (found.ignore, found.known) == (4, {0, 1, 2, 3})
-    assert found.key("whole") == "(1, 2, 3)"  # nnU-Net's spelling
+    assert found.keys["whole"] == "(1, 2, 3)"  # nnU-Net's spelling
 
 
 @pytest.mark.parametrize(
@@ -57,36 +53,10 @@ def test_bad_dataset_json(tmp_path, content, message):
 def test_labels_of_the_command_line():
     assert parse_labels(["1", "liver=2", "tumour=4,3", 5]).classes == {
         "1": (1,), "liver": (2,), "tumour": (3, 4), "5": (5,)
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("texts", [["0"], ["x"], ["=1"], ["a="], ["-1"], ["1", "1"], ["a=1", "a=2"], [], ["1.5"]])
 def test_bad_labels_of_the_command_line(texts):
     with pytest.raises(EvaluationError, match="--labels"):
         parse_labels(texts)
-
-
-def test_labels_as_found():
-    assert labels_as_found({0, 3, 1}).classes == {"1": (1,), "3": (3,)}
-
-
-def test_masks():
-    labels = np.array([[0, 1], [2, 3]], np.uint8)
-    np.testing.assert_array_equal(mask_of(labels, (1,)), labels == 1)
-    np.testing.assert_array_equal(mask_of(labels, (1, 3)), (labels == 1) | (labels == 3))
-
-
-def test_ignored_elements_are_background_on_both_sides():
-    truth, prediction = np.array([1, 9, 9, 0]), np.array([1, 1, 0, 1])
-    masked_truth, masked_prediction, left = without_ignored(truth, prediction, 9)
-    assert masked_truth.tolist() == [1, 0, 0, 0]
-    assert masked_prediction.tolist() == [1, 0, 0, 1]
-    assert left == 2
-    assert without_ignored(truth, prediction, None)[0] is truth
-
-
-def test_a_label_set_survives_the_way_to_a_worker():
-    import pickle
-
-    labels = LabelSet({"a": (1, 2)}, 3, frozenset({0, 1, 2}))
-    assert pickle.loads(pickle.dumps(labels)) == labels

@@ -75,11 +75,6 @@ def test_image_values_are_not_averaged_with_classes():
     assert [row.label for row in found] == ["9", "10", WHOLE_IMAGE]
 
 
-def test_conventions_stay_apart():
-    found = class_statistics(rows({"a": [0.1, 0.3]}) + rows({"a": [0.5, 0.7]}, convention="cells"), BOOTSTRAP)
-    assert [(row.convention, row.mean) for row in found] == [("plain", 0.2), ("cells", pytest.approx(0.6))]
-
-
 def test_interval_is_the_percentile_bootstrap():
     values = np.random.default_rng(0).beta(5, 2, 30)
     (found,) = class_statistics(rows({"a": values}), Bootstrap(10_000, 0))

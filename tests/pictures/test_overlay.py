@@ -10,34 +10,28 @@ from matplotlib.figure import Figure
 from skimage import io
 from skimage.color import rgb2lab
 
-from swin_umamba_nnunet.pictures import drawing as _pictures
-from swin_umamba_nnunet.pictures.overlay import (
-    PANELS,
-    PLANES,
-    SLICES,
-    Case,
-    draw_case,
-    draw_panel,
-    draw_sheet,
-    kinds_of_error,
-    legend_handles,
-    look_at,
-)
-from swin_umamba_nnunet.pictures.slices import choose_slices, confusion, dice, slice_axis
+from swin_umamba_nnunet.evaluation import Image, LabelSet
+from swin_umamba_nnunet.evaluation.surfaces import dice
+from swin_umamba_nnunet.pictures import PLANES, SLICES, looks, style
+from swin_umamba_nnunet.pictures.drawing import PANELS, draw_panel, kinds_of_error, legend_handles
+from swin_umamba_nnunet.pictures.looks import choose_slices, slice_axis
+from swin_umamba_nnunet.pictures.overlay import draw_case, draw_sheet, overview
+from tests.evaluation.files import write_folders, write_volume
 
 ORGANS = {"liver": (1,), "kidney": (2, 3)}
 IDENTITY = np.eye(3)
 
 
-def case(truth, prediction=None, image=None, spacing=(1.0, 1.0, 1.0), direction=None, name="case_1"):
-    truth = np.asarray(truth)
-    image = truth.astype(np.float32) if image is None else image
-    return Case(name, image, truth, truth if prediction is None else np.asarray(prediction), spacing, direction)
+def look_at(truth, prediction=None, classes=ORGANS, image=None, direction=None, name="case_1", **how):
+    truth, spacing, ignore = np.asarray(truth), how.pop("spacing", (1.0, 1.0, 1.0)), how.pop("ignore", None)
+    image = Image(truth.astype(np.float32) if image is None else image, spacing, direction)
+    prediction = truth if prediction is None else np.asarray(prediction)
+    return looks.look_at(name, image, truth, prediction, LabelSet(classes, ignore), **how)
 
 
 def shown_of(image):
     """(1, H, W) values as they are shown."""
-    return look_at(case(np.zeros(image.shape, int), image=image), ORGANS).views[0].image
+    return look_at(np.zeros(image.shape, int), image=image).views[0].image
 
 
 @pytest.fixture
@@ -49,7 +43,7 @@ def axes():
 
 
 ORIENTATIONS = ["".join(letters) for axes in itertools.permutations(("RL", "AP", "IS"))
-                for letters in itertools.product(*axes)]  # fmt: skip
+                for letters in itertools.product(*axes)]
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -67,8 +61,8 @@ def test_a_volume_stored_any_way_round_looks_the_same(plane):
         truth = np.zeros(array.shape, np.uint8)
         truth[tuple(1 if i == along else slice(None) for i in range(3))] = 1  # the second slice is the one to show
         direction = np.array(stored.GetDirection()).reshape(3, 3)
-        stored_case = case(truth, image=array, spacing=stored.GetSpacing()[::-1], direction=direction)
-        (view,) = look_at(stored_case, {"a": (1,)}, plane=plane).views
+        stored_as = {"spacing": stored.GetSpacing()[::-1], "direction": direction}
+        (view,) = look_at(truth, image=array, classes={"a": (1,)}, plane=plane, **stored_as).views
         position = 1 if letter in "SPL" else volume.shape[axis] - 2
         expected = np.take(volume, position, axis)
         if plane != "axial":
@@ -90,7 +84,7 @@ def test_an_oblique_volume_counts_as_the_nearest_main_axes():
     angle = np.deg2rad(30)
     turned = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     truth = np.arange(2 * 3 * 4).reshape(2, 3, 4) % 2
-    straight, oblique = (look_at(case(truth, direction=d), {"a": (1,)}) for d in (IDENTITY, turned))
+    straight, oblique = (look_at(truth, direction=d, classes={"a": (1,)}) for d in (IDENTITY, turned))
     np.testing.assert_array_equal(straight.views[0].truth, oblique.views[0].truth)
 
 
@@ -103,7 +97,7 @@ def test_the_plane_is_the_one_the_slices_were_taken_in(spacing, axis):
 
 def test_a_picture_is_shown_as_it_is_stored():
     truth = np.arange(12).reshape(1, 3, 4) % 3
-    (view,) = look_at(case(truth, spacing=(999, 1, 1)), ORGANS).views
+    (view,) = look_at(truth, spacing=(999, 1, 1)).views
     np.testing.assert_array_equal(view.truth, truth[0])
     assert (view.aspect, view.caption, view.edges) == (1, (), None)
 
@@ -112,32 +106,28 @@ def test_a_picture_is_shown_as_it_is_stored():
 
 
 def test_dice_agrees_with_masks():
-    rng = np.random.default_rng(1)
-    truth, prediction = rng.integers(0, 6, (2, 4, 9, 7))
-    counts = confusion(truth, prediction, [1, 2, 3, 5])  # 4 is a label of no class
-    for values, members in (((1,), [1, 0, 0, 0, 0]), ((2, 5), [0, 1, 0, 1, 0])):
-        a, b = np.isin(truth, values), np.isin(prediction, values)
-        expected = 2 * (a & b).sum((1, 2)) / (a.sum((1, 2)) + b.sum((1, 2)))
-        np.testing.assert_allclose(dice(counts, np.array(members, bool)), expected)
-        whole = 2 * (a & b).sum() / (a.sum() + b.sum())
-        assert dice(counts.sum(0), np.array(members, bool)) == pytest.approx(whole)
+    truth, prediction = np.random.default_rng(1).integers(0, 6, (2, 4, 9, 7))
+    classes = {"one": (1,), "region": (2, 5)}  # 3 and 4 are labels of no class
+    found = look_at(truth, prediction, classes)
+    for name, values in classes.items():
+        assert found.dice[name] == pytest.approx(dice(np.isin(truth, values), np.isin(prediction, values)))
 
 
 def test_a_class_in_neither_mask_has_no_dice_and_stays_out_of_the_mean():
     truth = np.array([[[1, 1, 0, 0]]])
-    found = look_at(case(truth, [[[1, 0, 0, 0]]]), ORGANS)
+    found = look_at(truth, [[[1, 0, 0, 0]]])
     assert found.dice["liver"] == pytest.approx(2 / 3)
     assert np.isnan(found.dice["kidney"])
     assert found.mean_dice == pytest.approx(2 / 3)
 
 
 def test_a_region_is_one_class():
-    found = look_at(case([[[2, 3, 0]]], [[[3, 2, 0]]]), ORGANS)
+    found = look_at([[[2, 3, 0]]], [[[3, 2, 0]]])
     assert found.dice["kidney"] == 1
 
 
 def test_what_is_to_be_ignored_is_neither_scored_nor_drawn_as_an_error():
-    found = look_at(case([[[1, 9, 9, 0]]], [[[1, 1, 0, 0]]]), {"liver": (1,)}, ignore=9)
+    found = look_at([[[1, 9, 9, 0]]], [[[1, 1, 0, 0]]], classes={"liver": (1,)}, ignore=9)
     assert found.dice["liver"] == 1
     (view,) = found.views
     assert view.ignored.tolist() == [[False, True, True, False]]
@@ -145,25 +135,25 @@ def test_what_is_to_be_ignored_is_neither_scored_nor_drawn_as_an_error():
     assert "not scored" in kinds_of_error(found.views, {"liver": (1,)})
 
 
-def test_best_median_and_worst():
-    scores = np.array([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan])
-    assert choose_slices(scores, np.ones(6)) == {"best": 2, "median": 1, "worst": 3}
-    assert choose_slices(scores, np.ones(6), ["worst", "best"]) == {"best": 2, "worst": 3}
-
-
-def test_of_equal_slices_the_fullest_and_then_the_first_is_shown():
-    scores, sizes = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]), np.array([1, 5, 5, 1, 7, 7])
-    assert choose_slices(scores, sizes) == {"best": 4, "median": 0, "worst": 1}
-
-
-def test_no_slice_is_shown_twice():
-    assert choose_slices(np.array([0.5]), np.ones(1)) == {"best and median and worst": 0}
-    assert choose_slices(np.array([0.5, 0.7]), np.ones(2)) == {"best": 1, "median and worst": 0}
-    assert choose_slices(np.array([0.5]), np.ones(1), ["worst"]) == {"worst": 0}
+@pytest.mark.parametrize(
+    ("scores", "sizes", "wanted", "expected"),
+    [
+        ([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan], [1] * 6, SLICES, {"best": 2, "median": 1, "worst": 3}),
+        ([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan], [1] * 6, ["worst", "best"], {"best": 2, "worst": 3}),
+        # of equal slices the fullest, and then the first
+        ([0, 0, 0, 1, 1, 1], [1, 5, 5, 1, 7, 7], SLICES, {"best": 4, "median": 0, "worst": 1}),
+        # none twice
+        ([0.5], [1], SLICES, {"best and median and worst": 0}),
+        ([0.5, 0.7], [1, 1], SLICES, {"best": 1, "median and worst": 0}),
+        ([0.5], [1], ["worst"], {"worst": 0}),
+    ],
+)
+def test_which_slices_are_shown(scores, sizes, wanted, expected):
+    assert choose_slices(np.array(scores), np.array(sizes), wanted) == expected
 
 
 def test_a_volume_without_any_label_shows_its_middle():
-    found = look_at(case(np.zeros((5, 3, 3), int)), ORGANS)
+    found = look_at(np.zeros((5, 3, 3), int))
     assert [view.caption[:2] for view in found.views] == [("middle slice", "slice 3 of 5")]
     assert np.isnan(found.mean_dice)
 
@@ -173,7 +163,7 @@ def test_the_caption_scores_the_slice_and_not_the_case():
     truth[:, :2] = 1
     prediction = truth.copy()
     prediction[2] = 0
-    found = look_at(case(truth, prediction), {"a": (1,)})
+    found = look_at(truth, prediction, classes={"a": (1,)})
     assert [view.caption[-1] for view in found.views] == ["Dice of the slice 1.000", "Dice of the slice 0.000"]
     assert found.dice["a"] == pytest.approx(0.8)
 
@@ -199,7 +189,7 @@ def test_a_few_bright_pixels_are_not_lost():
 
 def test_the_window_is_that_of_the_case_and_not_of_the_slice():
     image = np.stack([np.full((4, 4), value, np.float32) for value in (0, 50, 100)])
-    (view,) = look_at(case(np.array([0, 1, 0])[:, None, None] * np.ones((3, 4, 4), int), image=image), ORGANS).views
+    (view,) = look_at(np.array([0, 1, 0])[:, None, None] * np.ones((3, 4, 4), int), image=image).views
     assert view.image == pytest.approx(np.full((4, 4), 0.5))
 
 
@@ -207,7 +197,7 @@ def test_the_window_is_that_of_the_case_and_not_of_the_slice():
 
 
 def test_twenty_eight_classes_look_different_and_neighbours_differ_in_colour_and_line():
-    styles = [_pictures.style_of(i, 28) for i in range(28)]
+    styles = [style.style_of(i, 28) for i in range(28)]
     assert len({(style.colour, str(style.dashes)) for style in styles}) == 28
     assert len({style.number for style in styles}) == 28
     for one, other in itertools.pairwise(styles):
@@ -219,16 +209,16 @@ def test_colours_survive_a_greyscale_print():
     def brightness(colour):
         return np.dot(to_rgb(colour), (0.299, 0.587, 0.114))
 
-    errors = sorted(brightness(_pictures.ERRORS[name]) for name in ("missed", "extra", "wrong class"))
+    errors = sorted(brightness(style.ERRORS[name]) for name in ("missed", "extra", "wrong class"))
     assert min(np.diff(errors)) > 0.15
-    assert all(brightness(_pictures.style_of(i, 7).colour) > 0.4 for i in range(7))  # on the black halo
+    assert all(brightness(style.style_of(i, 7).colour) > 0.4 for i in range(7))  # on the black halo
 
 
 def test_errors_have_colours_that_no_class_has():
     """In CIELAB, where a difference of 2 can be seen and neighbours in a picture want some 30."""
-    colours = [_pictures.style_of(i, 7).colour for i in range(7)]
+    colours = [style.style_of(i, 7).colour for i in range(7)]
     for name in ("missed", "extra", "wrong class"):
-        error = rgb2lab([[to_rgb(_pictures.ERRORS[name])]])
+        error = rgb2lab([[to_rgb(style.ERRORS[name])]])
         assert min(np.linalg.norm(error - rgb2lab([[to_rgb(colour)]])) for colour in colours) > 30, name
 
 
@@ -238,18 +228,18 @@ def test_a_class_is_lightly_filled_so_that_its_inside_is_known(axes):
     truth[0, 5:10, 5:10] = 0
     truth[0, 12:15, 12:15] = 2
     regions = {"all": (1, 2), "core": (2,)}
-    draw_panel(axes, "ground truth", look_at(case(truth), regions).views[0], regions)
+    draw_panel(axes, "ground truth", look_at(truth, classes=regions).views[0], regions)
     fill = np.asarray(axes.images[-1].get_array())
     assert fill[7, 7, 3] == 0
     assert 0.1 < fill[0, 0, 3] < 0.4
     for (row, column), position in (((0, 0), 0), ((13, 13), 1)):  # the nested region on top
-        assert fill[row, column, :3] == pytest.approx(to_rgb(_pictures.style_of(position, 2).colour))
+        assert fill[row, column, :3] == pytest.approx(to_rgb(style.style_of(position, 2).colour))
 
 
 def test_an_outline_runs_along_the_mask_at_the_images_edge_too(axes):
     truth = np.zeros((1, 10, 12), np.uint8)
     truth[0, 0:4, 5:12] = 1
-    (view,) = look_at(case(truth), {"a": (1,)}).views
+    (view,) = look_at(truth, classes={"a": (1,)}).views
     draw_panel(axes, "ground truth", view, {"a": (1,)})
     corners = [path.vertices for drawn in axes.collections for path in drawn.get_paths()]
     for vertices in corners:
@@ -260,48 +250,40 @@ def test_an_outline_runs_along_the_mask_at_the_images_edge_too(axes):
     assert axes.get_ylim() == (9.5, -0.5)
 
 
-def test_a_number_lies_inside_its_class(axes):
-    ring = np.zeros((1, 40, 40), np.uint8)
-    ring[0, 5:35, 5:35] = 2
-    ring[0, 9:31, 9:31] = 0  # the centre of mass is outside
-    ring[0, 18:22, 18:22] = 1
-    (view,) = look_at(case(ring), ORGANS).views
-    draw_panel(axes, "prediction", view, ORGANS)
-    places = {text.get_text(): tuple(map(round, reversed(text.get_position()))) for text in axes.texts}
-    assert ring[0][places["1"]] == 1
-    assert ring[0][places["2"]] == 2
+RING, NESTED = np.zeros((2, 1, 40, 40), np.uint8)
+RING[0, 5:35, 5:35] = 2
+RING[0, 9:31, 9:31] = 0  # the centre of mass is outside
+RING[0, 18:22, 18:22] = 1
+NESTED[0, 5:35, 5:35], NESTED[0, 12:28, 12:28] = 1, 2
 
 
-def test_the_numbers_of_nested_regions_lie_apart(axes):
-    nested = np.zeros((1, 40, 40), np.uint8)
-    nested[0, 5:35, 5:35], nested[0, 12:28, 12:28] = 1, 2
-    regions = {"all": (1, 2), "core": (2,)}
-    draw_panel(axes, "ground truth", look_at(case(nested), regions).views[0], regions)
+@pytest.mark.parametrize(("truth", "classes"), [(RING, ORGANS), (NESTED, {"all": (1, 2), "core": (2,)})])
+def test_a_number_lies_inside_its_class_and_outside_nested_ones(axes, truth, classes):
+    draw_panel(axes, "ground truth", look_at(truth, classes=classes).views[0], classes)
     places = {text.get_text(): tuple(map(round, reversed(text.get_position()))) for text in axes.texts}
-    assert nested[0][places["1"]] == 1
-    assert nested[0][places["2"]] == 2
+    assert {number: str(truth[0][place]) for number, place in places.items()} == {"1": "1", "2": "2"}
 
 
 def test_pixels_keep_their_proportions(axes):
-    (view, *_) = look_at(case(np.ones((4, 5, 6), int), spacing=(3.0, 1.0, 2.0)), {"a": (1,)}, plane="coronal").views
+    (view, *_) = look_at(np.ones((4, 5, 6), int), spacing=(3.0, 1.0, 2.0), classes={"a": (1,)}, plane="coronal").views
     draw_panel(axes, "image", view, {"a": (1,)})
     assert axes.get_aspect() == pytest.approx(1.5)
 
 
 def test_differences_are_painted_by_kind(axes):
     truth, prediction = np.array([[[1, 1, 2, 0, 0]]]), np.array([[[1, 0, 1, 1, 0]]])
-    (view,) = look_at(case(truth, prediction), ORGANS).views
+    (view,) = look_at(truth, prediction).views
     draw_panel(axes, "differences", view, ORGANS)
     painted = {}
     for image in axes.images[1:]:
         rgba = image.get_array()[0]
         painted[tuple(rgba[rgba[:, 3] > 0][0][:3])] = np.flatnonzero(rgba[:, 3]).tolist()
     expected = {"missed": [1], "wrong class": [2], "extra": [3]}
-    assert painted == {tuple(to_rgb(_pictures.ERRORS[kind])): where for kind, where in expected.items()}
+    assert painted == {tuple(to_rgb(style.ERRORS[kind])): where for kind, where in expected.items()}
 
 
 def test_the_labels_of_a_region_are_one_class_unless_another_tells_them_apart(axes):
-    (view,) = look_at(case([[[2, 3]]], [[[2, 2]]]), ORGANS).views
+    (view,) = look_at([[[2, 3]]], [[[2, 2]]]).views
     draw_panel(axes, "differences", view, ORGANS)
     assert len(axes.images) == 1
     draw_panel(axes, "differences", view, {**ORGANS, "cortex": (3,)})
@@ -319,7 +301,7 @@ def test_the_legend_names_every_class_with_an_underscore_too():
 def test_a_picture_of_any_proportions(tmp_path, shape):
     truth = np.zeros((1, *shape), np.uint8)
     truth[0, : shape[0] // 2 + 1] = 1
-    draw_case(look_at(case(truth), ORGANS), ORGANS, tmp_path / "a.png")
+    draw_case(look_at(truth), ORGANS, tmp_path / "a.png")
     picture = io.imread(tmp_path / "a.png")
     assert picture.shape[0] < 2000
     assert 900 <= picture.shape[1] < 3000
@@ -329,7 +311,7 @@ def test_a_picture_of_any_proportions(tmp_path, shape):
 def test_wide_images_stand_two_by_two(tmp_path):
     sizes = {}
     for width in (100, 600):
-        draw_case(look_at(case(np.ones((1, 100, width), int)), {"a": (1,)}), {"a": (1,)}, tmp_path / "a.png")
+        draw_case(look_at(np.ones((1, 100, width), int), classes={"a": (1,)}), {"a": (1,)}, tmp_path / "a.png")
         sizes[width] = io.imread(tmp_path / "a.png").shape
     assert sizes[600][1] < 1.4 * sizes[100][1]
 
@@ -338,7 +320,7 @@ def test_colours_reach_the_picture(tmp_path):
     image = np.zeros((1, 30, 30, 3), np.float32)
     image[..., 1] = 255
     truth = np.zeros((1, 30, 30), np.uint8)
-    draw_case(look_at(case(truth, image=image), ORGANS), ORGANS, tmp_path / "a.png")
+    draw_case(look_at(truth, image=image), ORGANS, tmp_path / "a.png")
     picture = io.imread(tmp_path / "a.png")[..., :3]
     assert (picture == (0, 255, 0)).all(axis=-1).mean() > 0.3
 
@@ -346,7 +328,7 @@ def test_colours_reach_the_picture(tmp_path):
 def test_odd_names_and_many_classes(tmp_path):
     classes = {f"${i}_{{^": (i,) for i in range(1, 41)}
     truth = np.arange(1600).reshape(1, 40, 40) // 40 + 1
-    look = look_at(case(truth, name="$a_{b" + "x" * 300), classes)
+    look = look_at(truth, name="$a_{b" + "x" * 300, classes=classes)
     draw_case(look, classes, tmp_path / "a.png")
     draw_sheet([look], classes, tmp_path / "b.png", "$sheet")
     assert io.imread(tmp_path / "a.png").size
@@ -357,7 +339,7 @@ def test_a_sheet_grows_with_its_rows(tmp_path):
     truth = np.zeros((3, 20, 20), int)
     truth[:, 5:10] = 1
     prediction = np.stack([np.roll(one, i, axis=0) for i, one in enumerate(truth)])
-    look = look_at(case(truth, prediction), ORGANS)
+    look = look_at(truth, prediction)
     heights = []
     for count in (1, 3):
         draw_sheet([look] * count, ORGANS, tmp_path / "a.png", "sheet")
@@ -366,8 +348,22 @@ def test_a_sheet_grows_with_its_rows(tmp_path):
     assert heights[1] - heights[0] == pytest.approx(6 * heights[0] / 4, rel=0.25)
 
 
+def test_an_overview_of_a_prediction_folder_and_its_training(tmp_path):
+    write_folders(tmp_path, 2, (4, 9, 12), ".nii.gz")
+    for name in ("case_0", "case_1"):
+        write_volume(tmp_path / f"images/{name}_0000.nii.gz", np.random.default_rng(0).random((4, 9, 12)))
+    log = {"train_losses": [0.5, -0.2], "val_losses": [0.6, -0.1], "mean_fg_dice": [0.3, 0.8]}
+    sizes = []
+    for curve in (None, log):
+        folders = (tmp_path / name for name in ("images", "gt", "pred"))
+        overview(*folders, tmp_path / "a.png", "mean Dice 0.8", log=curve)
+        sizes.append(io.imread(tmp_path / "a.png").shape)
+    assert sizes[0][1] == sizes[1][1]
+    assert sizes[1][0] > sizes[0][0] + 300
+
+
 def test_an_interrupted_picture_leaves_the_old_one(tmp_path, monkeypatch):
-    look = look_at(case(np.ones((1, 5, 5), int)), ORGANS)
+    look = look_at(np.ones((1, 5, 5), int))
     draw_case(look, ORGANS, tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
 
@@ -382,7 +378,7 @@ def test_an_interrupted_picture_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_the_panels_are_those_that_can_be_drawn(axes):
-    (view,) = look_at(case(np.ones((1, 5, 5), int)), ORGANS).views
+    (view,) = look_at(np.ones((1, 5, 5), int)).views
     for name in PANELS:
         draw_panel(axes, name, view, ORGANS)
         assert axes.get_title() == name

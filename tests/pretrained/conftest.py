@@ -12,7 +12,6 @@ import torch
 from swin_umamba_nnunet.pretrained import download, locate, registry, variants
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
-from tests import golden
 
 # Tensors of a shape that can be saved and read again, and are no weights.
 ODD_TENSORS = {
@@ -60,24 +59,6 @@ def mini(monkeypatch):
     for module in (registry, variants):
         monkeypatch.setattr(module, "RECORDS", (*registry.RECORDS, record))
     return record
-
-
-@pytest.fixture
-def manifest():
-    return golden.manifest()
-
-
-@pytest.fixture
-def golden_state_dict(manifest):
-    """State dict of a golden case, the recipe's weights."""
-    recipe = golden.recipe()
-
-    def build(name):
-        arrays = recipe.golden_state_dict(manifest[name]["state_dict"], manifest[name]["seed"])
-        return {key: torch.from_numpy(array) for key, array in arrays.items()}
-
-    build.recipe, build.folder = recipe, golden.FOLDER
-    return build
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""ImageNet weights into every network: what is loaded, what is left out and kept, and that nothing else changes."""
+
 import dataclasses
 import json
 import logging
@@ -8,24 +10,33 @@ from torch import nn
 from torch.nn.functional import layer_norm, linear
 from torch.nn.parallel import DistributedDataParallel
 
-from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
-from swin_umamba_nnunet.pretrained import CheckpointError, WeightsNotFoundError, load_imagenet_weights
+from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, SwinUMambaV2, VMUNet
+from swin_umamba_nnunet.pretrained import (
+    CheckpointError,
+    LoadReport,
+    WeightsNotFoundError,
+    cache_folder,
+    ensure_weights,
+    get_record,
+    load_imagenet_weights,
+    locate,
+    registry,
+    remap_authors_state_dict,
+)
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
 from swin_umamba_nnunet.pretrained.checkpoint import sha256_of
 from swin_umamba_nnunet.pretrained.variants import inventory
-from tests.messages import naming
+from tests import golden
+from tests.messages import assert_names, naming
+from tests.pretrained.test_variants import LINEAR, in_the_other_spelling
 
 CLASSIFIER = ("norm.weight", "norm.bias", "head.weight", "head.bias")
-CONVOLUTION = "patch_embed.proj.weight"
+CLASSIFIER_V2 = tuple(f"classifier.{key}" for key in CLASSIFIER)
+CONVOLUTION, CONVOLUTION_V2 = "patch_embed.proj.weight", "patch_embed.0.weight"
 PATCH = (CONVOLUTION, "patch_embed.proj.bias", "patch_embed.norm.weight")
-LATER_SPELLING = (
-    ("patch_embed.proj.", "patch_embed.0."),
-    ("patch_embed.norm.", "patch_embed.2."),
-    (".ln_1.", ".norm."),
-    (".self_attention.", ".op."),
-    ("downsample.norm.", "downsample.1."),
-    ("downsample.reduction.", "downsample.2."),
-)
+SMALL, TINY, BASE = (get_record(f"vmamba_{size}_v0") for size in ("small", "tiny", "base"))
+SMALL_SIZE, BASE_SIZE = {"depths": SMALL.depths}, {"depths": BASE.depths, "width": BASE.width}
+PER_BLOCK = 13  # tensors
 
 
 def copy_of(network):
@@ -36,10 +47,25 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+def refused_unchanged(network, weights, error, match):
+    """Hold that the weights are refused with that message and that no tensor of the network has changed."""
+    before = copy_of(network)
+    with pytest.raises(error, match=match):
+        load_imagenet_weights(network, weights)
+    assert same(before, network.state_dict())
+
+
 @pytest.fixture
-def build(mini):
+def build(mini, monkeypatch):
     """Small networks: the encoder is the mini VMamba's."""
-    return lambda network, channels=3: network(channels, 2, depths=mini.depths, width=mini.width).eval()
+    monkeypatch.setitem(registry.WEIGHTS_OF_NETWORK, "vm_unet", mini.name)
+    monkeypatch.setitem(registry.ALTERNATIVES_OF_NETWORK, "vm_unet", ())
+
+    def build(network, channels=3, **settings):
+        decoder = {"depths_decoder": (1, 1)} if network is VMUNet else {}
+        return network(channels, 2, **{"depths": mini.depths, "width": mini.width, **decoder, **settings}).eval()
+
+    return build
 
 
 @pytest.fixture
@@ -49,24 +75,33 @@ def weights(mini):
     return {key: 0.2 * torch.randn(shape, generator=generator) for key, shape in inventory(mini).items()}
 
 
-def test_d_gives_the_golden_class_scores(golden_state_dict, save, manifest):
+@pytest.fixture
+def file(save, weights):
+    return save({"model": weights}, "mini_copy.pth")
+
+
+# ------------------------------------------------------------------------------------------------- what is loaded
+
+
+@pytest.mark.parametrize(
+    ("name", "network_class", "tensors", "classifier"),
+    [("vmamba_tiny_v0", SwinUMambaD, 208, CLASSIFIER), ("vmamba_tiny_v2", SwinUMambaDV2, 272, CLASSIFIER_V2)],
+)
+def test_the_golden_class_scores(save, name, network_class, tensors, classifier):
     """Through the real path: file, checks, remap, encoder; then the file's own norm and head."""
-    numpy = pytest.importorskip("numpy")
-    case, weights = manifest["vmamba_tiny_v0"], golden_state_dict("vmamba_tiny_v0")
+    case = golden.case(name)
+    weights = case.state_dict
     path = save({"model": weights})
-    network = SwinUMambaD(3, 2).eval()
+    network = network_class(3, 2).eval()
     report = load_imagenet_weights(network, path)
-    assert (report.source, report.variant) == (str(path), "vmamba_tiny_v0")
-    assert (len(report.loaded), report.adapted, report.left_out_by_design) == (208, (), CLASSIFIER)
-    assert "208 of 208" in report.summary()
-    image = golden_state_dict.recipe.golden_input(case["input_name"], tuple(case["input_shape"]), case["seed"])
+    assert (report.source, report.variant) == (str(path), name)
+    assert (len(report.loaded), report.adapted, report.left_out_by_design) == (tensors, (), classifier)
+    assert f"{tensors} of {tensors} encoder tensors" in report.summary()
+    norm_weight, norm_bias, head_weight, head_bias = (weights[key] for key in classifier)
     with torch.no_grad():
-        last = network.imagenet_encoder(torch.from_numpy(image))[-1].permute(0, 2, 3, 1)
-        pooled = layer_norm(last, last.shape[-1:], weights["norm.weight"], weights["norm.bias"], 1e-5).mean(dim=(1, 2))
-        scores = linear(pooled, weights["head.weight"], weights["head.bias"])
-    with numpy.load(golden_state_dict.folder / "vmamba_tiny_v0.npz") as file:
-        expected = torch.from_numpy(file["output0"])
-    assert torch.linalg.vector_norm(scores - expected) < 1e-4 * torch.linalg.vector_norm(expected)
+        last = network.imagenet_encoder(case.image)[-1].permute(0, 2, 3, 1)
+        scores = linear(layer_norm(last, last.shape[-1:], norm_weight, norm_bias).mean((1, 2)), head_weight, head_bias)
+    assert golden.relative_error(scores, case.outputs[0]) < golden.OUTPUT
 
 
 def test_swin_umamba_loads_the_authors_205(save, state_dict):
@@ -83,136 +118,287 @@ def test_swin_umamba_loads_the_authors_205(save, state_dict):
     assert changed == {f"{prefix}.{key}" for key in report.loaded}
 
 
-def test_d_with_three_channels_loads_everything(save, weights, build):
-    path = save({"model": weights})
-    network = build(SwinUMambaD)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("network_class", [SwinUMamba, SwinUMambaD, VMUNet])
+def test_any_number_of_channels(file, weights, build, network_class, channels):
+    """D and VM-UNet adapt the convolution where they have to, and nothing else stays out; VM-UNet takes grey as RGB."""
+    network = build(network_class, channels)
     before = copy_of(network.decoder)
-    report = load_imagenet_weights(network, path)
-    assert report.loaded == tuple(key for key in weights if key not in CLASSIFIER)
-    assert (report.adapted, report.missing, report.unexpected) == ((), (), ())
-    assert report.left_out_by_design == CLASSIFIER
-    assert (report.variant, report.sha256) == ("vmamba_mini", sha256_of(path))
+    report = load_imagenet_weights(network, file)
+    outside = PATCH if network_class is SwinUMamba else ()
+    adapted = () if outside or channels == 3 or (network_class is VMUNet and channels == 1) else (CONVOLUTION,)
+    encoder = [key for key in report.loaded if not key.startswith("decoder.")]
+    assert set(encoder) == set(weights) - {*adapted, *outside, *CLASSIFIER}
+    assert (report.adapted, report.missing, report.unexpected) == (adapted, (), ())
+    assert report.left_out_by_design == outside + CLASSIFIER
+    assert (report.variant, report.sha256) == ("vmamba_mini", sha256_of(file))
     loaded = network.imagenet_encoder.state_dict()
-    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
+    assert all(torch.equal(loaded[key], weights[key]) for key in encoder)
+    if adapted:
+        assert torch.equal(loaded[CONVOLUTION], adapt_input_convolution(weights[CONVOLUTION], channels))
+    assert same(before, network.decoder.state_dict()) == (network_class is not VMUNet)
+
+
+@pytest.mark.parametrize("as_convolutions", [False, True])
+@pytest.mark.parametrize("network_class", [SwinUMambaV2, SwinUMambaDV2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_second_generation_loads_every_tensor(network_class, channels, as_convolutions, save, state_dict):
+    """In both networks and for any image: the stem sees the image, so its first convolution is adapted."""
+    published = state_dict("vmamba_tiny_v2")
+    stored = {
+        key: value[..., None, None] if as_convolutions and key.endswith(LINEAR) else value
+        for key, value in published.items()
+    }
+    network = network_class(channels, 2)
+    before = copy_of(network.decoder)
+    report = load_imagenet_weights(network, save({"model": stored}))
+    assert report.adapted == (() if channels == 3 else (CONVOLUTION_V2,))
+    assert len(report.loaded) + len(report.adapted) == 272
+    assert (report.left_out_by_design, report.kept, report.missing, report.unexpected) == (CLASSIFIER_V2, (), (), ())
+    loaded = network.imagenet_encoder.state_dict()
+    assert torch.equal(loaded[CONVOLUTION_V2], adapt_input_convolution(published[CONVOLUTION_V2], channels))
+    assert all(torch.equal(loaded[key], published[key]) for key in report.loaded)
     assert same(before, network.decoder.state_dict())
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
-def test_d_with_other_channels_adapts_the_convolution_and_loads_everything(save, weights, build, channels):
-    network = build(SwinUMambaD, channels)
-    report = load_imagenet_weights(network, save({"model": weights}))
-    assert report.adapted == (CONVOLUTION,)
-    assert set(report.loaded) == set(weights) - {CONVOLUTION, *CLASSIFIER}
-    assert report.left_out_by_design == CLASSIFIER
-    loaded = network.imagenet_encoder.state_dict()
-    assert torch.equal(loaded[CONVOLUTION], adapt_input_convolution(weights[CONVOLUTION], channels))
-    assert all(torch.equal(loaded[key], weights[key]) for key in report.loaded)
+@pytest.mark.parametrize(
+    ("network_class", "settings", "name", "loaded", "adapted"),
+    [
+        (SwinUMamba, SMALL_SIZE, "vmamba_small_v0", 439, 0),
+        (SwinUMambaD, SMALL_SIZE, "vmamba_small_v0", 441, 1),
+        (SwinUMamba, BASE_SIZE, "vmamba_base_v0", 439, 0),
+        (SwinUMambaD, BASE_SIZE, "vmamba_base_v0", 441, 1),
+        (SwinUMambaDV2, {"depths": (2, 2, 15, 2), "expand": 2}, "vmamba_small_v2", 397, 1),
+    ],
+)
+def test_other_sizes(network_class, settings, name, loaded, adapted, save, state_dict):
+    report = load_imagenet_weights(network_class(1, 2, **settings), save({"model": state_dict(name)}))
+    assert (report.variant, len(report.loaded), len(report.adapted)) == (name, loaded, adapted)
+    assert (report.missing, report.unexpected) == ((), ())
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_swin_umambas_patch_embedding_stays_out_for_any_image(save, weights, build, channels):
-    report = load_imagenet_weights(build(SwinUMamba, channels), save({"model": weights}))
-    assert (report.adapted, report.left_out_by_design) == ((), PATCH + CLASSIFIER)
+@pytest.mark.parametrize("network_class", [SwinUMamba, SwinUMambaD])
+def test_a_control_without_scans_loads_what_the_network_loads(network_class, file, build):
+    """The tensors that only the scan reads too, so that the file is accounted for and the networks stay comparable."""
+    network, control = build(network_class, 1), build(network_class, 1, mixing="skip")
+    assert load_imagenet_weights(control, file).loaded == load_imagenet_weights(network, file).loaded
+    scans, skips = (each.imagenet_encoder.state_dict() for each in (network, control))
+    name = "layers.1.blocks.0.self_attention.A_logs"
+    assert torch.equal(scans[name], skips[name])
 
 
-def test_both_spellings_load_the_same(save, weights, build):
-    later = {}
-    for key, value in weights.items():
-        name = f"classifier.{key}" if key in CLASSIFIER else key
-        for first, second in LATER_SPELLING:
-            name = name.replace(first, second)
-        later[name] = value
-    assert not set(later) & set(weights)
+def test_both_spellings_load_the_same(mini, save, weights, file, build):
     network, other = build(SwinUMambaD, 1), build(SwinUMambaD, 1)
-    report = load_imagenet_weights(network, save({"model": weights}))
-    assert load_imagenet_weights(other, save(later, "later.pth")).loaded == report.loaded
+    report = load_imagenet_weights(network, file)
+    later = save(in_the_other_spelling(mini, weights), "later.pth")
+    assert load_imagenet_weights(other, later).loaded == report.loaded
     assert same(network.imagenet_encoder.state_dict(), other.imagenet_encoder.state_dict())
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_a_grey_image_gives_what_it_gives_as_rgb(save, weights, build, channels):
-    path = save(weights)
+def test_a_grey_image_gives_what_it_gives_as_rgb(file, build, channels):
     image = torch.randn(1, 1, 16, 24, generator=torch.Generator().manual_seed(0))
     maps = []
     for count in (channels, 3):
         network = build(SwinUMambaD, count)
-        load_imagenet_weights(network, path)
+        load_imagenet_weights(network, file)
         with torch.no_grad():
             maps.append(network.imagenet_encoder(image.expand(-1, count, -1, -1))[-1])
     torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-5)
 
 
-def test_the_report_is_one_line_and_plain_data(save, weights, build, caplog):
+# --------------------------------------------------------------------------------------------------------- VM-UNet
+
+
+@pytest.fixture(scope="module")
+def pristine():
+    """A VM-UNet of the published settings and its initial values, built once."""
+    torch.manual_seed(0)
+    network = VMUNet(3, 2)
+    return network, copy_of(network)
+
+
+@pytest.fixture
+def network(pristine):
+    """It again, as it was."""
+    pristine[0].load_state_dict(pristine[1])
+    return pristine[0]
+
+
+def as_the_authors_load(network, file):
+    """The state dict after their two passes: keys of the encoder as they are, then `layers.X` as `layers_up.(3-X)`.
+
+    A key counts if their network has it.  Written with their names on purpose, to be held against ours.
+    """
+    shapes = golden.shapes("vm_unet")
+    theirs = dict(zip(shapes, remap_authors_state_dict("vm_unet", dict.fromkeys(shapes))))
+    assert set(theirs.values()) == set(network)
+    loaded = dict(network)
+    for key, value in file.items():
+        renamed = key.replace(f"layers.{key[7]}", f"layers_up.{3 - int(key[7])}") if key.startswith("layers.") else key
+        for name in {key, renamed} & theirs.keys():
+            loaded[theirs[name]] = value
+    return loaded
+
+
+@pytest.mark.parametrize("record", [SMALL, TINY], ids=lambda record: record.name)
+def test_vm_unet_loads_what_the_authors_load_and_nothing_else(network, pristine, save, state_dict, record):
+    file = state_dict(record.name)
+    report = load_imagenet_weights(network, save({"model": file}))
+    assert same(network.state_dict(), as_the_authors_load(pristine[1], file))
+    encoder = [key for key in report.loaded if not key.startswith("decoder.")]
+    assert (len(encoder), len(report.loaded), report.adapted) == (117, 208, ())
+    assert (report.variant, report.missing, report.unexpected) == (record.name, (), ())
+
+
+def test_the_report_names_what_was_cut_off(network, save, state_dict, caplog):
     caplog.set_level(logging.INFO)
-    path = save({"model": weights})
-    report = load_imagenet_weights(build(SwinUMambaD, 1), path)
+    report = load_imagenet_weights(network, save({"model": state_dict(SMALL.name)}))
+    cut = {tuple(key.split(".")[:4]) for key in report.left_out_by_design if key not in CLASSIFIER}
+    assert cut == {("layers", "2", "blocks", str(block)) for block in range(2, 27)}
+    assert len(report.left_out_by_design) == 25 * PER_BLOCK + len(CLASSIFIER)
+    assert len(report.kept) == 14
+    assert not any(".blocks." in key for key in report.kept)
     assert "\n" not in report.summary()
-    for part in (str(path), report.sha256[:16], "vmamba_mini", CONVOLUTION, "head.bias"):
-        assert part in report.summary()
+    assert report.summary().endswith(
+        "117 of 117 encoder tensors and 91 of 105 decoder tensors loaded; left out by design: layers.2.blocks.2 to 26, "
+        "norm.weight, norm.bias, head.weight, head.bias"
+    )
+    assert report.summary() in caplog.text
+
+
+def test_a_decoder_deeper_than_the_encoder_takes_blocks_the_encoder_does_not(save, state_dict):
+    """So do the defaults of the authors' class; what the file does not have keeps its initial values."""
+    network = VMUNet(3, 2, depths=(1, 1, 1, 1), depths_decoder=(3, 4, 1, 1))
+    file = state_dict(TINY.name)
+    report = load_imagenet_weights(network, save({"model": file}))
+    loaded = network.state_dict()
+    assert torch.equal(loaded["decoder.stages.1.blocks.3.ln_1.bias"], file["layers.2.blocks.3.ln_1.bias"])
+    assert "layers.2.blocks.3.ln_1.bias" not in report.left_out_by_design
+    assert "layers.2.blocks.4.ln_1.bias" in report.left_out_by_design
+    assert "decoder.stages.0.blocks.2.ln_1.bias" in report.kept
+    assert loaded["decoder.stages.0.blocks.2.ln_1.bias"].eq(0).all()
+
+
+@pytest.mark.parametrize("record", [SMALL, TINY], ids=lambda record: record.name)
+def test_the_file_the_user_points_at_may_be_either(save, state_dict, monkeypatch, record):
+    path = save({"model": state_dict(record.name)}, "mine.pth")
+    assert ensure_weights("vm_unet", path).path == path
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(path))
+    assert ensure_weights("vm_unet").record is record
+
+
+def test_tiny_under_its_published_name_must_be_the_published_file(save, state_dict):
+    path = save({"model": state_dict(TINY.name)}, TINY.file_name)
+    with pytest.raises(CheckpointError, match=naming("vssmtiny_dp01_ckpt_epoch_292.pth", "91,649,482")):
+        ensure_weights("vm_unet", path)
+
+
+@pytest.mark.parametrize("name", SMALL.file_names)
+def test_small_is_found_in_a_folder_and_tiny_beside_it_is_not_looked_at(save, state_dict, name):
+    save({"model": state_dict(TINY.name)}, TINY.file_name, cache_folder())
+    path = save({"model": state_dict(SMALL.name)}, name, cache_folder())
+    assert ensure_weights("vm_unet").path == path
+
+
+def test_tiny_in_a_folder_is_not_taken_silently(save, state_dict, monkeypatch):
+    path = save({"model": state_dict(TINY.name)}, TINY.file_name)
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(path.parent))
+    facts = (SMALL.name, SMALL.url, "nnUNetTrainerVMUNetScratch", TINY.title, TINY.file_name)
+    with pytest.raises(WeightsNotFoundError, match=naming(*facts, f"serves instead if {locate.ENVIRONMENT_VARIABLE}")):
+        ensure_weights("vm_unet", scratch_trainer="nnUNetTrainerVMUNetScratch")
+
+
+# ------------------------------------------------------------------------------------------------------- the report
+
+
+def test_the_report_is_one_line_and_plain_data(file, build, caplog, tmp_path):
+    caplog.set_level(logging.INFO)
+    report = load_imagenet_weights(build(SwinUMambaD, 1), file)
+    assert "\n" not in report.summary()
+    assert_names(report.summary(), file, report.sha256[:16], "vmamba_mini", CONVOLUTION, "head.bias")
     assert report.summary() in caplog.text
     restored = json.loads(json.dumps(report.to_dict()))
     assert restored == report.to_dict()
     assert tuple(restored["loaded"]) == report.loaded
+    torch.save({"report": report.to_dict()}, tmp_path / "trained.pth")
+    assert torch.load(tmp_path / "trained.pth", weights_only=True)["report"] == restored
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.variant = "other"
 
 
-def test_the_report_can_be_stored_in_a_checkpoint_read_with_weights_only(save, weights, build, tmp_path):
-    report = load_imagenet_weights(build(SwinUMambaD), save({"model": weights}))
-    torch.save({"report": report.to_dict()}, tmp_path / "trained.pth")
-    assert torch.load(tmp_path / "trained.pth", weights_only=True)["report"]["sha256"] == report.sha256
+def test_a_range_of_one_block_and_two_stages():
+    left_out = ("layers.0.blocks.3.a", "layers.0.blocks.3.b", "layers.2.blocks.5.a", "layers.2.blocks.6.a", "norm.bias")
+    report = LoadReport("file", "ab" * 32, "x", ("a",), (), left_out, (), ())
+    assert report.summary().endswith("by design: layers.0.blocks.3, layers.2.blocks.5 to 6, norm.bias")
 
 
-def test_wrappers_of_compile_and_ddp_are_looked_through(save, weights, build):
+# ------------------------------------------------------------------------------------------ the network, and refusals
+
+
+def test_wrappers_of_compile_and_ddp_are_looked_through(file, weights, build):
     class Alone(DistributedDataParallel):  # without a process group
         def __init__(self, module):
             nn.Module.__init__(self)
             self.module = module
 
     network = build(SwinUMambaD)
-    load_imagenet_weights(Alone(torch.compile(network, backend="eager")), save({"model": weights}))
+    load_imagenet_weights(Alone(torch.compile(network, backend="eager")), file)
     assert torch.equal(network.imagenet_encoder.state_dict()[CONVOLUTION], weights[CONVOLUTION])
 
 
-def test_parameters_stay_the_optimisers(save, weights, build):
+def test_parameters_stay_the_optimisers(file, build):
     network = build(SwinUMambaD)
-    before = [(name, parameter.data_ptr(), parameter.requires_grad) for name, parameter in network.named_parameters()]
-    load_imagenet_weights(network, save({"model": weights}))
-    after = [(name, parameter.data_ptr(), parameter.requires_grad) for name, parameter in network.named_parameters()]
-    assert before == after
+    before = [(name, each.data_ptr(), each.requires_grad) for name, each in network.named_parameters()]
+    load_imagenet_weights(network, file)
+    assert [(name, each.data_ptr(), each.requires_grad) for name, each in network.named_parameters()] == before
 
 
-def test_a_wrong_file_changes_nothing(save, state_dict, build):
-    network = build(SwinUMambaD)
-    before = copy_of(network)
-    with pytest.raises(CheckpointError, match="is VMamba-Small.*expected VMamba-Mini"):
-        load_imagenet_weights(network, save({"model": state_dict("vmamba_small_v0")}))
-    assert same(before, network.state_dict())
+@pytest.mark.parametrize(
+    ("network_class", "name", "facts"),
+    [
+        (SwinUMambaV2, "vmamba_tiny_v0", ("is VMamba-Tiny (first", "expected VMamba-Tiny (second")),
+        (SwinUMambaDV2, "vmamba_small_v2", ("is VMamba-Small (second", "expected VMamba-Tiny (second")),
+        (SwinUMambaD, "vmamba_tiny_v2", ("is VMamba-Tiny (second", "expected VMamba-Tiny (first")),
+        (SwinUMambaD, "vmamba_small_v0", ("is VMamba-Small (first", "expected VMamba-Tiny (first")),
+    ],
+)
+def test_the_wrong_vmamba_is_named_and_changes_nothing(network_class, name, facts, save, state_dict):
+    """As a file, and as what was read of it for another network."""
+    path, network = save({"model": state_dict(name)}), network_class(1, 2)
+    for weights in (path, ensure_weights(name, path)):
+        refused_unchanged(network, weights, CheckpointError, naming(path, *facts))
 
 
-def test_an_encoder_with_more_than_the_file_changes_nothing(save, weights, build):
-    network = build(SwinUMambaD)
+def test_base_is_too_wide_and_says_so_in_one_sentence(network, save, state_dict):
+    path = save({"model": state_dict(BASE.name)})
+    facts = ("too wide for a network of width 96", SMALL.title, SMALL.file_name, TINY.title, TINY.file_name)
+    with pytest.raises(CheckpointError, match=naming(*facts)) as caught:
+        ensure_weights("vm_unet", path)
+    assert str(caught.value).startswith(f"{path} is VMamba-Base")
+    assert "\n" not in str(caught.value)
+    refused_unchanged(network, path, CheckpointError, naming(*facts))
+
+
+def test_a_file_that_lacks_a_tensor_changes_nothing(network, save, state_dict):
+    file = state_dict(SMALL.name)
+    del file["layers.2.blocks.20.ln_1.bias"]  # even of a block that is cut off
+    refused_unchanged(network, save(file), CheckpointError, naming("1 missing: layers.2.blocks.20.ln_1.bias"))
+
+
+def test_an_encoder_with_more_than_the_file_or_of_another_shape_changes_nothing(file, build):
+    network, other = build(SwinUMambaD), build(SwinUMambaD)
     network.imagenet_encoder.register_buffer("extra", torch.zeros(1))
-    before = copy_of(network)
-    with pytest.raises(CheckpointError, match=naming("SwinUMambaD", "missing ['extra']")):
-        load_imagenet_weights(network, save({"model": weights}))
-    assert same(before, network.state_dict())
+    refused_unchanged(network, file, CheckpointError, naming("SwinUMambaD", "missing ['extra']"))
+    other.imagenet_encoder.patch_embed.norm.weight = nn.Parameter(torch.ones(15))
+    refused_unchanged(other, file, CheckpointError, naming("SwinUMambaD", "shape ['patch_embed.norm.weight']"))
 
 
-def test_an_encoder_of_another_shape_changes_nothing(save, weights, build):
-    network = build(SwinUMambaD)
-    network.imagenet_encoder.patch_embed.norm.weight = nn.Parameter(torch.ones(15))
-    before = copy_of(network)
-    with pytest.raises(CheckpointError, match=naming("SwinUMambaD", "shape ['patch_embed.norm.weight']")):
-        load_imagenet_weights(network, save({"model": weights}))
-    assert same(before, network.state_dict())
-
-
-def test_an_encoder_nobody_published_weights_for_is_told():
-    with pytest.raises(TypeError, match=naming("SwinUMambaD", "nobody", "depths 1,1, width 16")):
-        load_imagenet_weights(SwinUMambaD(3, 2, depths=(1, 1), width=16))
-    with pytest.raises(TypeError, match=naming("Linear", "imagenet_encoder")):
-        load_imagenet_weights(nn.Linear(2, 2))
+def test_an_encoder_nobody_published_weights_for_is_told(file, build):
+    others = [{"width": 20}, {"depths": (1, 2)}, {"depths": (1, 1, 1), "depths_decoder": (1, 1, 1)}]
+    for network in (*(build(VMUNet, **settings) for settings in others), SwinUMambaD(3, 2, depths=(1,), width=16)):
+        refused_unchanged(network, file, TypeError, naming(type(network).__name__, "nobody", "depths 1"))
+    refused_unchanged(nn.Linear(2, 2), file, TypeError, naming("Linear", "imagenet_encoder"))
 
 
 def test_without_weights_it_says_what_to_do_and_names_the_scratch_trainer(build):

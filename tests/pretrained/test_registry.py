@@ -8,7 +8,7 @@ import pytest
 from swin_umamba_nnunet import pretrained
 from swin_umamba_nnunet.pretrained.registry import RECORDS, WEIGHTS_OF_NETWORK, get_record
 
-README = Path(__file__).resolve().parents[2] / "pretrained_weights" / "README.md"
+PAGE = Path(pretrained.__file__).parents[1] / "docs" / "weights.md"
 
 
 def test_names_and_files_are_unique_and_urls_end_in_the_file():
@@ -53,8 +53,8 @@ def test_every_public_name_is_there():
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
-def test_the_readme_of_the_weights_folder_says_what_the_registry_says(record):
-    line = next(line for line in README.read_text().splitlines() if line.startswith(f"| `{record.name}`"))
+def test_the_page_on_weights_says_what_the_registry_says(record):
+    line = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{record.name}`"))
     assert f"({record.url})" in line
     assert all(f"`{name}`" in line for name in record.file_names)
     assert ("unknown" if record.size_bytes is None else f"{record.size_bytes:,}") in line

@@ -20,7 +20,7 @@ from typing import Any
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet.benchmark.machine import processor_name
+from swin_umamba_nnunet.benchmark.hooks import processor_name
 
 LAYOUT = "swin_umamba_nnunet speed 1"
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -1,24 +1,89 @@
 """All numbers of a report, computed once and shown by page, CSV and LaTeX alike."""
 
-from collections.abc import Mapping, Sequence
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from swin_umamba_nnunet.benchmark.errors import MatrixError
-from swin_umamba_nnunet.benchmark.report import pitfalls, summary
-from swin_umamba_nnunet.benchmark.report.arenas import Arena, make_arenas
-from swin_umamba_nnunet.benchmark.report.collect import Benchmark, Cell
-from swin_umamba_nnunet.benchmark.report.statistics import Comparison, compare, seed_means
-from swin_umamba_nnunet.benchmark.report.summary import Suitability, Summary
-from swin_umamba_nnunet.evaluation.records import Statistic
-from swin_umamba_nnunet.evaluation.statistics import Bootstrap
+import numpy as np
+import pandas as pd
+
+from swin_umamba_nnunet.benchmark import fairness
+from swin_umamba_nnunet.benchmark.files import MatrixError
+from swin_umamba_nnunet.benchmark.report.arenas import Arena, lower_is_better, make_arenas, mean_of_class_means
+from swin_umamba_nnunet.benchmark.report.collect import Benchmark
+from swin_umamba_nnunet.benchmark.report.statistics import Comparison, compare, means_of, sd
+from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.statistics import INTERVAL, Bootstrap, class_statistics
 
 METRICS = ("Dice", "NSD", "HD95")  # reported, as far as they were evaluated, where nobody asks for others
+_NOTHING = Statistic("plain", "", "", "1", math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class ArenaResult:
+class Summary:
+    """One row and metric.
+
+    Attributes:
+        label: of the row.
+        metric: which.
+        mean: mean of class means, runs averaged per case; finite values only.
+        low, high: 95 % percentile-bootstrap interval of it over cases, these trainings taken as given.
+        sd_seeds, n_seeds: sample standard deviation of the means of seeds (each over all folds); NaN below two.
+        sd_folds, n_folds: the same of the means of folds (each over its seeds), which also differ in their cases.
+        n_cases: scored.
+        n_values, n_undefined, n_infinite: single values (case x class x run), and how many are not in the means.
+        done, planned: runs.
+        comparable: scored on every case that any row was scored on, so that its mean may be ranked.
+        rank: among the comparable rows, ties sharing the mean rank; NaN if it is not.
+        rank_low, rank_high: where the rank lies in 95 % of the resamples of the cases.
+    """
+
+    label: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+    sd_seeds: float
+    n_seeds: int
+    sd_folds: float
+    n_folds: int
+    n_cases: int
+    n_values: int
+    n_undefined: int
+    n_infinite: int
+    done: int
+    planned: int
+    comparable: bool
+    rank: float = math.nan
+    rank_low: float = math.nan
+    rank_high: float = math.nan
+
+
+@dataclass(frozen=True)
+class Suitability:
+    """Whether a dataset separates the methods at all (after nnU-Net Revisited, arXiv 2404.09556).
+
+    Attributes:
+        between: standard deviation of the rows' means.
+        within: mean over rows of the standard deviation of a row's runs (folds and seeds).
+        ratio: between / within.
+        by_chance: the ratio to expect of rows that are all the same, 1/sqrt(runs per row), seeds and folds taken as
+            independent.
+        n_rows, n_runs: rows, and runs per row (the fewest).
+    """
+
+    between: float
+    within: float
+    ratio: float
+    by_chance: float
+    n_rows: int
+    n_runs: int
+
+
+@dataclass(frozen=True)
+class Result:
     """The numbers of one arena; mappings by metric, in the order they are shown.
 
     Attributes:
@@ -35,14 +100,15 @@ class ArenaResult:
     summaries: Mapping[str, Sequence[Summary]]
     classes: Mapping[str, Mapping[str, Mapping[str, Statistic]]]
     comparisons: Mapping[str, Sequence[Comparison]]
-    seeds: Mapping[str, Mapping[int, float]]
+    seeds: Mapping[str, Mapping[int | str, float]]
     suitability: Suitability | None
     costs: Sequence[Mapping[str, Any]]
 
     @property
-    def metric(self) -> str:
-        """The one that decides."""
-        return self.arena.metrics[0]
+    def memory_of(self) -> str:
+        """Whose memory was measured, in brackets; "" where nothing is recorded."""
+        whats = sorted({cost["peak_memory_what"] for cost in self.costs if cost["peak_memory_what"]})
+        return f" ({' and '.join(whats)})" if whats else ""
 
 
 @dataclass(frozen=True)
@@ -54,31 +120,24 @@ class Analysis:
         baseline, baseline_why: label of the row the others are compared with, and who chose it.
         bootstrap: of all intervals.
         results: one per arena.
-        checklist: the pitfalls.
+        checklist: what there is to say about the comparison itself.
     """
 
     benchmark: Benchmark
     baseline: str
     baseline_why: str
     bootstrap: Bootstrap
-    results: tuple[ArenaResult, ...]
-    checklist: tuple[pitfalls.Item, ...]
-
-    @cached_property
-    def missing(self) -> tuple[Cell, ...]:
-        """Cells without scores."""
-        return tuple(cell for cell in self.benchmark.cells if not cell.done)
+    results: tuple[Result, ...]
+    checklist: Sequence[fairness.Item]
 
     @property
     def mean_ranks(self) -> dict[str, float]:
-        """Label -> mean rank over the arenas, of rows that are ranked in all of them; {} for a single arena."""
+        """Label -> mean rank over the arenas, best first, of rows ranked in all of them; {} for a single arena."""
         if len(self.results) < 2:
             return {}
-        ranks: dict[str, list[float]] = {}
-        for result in self.results:
-            for item in result.summaries[result.metric]:
-                ranks.setdefault(item.label, []).append(item.rank)
-        return {label: sum(found) / len(found) for label, found in ranks.items() if not any(r != r for r in found)}
+        items = [item for result in self.results for item in result.summaries[result.arena.metric]]
+        ranks = pd.Series([item.rank for item in items]).groupby([item.label for item in items])
+        return {str(label): float(rank) for label, rank in ranks.mean(skipna=False).dropna().sort_values().items()}
 
 
 def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstrap: Bootstrap) -> Analysis:
@@ -91,38 +150,35 @@ def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstr
         bootstrap: of the intervals.
 
     Raises:
-        MatrixError: no cell has scores, no such baseline or metric.
+        MatrixError: no run has scores, no such baseline or metric.
     """
     label, why = choose_baseline(benchmark, baseline)
-    done = [cell for cell in benchmark.cells if cell.done]
+    done = [run for run in benchmark.runs if run.done]
     if not done:
-        first = benchmark.cells[0]
+        first = benchmark.runs[0]
         raise MatrixError(
-            f"{benchmark.folder} has no finished cell yet, so there is nothing to report ({first.name}: "
+            f"{benchmark.folder} has no finished run yet, so there is nothing to report ({first.title}: "
             f"{first.problem}); look at it with   swin-umamba benchmark status {benchmark.folder}"
         )
-    there = list(dict.fromkeys(name for cell in done for name in cell.scores["metric"].unique()))
+    there = list(dict.fromkeys(name for run in done for name in run.scores["metric"].unique()))
     metrics = metrics or [name for name in METRICS if name in there] or there[:1]
     unknown = [name for name in metrics if name not in there]
     if unknown:
-        raise MatrixError(f"no cell has the metric {unknown[0]!r}; its metrics.csv files have {', '.join(there)}")
+        raise MatrixError(f"no run has the metric {unknown[0]!r}; its metrics.csv files have {', '.join(there)}")
     results = tuple(_analyse(arena, label, bootstrap) for arena in make_arenas(benchmark, metrics))
-    comparisons = [item for result in results for found in result.comparisons.values() for item in found]
-    suitabilities = {result.arena.title: result.suitability for result in results}
-    items = pitfalls.checklist(benchmark, [result.arena for result in results], suitabilities, comparisons)
-    return Analysis(benchmark, label, why, bootstrap, results, tuple(items))
+    return Analysis(benchmark, label, why, bootstrap, results, fairness.checklist(benchmark, results))
 
 
-def _analyse(arena: Arena, baseline: str, bootstrap: Bootstrap) -> ArenaResult:
-    classes = {metric: summary.class_table(arena, metric, bootstrap) for metric in arena.metrics}
-    return ArenaResult(
+def _analyse(arena: Arena, baseline: str, bootstrap: Bootstrap) -> Result:
+    classes = {metric: class_table(arena, metric, bootstrap) for metric in arena.metrics}
+    return Result(
         arena,
-        {metric: summary.summarise(arena, metric, classes[metric], bootstrap) for metric in arena.metrics},
+        {metric: summarise(arena, metric, classes[metric], bootstrap) for metric in arena.metrics},
         classes,
         {metric: compare(arena, metric, baseline, bootstrap) for metric in arena.metrics},
-        seed_means(arena, arena.metrics[0]),
-        summary.suitability(arena, arena.metrics[0]),
-        [summary.costs(arena, row) for row in arena.rows],
+        means_of(arena, arena.metric, "seed"),
+        suitability(arena, arena.metric),
+        [costs(arena, row.label) for row in arena.rows],
     )
 
 
@@ -132,15 +188,153 @@ def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
     Raises:
         MatrixError: no row is called so.
     """
-    names = {row.trainer: row.label for row in reversed(benchmark.rows)}
     labels = [row.label for row in benchmark.rows]
-    for name, why in ((wanted, "asked for"), (str(benchmark.config.get("baseline") or ""), "of the configuration")):
-        if not name:
-            continue
-        if name in labels or name in names:
-            return name if name in labels else names[name], why
-        raise MatrixError(f"the baseline {name!r} is none of the rows; choose one of {', '.join(labels)}")
-    for row in benchmark.rows:
-        if row.identity is not None and row.identity.stock and not row.identity.residual:
-            return row.label, "nnU-Net itself, as none was named"
+    names = {**{row.name: row.label for row in reversed(benchmark.rows)}, **dict(zip(labels, labels))}
+    for name, why in (
+        (wanted, "asked for"),
+        (str(benchmark.content["config"].get("baseline") or ""), "of the configuration"),
+    ):
+        if name in names:
+            return names[name], why
+        if name:
+            raise MatrixError(f"the baseline {name!r} is none of the rows; choose one of {', '.join(labels)}")
+    known = fairness.identities(benchmark.rows)
+    own = (label for label, row in known.items() if row.stock and not row.residual)
+    if found := next(own, ""):
+        return found, "nnU-Net itself, as none was named"
     return labels[0], "the first row, as none was named"
+
+
+def class_table(arena: Arena, metric: str, bootstrap: Bootstrap) -> dict[str, dict[str, Statistic]]:
+    """Label -> class (`ALL_CLASSES` included) -> statistic over cases, runs averaged per case."""
+    frame, unit = arena.over_runs(metric), arena.unit(metric)
+    table: dict[str, dict[str, Statistic]] = {}
+    for row in arena.rows:
+        lines = frame[frame["row"] == row.label]
+        measured = [
+            Measurement(case, name, metric, value, unit, "plain")
+            for case, name, value in zip(lines["case"], lines["class"], lines["value"])
+        ]
+        found = {item.label: item for item in class_statistics(measured, bootstrap)}
+        if len(found) == 1:  # a single class is all classes
+            found[ALL_CLASSES] = next(iter(found.values()))
+        table[row.label] = found
+    return table
+
+
+def summarise(
+    arena: Arena, metric: str, table: Mapping[str, Mapping[str, Statistic]], bootstrap: Bootstrap
+) -> list[Summary]:
+    """One summary per row, in the order of the rows; `table` is from `class_table`."""
+    seeds, folds = (means_of(arena, metric, part) for part in ("seed", "fold"))
+    overall = {row.label: table[row.label].get(ALL_CLASSES, _NOTHING) for row in arena.rows}
+    means = {name: item.mean for name, item in overall.items() if arena.comparable(name) and not math.isnan(item.mean)}
+    ranks = _ranks(arena, metric, means, bootstrap)
+    found = []
+    for label, item in overall.items():
+        runs = arena.runs_of(label)
+        own = arena.values(metric, label)["value"].astype(float)
+        found.append(
+            Summary(
+                label,
+                metric,
+                item.mean,
+                item.low,
+                item.high,
+                sd(seeds[label].values()),
+                len(seeds[label]),
+                sd(folds[label].values()),
+                len(folds[label]),
+                len(arena.cases_of(label)),
+                len(own),
+                int(own.isna().sum()),
+                int(np.isinf(own).sum()),
+                sum(run.done for run in runs),
+                len(runs),
+                arena.comparable(label),
+                *ranks.get(label, ()),
+            )
+        )
+    return found
+
+
+def _ranks(
+    arena: Arena, metric: str, means: Mapping[str, float], bootstrap: Bootstrap
+) -> dict[str, tuple[float, float, float]]:
+    """Label -> (rank of the mean, lower and upper rank over resamples of the cases) of the rows in `means`."""
+    if not means:
+        return {}
+    sign, names = 1.0 if lower_is_better(metric) else -1.0, list(means)
+    ranks = (sign * pd.Series(means)).rank().to_numpy()
+    cases, classes = sorted(arena.cases), list(arena.classes)
+    lows = highs = np.full(len(names), math.nan)
+    if len(cases) > 1:
+        grid = arena.over_runs(metric).set_index(["case", "row", "class"])["value"]
+        columns = grid.unstack(["row", "class"]).reindex(
+            index=cases, columns=pd.MultiIndex.from_product([names, classes])
+        )  # the same cases in the same order for all rows, so that all are resampled together
+        resampled = bootstrap.means(columns.to_numpy(float)).reshape(-1, len(names), len(classes))
+        there = np.isfinite(resampled)
+        total = np.where(there, resampled, 0.0).sum(axis=2) / np.maximum(there.sum(axis=2), 1)
+        total = np.where(there.any(axis=2), sign * total, np.inf)
+        lows, highs = np.percentile(pd.DataFrame(total).rank(axis=1), INTERVAL, axis=0, method="nearest")
+    return {name: (float(a), float(b), float(c)) for name, a, b, c in zip(names, ranks, lows, highs)}
+
+
+def suitability(arena: Arena, metric: str) -> Suitability | None:
+    """Between rows over within rows; None below two rows of at least two runs each."""
+    means: dict[str, list[float]] = {}
+    for run in arena.done:
+        mean = mean_of_class_means(run.values(metric))
+        if arena.comparable(run.row.label) and not math.isnan(mean):
+            means.setdefault(run.row.label, []).append(mean)
+    several = [found for found in means.values() if len(found) > 1]
+    if len(several) < 2:
+        return None
+    between = statistics.stdev(map(statistics.fmean, several))
+    within = statistics.fmean(map(statistics.stdev, several))
+    fewest = min(map(len, several))
+    ratio = between / within if within else math.inf
+    return Suitability(between, within, ratio, 1 / math.sqrt(fewest), len(several), fewest)
+
+
+def costs(arena: Arena, label: str) -> dict[str, Any]:
+    """What a row costs in an arena: medians over its runs; None where nothing is recorded."""
+    runs = arena.runs_of(label)
+    counted = next((run.part("cost") for run in runs if run.part("cost")), {})
+    training = [run.part("training") for run in runs if run.part("training").get("seconds_per_epoch")]
+
+    def of(name: str) -> list[Any]:
+        return [item[name] for item in training if item.get(name)]
+
+    return {
+        "label": label,
+        **{name: counted.get(name) for name in ("parameters", "flops", "scan_flops")},
+        "uncounted": counted.get("uncounted") or [],
+        "input_shape": counted.get("input_shape"),
+        "seconds_per_epoch": _median(of("seconds_per_epoch")),
+        "training_seconds": _median(of("seconds")),
+        "peak_memory_bytes": max(of("peak_memory_bytes"), default=None),
+        "peak_memory_what": _listed(of("peak_memory_what")),
+        "seconds_per_case": _median(
+            [value for run in runs if (value := run.part("prediction").get("seconds_per_case"))]
+        ),
+        **{name: _only(of(name)) for name in ("epochs", "iterations_per_epoch", "batch_size")},
+        "patch_size": _only(map(tuple, of("patch_size"))),
+        "devices": _listed(item.get("device_name") or item.get("device") for item in training),
+        "n_runs": len(training),
+    }
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(sorted({str(value) for value in values}))
+
+
+def _only(values: Iterable[Any]) -> Any:
+    """The value all have, None where they differ or none has one."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(map(float, values)) if values else None

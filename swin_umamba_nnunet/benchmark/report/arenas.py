@@ -15,21 +15,22 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from swin_umamba_nnunet.benchmark.report.collect import SCORE_COLUMNS, Benchmark, Cell, Row
+from swin_umamba_nnunet.benchmark.config import Row
+from swin_umamba_nnunet.benchmark.report.collect import SCORE_COLUMNS, Benchmark, Scored
 
 LOWER_IS_BETTER = ("HD95", "ASSD", "HD95_medpy")
 
 
 @dataclass(frozen=True)
 class Arena:
-    """A dataset, the cases that are scored in it, and all cells on them.
+    """A dataset, the cases that are scored in it, and all runs on them.
 
     Attributes:
         dataset: full name.
         scored_on: which cases.
         title: heading; the dataset, with `scored_on` where a dataset has several arenas.
         rows: all of the benchmark's.
-        cells: of this arena, done or not.
+        runs: of this arena, done or not.
         metrics: names of those reported, the first of which decides ranks and charts.
     """
 
@@ -37,13 +38,18 @@ class Arena:
     scored_on: str
     title: str
     rows: tuple[Row, ...]
-    cells: tuple[Cell, ...]
+    runs: tuple[Scored, ...]
     metrics: tuple[str, ...]
+
+    @property
+    def metric(self) -> str:
+        """The one that decides."""
+        return self.metrics[0]
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """All values, a line per row, fold, seed, case, class and metric."""
-        frames = [cell.scores for cell in self.cells if cell.done]
+        frames = [run.scores for run in self.done]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SCORE_COLUMNS)
 
     @cached_property
@@ -52,17 +58,17 @@ class Arena:
         return tuple(self.scores["class"].unique())
 
     @property
-    def done(self) -> tuple[Cell, ...]:
-        return tuple(cell for cell in self.cells if cell.done)
+    def done(self) -> tuple[Scored, ...]:
+        return tuple(run for run in self.runs if run.done)
 
-    def cells_of(self, row: Row | str) -> tuple[Cell, ...]:
-        """Those of one row, given itself or by its label."""
-        label = row if isinstance(row, str) else row.label
-        return tuple(cell for cell in self.cells if cell.row.label == label)
+    def runs_of(self, label: str) -> tuple[Scored, ...]:
+        """Those of one row."""
+        return tuple(run for run in self.runs if run.row.label == label)
 
-    def values(self, metric: str) -> pd.DataFrame:
-        """The lines of `scores` with this metric."""
-        return self._by_metric.get(metric, self.scores[:0])
+    def values(self, metric: str, label: str = "") -> pd.DataFrame:
+        """The lines of `scores` with this metric, of one row or of all."""
+        found = self._by_metric.get(metric, self.scores[:0])
+        return found[found["row"] == label] if label else found
 
     @cached_property
     def _by_metric(self) -> dict[str, pd.DataFrame]:
@@ -89,8 +95,7 @@ class Arena:
         Undefined values are left out.  An infinite distance stays infinite: a structure that was missed in one of the
         runs is worse than any distance, and dropping it would flatter whoever missed it.
         """
-        frame = self.values(metric).copy()
-        frame["value"] = frame["value"].astype(float)
+        frame = self.values(metric).astype({"value": float})
         per_class = frame.groupby(["row", "case", "class"], sort=False)["value"].mean()
         per_case = per_class.groupby(level=["row", "case"], sort=False).mean().unstack("row")
         return per_case.reindex(columns=[row.label for row in self.rows]).sort_index()
@@ -104,6 +109,10 @@ class Arena:
         """Cases that any row was scored on."""
         return frozenset(self.scores["case"])
 
+    def comparable(self, label: str) -> bool:
+        """Whether a row was scored on all cases, so that its mean may be ranked."""
+        return bool(self.cases) and self.cases_of(label) == self.cases
+
 
 def mean_of_class_means(frame: pd.DataFrame) -> float:
     """Of lines with "case", "class" and "value": over runs, then cases, then classes; finite values only."""
@@ -116,19 +125,16 @@ def mean_of_class_means(frame: pd.DataFrame) -> float:
 
 def make_arenas(benchmark: Benchmark, metrics: Sequence[str]) -> list[Arena]:
     """One arena per dataset, or several where folds of it are scored on different sets of cases."""
-    scored: dict[str, list[str]] = {}
-    for cell in benchmark.cells:
-        known = scored.setdefault(cell.dataset, [])
-        if cell.scored_on not in known:
-            known.append(cell.scored_on)
+    scored: dict[str, dict[str, list[Scored]]] = {}
+    for run in benchmark.runs:
+        scored.setdefault(run.dataset, {}).setdefault(run.scored_on, []).append(run)
     arenas = []
     for dataset, several in scored.items():
-        for scored_on in several:
+        for scored_on, runs in several.items():
             title = f"{dataset} ({scored_on})" if len(several) > 1 else dataset
-            cells = [cell for cell in benchmark.cells if (cell.dataset, cell.scored_on) == (dataset, scored_on)]
-            there = {str(name) for cell in cells for name in cell.scores["metric"].unique()}
+            there = {str(name) for run in runs for name in run.scores["metric"].unique()}
             names = tuple(name for name in metrics if name in there) or tuple(metrics)
-            arenas.append(Arena(dataset, scored_on, title, benchmark.rows, tuple(cells), names))
+            arenas.append(Arena(dataset, scored_on, title, benchmark.rows, tuple(runs), names))
     return arenas
 
 

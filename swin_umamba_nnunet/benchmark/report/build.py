@@ -1,18 +1,42 @@
 """From a benchmark's folder to the files of its report."""
 
-from collections.abc import Callable
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet.benchmark.errors import MatrixError
-from swin_umamba_nnunet.benchmark.report import latex, page
+from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable
+from swin_umamba_nnunet.benchmark import fairness
+from swin_umamba_nnunet.benchmark.files import MatrixError, now
+from swin_umamba_nnunet.benchmark.report import tables, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, analyse
-from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
-from swin_umamba_nnunet.benchmark.report.tables import csv_files
+from swin_umamba_nnunet.benchmark.report.charts import charts_of
+from swin_umamba_nnunet.benchmark.report.collect import Benchmark, read_benchmark
+from swin_umamba_nnunet.benchmark.report.pictures import pictures
+from swin_umamba_nnunet.benchmark.report.published import OTHER_PROTOCOL, PUBLISHED, published_for
+from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 
-PAGE, LATEX = "report.html", "tables.tex"
+PAGE = "report.html"
+_MARKS = {fairness.IN_ORDER: "\u25cb", fairness.CAUTION: "\u25d0", fairness.PROBLEM: "\u25cf", fairness.UNKNOWN: "?"}
+# What is hashed of a run's inputs, and what it is the hash of.
+_HASHES = {
+    "plans_sha256": "plans {run.row.plans} of {run.dataset}",
+    "splits_sha256": "split of {run.dataset}",
+    "dataset_fingerprint_sha256": "dataset fingerprint of {run.dataset}",
+    "weights_sha256": "ImageNet weights of {run.row.label}",
+    "trainer_sha256": "file of the trainer of {run.row.label}",
+}
 
 
 @dataclass(frozen=True)
@@ -55,13 +79,13 @@ def write_report(
         MatrixError: see `read_benchmark` and `analyse`; or the folder cannot be written.
     """
     options = options or ReportOptions()
-    said("reading the cells")
+    said("reading the runs")
     benchmark = read_benchmark(folder)
     said("computing the statistics")
     analysis = analyse(benchmark, options.metrics, options.baseline, options.bootstrap)
     said("drawing the charts and pictures")
-    files = {PAGE: page.render(analysis, options.pictures, options.published)}
-    files |= {LATEX: latex_tables(analysis), **csv_files(analysis)}
+    files = tables.files(analysis)
+    files = {PAGE: render(analysis, options, list(files)), **files}
     said("writing")
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -74,18 +98,91 @@ def write_report(
     return analysis, [output / name for name in files]
 
 
-def latex_tables(analysis: Analysis) -> str:
-    """All of them."""
-    parts = [latex.HEAD]
-    for result in analysis.results:
-        title, units = result.arena.title, {metric: result.arena.unit(metric) for metric in result.arena.metrics}
-        parts += [
-            latex.means_table(title, found, units[metric], f"{title}-{metric}-means")
-            for metric, found in result.summaries.items()
-        ]
-        parts += [
-            latex.comparison_table(title, found, units[metric], f"{title}-{metric}-paired")
-            for metric, found in result.comparisons.items() if found
-        ]  # fmt: skip
-        parts.append(latex.cost_table(title, result.costs, f"{title}-cost"))
-    return "\n".join(parts)
+def render(analysis: Analysis, options: ReportOptions, beside: Sequence[str]) -> str:
+    """The page, complete in itself; the template escapes everything but the charts.
+
+    Args:
+        analysis: the numbers.
+        options: what to show.
+        beside: names of the other files.
+    """
+    benchmark, here = analysis.benchmark, resources.files(__package__)
+    matched = [published_for(result.arena.dataset) for result in analysis.results]
+    sections = [
+        {
+            "result": result,
+            "id": f"dataset-{number}",
+            "charts": {key: Markup(text) for key, text in charts_of(result, f"dataset-{number}").items()},
+            "pictures": pictures(result.arena, options.pictures),
+            "published": found,
+        }
+        for number, (result, found) in enumerate(zip(analysis.results, matched), 1)
+    ]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {name: value for name, value in vars(words).items() if callable(value)}
+    shown: tuple[Callable[[Any], str], ...] = (by, byte_size, duration)
+    environment.filters |= {how.__name__: partial(words.given, how=how) for how in shown}
+    environment.filters |= {"breakable": breakable, "plural": plural}
+    text = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
+        css=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),
+        analysis=analysis,
+        benchmark=benchmark,
+        baseline=analysis.baseline,
+        metric=analysis.results[0].arena.metric,
+        sections=sections,
+        all_classes=ALL_CLASSES,
+        published=options.published,
+        unmatched=[table for table in PUBLISHED if not any(table in found for found in matched)],
+        other_protocol=OTHER_PROTOCOL,
+        marks=_MARKS,
+        runs=list(tables.runs(analysis)),
+        provenance=provenance(benchmark),
+        commands=list(commands(benchmark)),
+        config=json.dumps(benchmark.content["config"], indent=2, default=str),
+        made=f"Made on {now()} by swin_umamba_nnunet {__version__} (swin-umamba benchmark report).",
+        beside=beside,
+    )
+    return printable(text, lines=True)  # all of it, charts included: logs and names come from anywhere
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after its separators, and nowhere else."""
+    return Markup(re.sub(r"([_/])(?=[^_/])", r"\1<wbr>", str(escape(name))))
+
+
+def provenance(benchmark: Benchmark) -> dict[str, dict[str, str]]:
+    """What ran, on what, from what: tables of names and values by title."""
+    inputs = [run.part("inputs") for run in benchmark.runs if run.part("inputs")]
+    versions = [item.get("versions") or {} for item in inputs] or [benchmark.content.get("versions") or {}]
+    hashes: dict[str, list[Any]] = {}
+    for run in benchmark.runs:
+        for key, what in _HASHES.items():
+            hashes.setdefault(what.format(run=run), []).append(run.part("inputs").get(key))
+    names = ("device", "num_gpus", "mirroring", "checkpoint", "scored_on")
+    return {
+        "Conditions": {
+            **{name.replace("_", " "): _values(item.get(name) for item in inputs) for name in names},
+            "begun, last changed": _values(benchmark.content.get(name) for name in ("created", "updated")),
+        },
+        "Versions": {name: _values(item.get(name) for item in versions) for item in versions for name in item},
+        "Hardware of the machine that planned": {
+            **{name: str(value) for name, value in (benchmark.content.get("hardware") or {}).items()},
+            "hosts of the runs": _values(run.record.get("host") for run in benchmark.runs),
+        },
+        "SHA-256 of what files say or hold": {
+            what: _values(values) for what, values in sorted(hashes.items()) if any(values)
+        },
+    }
+
+
+def _values(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or words.DASH
+
+
+def commands(benchmark: Benchmark) -> Iterator[tuple[str, str, list[str]]]:
+    """Per run its name, nnU-Net's training command in one line, and all commands as they ran."""
+    for run in benchmark.runs:
+        made = [list(map(str, command)) for command in run.record.get("commands") or []]
+        if made:
+            own = made[0][made[0].index("--") + 1 :] if "--" in made[0] else made[0]
+            yield run.title, f"{shlex.join(own)}  # seed {run.seed}", [shlex.join(command) for command in made]

@@ -3,18 +3,15 @@
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from swin_umamba_nnunet._text import from_csv_cell, printable
-from swin_umamba_nnunet.benchmark import cells as matrix
-from swin_umamba_nnunet.benchmark.errors import MatrixError
-from swin_umamba_nnunet.benchmark.fairness import Identity, identify
-from swin_umamba_nnunet.benchmark.files import read_json
-from swin_umamba_nnunet.benchmark.plan import read_plan
+from swin_umamba_nnunet._text import from_csv_cell
+from swin_umamba_nnunet.benchmark import runs as layout
+from swin_umamba_nnunet.benchmark.files import MatrixError
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE
@@ -26,55 +23,23 @@ SCORE_COLUMNS = ("row", "fold", "seed", "case", "class", "metric", "value", "uni
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the tables: a trainer with its plans and configuration.
+class Scored(layout.Run):
+    """A run with what is there of it.
 
     Attributes:
-        key: "TRAINER__PLANS__CONFIGURATION", the name of nnU-Net's folder.
-        label: what it is called in the report.
-        trainer, plans, configuration: as nnU-Net's commands take them.
-        weights: name of the ImageNet weights it starts from, "" for random ones.
-        weights_sha256: of that file, "" where unknown.
-        identity: what it is, whatever it is called; None of a benchmark that did not record it.
-    """
-
-    key: str
-    label: str
-    trainer: str
-    plans: str
-    configuration: str
-    weights: str = ""
-    weights_sha256: str = ""
-    identity: Identity | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training with its prediction and scores, or what is there of it.
-
-    Attributes:
-        folder: of the cell.
-        dataset: full name.
-        row: whose it is.
-        fold, seed: as in the configuration.
-        record: cell.json; {} if the cell never began.
-        scores: a line per case, class and metric (`SCORE_COLUMNS`); empty unless the cell is done.
+        record: cell.json.
+        scores: a line per case, class and metric (`SCORE_COLUMNS`); empty unless the run is done.
         problem: why it has no scores, "" if it has.
-        held_out: whether the benchmark scores on the test set, which a cell that never began does not know.
+        scored_on: which cases were predicted.
     """
 
-    folder: Path
-    dataset: str
-    row: Row
-    fold: str
-    seed: int
     record: Mapping[str, Any]
     scores: pd.DataFrame
     problem: str
-    held_out: bool = False
+    scored_on: str
 
     @property
-    def name(self) -> str:
+    def title(self) -> str:
         """What people call it."""
         return f"{self.dataset}, {self.row.label}, fold {self.fold}, seed {self.seed}"
 
@@ -83,43 +48,25 @@ class Cell:
         """Whether it has scores."""
         return not self.problem
 
-    @property
-    def scored_on(self) -> str:
-        """Which cases were predicted."""
-        default = "test set" if self.held_out or self.fold == "all" else "validation cases of the fold"
-        return (self.record.get("inputs") or {}).get("scored_on", default)
-
     def part(self, name: str) -> Mapping[str, Any]:
         """A section of cell.json, {} where it is missing or null."""
         return self.record.get(name) or {}
 
+    def values(self, metric: str) -> pd.DataFrame:
+        """The lines of `scores` with this metric."""
+        return self.scores[self.scores["metric"] == metric]
+
 
 @dataclass(frozen=True)
-class Benchmark:
-    """Everything the report is made of.
+class Benchmark(layout.Benchmark):
+    """Everything the report is made of: a benchmark with the scores of its runs."""
 
-    Attributes:
-        folder: of the benchmark.
-        content: benchmark.json.
-        rows: in the order of the configuration.
-        cells: those that the configuration names.
-        strays: names of cells that the folder holds besides, of an earlier configuration.
-    """
-
-    folder: Path
-    content: Mapping[str, Any]
-    rows: tuple[Row, ...]
-    cells: tuple[Cell, ...]
-    strays: tuple[str, ...] = ()
+    runs: tuple[Scored, ...]
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        return self.content.get("config") or {}
-
-    @property
-    def findings(self) -> list[Mapping[str, Any]]:
-        """What the runner found about the fairness of the comparison."""
-        return list(self.content.get("findings") or [])
+    def missing(self) -> tuple[Scored, ...]:
+        """Runs without scores."""
+        return tuple(run for run in self.runs if not run.done)
 
 
 def read_benchmark(folder: Path) -> Benchmark:
@@ -128,44 +75,29 @@ def read_benchmark(folder: Path) -> Benchmark:
     Raises:
         MatrixError: there is no benchmark, or its files are damaged.
     """
-    content, cells = read_plan(folder)
-    rows = {cell.row.key: _row(cell.row, content) for cell in cells}
-    held_out = bool(content["config"].get("test"))
-    found = tuple(replace(_cell(cell, rows[cell.row.key]), held_out=held_out) for cell in cells)
-    there = {path.parent.relative_to(folder / "cells").as_posix() for path in folder.glob("cells/*/*/*/*/cell.json")}
-    return Benchmark(folder, content, tuple(rows.values()), found, tuple(sorted(there - {cell.name for cell in cells})))
+    planned = layout.read_benchmark(folder)
+    held_out = bool(planned.content["config"].get("test"))
+    return Benchmark(folder, planned.content, tuple(_scored(run, held_out) for run in planned.runs))
 
 
-def _row(row: matrix.Row, content: Mapping[str, Any]) -> Row:
-    """A row of the configuration with what the runner has recorded about it."""
-    names = ("name", "plans", "configuration")
-    own = (item for item in content.get("rows") or [] if all(item.get(name) == getattr(row, name) for name in names))
-    recorded: Mapping[str, Any] = next(own, {})
-    weights = recorded.get("weights") or {}
-    return Row(
-        row.key, printable(row.label), row.name, row.plans, row.configuration, weights.get("name") or "",
-        weights.get("sha256") or "", identify(recorded) if recorded.get("ancestors") else None,
-    )  # fmt: skip
-
-
-def _cell(planned: matrix.Cell, row: Row) -> Cell:
-    here, dataset, fold, seed = planned.folder, planned.dataset, str(planned.fold), planned.seed
-    empty = pd.DataFrame(columns=SCORE_COLUMNS)
-    record = read_json(here / "cell.json") or {}
+def _scored(run: layout.Run, held_out: bool) -> Scored:
+    """A run with its record and scores; `held_out` is whether the benchmark scores on the test set."""
+    record, scores = run.read(), pd.DataFrame(columns=SCORE_COLUMNS)
     problem = _problem(record)
-    if problem:
-        return Cell(here, dataset, row, fold, seed, record, empty, problem)
-    file = here / "evaluation" / METRICS_FILE
-    try:
-        scores = read_scores(file, row.label, fold, seed)
-    except FileNotFoundError:
-        return Cell(here, dataset, row, fold, seed, record, empty, f"its scores are missing ({file})")
-    return Cell(here, dataset, row, fold, seed, record, scores, "" if len(scores) else "its metrics.csv is empty")
+    if not problem:
+        try:
+            scores = read_scores(run)
+            problem = "" if len(scores) else f"its {METRICS_FILE} is empty"
+        except FileNotFoundError as error:
+            problem = f"its scores are missing ({error.filename})"
+    usual = "test set" if held_out or run.fold == "all" else "validation cases of the fold"
+    scored_on = (record.get("inputs") or {}).get("scored_on", usual)
+    return Scored(run.output, run.dataset, run.row, run.fold, run.seed, record, scores, problem, scored_on)
 
 
 def _problem(record: Mapping[str, Any]) -> str:
-    """Why a cell with this record has no scores."""
-    state = record.get("state")
+    """Why a run with this record has no scores."""
+    state = record["state"]
     if state == "done":
         return ""
     if state == "failed":
@@ -177,14 +109,14 @@ def _problem(record: Mapping[str, Any]) -> str:
     return "interrupted: it goes on with the next run" if record.get("attempts") else "never started"
 
 
-def read_scores(path: Path, row: str, fold: str, seed: int) -> pd.DataFrame:
-    """The plain scores of a metrics.csv, with the cell's names in front.
+def read_scores(run: layout.Run) -> pd.DataFrame:
+    """The plain scores of a run's metrics.csv, with its names in front.
 
     Raises:
         FileNotFoundError: it is not there.
         MatrixError: it is not a metrics.csv.
     """
-    lines = []
+    path, lines = run.evaluation / METRICS_FILE, []
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if not {*CSV_COLUMNS} <= {*(reader.fieldnames or ())}:
@@ -197,6 +129,6 @@ def read_scores(path: Path, row: str, fold: str, seed: int) -> pd.DataFrame:
                 value = float(line["value"]) if line["value"] else math.nan
             except ValueError:
                 raise MatrixError(f"{path}, line {number}: {line['value']!r} is no number; evaluate again") from None
-            names = (row, fold, seed, from_csv_cell(line["case"]), from_csv_cell(line["class"]), line["metric"])
-            lines.append((*names, value, line["unit"], detail))
+            names = (run.row.label, run.fold, run.seed, from_csv_cell(line["case"]), from_csv_cell(line["class"]))
+            lines.append((*names, line["metric"], value, line["unit"], detail))
     return pd.DataFrame(lines, columns=SCORE_COLUMNS)

@@ -1,7 +1,8 @@
-"""Paired comparisons over cases: Wilcoxon's signed-rank test, Holm's correction, the rank-biserial effect size."""
+"""Paired comparisons over cases: Wilcoxon's signed-rank test, Holm's correction, the rank-biserial effect size, and how
+many cases or seeds would settle what is open."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from swin_umamba_nnunet.benchmark.report.arenas import Arena, lower_is_better, m
 from swin_umamba_nnunet.evaluation.statistics import INTERVAL, Bootstrap
 
 ALPHA = 0.05
+POWER, SIMULATIONS, AT_MOST = 0.8, 200, 20  # wanted; draws of each size; times the cases there are, and seeds
 _DIGITS = 12  # beyond which differences of averages are rounding
 
 
@@ -33,6 +35,9 @@ class Comparison:
         seed_sd: the larger of the two standard deviations over seeds; NaN below two seeds.
         n_seeds: seeds that both have in full.
         n_seeds_better: of them, in how many the row's mean is better.
+        gain, loss: median size of the differences of the cases that are better, and of those that are worse.
+        n_lost, n_lost_baseline: pairs in which only the row's value is infinite, and in which only the baseline's is.
+        cases_needed, seeds_needed: see `cases_needed` and `seeds_needed`.
     """
 
     row: str
@@ -54,6 +59,22 @@ class Comparison:
     seed_sd: float = math.nan
     n_seeds: int = 0
     n_seeds_better: int = 0
+    gain: float = math.nan
+    loss: float = math.nan
+    n_lost: int = 0
+    n_lost_baseline: int = 0
+    cases_needed: float = math.nan
+    seeds_needed: float = math.nan
+
+    @property
+    def clear(self) -> bool:
+        """Whether the test shows a difference."""
+        return self.p_holm < ALPHA
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it could not show any with so few cases."""
+        return math.isnan(self.p) or self.p_least > ALPHA
 
 
 def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> list[Comparison]:
@@ -65,25 +86,29 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
         baseline: label of its row.
         bootstrap: of the median's interval.
     """
-    values = arena.per_case(metric)
-    means = seed_means(arena, metric)
+    values, means = arena.per_case(metric), means_of(arena, metric, "seed")
     rows = [row.label for row in arena.rows if row.label != baseline and values[row.label].notna().any()]
     if not values[baseline].notna().any():
         return []
     sign = -1.0 if lower_is_better(metric) else 1.0
     found = []
     for row in rows:
-        pair = values[row].to_numpy(float), values[baseline].to_numpy(float)
-        there = ~(np.isnan(pair[0]) & np.isnan(pair[1]))
-        single = compare_values(row, baseline, metric, pair[0][there], pair[1][there], bootstrap)
-        common = [seed for seed in means[row] if seed in means[baseline]]
-        gaps = [sign * (means[row][seed] - means[baseline][seed]) for seed in common]
-        spreads = [_sd(list(means[name].values())) for name in (row, baseline)]
-        overall = [mean_of_class_means(_of(arena, metric, name)) for name in (row, baseline)]
-        found.append(replace(
-            single, difference=overall[0] - overall[1], seed_sd=max(spreads, key=_nan_last), n_seeds=len(gaps),
+        ours, theirs = values[[row, baseline]].dropna(how="all").to_numpy(float).T
+        own, other = means[row], means[baseline]
+        gaps = [sign * (own[seed] - other[seed]) for seed in own if seed in other]
+        difference, *_ = np.diff([mean_of_class_means(arena.values(metric, name)) for name in (baseline, row)])
+        item = replace(
+            compare_values(row, baseline, metric, ours, theirs, bootstrap),
+            difference=float(difference),
+            seed_sd=max(sd(own.values()), sd(other.values()), key=lambda value: (not math.isnan(value), value)),
+            n_seeds=len(gaps),
             n_seeds_better=sum(gap > 0 for gap in gaps),
-        ))  # fmt: skip
+        )
+        if metric == arena.metric:
+            cases = cases_needed(ours - theirs, len(rows), bootstrap.seed)
+            seeds = seeds_needed(item.difference, item.seed_sd, bootstrap.seed)
+            item = replace(item, cases_needed=cases, seeds_needed=seeds)
+        found.append(item)
     return correct(found)
 
 
@@ -95,24 +120,40 @@ def compare_values(
         differences = np.round(ours - theirs, _DIGITS)
     pairs = differences[~np.isnan(differences)]
     improved = -pairs if lower_is_better(metric) else pairs
-    median, low, high = _median(pairs, bootstrap)
+    median, low, high = _median_interval(pairs, bootstrap)
+    gains, losses = improved[improved > 0], -improved[improved < 0]
     return Comparison(
-        row, baseline, metric, len(pairs), int((improved > 0).sum()), int((improved < 0).sum()),
-        int((improved == 0).sum()), len(differences) - len(pairs), median, low, high,
-        rank_biserial(improved), signed_rank_p(pairs),
-    )  # fmt: skip
+        row,
+        baseline,
+        metric,
+        n_pairs=len(pairs),
+        n_better=len(gains),
+        n_worse=len(losses),
+        n_tied=len(pairs) - len(gains) - len(losses),
+        n_left_out=len(differences) - len(pairs),
+        median=median,
+        low=low,
+        high=high,
+        effect=rank_biserial(improved),
+        p=signed_rank_p(pairs),
+        gain=_median(gains),
+        loss=_median(losses),
+        n_lost=int((np.isinf(ours) & np.isfinite(theirs)).sum()),
+        n_lost_baseline=int((np.isfinite(ours) & np.isinf(theirs)).sum()),
+    )
 
 
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Holm's correction over comparisons of one family, and the least p each could have reached."""
     tested = [item for item in comparisons if not math.isnan(item.p)]
     adjusted = dict(zip((item.row for item in tested), holm([item.p for item in tested])))
-    least = [least_p(item.n_pairs) for item in tested]
+    family = min(1.0, len(tested) * min((least_p(item.n_pairs) for item in tested), default=1.0))
     return [
-        replace(item, p_holm=adjusted[item.row], p_least=max(least_p(item.n_pairs), min(1.0, len(tested) * min(least))))
-        if item.row in adjusted else item
+        replace(item, p_holm=adjusted[item.row], p_least=max(least_p(item.n_pairs), family))
+        if item.row in adjusted
+        else item
         for item in comparisons
-    ]  # fmt: skip
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -157,61 +198,94 @@ def least_p(n: int) -> float:
     return min(1.0, 2.0 * 0.5**n)
 
 
-def seed_means(arena: Arena, metric: str) -> dict[str, dict[int, float]]:
-    """Label -> seed -> mean of class means over the cases of all folds; only seeds whose folds are all done."""
-    found: dict[str, dict[int, float]] = {}
+def cases_needed(differences: np.ndarray, tests: int, seed: int) -> float:
+    """How many cases like these would show a difference, by simulation.
+
+    Takes the observed differences for those of all cases there are: draws as many of them as there are, half as many
+    more and so on, and tests each draw (signed-rank test by its normal approximation, at `ALPHA` over the number of
+    tests, which Holm's correction is no stricter than).
+
+    Args:
+        differences: of the pairs (N,).
+        tests: number of rows compared.
+        seed: of the draws.
+
+    Returns:
+        The first number of cases at which a share of `POWER` of the draws shows it; infinity where `AT_MOST` times the
+        cases are too few, NaN where there is nothing to draw from.
+    """
+    pairs = _finite_of_same_ranks(differences[~np.isnan(differences)])
+    generator = np.random.default_rng(seed)
+
+    def shown(size: int) -> np.ndarray:
+        drawn = np.round(pairs[generator.integers(len(pairs), size=(SIMULATIONS, size))], _DIGITS)
+        signed = stats.rankdata(np.abs(drawn), axis=1) * np.sign(drawn)
+        spread = np.sqrt(np.maximum((signed**2).sum(axis=1), 1.0))
+        p = 2 * stats.norm.sf(np.abs(signed.sum(axis=1)) / spread)
+        return np.maximum(p, least_p(size)) < ALPHA / tests
+
+    sizes = (round(len(pairs) * 1.5**step) for step in range(8))  # the last is 17 times as many
+    return _first(sizes, shown) if len(pairs) > 1 else math.nan
+
+
+def seeds_needed(difference: float, spread: float, seed: int) -> float:
+    """How many trainings of each row would show that the recipes differ: t-tests of means of seeds, drawn from normal
+    distributions that lie `difference` apart and have the standard deviation `spread` over seeds; as `cases_needed`."""
+    generator = np.random.default_rng(seed)
+
+    def shown(size: int) -> np.ndarray:
+        drawn = generator.normal(size=(2, SIMULATIONS, size)) * spread
+        return stats.ttest_ind(drawn[0] + difference, drawn[1], axis=1).pvalue < ALPHA
+
+    return _first(range(2, AT_MOST + 1), shown) if difference and spread > 0 else math.nan
+
+
+def _first(sizes: Iterable[int], shown: Callable[[int], np.ndarray]) -> float:
+    return float(next((size for size in sizes if shown(size).mean() >= POWER), math.inf))
+
+
+def means_of(arena: Arena, metric: str, part: str) -> dict[str, dict[int | str, float]]:
+    """Label -> seed or fold -> mean of class means.
+
+    Args:
+        arena: where.
+        metric: which.
+        part: "seed", each over the cases of all folds, only seeds whose folds are all done; or "fold", each over its
+            seeds averaged per case, only folds of which a seed is done.
+    """
+    found: dict[str, dict[int | str, float]] = {}
     for row in arena.rows:
-        frame, cells = _of(arena, metric, row.label), arena.cells_of(row)
-        seeds = [seed for seed in dict.fromkeys(cell.seed for cell in cells)
-                 if all(cell.done for cell in cells if cell.seed == seed)]  # fmt: skip
-        found[row.label] = {seed: mean_of_class_means(frame[frame["seed"] == seed]) for seed in seeds}
+        frame = arena.values(metric, row.label)
+        done: dict[int | str, list[bool]] = {}
+        for run in arena.runs_of(row.label):
+            done.setdefault(getattr(run, part), []).append(run.done)
+        whole = all if part == "seed" else any
+        found[row.label] = {
+            key: mean_of_class_means(frame[frame[part] == key]) for key, runs in done.items() if whole(runs)
+        }
     return found
 
 
-def fold_means(arena: Arena, metric: str) -> dict[str, dict[str, float]]:
-    """Label -> fold -> mean of class means, its seeds averaged per case; only folds of which a seed is done."""
-    found: dict[str, dict[str, float]] = {}
-    for row in arena.rows:
-        frame = _of(arena, metric, row.label)
-        folds = dict.fromkeys(cell.fold for cell in arena.cells_of(row) if cell.done)
-        found[row.label] = {fold: mean_of_class_means(frame[frame["fold"] == fold]) for fold in folds}
-    return found
+def sd(values: Iterable[float]) -> float:
+    """Sample standard deviation; NaN below two values."""
+    found = [value for value in values if not math.isnan(value)]
+    return float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
 
 
-def cell_means(arena: Arena, metric: str) -> dict[str, list[float]]:
-    """Label -> mean of class means of each of its cells that are done."""
-    means: dict[str, list[float]] = {row.label: [] for row in arena.rows}
-    for cell in arena.done:
-        means[cell.row.label].append(mean_of_class_means(cell.scores[cell.scores["metric"] == metric]))
-    return means
-
-
-def _of(arena: Arena, metric: str, label: str):
-    values = arena.values(metric)
-    return values[values["row"] == label]
-
-
-def _median(pairs: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float, float]:
-    """Median and its interval; infinite differences count with their sign."""
-    if not len(pairs):
-        return math.nan, math.nan, math.nan
+def _median(values: np.ndarray) -> float:
     with np.errstate(invalid="ignore"):  # between plus and minus infinity
-        median = float(np.median(pairs))
+        return float(np.median(values)) if len(values) else math.nan
+
+
+def _median_interval(pairs: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float, float]:
+    """Median and its interval; infinite differences count with their sign."""
     if len(pairs) < 2 or not np.isfinite(pairs).all():
-        return median, math.nan, math.nan
+        return _median(pairs), math.nan, math.nan
     low, high = np.percentile(bootstrap.medians(pairs), INTERVAL)
-    return median, float(low), float(high)
+    return _median(pairs), float(low), float(high)
 
 
 def _finite_of_same_ranks(values: np.ndarray) -> np.ndarray:
     infinite = np.isinf(values)
     largest = np.abs(values[~infinite]).max(initial=0.0)
     return np.where(infinite, np.sign(values) * (largest + 1.0), values)
-
-
-def _sd(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def _nan_last(value: float) -> float:
-    return -math.inf if math.isnan(value) else value

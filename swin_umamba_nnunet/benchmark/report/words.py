@@ -1,12 +1,13 @@
 """Numbers as text, and sentences that say what the data show and what they do not."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from swin_umamba_nnunet._text import plural
+from swin_umamba_nnunet.benchmark.report.analysis import Suitability, Summary
 from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
-from swin_umamba_nnunet.benchmark.report.statistics import ALPHA, Comparison
-from swin_umamba_nnunet.benchmark.report.summary import Suitability
+from swin_umamba_nnunet.benchmark.report.statistics import ALPHA, AT_MOST, POWER, Comparison
 
 CLEARLY = 3.0  # times the ratio by chance, from where on methods count as spread more than repetitions
 MINUS, DASH = "\u2212", "\u2013"
@@ -53,8 +54,8 @@ def p_value(value: float) -> str:
 
 
 def flops(cost: Mapping[str, Any]) -> str:
-    """FLOPs out of a row's `summary.costs`; "at least", where operations without a formula are missing from them."""
-    return ("at least " if cost["uncounted"] else "") + quantity(cost["flops"], COUNT)
+    """FLOPs out of a row's `analysis.costs`; "at least", where operations without a formula are missing from them."""
+    return ("at least " if cost["uncounted"] else "") + count(cost["flops"])
 
 
 def quantity(value: float | None, suffixes: tuple[tuple[float, str], ...]) -> str:
@@ -67,8 +68,14 @@ def quantity(value: float | None, suffixes: tuple[tuple[float, str], ...]) -> st
     return f"{scaled:.{min(decimals, 3)}f}{suffix}"
 
 
-COUNT = ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, ""))
-BYTES = ((2**30, " GiB"), (2**20, " MiB"), (1, " B"))
+def count(value: float | None) -> str:
+    """A number of parameters or operations."""
+    return quantity(value, ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")))
+
+
+def given(value: Any, how: Callable[[Any], str]) -> str:
+    """What `how` makes of a value; a dash where there is none."""
+    return DASH if value is None else how(value)
 
 
 def seconds(value: float | None) -> str:
@@ -76,78 +83,145 @@ def seconds(value: float | None) -> str:
     return quantity(value, ((1, " s"), (1e-3, " ms")))
 
 
-def plural(count: int, word: str) -> str:
-    """1 case, 2 cases."""
-    return f"{count} {word}" + ("" if count == 1 else "s")
+def names(found: Sequence[str]) -> str:
+    """A, B and C."""
+    return " and ".join(filter(None, (", ".join(found[:-1]), found[-1])))
 
 
-def sentence(comparison: Comparison, unit: str) -> str:
-    """What the data show about one row against the baseline, and what they do not."""
-    c = comparison
-    metric, names = c.metric, f"{c.row} and {c.baseline}"
-    if math.isnan(c.p):
-        return f"Too few common cases ({c.n_pairs}) to compare {names} in {metric}."
-    cases = plural(c.n_pairs, "case")
-    around = "" if math.isnan(c.low) else f", 95 % interval {interval(c.low, c.high, unit, True)}"
-    median = f"median difference {number(c.median, unit, True)}{'' if unit == '1' else ' ' + unit}{around}"
-    wins = f"better on {c.n_better} of {cases}, worse on {c.n_worse} ({median})"
-    if c.p_least > ALPHA:
-        return (
-            f"{c.row} against {c.baseline} in {metric}: {wins}. So few cases cannot show anything by "
-            "this test: even if one were better on every one of them, the corrected "
-            f"p could not fall below {p_value(c.p_least)}."
-        )
-    if c.p_holm < ALPHA:
-        better = c.effect > 0
-        verdict = "better" if better else "worse"
-        text = f"On these {cases}, {c.row} is {verdict} than {c.baseline} in {metric}: {wins}"
-        return f"{text}; corrected p {_is(c.p_holm)}. {_about_seeds(c, unit, better)}"
-    return (
-        f"The data do not show that {names} differ in {metric} (corrected p {_is(c.p_holm)}), nor that they are equal: "
-        f"{c.row} is {wins}."
-    )
-
-
-def _is(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def _about_seeds(c: Comparison, unit: str, better: bool) -> str:
-    """Whether another training could turn the result, as far as the seeds tell."""
-    if c.n_seeds < 2:
-        return "With one training each, it is not known whether other seeds would show the same."
-    agreeing = c.n_seeds_better if better else c.n_seeds - c.n_seeds_better
-    text = f"The means point the same way in {agreeing} of {plural(c.n_seeds, 'seed')}"
-    if not math.isnan(c.seed_sd) and abs(c.difference) < c.seed_sd:
-        text += (
-            f", but they differ by {number(abs(c.difference), unit)}, less than the standard deviation over seeds "
-            f"({number(c.seed_sd, unit)}): training again might turn it"
-        )
-    return text + "."
+def in_unit(metric: str, unit: str) -> str:
+    """A metric's name with its unit, where it has one."""
+    return metric if unit == "1" else f"{metric} in {unit}"
 
 
 def direction(metric: str) -> str:
-    """Arrow for table heads, with words for those who cannot see it."""
+    """For table heads and axes."""
     return "lower is better" if lower_is_better(metric) else "higher is better"
 
 
-def suitability_sentence(found: Suitability | None) -> str:
-    """What the ratio of the two spreads says."""
-    if found is None:
+def best_rank(found: Sequence[Summary]) -> float:
+    """Of a table's rows; NaN where none is ranked."""
+    return min((item.rank for item in found if not math.isnan(item.rank)), default=math.nan)
+
+
+def difference(comparison: Comparison, unit: str) -> str:
+    """The median one; a dash where it is infinite, for which `lost` has counts."""
+    return number(comparison.median, unit, True) if math.isfinite(comparison.median) else DASH
+
+
+def lost(comparison: Comparison) -> str:
+    """Infinite differences as counts; "" where there are none."""
+    c = comparison
+    counts = ((c.n_lost, c.row), (c.n_lost_baseline, c.baseline))
+    return ", ".join(f"{count} of {c.n_pairs} not found by {name}" for count, name in counts if count)
+
+
+def shown(comparisons: Sequence[Comparison], unit: str) -> str:
+    """What the data show, beyond the table: for which rows the test does, and whether seeds agree."""
+    first = comparisons[0]
+    clear = [c for c in comparisons if c.clear]
+    if not clear:
+        return f"No row is shown to differ from {first.baseline} in {first.metric}."
+    texts = []
+    for better, word in ((True, "better"), (False, "worse")):
+        if rows := [c.row for c in clear if (c.effect > 0) is better]:
+            texts.append(f"{word} than {first.baseline}: {names(rows)}")
+    text = f"In {first.metric}, over these {plural(max(c.n_pairs for c in clear), 'case')}, {'; '.join(texts)}."
+    return " ".join([text, *filter(None, (_about_seeds(c, unit) for c in clear))])
+
+
+def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
+    """What they do not show; and where interval and test disagree, why."""
+    first = comparisons[0]
+    texts = []
+    if rows := [c.row for c in comparisons if not c.clear and not c.hopeless]:
+        differ = "differs" if len(rows) == 1 else "differ"
+        texts.append(f"That {names(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
+    for c in comparisons:
+        if c.hopeless:
+            least = 1.0 if math.isnan(c.p_least) else c.p_least
+            texts.append(
+                f"Anything about {c.row}: even if one were better on every one of {plural(c.n_pairs, 'common case')}, "
+                f"the corrected p could not fall below {p_value(least)}."
+            )
+        else:
+            texts.append(disagreement(c, len(comparisons), unit))
+    if all(c.n_seeds < 2 for c in comparisons):
+        texts.append("Whether other trainings would show the same: there is one seed of each.")
+    return " ".join(filter(None, texts)) or "Whether other datasets would show the same."
+
+
+def disagreement(comparison: Comparison, tests: int, unit: str) -> str:
+    """Why the interval of the median leaves out 0 and the test shows nothing, or the other way round; "" if not so."""
+    c = comparison
+    outside = c.low > 0 or c.high < 0
+    if c.hopeless or math.isnan(c.low) or outside == c.clear:
+        return ""
+    if c.clear:
         return (
+            f"{c.row}: the interval of the median includes 0 although the test shows a difference, because the test "
+            "also weighs how large differences are."
+        )
+    if c.p < ALPHA:
+        return f"{c.row}: the interval leaves out 0, and p is {p_value(c.p)} before the correction for {tests} tests."
+    counts = ((c.n_worse, "worse", c.loss), (c.n_better, "better", c.gain))
+    many, few = counts if c.n_worse > c.n_better else counts[::-1]
+    size, other = (f"{number(value, unit)}" for value in (many[2], few[2]))
+    return (
+        f"{c.row}: the interval of the median leaves out 0 because {many[0]} of {c.n_pairs} cases are {many[1]} (by "
+        f"{size} in the middle); the test does not, because it weighs sizes too and the {few[0]} that are {few[1]} are "
+        f"so by {other}."
+    )
+
+
+def settling(comparisons: Sequence[Comparison]) -> str:
+    """How many cases or seeds would show the observed differences that are not shown."""
+    chance = f"{100 * POWER:.0f} %"
+    left = [c for c in comparisons if not c.clear]
+    texts = []
+    if known := [c for c in left if not math.isnan(c.cases_needed)]:
+        rows = (f"{_many(c.cases_needed, AT_MOST * c.n_pairs)} ({c.row})" for c in known)
+        texts.append(f"Cases, for a chance of {chance} to show the differences seen here: {', '.join(rows)}.")
+    if known := [c for c in comparisons if c.seeds_needed > c.n_seeds]:
+        rows = (f"{_many(c.seeds_needed, AT_MOST)} ({c.row})" for c in known)
+        texts.append(f"Seeds of each, to show that recipes and not only these trainings differ so: {', '.join(rows)}.")
+    return " ".join(texts) or "Nothing is left open on this dataset; others, and more seeds."
+
+
+def _many(count: float, most: int) -> str:
+    return f"more than {most}" if math.isinf(count) else f"about {count:.0f}"
+
+
+def _about_seeds(c: Comparison, unit: str) -> str:
+    """Whether another training could turn a clear result, as far as the seeds tell; "" if they agree."""
+    against = c.n_seeds - c.n_seeds_better if c.effect > 0 else c.n_seeds_better
+    text = f" {against} of {plural(c.n_seeds, 'seed')} points the other way." if against else ""
+    if not math.isnan(c.seed_sd) and abs(c.difference) < c.seed_sd:
+        text += (
+            f" Its mean differs by {number(abs(c.difference), unit)}, less than the standard deviation over seeds "
+            f"({number(c.seed_sd, unit)}): training again might turn it."
+        )
+    return f"{c.row}:{text}" if text else ""
+
+
+def suitability(found: Suitability | None) -> tuple[str, str]:
+    """Severity (as in `fairness`) and meaning of the ratio of the two spreads."""
+    if found is None:
+        return "unknown", (
             "Whether this dataset can separate methods is not measured: that takes at least two rows with at least two "
-            "finished cells (folds or seeds) each on the same cases."
+            "finished runs (folds or seeds) each on the same cases."
         )
     numbers = (
         f"The standard deviation between the {found.n_rows} rows' means is {found.between:.4f}, that within a row over "
         f"its folds and seeds {found.within:.4f} (mean over rows): ratio {found.ratio:.2f}. Rows that were all the "
-        f"same would give about {found.by_chance:.2f} by chance with {found.n_cells} cells each."
+        f"same would give about {found.by_chance:.2f} by chance with {found.n_runs} runs each."
     )
     if found.ratio < 1:
-        return (
+        return "problem", (
             f"{numbers} The methods differ less than one method's own repetitions: a poor dataset to tell them apart."
         )
     if found.ratio < CLEARLY * found.by_chance:
-        return f"{numbers} The methods spread more than repetitions do, but not by much: read ranks with caution."
-    return f"{numbers} The methods spread clearly more than repetitions of one method do."
+        return (
+            "flag",
+            f"{numbers} The methods spread more than repetitions do, but not by much: read ranks with caution.",
+        )
+    return "fine", f"{numbers} The methods spread clearly more than repetitions of one method do."

@@ -2,30 +2,38 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.cases import CasePair
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
 from swin_umamba_nnunet.evaluation.instances import (
     connected_components,
     count_objects,
     match_objects,
     without_border_objects,
 )
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_dimensions
-from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE, Convention, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.labels import LabelSet
+from swin_umamba_nnunet.evaluation.protocols.base import ROUNDED, CaseFacts, iou_option, option, rounded
+from swin_umamba_nnunet.evaluation.protocols.plain import INTERIOR, PaperProtocol, Plain
+from swin_umamba_nnunet.evaluation.records import (
+    PLAIN,
+    WHOLE_IMAGE,
+    Convention,
+    EvaluationError,
+    Measurement,
+    Statistic,
+    by_name,
+    measurements_of,
+)
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, median_statistic, pooled_object_f1
+from swin_umamba_nnunet.evaluation.surfaces import dice
 
 BORDER = 2  # px
 LARGE_IMAGE = 25_000_000  # px; images of this size and more are scored in tiles
 TILE = 2000  # px
-DECIMALS = 4
 CELL = "cell"
-INTERIOR = 1
 
 _DEFINITION = (
     "The authors' script: predicted cells are the components (diagonal contact joins) of class 1, the insides; cells "
@@ -58,9 +66,8 @@ _BORDER_QUIRKS = {
 }
 
 
-@dataclass(frozen=True)
-class TileCounts:
-    """Summed counts of an image as the authors print them (`false_negative` is 0 in tiles without a prediction)."""
+class TileCounts(NamedTuple):
+    """Summed counts of an image as the authors print them (`fn` is 0 in tiles without a prediction)."""
 
     n_true: int
     n_predicted: int
@@ -70,7 +77,7 @@ class TileCounts:
 
 
 @dataclass(frozen=True)
-class Cells(EvaluationProtocol):
+class Cells(PaperProtocol):
     """The authors' scores with the plain ones beside them.
 
     Attributes:
@@ -78,24 +85,35 @@ class Cells(EvaluationProtocol):
         count_border_cells: the script's flag `count_bd_cells`.
     """
 
-    name: ClassVar[str] = "cells"
-    ground_truth_suffix: ClassVar[str] = "_label"
-    iou_thresholds: tuple[float, ...] = (0.5,)
-    count_border_cells: bool = False
+    name = "cells"
+    summary = "Swin-UMamba and U-Mamba, F1 of cells (ground truth: instance ids)"
+    dimensions = 2
+    odd = (name, "F1", math.isnan)
+    note = (
+        "The authors' script fails on images of 25,000,000 pixels and more when border cells count ({}); they are "
+        "undefined here and left out of the means."
+    )
+    iou_thresholds: Sequence[float] = iou_option((0.5,), "IoU thresholds at which cells match (default: 0.5)")
+    count_border_cells: bool = option(False, "keep cells at the border (the script's count_bd_cells)")
+
+    @property
+    def beside(self) -> Plain:
+        return Plain(instances="gt-ids", distances=False, iou_thresholds=self.iou_thresholds)
+
+    @property
+    def classes(self) -> LabelSet:
+        return LabelSet({CELL: (INTERIOR,)})
+
+    @property
+    def ground_truth_suffix(self) -> str:
+        return self.beside.ground_truth_suffix
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        settings = plain.PlainSettings(iou_thresholds=self.iou_thresholds, distances=False)
-        beside = plain.convention(settings, "gt-ids")
-        quirks = _QUIRKS + _BORDER_QUIRKS[self.count_border_cells]
-        return (Convention(self.name, _DEFINITION, quirks), replace(beside, quirks=()))
-
-    @property
-    def summary_keys(self) -> dict[str, str]:
-        return {CELL: str(INTERIOR)}
+        own = Convention(self.name, _DEFINITION, _QUIRKS + _BORDER_QUIRKS[self.count_border_cells])
+        return (own, self.beside.convention)
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        require_dimensions(pair, facts, 2, self.name)
         if max(facts.prediction_values) > 2:
             raise EvaluationError(
                 f"case {pair.name}: the prediction {pair.prediction} has label {max(facts.prediction_values)}; "
@@ -110,60 +128,35 @@ class Cells(EvaluationProtocol):
         result = []
         for threshold in self.iou_thresholds:
             result += self.authors_measurements(pair.name, truth, predicted, threshold)
-        settings = plain.PlainSettings(distances=False)
-        result += plain.score_masks(pair.name, CELL, truth > 0, interior, (1.0, 1.0), "px", settings)
-        return result + plain.score_objects(pair.name, CELL, truth, predicted, self.iou_thresholds)
+        result += self.beside.score_masks(pair.name, CELL, truth > 0, interior, (1.0, 1.0), "px")
+        return result + self.beside.score_objects(pair.name, CELL, truth, predicted)
 
     def authors_measurements(
         self, case: str, truth: np.ndarray, predicted: np.ndarray, threshold: float
     ) -> list[Measurement]:
         """What the authors' script prints for one image of ids (H, W), and the counts behind it."""
         counts = authors_counts(truth, predicted, threshold, self.count_border_cells)
-        dice = _foreground_dice(truth, predicted)
         at, detail = f"@{threshold:g}", f"IoU >= {threshold:g}"
         if counts is None:
-            values = dict.fromkeys(("F1", "Precision", "Recall"), math.nan)
-            return [
-                Measurement(case, WHOLE_IMAGE, f"{name}{at}", value, "1", self.name, detail)
-                for name, value in values.items()
-            ]
+            rows = [(f"{name}{at}", math.nan, "1", detail) for name in ("F1", "Precision", "Recall")]
+            return measurements_of(case, WHOLE_IMAGE, self.name, rows)
         precision = counts.tp / counts.n_predicted if counts.tp else 0.0
         recall = counts.tp / counts.n_true if counts.tp else 0.0
         f1 = 2 * precision * recall / (precision + recall) if counts.tp else 0.0
-        scores = {f"F1{at}": f1, f"Precision{at}": precision, f"Recall{at}": recall}
+        scores = [("F1", f1), ("Precision", precision), ("Recall", recall)]
+        rows = [(f"{name}{at}", rounded(value), "1", f"{detail}, {ROUNDED}") for name, value in scores]
         if threshold == self.iou_thresholds[0]:
-            scores["Dice"] = dice
-        numbers = {
-            "true_num": counts.n_true, "pred_num": counts.n_predicted, "TP": counts.tp, "FP": counts.fp, "FN": counts.fn
-        }  # fmt: skip
-        return [
-            *(
-                Measurement(case, WHOLE_IMAGE, name, float(np.round(value, DECIMALS)), "1", self.name,
-                            "rounded to 4 decimals" if name == "Dice" else f"{detail}, rounded to 4 decimals")
-                for name, value in scores.items()
-            ),
-            *(
-                Measurement(case, WHOLE_IMAGE, f"{name}{at}", value, "count", self.name, detail, count=True)
-                for name, value in numbers.items()
-            ),
-        ]  # fmt: skip
+            rows.append(("Dice", rounded(dice(truth > 0, predicted > 0, empty=1.0)), "1", ROUNDED))
+        names = ("true_num", "pred_num", "TP", "FP", "FN")
+        numbers = [(f"{name}{at}", value, "count", detail, True) for name, value in zip(names, counts)]
+        return measurements_of(case, WHOLE_IMAGE, self.name, [*rows, *numbers])
 
     def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
-        result = class_statistics(measurements, bootstrap)
+        result, found = class_statistics(measurements, bootstrap), by_name(measurements)
         for threshold in self.iou_thresholds:
-            own = [m for m in measurements if m.convention == self.name and m.metric == f"F1@{threshold:g}"]
+            own = found[self.name, f"F1@{threshold:g}", WHOLE_IMAGE]
             result.append(median_statistic(own[0], [m.value for m in own], bootstrap))
-        beside = [measurement for measurement in measurements if measurement.convention == plain.NAME]
-        return result + pooled_object_f1(beside, bootstrap)
-
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        undefined = sorted({m.case for m in measurements if m.convention == self.name and math.isnan(m.value)})
-        if not undefined:
-            return ()
-        return (
-            f"The authors' script fails on images of 25,000,000 pixels and more when border cells count "
-            f"({', '.join(undefined)}); they are undefined here and left out of the means.",
-        )
+        return result + pooled_object_f1([m for m in measurements if m.convention == PLAIN], bootstrap)
 
 
 def authors_counts(
@@ -186,15 +179,13 @@ def authors_counts(
         _tile_counts(without_border_objects(a, BORDER), without_border_objects(b, BORDER), threshold)
         for a, b in zip(_tiles(truth), _tiles(predicted))
     ]
-    return TileCounts(*(sum(getattr(part, name) for part in parts) for name in TileCounts.__dataclass_fields__))
+    return TileCounts(*map(sum, zip(*parts)))
 
 
 def _tile_counts(truth: np.ndarray, predicted: np.ndarray, threshold: float) -> TileCounts:
     n_true, n_predicted = count_objects(truth), count_objects(predicted)
-    if not n_predicted:
-        return TileCounts(n_true, 0, 0, 0, 0)
-    counts = match_objects(truth, predicted, threshold)
-    return TileCounts(n_true, n_predicted, counts.tp, counts.fp, counts.fn)
+    counts = match_objects(truth, predicted, threshold) if n_predicted else (0, 0, 0)
+    return TileCounts(n_true, n_predicted, *counts)
 
 
 def _tiles(ids: np.ndarray) -> Iterator[np.ndarray]:
@@ -203,9 +194,3 @@ def _tiles(ids: np.ndarray) -> Iterator[np.ndarray]:
         for left in range(0, ids.shape[1], TILE):
             piece = ids[top : top + TILE, left : left + TILE]
             yield np.pad(piece, [(0, TILE - size) for size in piece.shape])
-
-
-def _foreground_dice(truth: np.ndarray, predicted: np.ndarray) -> float:
-    true, found = truth > 0, predicted > 0
-    total = int(true.sum()) + int(found.sum())
-    return 2 * int((true & found).sum()) / total if total else 1.0

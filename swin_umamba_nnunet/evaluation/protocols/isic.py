@@ -1,16 +1,23 @@
 """Protocol "isic": how VM-UNet scores skin lesions, one confusion matrix over the pixels of all images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation import plain
 from swin_umamba_nnunet.evaluation.cases import CasePair
-from swin_umamba_nnunet.evaluation.errors import EvaluationError
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_dimensions
-from swin_umamba_nnunet.evaluation.records import Convention, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.labels import LabelSet
+from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, option
+from swin_umamba_nnunet.evaluation.protocols.plain import COUNTS, PaperProtocol, Plain
+from swin_umamba_nnunet.evaluation.records import (
+    PLAIN,
+    Convention,
+    EvaluationError,
+    Measurement,
+    Statistic,
+    by_name,
+    measurements_of,
+)
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap, class_statistics, pooled_statistic
 
 THRESHOLD = 0.5
@@ -18,37 +25,49 @@ SIZE = 256  # px, at which the authors score
 LESION = "lesion"
 MAXIMUM = 255  # of masks stored as 0 and 255
 _POOLED = "pixels of all images together"
-_COUNTS = ("TP", "FP", "FN", "TN")
 
-# metric -> (counts of the numerator, counts of the denominator), each a weight per name in _COUNTS
+# metric -> sums of counts in the numerator and in the denominator
 _RATIOS = {
-    "mIoU": ((1, 0, 0, 0), (1, 1, 1, 0)),
-    "DSC": ((2, 0, 0, 0), (2, 1, 1, 0)),
-    "Accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
-    "Sensitivity": ((1, 0, 0, 0), (1, 0, 1, 0)),
-    "Specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "mIoU": ("TP", "TP FP FN"),
+    "DSC": ("TP TP", "TP TP FP FN"),
+    "Accuracy": ("TP TN", "TP TN FP FN"),
+    "Sensitivity": ("TP", "TP FN"),
+    "Specificity": ("TN", "TN FP"),
 }
 
 
 @dataclass(frozen=True)
-class Isic(EvaluationProtocol):
+class Isic(PaperProtocol):
     """The authors' pooled scores, with the plain ones per image beside them.
 
     Attributes:
-        size: side in pixels to which ground truth and prediction are resized (bilinear, then threshold 0.5) before
-            anything is counted; None scores the files as they are.
+        isic_size: side in pixels to which ground truth and prediction are resized (bilinear, then threshold 0.5)
+            before anything is counted; 0 scores the files as they are.
     """
 
-    name: ClassVar[str] = "isic"
-    size: int | None = SIZE
+    name = "isic"
+    summary = "VM-UNet, pooled mIoU and DSC of skin lesions"
+    dimensions = 2
+    isic_size: int = option(
+        SIZE,
+        f"side to which masks and predictions are resized before scoring (default: {SIZE}; 0: not at all)",
+        type=int,
+        metavar="PIXELS",
+    )
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise EvaluationError(f"ISIC size {self.size}: expected pixels, 1 or more")
+        super().__post_init__()
+        if self.isic_size < 0:
+            raise EvaluationError(f"--isic-size {self.isic_size}: expected pixels, 1 or more, or 0 for the files' own")
+
+    @property
+    def beside(self) -> Plain:
+        return Plain(LabelSet({LESION: (1,)}), distances=False)
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        size = "at the files' own size" if self.size is None else f"resized to {self.size} x {self.size} (bilinear)"
+        side = self.isic_size
+        size = f"resized to {side} x {side} (bilinear)" if side else "at the files' own size"
         definition = (
             f"The authors' way: all pixels of all images, {size}, in one confusion matrix, foreground from 0.5 on; "
             "mIoU = TP/(TP+FP+FN), DSC = 2TP/(2TP+FP+FN), accuracy, sensitivity and specificity of that matrix."
@@ -65,14 +84,9 @@ class Isic(EvaluationProtocol):
             f"Dice and IoU per image, {size}, averaged over images; an image without lesion in ground truth and "
             "prediction is undefined, left out of the mean and counted."
         )
-        return (Convention(self.name, definition, quirks), Convention(plain.NAME, beside))
-
-    @property
-    def summary_keys(self) -> dict[str, str]:
-        return {LESION: "1"}
+        return (Convention(self.name, definition, quirks), Convention(PLAIN, beside))
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        require_dimensions(pair, facts, 2, self.name)
         for path, found in ((pair.ground_truth, facts.truth_values), (pair.prediction, facts.prediction_values)):
             if max(found) > 1 and not found <= {0, MAXIMUM}:
                 raise EvaluationError(
@@ -81,23 +95,17 @@ class Isic(EvaluationProtocol):
                 )
 
     def score(self, pair: CasePair) -> list[Measurement]:
-        truth, prediction = (_foreground(segmentation.array, self.size) for segmentation in self.read(pair))
-        settings = plain.PlainSettings(distances=False)
-        beside = plain.score_masks(pair.name, LESION, truth, prediction, (1.0, 1.0), "px", settings)
-        counts = [
-            Measurement(pair.name, LESION, measurement.metric, measurement.value, "px", self.name, count=True)
-            for measurement in beside
-            if measurement.metric in _COUNTS
-        ]
-        return counts + beside
+        truth, prediction = (_foreground(one.array, self.isic_size) for one in self.read(pair))
+        beside = self.beside.score_masks(pair.name, LESION, truth, prediction, (1.0, 1.0), "px")
+        return [replace(m, convention=self.name) for m in beside if m.count] + beside
 
     def statistics(self, measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
-        own = [measurement for measurement in measurements if measurement.convention == self.name]
-        counts = np.stack([[m.value for m in own if m.metric == name] for name in _COUNTS], axis=1)
+        found = by_name(measurements)
+        counts = {name: np.array([m.value for m in found[self.name, name, LESION]]) for name in COUNTS}
         result = []
-        for metric, (top, bottom) in _RATIOS.items():
-            head = Measurement("", LESION, metric, 0.0, "1", self.name)
-            result.append(pooled_statistic(head, counts @ top, counts @ bottom, bootstrap, _POOLED, empty=0.0))
+        for head in measurements_of("", LESION, self.name, [(metric, 0.0, "1") for metric in _RATIOS]):
+            top, bottom = (np.sum([counts[name] for name in names.split()], axis=0) for names in _RATIOS[head.metric])
+            result.append(pooled_statistic(head, top, bottom, bootstrap, _POOLED, empty=0.0))
         return result + class_statistics(measurements, bootstrap)
 
     def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
@@ -107,23 +115,12 @@ class Isic(EvaluationProtocol):
         return ("No image has foreground in ground truth or prediction: the authors' code stops with IndexError here.",)
 
 
-def confusion(probabilities: np.ndarray, masks: np.ndarray) -> dict[str, int]:
-    """Pooled counts of probabilities against masks in [0, 1], both foreground from 0.5 on; same shapes."""
-    prediction, truth = probabilities >= THRESHOLD, masks >= THRESHOLD
-    return {
-        "TP": int((truth & prediction).sum()),
-        "FP": int((~truth & prediction).sum()),
-        "FN": int((truth & ~prediction).sum()),
-        "TN": int((~truth & ~prediction).sum()),
-    }
-
-
-def _foreground(labels: np.ndarray, size: int | None) -> np.ndarray:
-    """Mask (H, W) or (size, size) of a label image with values 0 and 1, or 0 and 255."""
+def _foreground(labels: np.ndarray, size: int) -> np.ndarray:
+    """Mask (size, size), or (H, W) where the size is 0, of a label image with values 0 and 1, or 0 and 255."""
     from scipy import ndimage
 
     mask = (labels > 0).astype(np.float32)
-    if size is None or mask.shape == (size, size):
+    if not size or mask.shape == (size, size):
         return mask >= THRESHOLD
     # pixel centres aligned and the edge repeated, as PyTorch's bilinear interpolation without antialiasing does
     factors = [size / side for side in mask.shape]

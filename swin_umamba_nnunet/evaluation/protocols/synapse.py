@@ -1,26 +1,22 @@
 """Protocol "synapse": how TransUNet, and VM-UNet after it, score the eight organs of the Synapse volumes."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
-from swin_umamba_nnunet.evaluation import plain
-from swin_umamba_nnunet.evaluation.cases import CasePair, Segmentation, read_pair, read_segmentation
-from swin_umamba_nnunet.evaluation.labels import LabelSet
-from swin_umamba_nnunet.evaluation.protocols.base import CaseFacts, EvaluationProtocol, require_volume
-from swin_umamba_nnunet.evaluation.records import Convention, Measurement
-from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95
+from swin_umamba_nnunet.evaluation.cases import CasePair
+from swin_umamba_nnunet.evaluation.labels import mask_of, numbered
+from swin_umamba_nnunet.evaluation.protocols.base import option
+from swin_umamba_nnunet.evaluation.protocols.plain import PaperProtocol, Plain
+from swin_umamba_nnunet.evaluation.readers import Segmentation, read_pair, read_segmentation
+from swin_umamba_nnunet.evaluation.records import PLAIN, Convention, Measurement, measurements_of
+from swin_umamba_nnunet.evaluation.surfaces import border_voxel_hd95, dice
 
-LABELS = {
-    "Aorta": 1, "Gallbladder": 2, "Left kidney": 3, "Right kidney": 4, "Liver": 5, "Pancreas": 6, "Spleen": 7,
-    "Stomach": 8,
-}  # fmt: skip
-_PLAIN = plain.PlainSettings(medpy_hd95=True, spacing_free=True)
+ORGANS = ("Aorta", "Gallbladder", "Left kidney", "Right kidney", "Liver", "Pancreas", "Spleen", "Stomach")
+CLASSES = numbered(ORGANS, "the synapse protocol")
 
-_AUTHORS = Convention(
+_SCRIPTS = Convention(
     "synapse",
     "The authors' way: MedPy's Dice and HD95 per volume and organ, HD95 in voxels, averaged over volumes and then over "
     "the 8 organs; nothing is rounded.",
@@ -36,7 +32,7 @@ _AUTHORS = Convention(
 
 
 @dataclass(frozen=True)
-class Synapse(EvaluationProtocol):
+class Synapse(PaperProtocol):
     """The authors' scores with the plain ones beside them.
 
     Attributes:
@@ -44,18 +40,21 @@ class Synapse(EvaluationProtocol):
             truth as the authors do; otherwise that is an error.
     """
 
-    name: ClassVar[str] = "synapse"
-    resize_predictions: bool = False
+    name = "synapse"
+    summary = "TransUNet and VM-UNet, DSC and HD95 of 8 organs"
+    dimensions = 3
+    authors = _SCRIPTS
+    addition = " Here in voxels along every axis, as the authors count, but infinite where an organ is missed."
+    odd = (PLAIN, "HD95_medpy", math.isinf)
+    note = (
+        "Exactly one of ground truth and prediction has the organ at {}: HD95 0 by the authors' way, infinite by the "
+        "plain one."
+    )
+    resize_predictions: bool = option(False, "bring slices to the size of the ground truth as the authors do")
 
     @property
-    def conventions(self) -> tuple[Convention, ...]:
-        beside = plain.convention(_PLAIN)
-        text = " Here in voxels along every axis, as the authors count, but infinite where an organ is missed."
-        return (_AUTHORS, replace(beside, definition=beside.definition + text))
-
-    @property
-    def summary_keys(self) -> dict[str, str]:
-        return {organ: str(value) for organ, value in LABELS.items()}
+    def beside(self) -> Plain:
+        return Plain(CLASSES, medpy_hd95=True, in_voxels=True)
 
     def read(self, pair: CasePair) -> tuple[Segmentation, Segmentation]:
         if not self.resize_predictions:
@@ -66,42 +65,20 @@ class Synapse(EvaluationProtocol):
             return truth, replace(prediction, array=slices, spacing=truth.spacing)
         return read_pair(pair)  # says what differs
 
-    def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
-        require_volume(pair, facts, len(LABELS), self.name)
-
     def score(self, pair: CasePair) -> list[Measurement]:
         truth, prediction = self.read(pair)
         result = []
-        for organ, value in LABELS.items():
-            dice, hd95 = authors_scores(truth.array == value, prediction.array == value)
-            result += [
-                Measurement(pair.name, organ, "Dice", dice, "1", self.name),
-                Measurement(pair.name, organ, "HD95", hd95, "voxel", self.name, "border voxels"),
-            ]
-        labels = LabelSet({organ: (value,) for organ, value in LABELS.items()})
-        return result + plain.score_labels(
-            pair.name, truth.array, prediction.array, truth.spacing, truth.unit, labels, _PLAIN
-        )
-
-    def notes(self, measurements: Sequence[Measurement]) -> tuple[str, ...]:
-        missed = [
-            f"{m.case}/{m.label}"
-            for m in measurements
-            if m.convention == plain.NAME and m.metric == "HD95_medpy" and math.isinf(m.value)
-        ]
-        if not missed:
-            return ()
-        return (
-            f"Exactly one of ground truth and prediction has the organ at {', '.join(missed)}: HD95 0 by the authors' "
-            "way, infinite by the plain one.",
-        )
+        for organ, values in CLASSES.classes.items():
+            overlap, hd95 = authors_scores(mask_of(truth.array, values), mask_of(prediction.array, values))
+            rows = (("Dice", overlap, "1"), ("HD95", hd95, "voxel", "border voxels"))
+            result += measurements_of(pair.name, organ, self.name, rows)
+        return result + self.beside.score_labels(pair.name, truth, prediction)
 
 
 def authors_scores(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
     """Dice and HD95 (voxels) of two masks of one shape, empty cases as the authors have them."""
     if prediction.any() and truth.any():
-        overlap = int((truth & prediction).sum())
-        return 2 * overlap / (int(truth.sum()) + int(prediction.sum())), border_voxel_hd95(truth, prediction)
+        return dice(truth, prediction), border_voxel_hd95(truth, prediction)
     return (1.0, 0.0) if prediction.any() else (0.0, 0.0)
 
 

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from swin_umamba_nnunet.benchmark.report import statistics
+from swin_umamba_nnunet.benchmark.report.analysis import class_table, suitability, summarise
 from swin_umamba_nnunet.benchmark.report.arenas import make_arenas, mean_of_class_means
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
-from swin_umamba_nnunet.benchmark.report.summary import class_table, suitability, summarise
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 from tests.benchmark.report import tree
@@ -77,6 +77,7 @@ def test_values_on_one_side_only_and_infinite_on_both_are_left_out():
     found = statistics.compare_values("a", "b", "HD95", ours, theirs, FEW)
     assert (found.n_pairs, found.n_left_out, found.n_better, found.n_worse) == (3, 2, 2, 1)
     assert math.isnan(found.low)  # no interval of a median that may be infinite
+    assert (found.n_lost, found.n_lost_baseline, found.gain) == (1, 0, 1.0)
 
 
 def test_the_least_p_counts_the_family():
@@ -86,6 +87,26 @@ def test_the_least_p_counts_the_family():
     assert [item.p for item in corrected] == [pytest.approx(2 / 16)] * 2
     assert [item.p_holm for item in corrected] == [pytest.approx(4 / 16)] * 2
     assert [item.p_least for item in corrected] == [pytest.approx(4 / 16)] * 2
+
+
+def test_cases_needed():
+    """Seven of ten better: the number found has about the power it is said to have, by another test of other draws."""
+    gaps = np.array([0.1] * 7 + [-0.1] * 3)
+    needed = statistics.cases_needed(gaps, 1, 0)
+    drawn = np.random.default_rng(1).choice(gaps, (300, int(needed)))
+    power = np.mean([stats.wilcoxon(line).pvalue < statistics.ALPHA for line in drawn])
+    assert 0.7 < power < 0.98
+    assert 10 < needed < statistics.cases_needed(gaps, 5, 0)  # corrected for five
+    assert statistics.cases_needed(np.array([0.1, -0.1]), 1, 0) == math.inf
+    assert math.isnan(statistics.cases_needed(np.array([math.nan, 0.1]), 1, 0))
+    assert statistics.cases_needed(np.ones(3), 1, 0) >= 6  # five of five give 2/32
+
+
+def test_seeds_needed():
+    """Two standard deviations apart, t-tests want 6 of each for 80 % (Cohen 1988, d = 2: 5.1 by the formula)."""
+    assert statistics.seeds_needed(0.2, 0.1, 0) in (5.0, 6.0)
+    assert statistics.seeds_needed(0.001, 0.1, 0) == math.inf
+    assert math.isnan(statistics.seeds_needed(0.1, math.nan, 0))
 
 
 def test_comparisons_of_the_tree(arenas):
@@ -134,11 +155,10 @@ def test_undefined_infinite_and_missing_of_the_tree(arenas):
 
 
 def test_the_mean_is_that_of_the_evaluation(arenas):
-    """A cell's mean: class means over its finite values, then over classes."""
-    cell = next(cell for cell in arenas[tree.ORGANS].cells if cell.row.label == "nnU-Net" and cell.fold == "0")
-    scores = cell.scores[cell.scores["metric"] == "Dice"]
+    """A run's mean: class means over its finite values, then over classes."""
+    run = next(run for run in arenas[tree.ORGANS].runs if run.row.label == "nnU-Net" and run.fold == 0)
     values = tree.dice(tree.ORGANS, tree.ROWS[0], 0, 0)
-    assert mean_of_class_means(scores) == pytest.approx(np.nanmean(values, axis=0).mean())
+    assert mean_of_class_means(run.values("Dice")) == pytest.approx(np.nanmean(values, axis=0).mean())
 
 
 def test_classes_of_the_tree(arenas):

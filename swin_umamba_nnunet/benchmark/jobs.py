@@ -1,0 +1,273 @@
+"""From a configuration to the jobs of its runs: everything is checked first, and all that is wrong said at once."""
+
+import functools
+import importlib.metadata
+import itertools
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet.benchmark import fairness
+from swin_umamba_nnunet.benchmark.config import MatrixConfig, build_config
+from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, json_sha256, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.process import ask
+from swin_umamba_nnunet.benchmark.runs import Run
+from swin_umamba_nnunet.benchmark.sources import Case, Dataset, check_fold, check_plans, find_dataset, nnunet_folder
+
+# Those besides this one whose code decides what is trained, predicted and scored.
+PACKAGES = (
+    "nnunetv2",
+    "torch",
+    "dynamic_network_architectures",
+    "batchgenerators",
+    "batchgeneratorsv2",
+    "numba",
+    "numpy",
+)
+
+
+@dataclass(frozen=True, eq=False)  # the job of a run is that run
+class Job(Run):
+    """A run with everything a process needs to do it, wherever it does.
+
+    Attributes:
+        inputs: what its numbers depend on, recorded with them, see `_jobs`.
+        cases: name -> images and ground truth of what is predicted and scored.
+        file_ending: of images and segmentations.
+        validation, checkpoint_minutes: see `MatrixConfig`.
+        recipe: what is known about training this row on this dataset, see `probe`: "epochs", "cost", ...
+    """
+
+    inputs: Mapping[str, Any]
+    cases: Mapping[str, Case]
+    file_ending: str
+    validation: bool = False
+    checkpoint_minutes: float = 10.0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_predicted(self) -> bool:
+        """Whether every case has its prediction, and the step that makes them came to its end."""
+        files = (self.predictions / f"{case}{self.file_ending}" for case in self.cases)
+        return self.measured_prediction.is_file() and all(file.is_file() for file in files)
+
+    def is_done(self) -> bool:
+        """Whether it is finished and its outputs are all there.
+
+        The checkpoint is not asked for: who deletes it to make room does not want to train again.
+        """
+        return self.read()["state"] == "done" and self.is_predicted() and self.is_evaluated()
+
+    def changes(self) -> list[str]:
+        """In what the recorded inputs differ from the present ones, if anything was made of them.
+
+        A run that failed before its first checkpoint has nothing to keep or to lose, so it simply starts again, as
+        after a mistake in a trainer has been put right.
+        """
+        recorded = self.read().get("inputs")
+        made_something = self.has_checkpoint() or self.predictions.is_dir()
+        return _differences(recorded, self.inputs) if recorded and made_something else []
+
+
+def _differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """What has changed, one "NAME: BEFORE -> NOW" each."""
+    changed = []
+    for name in {**recorded, **present}:
+        before, after = recorded.get(name), present.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += [f"{name} of {line}" for line in _differences(before, after)]
+        elif before != after:
+            changed.append(f"{name}: {_short(before)} -> {_short(after)}")
+    return changed
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text  # a hash
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked benchmark.
+
+    Attributes:
+        config: what was asked for.
+        device: what "auto" has become.
+        jobs: all runs, in the order they are done.
+        probed: what `probe` found out.
+        findings: see `fairness`.
+    """
+
+    config: MatrixConfig
+    device: str
+    jobs: tuple[Job, ...]
+    probed: Mapping[str, Any]
+    findings: tuple[dict[str, Any], ...]
+
+    def write(self) -> None:
+        """benchmark.json: what this benchmark is, for status and report."""
+        file = self.config.output / "benchmark.json"
+        pairs = self.probed["pairs"].items()
+        content = {
+            "config": self.config.to_dict(),
+            "created": (read_json(file) or {}).get("created", now()),
+            "updated": now(),
+            "device": self.device,
+            "versions": versions(),
+            "hardware": self.probed["hardware"],
+            "rows": [fairness.facts(row, self.probed) for row in self.config.trainers],
+            "recipes": {pair: {key: what[key] for key in what if key != "cost"} for pair, what in pairs},
+            "cells": [job.name for job in self.jobs],
+            "findings": self.findings,
+        }
+        write_json(file, content)
+
+
+def prepare(
+    settings: Mapping[str, Any],
+    *,
+    launcher: str = "local",
+    gpus: Sequence[int] = (),
+    dry: bool = False,
+    probe: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Prepared:
+    """Check a configuration against this machine and lay out its runs.
+
+    Args:
+        settings: of the benchmark, see `build_config`; what that finds wrong is said with the rest.
+        launcher: "local", or "slurm", with which this machine need not have the GPU.
+        gpus: numbers of those to use; () for whatever PyTorch sees.
+        dry: write nothing and download nothing.
+        probe: asks about trainers; a child process by default.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    problems: list[str] = []
+    try:
+        config = build_config(settings)
+    except ConfigError as error:
+        if error.partial is None:
+            raise
+        problems += error.problems
+        config = error.partial
+
+    def holds(check: Callable, *what: Any) -> Any:
+        try:
+            return check(*what) or True
+        except MatrixError as error:
+            problems.append(str(error))
+            return None
+
+    folders = [holds(nnunet_folder, variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed")]
+    found = {wanted: holds(find_dataset, wanted, *folders) for wanted in config.datasets if all(folders)}
+    datasets = {dataset.name: dataset for dataset in found.values() if dataset}
+    if len(datasets) < sum(map(bool, found.values())):
+        problems.append("`datasets` names one dataset twice, by id and by name: two runs would write into one folder")
+    pairs = [
+        (dataset.name, row.key)
+        for dataset in datasets.values()
+        for row in config.trainers
+        if holds(check_plans, dataset, row)
+    ]
+    for dataset in datasets.values():  # before the probe, which would have nnU-Net make splits of its own
+        for fold in config.folds:
+            holds(check_fold, dataset, fold, config.test)
+    named = ("name", "plans", "configuration", "key")
+    request = {
+        "rows": [{name: getattr(row, name) for name in named} for row in config.trainers],
+        "pairs": pairs,
+        "folds": config.folds,
+        "device": config.device if launcher == "local" else "cpu",
+        "fetch": not (dry or problems),  # or only look what else is wrong
+        "cost": not problems,
+    }
+    probed = (probe or ask)(request)
+    problems += probed["problems"]
+    for answer in (*probed["trainers"].values(), *probed["pairs"].values()):
+        problems += answer["problems"]
+    device = _device(config, launcher, gpus, probed["hardware"], problems)
+    if problems:
+        raise ConfigError(problems)
+    findings = tuple(fairness.findings(config, probed, sorted(datasets)))
+    return Prepared(config, device, _jobs(config, list(found.values()), device, probed, dry), probed, findings)
+
+
+def _jobs(
+    config: MatrixConfig, datasets: Sequence[Dataset], device: str, probed: Mapping[str, Any], dry: bool
+) -> tuple[Job, ...]:
+    """All runs, so that early on every row has one: seeds and folds outside, rows inside."""
+
+    @functools.cache
+    def cases(dataset: Dataset, fold: int | str) -> Any:
+        unknown_yet = dry and not dataset.folds() and fold != "all" and not config.test
+        return {} if unknown_yet else dataset.scored_cases(fold, config.test)
+
+    jobs = []
+    for seed, fold, dataset, row in itertools.product(config.seeds, config.folds, datasets, config.trainers):
+        trainer = probed["trainers"][row.name]
+        inputs = {
+            "dataset": dataset.name,
+            "trainer": row.name,
+            "plans": row.plans,
+            "configuration": row.configuration,
+            "fold": fold,
+            "seed": seed,
+            # of what the files say, so that their formatting does not matter
+            "plans_sha256": json_sha256(dataset.plans_file(row.plans)),
+            "splits_sha256": json_sha256(dataset.splits_file) if fold != "all" else None,
+            "dataset_fingerprint_sha256": json_sha256(dataset.preprocessed / "dataset_fingerprint.json"),
+            "weights_sha256": (trainer["weights"] or {}).get("sha256"),
+            "trainer_sha256": trainer["file_sha256"],
+            "versions": versions(),
+            "device": device,
+            "num_gpus": row.num_gpus,
+            "mirroring": config.mirroring,
+            "checkpoint": config.checkpoint,
+            "scored_on": "test set" if config.test or fold == "all" else "validation cases of the fold",
+        }
+        run = (config.output, dataset.name, row, fold, seed)
+        scored, recipe = cases(dataset, fold), probed["pairs"][f"{dataset.name} {row.key}"]
+        how = (config.validation, config.checkpoint_minutes)
+        jobs.append(Job(*run, inputs, scored, dataset.file_ending, *how, recipe))
+    return tuple(jobs)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of Python and the packages, as installed for this interpreter, which the children run too."""
+    found = {"python": platform.python_version(), "swin_umamba_nnunet": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def _device(
+    config: MatrixConfig, launcher: str, gpus: Sequence[int], hardware: Mapping[str, Any], problems: list[str]
+) -> str:
+    """What "auto" becomes; what is asked for and not there is added to `problems`."""
+    here, flag = len(hardware["gpus"]), f"--gpus {','.join(map(str, gpus))}"
+    if launcher == "slurm":
+        wants = [{**config.slurm, **row.slurm} for row in config.trainers]
+        auto = "cuda" if any(want.get("gpus_per_node") or want.get("gres") for want in wants) else "cpu"
+        return auto if config.device == "auto" else config.device
+    device = config.device if config.device != "auto" else "cuda" if here else "cpu"
+    absent = [number for number in gpus if not 0 <= number < here]
+    available = (len(gpus) or here) if device == "cuda" else 1
+    asked = f'`device = "{device}"` was asked for, but PyTorch sees no'
+    checks: list[tuple[Any, str]] = [
+        (device == "cuda" and not here, f'{asked} GPU here; use "cpu", or --launcher slurm'),
+        (device == "mps" and not hardware["mps"], f'{asked} Apple GPU here; use "cpu"'),
+        (gpus and device != "cuda", f"{flag} was given, but the runs are on {device}"),
+        (len(set(gpus)) < len(gpus), f"{flag} names a GPU twice"),
+        (device == "cuda" and here and absent, f"{flag} names {absent}, but PyTorch sees {here} here, 0 to {here - 1}"),
+    ]
+    for row in config.trainers:
+        wrong = row.num_gpus > available and (here or device != "cuda")
+        checks.append((wrong, f"row {row.label} wants {row.num_gpus} GPUs, but there are {available} on {device}"))
+    problems += [text for wrong, text in checks if wrong]
+    return device

@@ -1,1 +1,0 @@
-"""What `swin-umamba benchmark` consists of."""

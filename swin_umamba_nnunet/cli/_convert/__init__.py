@@ -1,1 +1,0 @@
-"""Parts of `swin-umamba convert`."""

@@ -1,1 +1,0 @@
-"""What `swin-umamba doctor` looks at."""

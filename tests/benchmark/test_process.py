@@ -1,0 +1,139 @@
+"""Child processes: logged, stopped with everything they started."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from swin_umamba_nnunet.benchmark.process import Interrupted, command_line, describe_exit, export_lines, run_child, tail
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def wait_for(condition, seconds: float = 20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_exit_code_environment_and_log(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "/the/users/own")
+    log = tmp_path / "logs" / "x.log"
+    code = "import os, sys; print(os.environ['nnUNet_raw']); print('\u00fc to stderr', file=sys.stderr); sys.exit(5)"
+    assert run_child(python(code), {"nnUNet_raw": "/given"}, log) == 5
+    assert capsys.readouterr().out == ""
+    run_child(python("print('second \u00fc')"), {}, log, echo=True)
+    assert capsys.readouterr().out == "second \u00fc\n"
+    text = log.read_text(encoding="utf-8")
+    for part in ("$ ", "/given", "\u00fc to stderr", "second \u00fc\n"):
+        assert part in text
+    assert dict(os.environ)["nnUNet_raw"] == "/the/users/own"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("by", ["stop", "Ctrl-C"])
+def test_an_end_ends_children_and_grandchildren(tmp_path, monkeypatch, by):
+    stop, pids = threading.Event(), tmp_path / "pids"
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(pids)!r} + '.part', 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        f"os.rename({str(pids)!r} + '.part', {str(pids)!r})\n"
+        "time.sleep(60)\n"
+    )
+
+    def look(text):  # called at every look, with what there is to show
+        if pids.exists():
+            if by == "Ctrl-C":
+                raise KeyboardInterrupt
+            stop.set()
+
+    monkeypatch.setattr(sys.stdout, "write", look)
+    with pytest.raises(Interrupted if by == "stop" else KeyboardInterrupt):
+        run_child(python(code), {}, tmp_path / "log", stop, echo=True)
+    for pid in map(int, pids.read_text().split()):
+        wait_for(lambda pid=pid: not is_alive(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_kill_or_a_closed_terminal_ends_the_child_too(tmp_path):
+    """SIGTERM to the runner's process: the child must not train on alone."""
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = (
+        "import pathlib, sys\nfrom swin_umamba_nnunet.benchmark.process import ended_by_signals, run_child\n"
+        "with ended_by_signals():\n"
+        f"    run_child([sys.executable, '-c', {child!r}], {{}}, pathlib.Path({str(tmp_path / 'log')!r}), echo=True)"
+    )
+    with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as process:
+        child_pid = int(process.stdout.readline())
+        process.terminate()
+        assert process.wait(20) == 143
+    assert not is_alive(child_pid)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_printed_lines_give_a_shell_the_same(tmp_path):
+    """Spaces and quotes included."""
+    show = python("import os; print(os.environ['nnUNet_raw'])")
+    script = "\n".join([*export_lines({"nnUNet_raw": f"{tmp_path}/it's here"}), command_line(show)])
+    done = subprocess.run([shutil.which("sh"), "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path}/it's here\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_child_ended_by_somebody_else_is_not_a_failure(tmp_path):
+    with pytest.raises(Interrupted):
+        run_child(python("import os, signal; os.kill(os.getpid(), signal.SIGTERM)"), {}, tmp_path / "log")
+    code = run_child(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), {}, tmp_path / "log")
+    assert "memory runs out" in describe_exit(code)
+    assert describe_exit(3) == "failed with exit code 3"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_child_does_not_outlive_a_killed_runner(tmp_path):
+    pid_file = tmp_path / "pid"
+    child = (
+        "import os, time; from swin_umamba_nnunet.benchmark.process import end_with_parent; end_with_parent()\n"
+        f"open({str(pid_file)!r} + '.part', 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(pid_file)!r} + '.part', {str(pid_file)!r})\n"
+        "time.sleep(60)"
+    )
+    runner = (
+        "import os, subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
+        f"while not os.path.exists({str(pid_file)!r}): time.sleep(0.02)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert run_child(python(runner), {}, tmp_path / "log") == -9
+    wait_for(lambda: not is_alive(int(pid_file.read_text())))
+
+
+def test_tail(tmp_path):
+    log = tmp_path / "log"
+    assert tail(log) == ""
+    log.write_text("".join(f"line {number}\n\n" for number in range(100)) + "  0%\r 50%\r100%\nlast\n")
+    assert tail(log, 3) == "line 99\n100%\nlast"
+    log.write_bytes(b"\xff" * 100_000 + b"\nend")
+    assert tail(log).endswith("end")
+    assert len(tail(log, max_bytes=1000)) <= 1000
+
+
+def test_tail_is_without_colours(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"\x1b[1;31mError\x1b[0m: no \x1b[2Kmemory\n\x1b[A\n")
+    assert tail(log) == "Error: no memory"
