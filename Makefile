@@ -4,7 +4,7 @@
 #   make demo     install, then train, predict and evaluate on a small brain MRI dataset     ARGS="--device cpu"
 #   make test     install, then run the tests, on all cores                                  ARGS="tests/ops -x -n 0"
 #   make versions install, then run the tests that touch torch's insides with the oldest and the newest torch
-#   make lint     install, then ruff and mypy
+#   make lint     install, then ruff (rules and formatting) and mypy
 #   make bench    install, then measure this machine: the scan; WHAT=networks whole networks, WHAT=report shows files
 #   make gpu-check  on a machine with a GPU, torch, Triton and pytest: check the CUDA backend, then measure it in
 #                   nine minutes at most; uses PYTHON as it is and installs nothing          ARGS="--budget 1500"
@@ -36,6 +36,7 @@ versions: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-demo

@@ -1,12 +1,12 @@
 """Text for people: names and messages made harmless to who reads them, and the one way to write what all rooms write.
 
-    plural(2, "case")                       2 cases
-    duration(185)                           3 min 05 s
-    byte_size(3 * 2**29)                    1.50 GiB
-    by((64, 128))                           64 x 128
-    listed(["a", "b", "c", "d"], most=2)    a, b and 2 more
-    did_you_mean("2D", ["2d", "3d"])        did you mean 2d?
-    table([("name", "size"), ("a", "12")], "<>")
+plural(2, "case")                       2 cases
+duration(185)                           3 min 05 s
+byte_size(3 * 2**29)                    1.50 GiB
+by((64, 128))                           64 x 128
+listed(["a", "b", "c", "d"], most=2)    a, b and 2 more
+did_you_mean("2D", ["2d", "3d"])        did you mean 2d?
+table([("name", "size"), ("a", "12")], "<>")
 """
 
 import difflib

@@ -308,7 +308,7 @@ def _nrrd(path: Path) -> VolumeHeader:
     try:
         size = tuple(int(part) for part in fields.get("sizes", "").split())
     except ValueError:
-        raise VolumeFileError(f"its NRRD header has the sizes \"{fields['sizes'][:60]}\"") from None
+        raise VolumeFileError(f'its NRRD header has the sizes "{fields["sizes"][:60]}"') from None
     if not listed and end is None:
         raise VolumeFileError("it ends within its NRRD header; get the file again")
     several = len(listed) > 1 or any("%" in name for name in listed)

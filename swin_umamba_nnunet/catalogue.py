@@ -110,12 +110,16 @@ _ANY_SIZE = "Images of any size: padded with zeros at the bottom and right to th
 
 NETWORKS: tuple[NetworkRecord, ...] = (
     NetworkRecord(
-        "SwinUMamba", "Swin-UMamba", _SWIN_UMAMBA_PAPER,
+        "SwinUMamba",
+        "Swin-UMamba",
+        _SWIN_UMAMBA_PAPER,
         "VMamba encoder behind a convolution stem, residual convolution blocks in skips and decoder.",
         deviations=("Version 2 of the paper (March 2024); version 1 had no deepest decoder stage.", _ANY_SIZE),
     ),
     NetworkRecord(
-        "SwinUMambaD", "Swin-UMamba-dagger", _SWIN_UMAMBA_PAPER,
+        "SwinUMambaD",
+        "Swin-UMamba-dagger",
+        _SWIN_UMAMBA_PAPER,
         "VMamba encoder on 4x4 patches of the image, decoder of the same blocks.",
         deviations=(
             "The patch embedding's bias starts from PyTorch's default instead of zero.",
@@ -124,7 +128,9 @@ NETWORKS: tuple[NetworkRecord, ...] = (
         ),
     ),
     NetworkRecord(
-        "VMUNet", "VM-UNet", _VM_UNET_PAPER,
+        "VMUNet",
+        "VM-UNet",
+        _VM_UNET_PAPER,
         "VMamba encoder on 4x4 patches of the image, decoder of the same blocks, skips added; a single head.",
         deviations=(
             "The published settings (27.43 M parameters), not the defaults of the authors' class (44.27 M).",
@@ -134,7 +140,9 @@ NETWORKS: tuple[NetworkRecord, ...] = (
         ),
     ),
     NetworkRecord(
-        "SwinUMambaV2", "Swin-UMamba on VMamba's second generation", _VMAMBA_PAPER,
+        "SwinUMambaV2",
+        "Swin-UMamba on VMamba's second generation",
+        _VMAMBA_PAPER,
         "Second-generation VMamba encoder on the image, residual convolution blocks in skips and decoder.",
         deviations=(
             _UNPUBLISHED,
@@ -143,7 +151,9 @@ NETWORKS: tuple[NetworkRecord, ...] = (
         ),
     ),
     NetworkRecord(
-        "SwinUMambaDV2", "Swin-UMamba-dagger on VMamba's second generation", _VMAMBA_PAPER,
+        "SwinUMambaDV2",
+        "Swin-UMamba-dagger on VMamba's second generation",
+        _VMAMBA_PAPER,
         "Second-generation VMamba encoder (one state, no gate, an MLP) on the image, decoder of the same blocks.",
         deviations=(
             _UNPUBLISHED,
@@ -153,17 +163,26 @@ NETWORKS: tuple[NetworkRecord, ...] = (
         ),
     ),
     NetworkRecord(
-        "UMambaBot", "U-Mamba_Bot", _U_MAMBA_PAPER,
-        "nnU-Net's U-Net with residual blocks, and a Mamba layer at the bottleneck.", from_plans=True,
+        "UMambaBot",
+        "U-Mamba_Bot",
+        _U_MAMBA_PAPER,
+        "nnU-Net's U-Net with residual blocks, and a Mamba layer at the bottleneck.",
+        from_plans=True,
         deviations=(_TWO_RELEASES, _ANY_SIZE),
     ),
     NetworkRecord(
-        "UMambaEnc", "U-Mamba_Enc", _U_MAMBA_PAPER,
-        "nnU-Net's U-Net with residual blocks, and Mamba layers through the encoder.", from_plans=True,
-        deviations=(_TWO_RELEASES, "Images larger than the training patch are refused where channels are the tokens.",
-                    _ANY_SIZE),
+        "UMambaEnc",
+        "U-Mamba_Enc",
+        _U_MAMBA_PAPER,
+        "nnU-Net's U-Net with residual blocks, and Mamba layers through the encoder.",
+        from_plans=True,
+        deviations=(
+            _TWO_RELEASES,
+            "Images larger than the training patch are refused where channels are the tokens.",
+            _ANY_SIZE,
+        ),
     ),
-)  # fmt: skip
+)
 
 
 # No paper trains Swin-UMamba on other encoders than Tiny, so their recipe is unchanged.  DropPath is the one setting
@@ -208,74 +227,172 @@ def _u_mamba(
 
 
 def _swin_umamba(
-    network: str, variant: str, weights: str, parameters_million: float, summary: str,
-    settings: Mapping[str, Any], notes: str = "",
+    network: str,
+    variant: str,
+    weights: str,
+    parameters_million: float,
+    summary: str,
+    settings: Mapping[str, Any],
+    notes: str = "",
 ) -> tuple[TrainerRecord, TrainerRecord]:
     """The pretrained trainer of a variant, and the one from random weights."""
     supervised = not network.startswith("SwinUMambaD")  # the authors' dagger from scratch is not, nor are its relatives
     how = "from random weights" + ("" if supervised else ", without deep supervision")
     name, control_of = f"nnUNetTrainer{network}{variant}", f"nnUNetTrainer{network}" if settings is _NO_SCAN else None
     pretrained = TrainerRecord(
-        name, network, weights, True, f"{name}Scratch", parameters_million, f"{summary}, from ImageNet",
-        control_of=control_of, settings=settings, notes=notes,
-    )  # fmt: skip
+        name,
+        network,
+        weights,
+        True,
+        f"{name}Scratch",
+        parameters_million,
+        f"{summary}, from ImageNet",
+        control_of=control_of,
+        settings=settings,
+        notes=notes,
+    )
     return pretrained, replace(
-        pretrained, name=f"{name}Scratch", weights=None, deep_supervision=supervised, summary=f"{summary}, {how}",
+        pretrained,
+        name=f"{name}Scratch",
+        weights=None,
+        deep_supervision=supervised,
+        summary=f"{summary}, {how}",
         control_of=control_of and f"{control_of}Scratch",
-    )  # fmt: skip
+    )
 
 
 TRAINERS: tuple[TrainerRecord, ...] = (
     TrainerRecord(
-        "nnUNetTrainerSwinUMamba", "SwinUMamba", "vmamba_tiny_v0", True, "nnUNetTrainerSwinUMambaScratch",
-        59.889, "Swin-UMamba: VMamba-Tiny encoder from ImageNet, convolutional decoder",
+        "nnUNetTrainerSwinUMamba",
+        "SwinUMamba",
+        "vmamba_tiny_v0",
+        True,
+        "nnUNetTrainerSwinUMambaScratch",
+        59.889,
+        "Swin-UMamba: VMamba-Tiny encoder from ImageNet, convolutional decoder",
     ),
     TrainerRecord(
-        "nnUNetTrainerSwinUMambaD", "SwinUMambaD", "vmamba_tiny_v0", True, "nnUNetTrainerSwinUMambaDScratch",
-        27.498, "Swin-UMamba-dagger: VMamba-Tiny encoder from ImageNet, Mamba decoder (the lighter network)",
+        "nnUNetTrainerSwinUMambaD",
+        "SwinUMambaD",
+        "vmamba_tiny_v0",
+        True,
+        "nnUNetTrainerSwinUMambaDScratch",
+        27.498,
+        "Swin-UMamba-dagger: VMamba-Tiny encoder from ImageNet, Mamba decoder (the lighter network)",
     ),
     TrainerRecord(
-        "nnUNetTrainerSwinUMambaScratch", "SwinUMamba", None, True, "nnUNetTrainerSwinUMambaScratch",
-        59.889, "Swin-UMamba from random weights",
+        "nnUNetTrainerSwinUMambaScratch",
+        "SwinUMamba",
+        None,
+        True,
+        "nnUNetTrainerSwinUMambaScratch",
+        59.889,
+        "Swin-UMamba from random weights",
     ),
     TrainerRecord(
-        "nnUNetTrainerSwinUMambaDScratch", "SwinUMambaD", None, False, "nnUNetTrainerSwinUMambaDScratch",
-        27.498, "Swin-UMamba-dagger from random weights, without deep supervision",
+        "nnUNetTrainerSwinUMambaDScratch",
+        "SwinUMambaD",
+        None,
+        False,
+        "nnUNetTrainerSwinUMambaDScratch",
+        27.498,
+        "Swin-UMamba-dagger from random weights, without deep supervision",
     ),
     TrainerRecord(
-        "nnUNetTrainerVMUNet", "VMUNet", "vmamba_small_v0", False, "nnUNetTrainerVMUNetScratch",
-        27.428, "VM-UNet: encoder and decoder from VMamba-Small's ImageNet weights", epochs=300,
+        "nnUNetTrainerVMUNet",
+        "VMUNet",
+        "vmamba_small_v0",
+        False,
+        "nnUNetTrainerVMUNetScratch",
+        27.428,
+        "VM-UNet: encoder and decoder from VMamba-Small's ImageNet weights",
+        epochs=300,
         notes=f"VMamba-Tiny's are taken too, where SWIN_UMAMBA_WEIGHTS names that file.\n{_VM_UNETS_RECIPE}",
     ),
     TrainerRecord(
-        "nnUNetTrainerVMUNetScratch", "VMUNet", None, False, "nnUNetTrainerVMUNetScratch",
-        27.428, "VM-UNet from random weights", epochs=300, notes=_VM_UNETS_RECIPE,
+        "nnUNetTrainerVMUNetScratch",
+        "VMUNet",
+        None,
+        False,
+        "nnUNetTrainerVMUNetScratch",
+        27.428,
+        "VM-UNet from random weights",
+        epochs=300,
+        notes=_VM_UNETS_RECIPE,
     ),
     _u_mamba("Bot", 47.533, "U-Mamba_Bot as its authors' code is today: one Mamba layer, at the bottleneck", {}),
-    _u_mamba("Enc", 47.016, "U-Mamba_Enc as its authors' code is today: Mamba on every second encoder stage (3D: all)",
-             {}, "A checkpoint fits the patch size it was trained with (see `UMambaEnc`)."),
-    _u_mamba("BotPaper", 63.344, "U-Mamba_Bot as in January 2024: the network of the published tables",
-             {"release": "2024-01"}),
-    _u_mamba("EncPaper", 67.333, "U-Mamba_Enc as in January 2024: the network of the published tables",
-             {"release": "2024-01"}),
+    _u_mamba(
+        "Enc",
+        47.016,
+        "U-Mamba_Enc as its authors' code is today: Mamba on every second encoder stage (3D: all)",
+        {},
+        "A checkpoint fits the patch size it was trained with (see `UMambaEnc`).",
+    ),
+    _u_mamba(
+        "BotPaper",
+        63.344,
+        "U-Mamba_Bot as in January 2024: the network of the published tables",
+        {"release": "2024-01"},
+    ),
+    _u_mamba(
+        "EncPaper",
+        67.333,
+        "U-Mamba_Enc as in January 2024: the network of the published tables",
+        {"release": "2024-01"},
+    ),
     _u_mamba("BotNoMamba", 45.837, "control: U-Mamba_Bot without its Mamba layer", {"mamba": False}, _NEEDS_MAMBA),
     _u_mamba("EncNoMamba", 45.837, "control: U-Mamba_Enc without its Mamba layers", {"mamba": False}, _NEEDS_MAMBA),
     *_swin_umamba("SwinUMamba", "Small", "vmamba_small_v0", 81.413, "Swin-UMamba with a VMamba-Small encoder", _SMALL),
-    *_swin_umamba("SwinUMambaD", "Small", "vmamba_small_v0", 49.022, "Swin-UMamba-dagger with a VMamba-Small encoder",
-                  _SMALL | _DECODER),
-    *_swin_umamba("SwinUMamba", "Base", "vmamba_base_v0", 142.364, "Swin-UMamba with a VMamba-Base encoder",
-                  _BASE, _AS_WIDE),
-    *_swin_umamba("SwinUMambaD", "Base", "vmamba_base_v0", 84.523, "Swin-UMamba-dagger with a VMamba-Base encoder",
-                  _BASE | _DECODER, _AS_WIDE),
-    *_swin_umamba("SwinUMambaV2", "", "vmamba_tiny_v2", 67.228, "Swin-UMamba with VMamba's second generation (Tiny)",
-                  {}),
-    *_swin_umamba("SwinUMambaDV2", "", "vmamba_tiny_v2", 35.692,
-                  "Swin-UMamba-dagger with second-generation blocks in encoder (Tiny) and decoder", {}),
-    *_swin_umamba("SwinUMamba", "NoScan", "vmamba_tiny_v0", 55.108,
-                  "control: Swin-UMamba with every scan replaced by its skip term", _NO_SCAN, _NEEDS_SCANS),
-    *_swin_umamba("SwinUMambaD", "NoScan", "vmamba_tiny_v0", 21.802,
-                  "control: dagger with every scan replaced by its skip term", _NO_SCAN, _NEEDS_SCANS),
-)  # fmt: skip
+    *_swin_umamba(
+        "SwinUMambaD",
+        "Small",
+        "vmamba_small_v0",
+        49.022,
+        "Swin-UMamba-dagger with a VMamba-Small encoder",
+        _SMALL | _DECODER,
+    ),
+    *_swin_umamba(
+        "SwinUMamba", "Base", "vmamba_base_v0", 142.364, "Swin-UMamba with a VMamba-Base encoder", _BASE, _AS_WIDE
+    ),
+    *_swin_umamba(
+        "SwinUMambaD",
+        "Base",
+        "vmamba_base_v0",
+        84.523,
+        "Swin-UMamba-dagger with a VMamba-Base encoder",
+        _BASE | _DECODER,
+        _AS_WIDE,
+    ),
+    *_swin_umamba(
+        "SwinUMambaV2", "", "vmamba_tiny_v2", 67.228, "Swin-UMamba with VMamba's second generation (Tiny)", {}
+    ),
+    *_swin_umamba(
+        "SwinUMambaDV2",
+        "",
+        "vmamba_tiny_v2",
+        35.692,
+        "Swin-UMamba-dagger with second-generation blocks in encoder (Tiny) and decoder",
+        {},
+    ),
+    *_swin_umamba(
+        "SwinUMamba",
+        "NoScan",
+        "vmamba_tiny_v0",
+        55.108,
+        "control: Swin-UMamba with every scan replaced by its skip term",
+        _NO_SCAN,
+        _NEEDS_SCANS,
+    ),
+    *_swin_umamba(
+        "SwinUMambaD",
+        "NoScan",
+        "vmamba_tiny_v0",
+        21.802,
+        "control: dagger with every scan replaced by its skip term",
+        _NO_SCAN,
+        _NEEDS_SCANS,
+    ),
+)
 
 
 def _scaled(epochs: int) -> LengthRecord:
@@ -292,13 +409,16 @@ LENGTHS: tuple[LengthRecord, ...] = (
     *(_scaled(epochs) for epochs in (1, 5, 10, 20, 50, 100, 250, 350, 500)),
     *(_first(epochs) for epochs in (100, 250, 350)),
     LengthRecord(
-        "_demo", 10, False, "a few short epochs, for `swin-umamba demo` on a machine without a GPU",
+        "_demo",
+        10,
+        False,
+        "a few short epochs, for `swin-umamba demo` on a machine without a GPU",
         # a learning rate above the papers' 1e-4, which 200 steps from random weights would not get far with
         MappingProxyType(
             {"num_iterations_per_epoch": 20, "num_val_iterations_per_epoch": 3, "save_every": 1, "initial_lr": 5e-4}
         ),
     ),
-)  # fmt: skip
+)
 
 
 def lengths_of(trainer: TrainerRecord) -> tuple[LengthRecord, ...]:

@@ -20,9 +20,17 @@ FOLDERS = {
     "nnUNet_results": "a folder for trained models",
 }
 OTHERS = (
-    "nnUNet_extTrainer", "nnUNet_compile", "nnUNet_def_n_proc", "nnUNet_n_proc_DA", "OMP_NUM_THREADS",
-    "NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "XDG_CACHE_HOME",
-)  # fmt: skip
+    "nnUNet_extTrainer",
+    "nnUNet_compile",
+    "nnUNet_def_n_proc",
+    "nnUNet_n_proc_DA",
+    "OMP_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMBA_CACHE_DIR",
+    "TRITON_INTERPRET",
+    "CUDA_VISIBLE_DEVICES",
+    "XDG_CACHE_HOME",
+)
 PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")  # may hold a password: never shown
 
 _YES, _NO = ("1", "true", "t", "yes", "on"), ("0", "false", "f", "no", "off")

@@ -43,9 +43,14 @@ class Environment:
         """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
         python = self.warm.path if self.warm else self.python
         return subprocess.run(
-            [python, *command], cwd=self.folder, timeout=timeout_s, capture_output=True, encoding="utf-8",
-            errors="replace", env=self._environ(variables),
-        )  # fmt: skip
+            [python, *command],
+            cwd=self.folder,
+            timeout=timeout_s,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=self._environ(variables),
+        )
 
     def command(self, name: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
         """Run a command of nnU-Net's (`nnUNetv2_train`, ...) or this package's with this environment's Python."""

@@ -88,9 +88,24 @@ def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_fa
     output = workspace.folder / "predicted_from_a_wheel"
     images = workspace.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
     installed.ok(
-        "nnUNetv2_predict", *NO_WORKERS, "-d", "901", "-c", "2d", "-tr", "TinyPlain", "-f", "0",
-        "-device", "cpu", "-i", images, "-o", output, "--disable_tta",
-    )  # fmt: skip
+        "nnUNetv2_predict",
+        *NO_WORKERS,
+        "-d",
+        "901",
+        "-c",
+        "2d",
+        "-tr",
+        "TinyPlain",
+        "-f",
+        "0",
+        "-device",
+        "cpu",
+        "-i",
+        images,
+        "-o",
+        output,
+        "--disable_tta",
+    )
     assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
 
 
@@ -114,9 +129,23 @@ def test_imagenet_weights_are_needed_neither_to_predict_nor_to_validate(trained_
     output = trained_from_imagenet.folder / "predicted_from_imagenet"
     images = trained_from_imagenet.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
     predict = (
-        "nnUNetv2_predict", *NO_WORKERS, "-d", "901", "-c", "2d", "-tr", "ShortPretrained", "-f", "0",
-        "-device", "cpu", "-i", images, "-o", output,
-    )  # fmt: skip
+        "nnUNetv2_predict",
+        *NO_WORKERS,
+        "-d",
+        "901",
+        "-c",
+        "2d",
+        "-tr",
+        "ShortPretrained",
+        "-f",
+        "0",
+        "-device",
+        "cpu",
+        "-i",
+        images,
+        "-o",
+        output,
+    )
     results = trained_from_imagenet.run_all(predict, (*TRAIN, "ShortPretrained", "--val"))
     assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
     assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)

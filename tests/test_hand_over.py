@@ -170,10 +170,12 @@ def elsewhere(archive, own, tmp_path_factory) -> tuple[Environment, Path]:
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "results").mkdir()
     variables = {
-        "nnUNet_results": str(folder / "results"), "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1",
+        "nnUNet_results": str(folder / "results"),
+        "nnUNet_def_n_proc": "1",
+        "OMP_NUM_THREADS": "1",
         "XDG_CACHE_HOME": str(folder / "cache"),
         **{name: own.environment.variables[name] for name in ("HTTPS_PROXY", "https_proxy")},
-    }  # fmt: skip
+    }
     environment = dataclasses.replace(own.environment, variables=variables)
     result = environment.command("nnUNetv2_install_pretrained_model_from_zip", archive)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -182,9 +184,23 @@ def elsewhere(archive, own, tmp_path_factory) -> tuple[Environment, Path]:
 
 def prediction_command(images: Path, output: Path, trainer: str = REAL) -> tuple[str | Path, ...]:
     return (
-        "nnUNetv2_predict", *NO_WORKERS, "-d", "901", "-c", "2d", "-tr", trainer, "-f", "0", "-device", "cpu",
-        "-i", images, "-o", output,
-    )  # fmt: skip
+        "nnUNetv2_predict",
+        *NO_WORKERS,
+        "-d",
+        "901",
+        "-c",
+        "2d",
+        "-tr",
+        trainer,
+        "-f",
+        "0",
+        "-device",
+        "cpu",
+        "-i",
+        images,
+        "-o",
+        output,
+    )
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # timm's

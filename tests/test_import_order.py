@@ -28,8 +28,17 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BASEMENT = 1  # further single files of the package (the start-up line) lie below all rooms too
 TOP_LEVEL = {*FLOOR, *(path.stem for path in (ROOT / PACKAGE).glob("*.py"))}
-ABSENT = ("nnunetv2", "numba", "llvmlite", "triton", "mamba_ssm", "timm", "torchvision", "batchgenerators",
-          "dynamic_network_architectures")  # fmt: skip
+ABSENT = (
+    "nnunetv2",
+    "numba",
+    "llvmlite",
+    "triton",
+    "mamba_ssm",
+    "timm",
+    "torchvision",
+    "batchgenerators",
+    "dynamic_network_architectures",
+)
 
 
 def room_of(parts: tuple[str, ...]) -> str:

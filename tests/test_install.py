@@ -114,8 +114,9 @@ def test_start_up_line_is_silent_where_the_package_is_broken(tmp_path):
     line = (ROOT / "swin_umamba_nnunet" / "_autoregister.pth").read_text()
     assert len(line.splitlines()) == 1
     assert line.startswith("import ")  # what Python runs of such a file
-    result = subprocess.run([sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True,
-                            env={**os.environ, "PYTHONPATH": ""})  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""}
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 

@@ -243,7 +243,7 @@ def test_backends_protocols_and_layouts_are_those_there_are():
 # ------------------------------------------------------------------------------------------------- the tutorial
 
 # In place of the real one and under its name: what it leaves behind, but sooner.
-TRAINER = '''
+TRAINER = """
 from swin_umamba_nnunet import trainers
 
 
@@ -254,7 +254,7 @@ class nnUNetTrainerSwinUMambaDScratch_1epoch(trainers.nnUNetTrainerSwinUMambaDSc
 
     def perform_actual_validation(self, save_probabilities=False):
         pass
-'''
+"""
 # Eight workers that each import torch take minutes on a small machine; a large folder needs them.
 FEWER_WORKERS = {"nnUNetv2_plan_and_preprocess": "-npfp 1 -np 1", "nnUNetv2_predict": "-npp 0 -nps 0"}
 

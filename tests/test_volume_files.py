@@ -189,8 +189,18 @@ def _name_data_file(path, name):
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr", "a.mha", "a.nrrd"])
 @pytest.mark.parametrize(
-    "name", ["{outside}", "../private.raw", "sub/../../private.raw", "..\\private.raw", "C:\\private.raw",
-             "\\\\host\\p.raw", "LIST\n{outside}", "LIST\na.raw\n../private.raw", "../private%d.raw 1 2 1"]
+    "name",
+    [
+        "{outside}",
+        "../private.raw",
+        "sub/../../private.raw",
+        "..\\private.raw",
+        "C:\\private.raw",
+        "\\\\host\\p.raw",
+        "LIST\n{outside}",
+        "LIST\na.raw\n../private.raw",
+        "../private%d.raw 1 2 1",
+    ],
 )
 def test_a_header_that_names_a_file_elsewhere(tmp_path, header, name):
     private = tmp_path / "private.raw"
@@ -267,9 +277,22 @@ def test_metaimage_entries_before_the_one_of_the_data(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "width"),
-    [("unsigned char", 1), ("signed char", 1), ("int8_t", 1), ("uchar", 1), ("unsigned short int", 2), ("ushort", 2),
-     ("uint16", 2), ("unsigned int", 4), ("uint", 4), ("signed int", 4), ("unsigned long long int", 8),
-     ("ulonglong", 8), ("longlong", 8), ("double", 8)],
+    [
+        ("unsigned char", 1),
+        ("signed char", 1),
+        ("int8_t", 1),
+        ("uchar", 1),
+        ("unsigned short int", 2),
+        ("ushort", 2),
+        ("uint16", 2),
+        ("unsigned int", 4),
+        ("uint", 4),
+        ("signed int", 4),
+        ("unsigned long long int", 8),
+        ("ulonglong", 8),
+        ("longlong", 8),
+        ("double", 8),
+    ],
 )
 def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):
     path = tmp_path / "a.nrrd"

@@ -22,10 +22,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # what a new torch has broken so far, and what it could: operators, compilation, export, counting, checkpoints
 INSIDES = (
-    "tests/ops", "tests/blocks", "tests/networks", "tests/cost/test_cost.py", "tests/trainers/test_step.py",
-    "tests/trainers/test_checkpoints.py", "tests/trainers/test_freeze.py", "tests/trainers/test_two_processes.py",
-    "tests/models/test_exporting.py", "tests/models/test_checkpoints.py", "tests/pretrained/test_checkpoint.py",
-)  # fmt: skip
+    "tests/ops",
+    "tests/blocks",
+    "tests/networks",
+    "tests/cost/test_cost.py",
+    "tests/trainers/test_step.py",
+    "tests/trainers/test_checkpoints.py",
+    "tests/trainers/test_freeze.py",
+    "tests/trainers/test_two_processes.py",
+    "tests/models/test_exporting.py",
+    "tests/models/test_checkpoints.py",
+    "tests/pretrained/test_checkpoint.py",
+)
 PINNED = {"torch": "torch", "nnunet": "nnunetv2", "numba": "numba", "numpy": "numpy"}  # option -> project
 OLDEST = {"python": "3.10", "torch": "2.4.0", "nnunet": "2.8.0", "numba": "0.60.0"}
 

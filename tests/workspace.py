@@ -96,9 +96,12 @@ def prepare(folder: Path) -> None:
     entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as run"
     plan = ("-d", "901", "-c", "2d", "3d_fullres", "-np", "1", "1", "-npfp", "1")
     done = subprocess.run(
-        [sys.executable, "-c", f"{entry}; run()", *plan], env={**os.environ, **variables, "nnUNet_n_proc_DA": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", f"{entry}; run()", *plan],
+        env={**os.environ, **variables, "nnUNet_n_proc_DA": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     dataset.change_plans(folder / "nnUNet_preprocessed")
 

@@ -8,8 +8,8 @@ Nothing in here trains: a run is `nnUNetv2_train`, `nnUNetv2_predict` and `swin-
 processes.  This process imports no torch, so that it can wait for weeks without holding memory or a GPU.
 """
 
-from swin_umamba_nnunet.benchmark.config import MatrixConfig, Row, build_config, read_file
-from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError
+from swin_umamba_nnunet.benchmark.config import BenchmarkConfig, Row, build_config, read_file
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError
 from swin_umamba_nnunet.benchmark.jobs import Job, Prepared, prepare
 from swin_umamba_nnunet.benchmark.runner import run_here, run_job
 from swin_umamba_nnunet.benchmark.runs import Run, read_benchmark
@@ -17,8 +17,8 @@ from swin_umamba_nnunet.benchmark.runs import Run, read_benchmark
 __all__ = [
     "ConfigError",
     "Job",
-    "MatrixConfig",
-    "MatrixError",
+    "BenchmarkConfig",
+    "BenchmarkError",
     "Prepared",
     "Row",
     "Run",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet._text import did_you_mean, printable
-from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class MatrixConfig:
+class BenchmarkConfig:
     """A benchmark.
 
     Attributes:
@@ -164,17 +164,17 @@ def read_file(path: Path) -> dict[str, Any]:
     """What a TOML file says, unchecked.
 
     Raises:
-        MatrixError: it is not there, or is no TOML.
+        BenchmarkError: it is not there, or is no TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MatrixError(f"the configuration {path} cannot be read: {error.strerror or error}") from error
+        raise BenchmarkError(f"the configuration {path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MatrixError(f"the configuration {path} is not valid TOML: {error}") from error
+        raise BenchmarkError(f"the configuration {path} is not valid TOML: {error}") from error
 
 
-def build_config(settings: Mapping[str, Any]) -> MatrixConfig:
+def build_config(settings: Mapping[str, Any]) -> BenchmarkConfig:
     """The configuration that `settings` (from a file, or from flags) spell out.
 
     Rows may be tables, or what flags take: NAME, NAME:PLANS or NAME:PLANS:CONFIGURATION.
@@ -186,7 +186,7 @@ def build_config(settings: Mapping[str, Any]) -> MatrixConfig:
     missing = [name for name in _REQUIRED if not settings.get(name)]
     problems = [f"`{name}` is missing or empty; {_REQUIRED[name]}" for name in missing]
     given = {name: value for name, value in settings.items() if name not in missing}
-    values = _fitting(given, [item.name for item in fields(MatrixConfig)], "the configuration", problems)
+    values = _fitting(given, [item.name for item in fields(BenchmarkConfig)], "the configuration", problems)
     rows = _rows(values.pop("trainers", ()), values.get("configuration", "2d"), problems)
     labels = [row.label for row in rows]
     twice = [f"`{name}` names {item}" for name in _LISTS for item in _repeated(values.get(name, ()))]
@@ -200,7 +200,7 @@ def build_config(settings: Mapping[str, Any]) -> MatrixConfig:
     config = None
     if rows and {"output", "datasets"} <= {*values}:
         values["output"] = Path(values["output"]).expanduser().absolute()
-        config = MatrixConfig(**values, trainers=tuple(rows))
+        config = BenchmarkConfig(**values, trainers=tuple(rows))
     if problems or config is None:
         raise ConfigError(problems, config)
     return config

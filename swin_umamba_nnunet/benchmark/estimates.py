@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from swin_umamba_nnunet.benchmark.files import MatrixError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError
 from swin_umamba_nnunet.benchmark.jobs import Job, Prepared
 from swin_umamba_nnunet.benchmark.process import ask
 from swin_umamba_nnunet.benchmark.runner import environment
@@ -80,7 +80,7 @@ def _timed(prepared: Prepared, job: Job, iterations: int) -> Estimate:
     try:
         # as the training itself will run: threads that spin while they wait make iterations take ten times as long
         answer = ask(request, environment(job, prepared.device))
-    except MatrixError as error:
+    except BenchmarkError as error:
         return _counted(job, str(error).splitlines()[-1])
     per_epoch = (
         recipe["iterations_per_epoch"] * answer["seconds_per_iteration"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swin_umamba_nnunet import catalogue
 from swin_umamba_nnunet._text import plural
-from swin_umamba_nnunet.benchmark.config import CHECKPOINTS, MatrixConfig, Row
+from swin_umamba_nnunet.benchmark.config import CHECKPOINTS, BenchmarkConfig, Row
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.benchmark.report.analysis import Result
@@ -92,7 +92,7 @@ class Item(NamedTuple):
     answer: str
 
 
-def findings(config: MatrixConfig, probed: Mapping[str, Any], datasets: Sequence[str]) -> list[Remark]:
+def findings(config: BenchmarkConfig, probed: Mapping[str, Any], datasets: Sequence[str]) -> list[Remark]:
     """All remarks about a benchmark that is about to run.
 
     Args:
@@ -337,7 +337,7 @@ def of_rows(given: Sequence[Row]) -> Iterator[Remark]:
     yield remark("fine" if plain or residual else "problem", "baselines", text)
 
 
-def _plans(config: MatrixConfig) -> Iterator[Remark]:
+def _plans(config: BenchmarkConfig) -> Iterator[Remark]:
     by_plans = defaultdict(list)
     for row in config.trainers:
         by_plans[row.plans, row.configuration].append(row.label)
@@ -347,7 +347,7 @@ def _plans(config: MatrixConfig) -> Iterator[Remark]:
         yield remark("flag", "plans_differ", text, [row.label for row in config.trainers])
 
 
-def _protocol(config: MatrixConfig, probed: Mapping[str, Any]) -> Iterator[Remark]:
+def _protocol(config: BenchmarkConfig, probed: Mapping[str, Any]) -> Iterator[Remark]:
     for row in config.trainers:
         own = [what for what in probed["trainers"][row.name].get("own_protocol", []) if what != "the split"]
         if own:
@@ -362,7 +362,7 @@ def _protocol(config: MatrixConfig, probed: Mapping[str, Any]) -> Iterator[Remar
         yield remark("note", "no_mirroring", "No row mirrors at test time, other than nnU-Net's default.")
 
 
-def _repetitions(config: MatrixConfig) -> Iterator[Remark]:
+def _repetitions(config: BenchmarkConfig) -> Iterator[Remark]:
     if len(config.seeds) == 1:
         text = f"One seed ({config.seeds[0]}): how much chance contributes to a difference is not measured."
         yield remark("flag", "one_seed", text)

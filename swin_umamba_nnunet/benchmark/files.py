@@ -12,11 +12,11 @@ from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import plural
 
 
-class MatrixError(Exception):
+class BenchmarkError(Exception):
     """One sentence that says what was found, what was expected and what to do."""
 
 
-class ConfigError(MatrixError):
+class ConfigError(BenchmarkError):
     """Everything that is wrong with a configuration, found before anything runs.
 
     Attributes:
@@ -55,14 +55,14 @@ def read_json(path: Path) -> Any:
     """What the file holds, None if there is none.
 
     Raises:
-        MatrixError: it is there and is no JSON.
+        BenchmarkError: it is there and is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
-        raise MatrixError(f"{path} is damaged ({error}); delete it to have it written anew") from error
+        raise BenchmarkError(f"{path} is damaged ({error}); delete it to have it written anew") from error
 
 
 def now() -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet.benchmark import fairness
-from swin_umamba_nnunet.benchmark.config import MatrixConfig, build_config
-from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, json_sha256, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.config import BenchmarkConfig, build_config
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, json_sha256, now, read_json, write_json
 from swin_umamba_nnunet.benchmark.process import ask
 from swin_umamba_nnunet.benchmark.runs import Run
 from swin_umamba_nnunet.benchmark.sources import Case, Dataset, check_fold, check_plans, find_dataset, nnunet_folder
@@ -36,7 +36,7 @@ class Job(Run):
         inputs: what its numbers depend on, recorded with them, see `_jobs`.
         cases: name -> images and ground truth of what is predicted and scored.
         file_ending: of images and segmentations.
-        validation, checkpoint_minutes: see `MatrixConfig`.
+        validation, checkpoint_minutes: see `BenchmarkConfig`.
         recipe: what is known about training this row on this dataset, see `probe`: "epochs", "cost", ...
     """
 
@@ -99,7 +99,7 @@ class Prepared:
         findings: see `fairness`.
     """
 
-    config: MatrixConfig
+    config: BenchmarkConfig
     device: str
     jobs: tuple[Job, ...]
     probed: Mapping[str, Any]
@@ -156,7 +156,7 @@ def prepare(
     def holds(check: Callable, *what: Any) -> Any:
         try:
             return check(*what) or True
-        except MatrixError as error:
+        except BenchmarkError as error:
             problems.append(str(error))
             return None
 
@@ -195,7 +195,7 @@ def prepare(
 
 
 def _jobs(
-    config: MatrixConfig, datasets: Sequence[Dataset], device: str, probed: Mapping[str, Any], dry: bool
+    config: BenchmarkConfig, datasets: Sequence[Dataset], device: str, probed: Mapping[str, Any], dry: bool
 ) -> tuple[Job, ...]:
     """All runs, so that early on every row has one: seeds and folds outside, rows inside."""
 
@@ -247,7 +247,7 @@ def versions() -> dict[str, str]:
 
 
 def _device(
-    config: MatrixConfig, launcher: str, gpus: Sequence[int], hardware: Mapping[str, Any], problems: list[str]
+    config: BenchmarkConfig, launcher: str, gpus: Sequence[int], hardware: Mapping[str, Any], problems: list[str]
 ) -> str:
     """What "auto" becomes; what is asked for and not there is added to `problems`."""
     here, flag = len(hardware["gpus"]), f"--gpus {','.join(map(str, gpus))}"

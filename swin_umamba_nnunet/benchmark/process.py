@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swin_umamba_nnunet.benchmark.files import MatrixError, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, now, read_json, write_json
 
 _POSIX = os.name == "posix"
 _COLOURS = re.compile("\x1b\\[[0-9;?]*[ -/]*[@-~]")  # and movements of the cursor, which say nothing in a log
@@ -116,7 +116,7 @@ def ask(request: Mapping[str, Any], environment: Mapping[str, str] | None = None
     """What `probe` answers to a request, in a child process: this one imports no torch, and outlives what fails there.
 
     Raises:
-        MatrixError: the child has failed; with the end of what it said.
+        BenchmarkError: the child has failed; with the end of what it said.
     """
     with tempfile.TemporaryDirectory() as folder:
         asked, answered, log = (Path(folder, name) for name in ("request.json", "answer.json", "log"))
@@ -124,7 +124,7 @@ def ask(request: Mapping[str, Any], environment: Mapping[str, str] | None = None
         command = [sys.executable, "-m", "swin_umamba_nnunet.benchmark.probe", str(asked), str(answered)]
         code = run_child(command, {**(environment or {}), "nnUNet_wandb_enabled": "0"}, log)
         if code != 0 or (answer := read_json(answered)) is None:
-            raise MatrixError(f"looking at the trainers failed with exit code {code}:\n{tail(log)}")
+            raise BenchmarkError(f"looking at the trainers failed with exit code {code}:\n{tail(log)}")
         return answer
 
 

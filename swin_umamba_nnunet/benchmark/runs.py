@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from swin_umamba_nnunet.benchmark.config import Row, build_config
-from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, read_json, write_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, read_json, write_json
 
 TRAIN, PREDICT, OURS = "nnUNetv2_train", "nnUNetv2_predict", "swin-umamba"  # commands of a run
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth")
@@ -176,12 +176,12 @@ def read_benchmark(folder: Path) -> Benchmark:
     """Read benchmark.json.
 
     Raises:
-        MatrixError: it is not there, or is not what this version writes.
+        BenchmarkError: it is not there, or is not what this version writes.
     """
     file = folder / "benchmark.json"
     content = read_json(file)
     if content is None:
-        raise MatrixError(
+        raise BenchmarkError(
             f"{folder} has no benchmark.json: no benchmark has begun in there, or one still checks its datasets and "
             f"trainers; begin one with   swin-umamba benchmark run --output {shlex.quote(str(folder))} ..."
         )
@@ -194,7 +194,7 @@ def read_benchmark(folder: Path) -> Benchmark:
         return Benchmark(folder, content, tuple(_parse(folder, name, rows) for name in cells))
     except (ConfigError, ValueError) as error:
         what = error.problems[0] if isinstance(error, ConfigError) else error
-        raise MatrixError(
+        raise BenchmarkError(
             f"{file} {what}; it was changed, or written by another version; `swin-umamba benchmark run` as before "
             "writes it anew"
         ) from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.files import ConfigError, MatrixError, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, now, read_json, write_json
 from swin_umamba_nnunet.benchmark.jobs import Job
 from swin_umamba_nnunet.benchmark.runner import run_job
 
@@ -61,7 +61,7 @@ def arrays(jobs: Sequence[Job], common: Mapping[str, Any]) -> list[tuple[Any, li
         common: resources of every job.
 
     Raises:
-        MatrixError: no submitit, or no SLURM.
+        BenchmarkError: no submitit, or no SLURM.
         ConfigError: a resource that submitit does not know.
     """
     found: dict[str, tuple[Any, list[Job]]] = {}
@@ -121,9 +121,11 @@ def _executor(folder: Path, wanted: Mapping[str, Any]) -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise MatrixError(f"--launcher slurm needs submitit; get it with   {INSTALL_LINE}") from error
+        raise BenchmarkError(f"--launcher slurm needs submitit; get it with   {INSTALL_LINE}") from error
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise MatrixError("--launcher slurm needs SLURM's sbatch and srun, which are not on the PATH of this machine")
+        raise BenchmarkError(
+            "--launcher slurm needs SLURM's sbatch and srun, which are not on the PATH of this machine"
+        )
     wanted = dict(wanted)
     executor = submitit.SlurmExecutor(folder, max_num_timeout=wanted.pop("max_num_timeout", MAX_REQUEUES))
     extra = {"requeue": True, **wanted.pop("additional_parameters", {})}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.files import MatrixError, read_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, read_json
 
 DEFAULT_FOLDS = 5  # of the split that nnU-Net makes where there is none
 
@@ -66,13 +66,13 @@ class Dataset:
         """The cases that a training on `fold` is scored on.
 
         Raises:
-            MatrixError: there are none, or files of them are missing.
+            BenchmarkError: there are none, or files of them are missing.
         """
         if test or fold == "all":
             cases = self._labelled("Ts")
             if not cases:
                 why = "`test = true`" if test else 'fold "all"'
-                raise MatrixError(
+                raise BenchmarkError(
                     f"{self.name}: {why} scores on the test set, but {self.raw / 'imagesTs'} and "
                     f"{self.raw / 'labelsTs'} hold no labelled case; name folds of the split instead"
                 )
@@ -82,7 +82,7 @@ class Dataset:
         names = self.folds()[int(fold)]["val"]
         missing = [name for name in names if name not in cases]
         if missing:
-            raise MatrixError(
+            raise BenchmarkError(
                 f"{self.name}: fold {fold} is scored on {missing[0]} ({len(missing)} such), but {self.raw} has no "
                 f"such image with its label; put the raw dataset back, or correct {self.splits_file}"
             )
@@ -107,13 +107,13 @@ def nnunet_folder(variable: str) -> Path:
     """The folder that one of nnU-Net's environment variables names.
 
     Raises:
-        MatrixError: it names none.
+        BenchmarkError: it names none.
     """
     value = os.environ.get(variable)
     if not value:
-        raise MatrixError(f"the environment variable {variable} is not set; set it as for nnU-Net's own commands")
+        raise BenchmarkError(f"the environment variable {variable} is not set; set it as for nnU-Net's own commands")
     if not Path(value).is_dir():
-        raise MatrixError(f"{variable} is {value}, which is not a folder")
+        raise BenchmarkError(f"{variable} is {value}, which is not a folder")
     return Path(value).absolute()
 
 
@@ -121,7 +121,7 @@ def find_dataset(wanted: int | str, raw: Path, preprocessed: Path) -> Dataset:
     """The dataset with this id or name, in these folders of nnU-Net.
 
     Raises:
-        MatrixError: it is not there, or not complete.
+        BenchmarkError: it is not there, or not complete.
     """
     name = str(wanted)
     if isinstance(wanted, int):
@@ -129,18 +129,18 @@ def find_dataset(wanted: int | str, raw: Path, preprocessed: Path) -> Dataset:
         names = sorted({path.name for folder in (raw, preprocessed) for path in folder.glob(pattern) if path.is_dir()})
         if len(names) != 1:
             found = f"several: {', '.join(names)}; give the name" if names else f"none in {raw} and {preprocessed}"
-            raise MatrixError(f"dataset {wanted}: exactly one folder called {pattern} was expected, found {found}")
+            raise BenchmarkError(f"dataset {wanted}: exactly one folder called {pattern} was expected, found {found}")
         name = names[0]
     dataset = Dataset(name, raw / name, preprocessed / name)
     if not dataset.preprocessed.is_dir() and not dataset.raw.is_dir():
-        raise MatrixError(f"dataset {wanted!r} is neither in {raw} nor in {preprocessed}")
+        raise BenchmarkError(f"dataset {wanted!r} is neither in {raw} nor in {preprocessed}")
     if not dataset.file_ending:
-        raise MatrixError(
+        raise BenchmarkError(
             f"{name} is not preprocessed ({dataset.preprocessed / 'dataset.json'} is missing or incomplete); run   "
             f"nnUNetv2_plan_and_preprocess -d {dataset.number} --verify_dataset_integrity"
         )
     if not (dataset.raw / "dataset.json").is_file():
-        raise MatrixError(
+        raise BenchmarkError(
             f"{name}: {dataset.raw} has no dataset.json; the raw images are needed to predict and to score"
         )
     return dataset
@@ -150,30 +150,30 @@ def check_plans(dataset: Dataset, row: Row) -> None:
     """See that plans, configuration and preprocessed data of a row are there.
 
     Raises:
-        MatrixError: they are not.
+        BenchmarkError: they are not.
     """
     file = dataset.plans_file(row.plans)
     plans = read_json(file)
     if plans is None:
         present = sorted(path.stem for path in dataset.preprocessed.glob("*Plans*.json"))
-        raise MatrixError(
+        raise BenchmarkError(
             f"{dataset.name} has no plans {row.plans} ({file} is missing; there are: {', '.join(present) or 'none'}); "
             f"plan it with   nnUNetv2_plan_and_preprocess -d {dataset.number}   and -pl PLANNER for other plans"
         )
     configurations = plans.get("configurations", {})
     if row.configuration not in configurations:
-        raise MatrixError(
+        raise BenchmarkError(
             f"{dataset.name}: {row.plans} has no configuration {row.configuration}; it has "
             + (", ".join(configurations) or "none")
         )
     if _inherited(configurations, row.configuration, "previous_stage"):
-        raise MatrixError(
+        raise BenchmarkError(
             f"{dataset.name}: {row.configuration} is the second stage of a cascade, which needs the predictions of the "
             "first; compare configurations that stand alone"
         )
     folder = dataset.preprocessed / _inherited(configurations, row.configuration, "data_identifier")
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise MatrixError(
+        raise BenchmarkError(
             f"{dataset.name} is planned but not preprocessed for {row.plans} {row.configuration} ({folder} is missing "
             f"or empty); run   nnUNetv2_preprocess -d {dataset.number} -plans_name {row.plans} -c {row.configuration}"
         )
@@ -183,12 +183,12 @@ def check_fold(dataset: Dataset, fold: int | str, test: bool) -> None:
     """See that a fold exists and its cases can be scored.
 
     Raises:
-        MatrixError: it does not, or they cannot.
+        BenchmarkError: it does not, or they cannot.
     """
     splits = dataset.folds()
     count = len(splits) or DEFAULT_FOLDS
     if fold != "all" and int(fold) >= count:
-        raise MatrixError(
+        raise BenchmarkError(
             f"{dataset.name}: fold {fold} does not exist; its split has {count} folds, 0 to {count - 1} (nnU-Net would "
             "silently make a random split instead)"
         )

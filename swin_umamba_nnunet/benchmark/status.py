@@ -52,7 +52,7 @@ def read_status(output: Path) -> list[RunStatus]:
     """The state of every run of the benchmark in a folder.
 
     Raises:
-        MatrixError: see `read_benchmark`, or a run's files are damaged.
+        BenchmarkError: see `read_benchmark`, or a run's files are damaged.
     """
     benchmark = read_benchmark(output)
     queued, recipes = queued_runs(output), benchmark.content.get("recipes", {})

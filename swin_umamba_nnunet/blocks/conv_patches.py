@@ -15,10 +15,14 @@ class ConvStem(nn.ModuleDict):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         half = channels // 2
-        super().__init__({
-            "0": _halving(in_channels, half), "2": LayerNorm(half),
-            "5": _halving(half, channels), "7": LayerNorm(channels),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "0": _halving(in_channels, half),
+                "2": LayerNorm(half),
+                "5": _halving(half, channels),
+                "7": LayerNorm(channels),
+            }
+        )
 
     def first_half(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H/2, W/2, D/2): the first convolution with its norm and GELU."""

@@ -32,9 +32,15 @@ class Mamba(nn.Module):
     """
 
     def __init__(
-        self, d_model: int, *, d_state: int = 16, d_conv: int = 4, expand: int = 2, dt_rank: int | None = None,
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | None = None,
         backend: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         inner = expand * d_model
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
@@ -66,9 +72,16 @@ class Mamba(nn.Module):
         delta = linear(low_rank, self.dt_proj.weight)  # its bias goes in with the softplus
         A = -torch.exp(self.A_log.to(torch.promote_types(torch.float32, self.A_log.dtype)))
         y: Any = selective_scan(
-            x, delta.transpose(1, 2), A, Bs.transpose(1, 2), Cs.transpose(1, 2), self.D,
-            delta_bias=self.dt_proj.bias, delta_softplus=True, backend=self.backend,
-        )  # fmt: skip
+            x,
+            delta.transpose(1, 2),
+            A,
+            Bs.transpose(1, 2),
+            Cs.transpose(1, 2),
+            self.D,
+            delta_bias=self.dt_proj.bias,
+            delta_softplus=True,
+            backend=self.backend,
+        )
         return self.out_proj(y.transpose(1, 2) * silu(gate))
 
 

@@ -111,9 +111,15 @@ class SS2D(nn.Module):
         if self.mixing == "skip":
             return x.to(wide) * self.Ds.to(wide).unflatten(0, (DIRECTIONS, -1)).sum(0)
         return (self.given_scan or selective_scan_2d)(
-            x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-            out_dtype=wide, backend=self.backend,
-        )  # fmt: skip
+            x,
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs,
+            self.Ds,
+            out_dtype=wide,
+            backend=self.backend,
+        )
 
     def _fuses_glue(self, x: Tensor) -> bool:
         """Whether scan, norm and gate are one operator; then `out_norm` lends its parameters and is not called."""
@@ -128,9 +134,18 @@ class SS2D(nn.Module):
         x = silu(self.conv2d(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         if self._fuses_glue(x):
             y = selective_scan_2d_norm_gate(
-                x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-                self.out_norm.weight, self.out_norm.bias, gate, eps=self.out_norm.eps, backend=self.backend,
-            )  # fmt: skip
+                x,
+                self.x_proj_weight,
+                self.dt_projs_weight,
+                self.dt_projs_bias,
+                self.A_logs,
+                self.Ds,
+                self.out_norm.weight,
+                self.out_norm.bias,
+                gate,
+                eps=self.out_norm.eps,
+                backend=self.backend,
+            )
             return self.out_proj(y)
         y = self.out_norm(self.scan(x)).to(widen(x).dtype)  # back to half only in a network that is half throughout
         return self.out_proj(y if gate is None else y * silu(gate))

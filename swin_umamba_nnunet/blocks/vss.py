@@ -38,9 +38,14 @@ class VSSBlock(nn.Module):
     """x + DropPath(SS2D(LayerNorm(x))), (B, H, W, C) -> (B, H, W, C)."""
 
     def __init__(
-        self, channels: int, *, d_state: int = 16, drop_path: float = 0.0, mixing: Mixing = "scan",
+        self,
+        channels: int,
+        *,
+        d_state: int = 16,
+        drop_path: float = 0.0,
+        mixing: Mixing = "scan",
         backend: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.ln_1 = LayerNorm(channels)
         # VMamba's name; there is no attention
@@ -78,9 +83,16 @@ class VSSBlockV2(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, d_state: int = 1, expand: int = 1, mlp_ratio: int = 4, drop_path: float = 0.0,
-        mixing: Mixing = "scan", backend: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        *,
+        d_state: int = 1,
+        expand: int = 1,
+        mlp_ratio: int = 4,
+        drop_path: float = 0.0,
+        mixing: Mixing = "scan",
+        backend: str | None = None,
+    ) -> None:
         super().__init__()
         self.norm = LayerNorm(channels)
         self.op = SS2D(

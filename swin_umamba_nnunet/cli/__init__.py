@@ -52,8 +52,20 @@ Completion with Tab in bash and zsh:   pip install argcomplete; eval "$(register
 _OF_THE_MACHINE = {
     getattr(errno, name)
     for name in (
-        "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENAMETOOLONG", "ENOTDIR", "EISDIR", "ELOOP",
-        "EMFILE", "ENFILE", "ENOMEM",
+        "ENOSPC",
+        "EDQUOT",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "EIO",
+        "ESTALE",
+        "ENAMETOOLONG",
+        "ENOTDIR",
+        "EISDIR",
+        "ELOOP",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
     )
     if hasattr(errno, name)  # Windows lacks some
 }

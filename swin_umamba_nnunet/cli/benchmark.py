@@ -99,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CliError: the configuration, the folder or an option is wrong in whatever way.
     """
-    from swin_umamba_nnunet.benchmark import MatrixError
+    from swin_umamba_nnunet.benchmark import BenchmarkError
 
     try:
         code: int = args.do(args)
-    except MatrixError as error:
+    except BenchmarkError as error:
         raise CliError(str(error)) from error
     return code
 

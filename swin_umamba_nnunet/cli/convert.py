@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True, title="layouts")
     for layout in LAYOUTS:
         formatter = argparse.RawDescriptionHelpFormatter
-        own = layouts.add_parser(
-            layout.name, help=layout.summary, description=layout.text, formatter_class=formatter
-        )
+        own = layouts.add_parser(layout.name, help=layout.summary, description=layout.text, formatter_class=formatter)
         own.set_defaults(layout=layout, install_splits=False)
         own.add_argument("source", type=Path, metavar="SOURCE", help="the folder with the data; it is only read")
         layout.add_options(own)
@@ -148,9 +146,7 @@ def _convert(args: argparse.Namespace) -> int:
     if install_at is not None and not has_folds:
         raise CliError("--install-splits: there are no folds to install; --group-pattern or --folds makes some")
     print(f"Writing {target} ...", flush=True)
-    verdict = write_dataset(
-        inspection, target, overwrite=args.overwrite, threads=args.workers, check=_announced_check
-    )
+    verdict = write_dataset(inspection, target, overwrite=args.overwrite, threads=args.workers, check=_announced_check)
     print(f"nnU-Net's integrity check: {verdict.summary}")
     for warning in verdict.warnings[:5]:
         print(f"  it says: {warning}")

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CliError: a check or a step failed, or the default trainer's score is too low.
     """
-    from swin_umamba_nnunet.benchmark import MatrixError, Row, Run
+    from swin_umamba_nnunet.benchmark import BenchmarkError, Row, Run
     from swin_umamba_nnunet.benchmark.process import Interrupted, ended_by_signals
     from swin_umamba_nnunet.datasets.brain import BRAIN_DATASET_NAME, INSTALL_LINE
 
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         raise CliError("interrupted; run the same command again to go on", 130) from None
     except Timeout:
         raise CliError(f"another demo is running in {folder}; wait for it to end, or {elsewhere}") from None
-    except MatrixError as error:
+    except BenchmarkError as error:
         raise CliError(str(error)) from error
     except BrokenPipeError:  # nobody reads on
         raise

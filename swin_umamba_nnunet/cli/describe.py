@@ -38,26 +38,55 @@ _OF_NNUNET = {
     ),
 }
 # what is said about a trainer -> field of its record
-_OF_TRAINER = {"summary": "summary", "imagenet_weights": "weights", "control_of": "control_of",
-               "trained_with_deep_supervision": "deep_supervision"}  # fmt: skip
+_OF_TRAINER = {
+    "summary": "summary",
+    "imagenet_weights": "weights",
+    "control_of": "control_of",
+    "trained_with_deep_supervision": "deep_supervision",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("trainer", metavar="TRAINER",
-        help="as given to nnUNetv2_train -tr: one of `swin-umamba list`, nnUNetTrainer, or your own")  # fmt: skip
+    add(
+        "trainer",
+        metavar="TRAINER",
+        help="as given to nnUNetv2_train -tr: one of `swin-umamba list`, nnUNetTrainer, or your own",
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("-d", metavar="DATASET", dest="dataset", help="number or name of a dataset planned by nnU-Net")
-    what.add_argument("--shape", type=int, nargs="+", metavar="N",
-                      help="C H W or C D H W, channels and size of the patches; plans by nnU-Net's rules")  # fmt: skip
+    what.add_argument(
+        "--shape",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="C H W or C D H W, channels and size of the patches; plans by nnU-Net's rules",
+    )
     add("--classes", type=int, metavar="N", help="with --shape: classes, background included")
-    add("-c", default="2d", metavar="CONFIGURATION", dest="configuration",
-        help="with -d: nnU-Net configuration (default: 2d)")  # fmt: skip
-    add("-p", default="nnUNetPlans", metavar="PLANS", dest="plans",
-        help="nnU-Net plans (default: nnUNetPlans); nnUNetResEncUNetLPlans for the residual encoder")  # fmt: skip
-    add("--batch", type=int, nargs="?", const=_PLANNED, default=1, metavar="N",
-        help="activation memory at this batch size (default: 1; without a number that of the plans)")  # fmt: skip
+    add(
+        "-c",
+        default="2d",
+        metavar="CONFIGURATION",
+        dest="configuration",
+        help="with -d: nnU-Net configuration (default: 2d)",
+    )
+    add(
+        "-p",
+        default="nnUNetPlans",
+        metavar="PLANS",
+        dest="plans",
+        help="nnU-Net plans (default: nnUNetPlans); nnUNetResEncUNetLPlans for the residual encoder",
+    )
+    add(
+        "--batch",
+        type=int,
+        nargs="?",
+        const=_PLANNED,
+        default=1,
+        metavar="N",
+        help="activation memory at this batch size (default: 1; without a number that of the plans)",
+    )
     add("--json", action="store_true", help="print JSON, numbers in full")
 
 
@@ -113,11 +142,16 @@ def _print(about: dict[str, Any], cost: "Cost") -> None:
     print(about["trainer"])
     origin = f" ({about['paper']})" if about["paper"] else ""
     weights, control_of = about["imagenet_weights"], about["control_of"]
-    for line in filter(None, (
-        about["summary"], about["variant"], f"Network: {about['title']}{origin}. {about['what']}",
-        weights and f"Its encoder starts from the ImageNet weights {weights}.",
-        control_of and f"It is a control of {control_of}.",
-    )):  # fmt: skip
+    for line in filter(
+        None,
+        (
+            about["summary"],
+            about["variant"],
+            f"Network: {about['title']}{origin}. {about['what']}",
+            weights and f"Its encoder starts from the ImageNet weights {weights}.",
+            control_of and f"It is a control of {control_of}.",
+        ),
+    ):
         print(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    "))
     print(f"\nPatches of {by(cost.input_shape)} (channels first), {cost.classes} classes, background included\n")
     print("\n".join((*_diagram(cost), "", *_table(cost))))
@@ -166,10 +200,16 @@ def _table(cost: "Cost") -> list[str]:
     counts: list[tuple[str, PartCost | Cost]] = [*((part.name, part) for part in cost.parts), ("total", cost)]
     for name, counted in counts:
         dense, scan = counted.dense_flops / 1e9, counted.scan_flops / 1e9
-        rows.append((
-            name, f"{counted.parameters / 1e6:.3f} M", f"{dense:.2f} G", f"{scan:.2f} G" if scan else "-",
-            f"{dense + scan:.2f} G", byte_size(counted.activation_bytes),
-        ))  # fmt: skip
+        rows.append(
+            (
+                name,
+                f"{counted.parameters / 1e6:.3f} M",
+                f"{dense:.2f} G",
+                f"{scan:.2f} G" if scan else "-",
+                f"{dense + scan:.2f} G",
+                byte_size(counted.activation_bytes),
+            )
+        )
     return table(rows, "<>", "    ")
 
 

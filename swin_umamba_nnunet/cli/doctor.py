@@ -37,10 +37,21 @@ is 0 if nothing is wrong with it, else 1.
 
 # distribution -> whether nothing works without it
 PACKAGES = {
-    "nnunetv2": True, "torch": True, "numba": True, "numpy": True, "dynamic_network_architectures": True,
-    "SimpleITK": True, "matplotlib": True, "triton": False, "mamba-ssm": False, "causal-conv1d": False,
-    "nilearn": False, "h5py": False, "surface-distance": False, "MedPy": False,
-}  # fmt: skip
+    "nnunetv2": True,
+    "torch": True,
+    "numba": True,
+    "numpy": True,
+    "dynamic_network_architectures": True,
+    "SimpleITK": True,
+    "matplotlib": True,
+    "triton": False,
+    "mamba-ssm": False,
+    "causal-conv1d": False,
+    "nilearn": False,
+    "h5py": False,
+    "surface-distance": False,
+    "MedPy": False,
+}
 
 # What nnUNetv2_train does to find a trainer, in an interpreter as fresh as its own.  Printed at last: for each trainer
 # where its class was defined, null if nowhere.  nnU-Net forgets a module that lies in an external folder itself, whose
@@ -94,8 +105,13 @@ def versions(found: Section) -> None:
     """Installed packages, and those that are missing or of a version that cannot work."""
     python, system = platform.python_version(), platform.platform()
     installed = {name: _version(name) for name in PACKAGES}
-    found.data = {"swin_umamba_nnunet": __version__, "python": python, "platform": system,
-                  "executable": sys.executable, **installed}  # fmt: skip
+    found.data = {
+        "swin_umamba_nnunet": __version__,
+        "python": python,
+        "platform": system,
+        "executable": sys.executable,
+        **installed,
+    }
     rows = [(name, v or "not installed" + " (optional)" * (not PACKAGES[name])) for name, v in installed.items()]
     found.lines = [f"swin_umamba_nnunet {__version__} on Python {python}, {system}", "", *table(rows)]
     for name, version in installed.items():
@@ -135,8 +151,13 @@ def devices(found: Section) -> None:
         {"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1), "capability": f"{gpu.major}.{gpu.minor}"}
         for gpu in gpus
     ]
-    found.data = {"cpu_cores": cores, "torch_threads": threads, "gpus": listed, "torch_cuda": torch.version.cuda,
-                  "mps": mps}  # fmt: skip
+    found.data = {
+        "cpu_cores": cores,
+        "torch_threads": threads,
+        "gpus": listed,
+        "torch_cuda": torch.version.cuda,
+        "mps": mps,
+    }
     found.lines = [f"CPU   {cores} cores, torch uses {threads} threads"]
     for index, gpu in enumerate(gpus):
         found.lines.append(f"CUDA  {index}: {_called(gpu)}, {byte_size(gpu.total_memory)}")
@@ -209,8 +230,12 @@ def _tested(backend: str, device: str) -> dict[str, Any]:
     except Exception as failure:  # whatever a compiler or a driver raises is the finding
         logger.debug("self-test of %s on %s", backend, device, exc_info=True)
         return {"ok": False, "message": _first_line(failure)}
-    return {"ok": bool(error <= _selftest.ALLOWED_ERROR), "relative_l2_error": float(error), "seconds": seconds,
-            "giga_state_steps": speed}  # fmt: skip
+    return {
+        "ok": bool(error <= _selftest.ALLOWED_ERROR),
+        "relative_l2_error": float(error),
+        "seconds": seconds,
+        "giga_state_steps": speed,
+    }
 
 
 def _told(test: dict[str, Any]) -> str:
@@ -361,9 +386,13 @@ def _look(found: Section, name: str, path: Path) -> None:
         faults.append(f"it is {record.title}, not what its name says")
     verdict = record.verdict_on(finding.sha256) if record is not None else "nothing to compare with"
     found.data["files"][name] = {
-        "path": str(path), "ok": not faults, "sha256": finding.sha256, "hash": verdict, "faults": faults,
+        "path": str(path),
+        "ok": not faults,
+        "sha256": finding.sha256,
+        "hash": verdict,
+        "faults": faults,
         "is": record.name if record is not None else None,
-    }  # fmt: skip
+    }
     found.lines.append(f"{name}: {path}, {'sound' if not faults else 'FAULTY'}")
     found.lines.append(f"  sha256 {finding.sha256}: {verdict}")
     found.problems += [f"{path}: {fault}; `swin-umamba weights verify {path}` says more" for fault in faults]

@@ -67,8 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-m", "--model", required=True, help="folder with plans.json, dataset.json, fold_*/")
     add("-f", "--fold", default="0", help="whose network: 0 to 4, or all (default: 0)")
     add("-chk", "--checkpoint", default="checkpoint_final.pth", help="default: checkpoint_final.pth")
-    add("--onnx", dest="formats", action="store_const", const=("torch", "onnx"), default=("torch",),
-        help="write network.onnx too")  # fmt: skip
+    add(
+        "--onnx",
+        dest="formats",
+        action="store_const",
+        const=("torch", "onnx"),
+        default=("torch",),
+        help="write network.onnx too",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

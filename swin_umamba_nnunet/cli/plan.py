@@ -27,18 +27,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("-d", required=True, metavar="DATASET", dest="dataset", help="number or name of a dataset planned by nnU-Net")
-    add("--gpu-memory", required=True, metavar="SIZE",
-        help="memory of the GPU that training may use: 12G (GiB, as GPUs are sold) or 11500M (MiB)")  # fmt: skip
+    add(
+        "--gpu-memory",
+        required=True,
+        metavar="SIZE",
+        help="memory of the GPU that training may use: 12G (GiB, as GPUs are sold) or 11500M (MiB)",
+    )
     add("--trainer", "-tr", required=True, metavar="TRAINER", help="as given to nnUNetv2_train -tr")
     add("-c", default="2d", metavar="CONFIGURATION", dest="configuration", help="nnU-Net configuration (default: 2d)")
     add("-p", default="nnUNetPlans", metavar="PLANS", dest="plans", help="plans to start from (default: nnUNetPlans)")
-    add("-o", metavar="NAME", dest="output",
-        help="name of the new plans (default: made of the plans, trainer and memory)")  # fmt: skip
-    add("--gradient-checkpointing", action="store_true",
+    add(
+        "-o",
+        metavar="NAME",
+        dest="output",
+        help="name of the new plans (default: made of the plans, trainer and memory)",
+    )
+    add(
+        "--gradient-checkpointing",
+        action="store_true",
         help="compute activations again in backward: less memory, the same gradients, more time; "
-        "kept in the plans, only for this package's trainers")  # fmt: skip
-    add("--grow", action="store_true",
-        help="let the batch grow beyond the planned one, up to nnU-Net's 5 %% of the dataset's voxels")  # fmt: skip
+        "kept in the plans, only for this package's trainers",
+    )
+    add(
+        "--grow",
+        action="store_true",
+        help="let the batch grow beyond the planned one, up to nnU-Net's 5 %% of the dataset's voxels",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,9 +71,13 @@ def run(args: argparse.Namespace) -> int:
         largest = planning.batch_by_share(task) if args.grow else None
         with tqdm(desc="estimates", unit="", leave=False) as bar:
             fit = planning.fit_plans(
-                trainer, task, gpu_bytes, largest_batch=largest, recompute=args.gradient_checkpointing,
+                trainer,
+                task,
+                gpu_bytes,
+                largest_batch=largest,
+                recompute=args.gradient_checkpointing,
                 progress=lambda memory: bar.update(),
-            )  # fmt: skip
+            )
         planning.write_plans(fit, path, args.trainer, args.plans)
     except ValueError as error:
         raise CliError(str(error)) from error
@@ -80,9 +98,13 @@ def _print(fit: "Fit", args: argparse.Namespace) -> None:
     if args.gradient_checkpointing:
         print("               with gradient checkpointing, switched on in the plans")
     print(f"needs          {byte_size(needed_bytes(memory))} of {byte_size(fit.gpu_bytes)} (estimated)")
-    parts = {"parameters": memory.parameter_bytes, "gradients": memory.gradient_bytes,
-             "optimiser": memory.optimizer_bytes, "after forward": memory.forward_bytes,
-             "peak of a step": memory.peak_bytes}  # fmt: skip
+    parts = {
+        "parameters": memory.parameter_bytes,
+        "gradients": memory.gradient_bytes,
+        "optimiser": memory.optimizer_bytes,
+        "after forward": memory.forward_bytes,
+        "peak of a step": memory.peak_bytes,
+    }
     print("               " + ", ".join(f"{name} {byte_size(size)}" for name, size in parts.items()))
     print(f"\n{STEP_CONVENTION} {MARGIN_CONVENTION}")
 

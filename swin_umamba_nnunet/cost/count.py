@@ -113,13 +113,46 @@ _FORMULAS: dict[Any, _Formula] = {
 }
 
 # Free all the same: memory that is made, moved or copied, pooling, sums, what torch 2.4 does not call pointwise.
-_FREE = frozenset({
-    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_softmax", "_to_copy", "_unsafe_view", "amax", "avg_pool2d",
-    "avg_pool3d", "cat", "clone", "constant_pad_nd", "copy", "empty", "empty_like", "empty_strided", "fill", "flip",
-    "full", "full_like", "index_select", "leaky_relu", "max_pool2d_with_indices", "max_pool3d_with_indices", "mean",
-    "new_empty", "new_zeros", "ones", "ones_like", "reflection_pad2d", "repeat", "replication_pad2d", "roll", "stack",
-    "sum", "zeros", "zeros_like",
-})  # fmt: skip
+_FREE = frozenset(
+    {
+        "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
+        "_softmax",
+        "_to_copy",
+        "_unsafe_view",
+        "amax",
+        "avg_pool2d",
+        "avg_pool3d",
+        "cat",
+        "clone",
+        "constant_pad_nd",
+        "copy",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "fill",
+        "flip",
+        "full",
+        "full_like",
+        "index_select",
+        "leaky_relu",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "mean",
+        "new_empty",
+        "new_zeros",
+        "ones",
+        "ones_like",
+        "reflection_pad2d",
+        "repeat",
+        "replication_pad2d",
+        "roll",
+        "stack",
+        "sum",
+        "zeros",
+        "zeros_like",
+    }
+)
 
 
 def _is_free(func: Any, out: Any) -> bool:

@@ -62,9 +62,14 @@ def needed_bytes(memory: StepMemory) -> int:
 
 
 def fit_plans(
-    trainer: type[nnUNetTrainer], task: Task, gpu_bytes: int, *, largest_batch: int | None = None,
-    recompute: bool = False, progress: Callable[[StepMemory], object] = lambda memory: None,
-) -> Fit:  # fmt: skip
+    trainer: type[nnUNetTrainer],
+    task: Task,
+    gpu_bytes: int,
+    *,
+    largest_batch: int | None = None,
+    recompute: bool = False,
+    progress: Callable[[StepMemory], object] = lambda memory: None,
+) -> Fit:
     """`task` with patch and batch that `trainer` can train within `gpu_bytes`.
 
     Args:

@@ -230,9 +230,7 @@ def _judge_missing_masks(cases: Sequence[SourceCase], findings: Findings) -> Non
         findings.note(f"{tests} test images have no mask: they can be predicted, not scored")
 
 
-def _resolve_labels(
-    conversion: Conversion, measured: Mapping[str, Measured], findings: Findings
-) -> LabelMap | None:
+def _resolve_labels(conversion: Conversion, measured: Mapping[str, Measured], findings: Findings) -> LabelMap | None:
     """The label map; None where there is an error."""
     rule = conversion.labels
     masks = {name: each for name, each in measured.items() if each.values is not None}

@@ -18,7 +18,16 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr", "input")
 MASK_FOLDERS = (
-    "masks", "mask", "labels", "label", "segmentations", "segmentation", "annotations", "groundtruth", "gt", "labelstr",
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "segmentations",
+    "segmentation",
+    "annotations",
+    "groundtruth",
+    "gt",
+    "labelstr",
 )
 PART_FOLDERS: Mapping[Part, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -171,9 +180,7 @@ def apply_pattern(pattern: str | re.Pattern[str], path: Path, source: Path) -> s
     return match and ("_".join(filter(None, match.groups())) or match.group(0))
 
 
-def keys_of(
-    selection: Selection, pattern: re.Pattern[str] | None, kind: str, findings: Findings
-) -> dict[str, Path]:
+def keys_of(selection: Selection, pattern: re.Pattern[str] | None, kind: str, findings: Findings) -> dict[str, Path]:
     """Key -> file.  The key is what images and masks are matched by: the pattern's find, else the path without ending.
 
     Where every file has the same name (case1/image.nii.gz, case2/image.nii.gz), the folder is the key.  "_image" and
@@ -253,9 +260,7 @@ def advise_keys(images: Sequence[Path], masks: Sequence[Path], source: Path, fin
         source: the folder that patterns are relative to.
         findings: where to say it.
     """
-    advice = (
-        "say what in a path names the case with --image-key REGEX (and --mask-key REGEX, if masks need another)"
-    )
+    advice = "say what in a path names the case with --image-key REGEX (and --mask-key REGEX, if masks need another)"
     for pattern in _PATTERNS:
         of_images, of_masks = ([apply_pattern(pattern, path, source) for path in paths] for paths in (images, masks))
         if None not in of_images and Counter(of_images) == Counter(of_masks) == Counter(set(of_images)):

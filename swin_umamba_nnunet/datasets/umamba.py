@@ -34,8 +34,19 @@ INSTANCE_SUFFIX = "_label"  # the name `evaluate --protocol cells` knows: CASE_l
 _INSTANCE_ENDINGS = (".tiff", ".tif", ".png")
 _MOVED = "image and mask lie at different places in space; the files are copied as they are"
 _ORGANS = (
-    "liver", "right kidney", "spleen", "pancreas", "aorta", "IVC", "right adrenal gland", "left adrenal gland",
-    "gallbladder", "esophagus", "stomach", "duodenum", "left kidney",
+    "liver",
+    "right kidney",
+    "spleen",
+    "pancreas",
+    "aorta",
+    "IVC",
+    "right adrenal gland",
+    "left adrenal gland",
+    "gallbladder",
+    "esophagus",
+    "stomach",
+    "duodenum",
+    "left kidney",
 )
 
 

@@ -117,11 +117,14 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
         regions = [list(each) if isinstance(each, tuple) else each for each in labels.foreground_regions]
     return {
         "what": "maps a preprocessed patch (1, channels, *patch_size) float32 to logits (1, heads, *patch_size)",
-        "network": {"trainer": predictor.trainer_name, "fold": fold, "checkpoint": checkpoint,
-                    "checkpoint_sha256": sha256_of(model / f"fold_{fold}" / checkpoint),
-                    "made_with": {"swin_umamba_nnunet": __version__, "torch": torch.__version__}},
-        "input": {"channel_names": channel_names(dataset),
-                  "patch_size_px": list(settings.patch_size)},
+        "network": {
+            "trainer": predictor.trainer_name,
+            "fold": fold,
+            "checkpoint": checkpoint,
+            "checkpoint_sha256": sha256_of(model / f"fold_{fold}" / checkpoint),
+            "made_with": {"swin_umamba_nnunet": __version__, "torch": torch.__version__},
+        },
+        "input": {"channel_names": channel_names(dataset), "patch_size_px": list(settings.patch_size)},
         "preprocessing": {
             "order": "transpose, crop to non-zero, normalise, resample",
             "transpose_forward": list(plans.transpose_forward),
@@ -131,13 +134,19 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
             "foreground_intensity_properties_per_channel": plans.foreground_intensity_properties_per_channel,
             "resampling_order_image": settings.configuration.get("resampling_fn_data_kwargs", {}).get("order"),
         },
-        "sliding_window": {"step": 0.5, "weight": "Gaussian of sigma 1/8 of the patch",
-                           "mirroring_axes": list(predictor.allowed_mirroring_axes or ())},
-        "output": {"labels": dataset["labels"], "regions": regions,
-                   "activation": "sigmoid per region, 0.5" if labels.has_regions else "softmax, the largest",
-                   "transpose_backward": list(plans.transpose_backward)},
+        "sliding_window": {
+            "step": 0.5,
+            "weight": "Gaussian of sigma 1/8 of the patch",
+            "mirroring_axes": list(predictor.allowed_mirroring_axes or ()),
+        },
+        "output": {
+            "labels": dataset["labels"],
+            "regions": regions,
+            "activation": "sigmoid per region, 0.5" if labels.has_regions else "softmax, the largest",
+            "transpose_backward": list(plans.transpose_backward),
+        },
         "file_ending": dataset["file_ending"],
-    }  # fmt: skip
+    }
 
 
 def _save(program: Any, path: Path, name: str) -> None:
@@ -154,7 +163,7 @@ def _save(program: Any, path: Path, name: str) -> None:
         raise ModelError(f"PyTorch {torch.__version__} cannot write an exported program as ONNX; 2.6 and newer can")
     torch.onnx.export(
         program, (), str(path), input_names=["image"], output_names=["logits"], external_data=False, verbose=False
-    )  # fmt: skip
+    )
 
 
 def _run_torch(path: Path, patch: Tensor) -> Tensor:

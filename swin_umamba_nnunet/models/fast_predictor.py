@@ -130,8 +130,11 @@ class FastPredictor(nnUNetPredictor):
                 if at_once == 1:
                     raise
             self._images_per_call = 1 << ((at_once - 1).bit_length() - 1)
-            logger.warning("out of GPU memory with %d images in one call of the network; going on with %d",
-                           at_once, self._images_per_call)  # fmt: skip
+            logger.warning(
+                "out of GPU memory with %d images in one call of the network; going on with %d",
+                at_once,
+                self._images_per_call,
+            )
             empty_cache(self.device)
 
     def _mean_over_mirrorings(self, images: Tensor, at_once: int) -> Tensor:

@@ -126,10 +126,16 @@ def import_model(
             shutil.copyfile(fingerprint, unfinished / fingerprint.name)
     network, their_trainer, used, tensors, dropped = found[0]
     return ImportReport(
-        target, network, TRAINER_OF_NETWORK[network], their_trainer, used,
+        target,
+        network,
+        TRAINER_OF_NETWORK[network],
+        their_trainer,
+        used,
         tuple((file, target / fold / CHECKPOINTS[0]) for fold, file in files.items()),
-        tensors, dropped, _remarks(network, files),
-    )  # fmt: skip
+        tensors,
+        dropped,
+        _remarks(network, files),
+    )
 
 
 def _find(source: Path) -> tuple[Path, dict[str, Path]]:
@@ -184,12 +190,16 @@ def _translated(
     checkpoint = {
         "network_weights": {key: weights[key] for key in built.state_dict()},
         "trainer_name": trainer,
-        "init_args": {"plans": plans, "configuration": configuration, "fold": int(fold) if fold.isdigit() else fold,
-                      "dataset_json": dataset},
+        "init_args": {
+            "plans": plans,
+            "configuration": configuration,
+            "fold": int(fold) if fold.isdigit() else fold,
+            "dataset_json": dataset,
+        },
         "inference_allowed_mirroring_axes": axes,
         "current_epoch": content.get("current_epoch", 0),
         "imported_from": {"file": str(file.absolute()), "network": network, "trainer": their_trainer},
-    }  # fmt: skip
+    }
     dropped = len(content["network_weights"]) - len(weights)
     return checkpoint, (network, their_trainer, configuration, len(weights), dropped)
 

@@ -43,9 +43,12 @@ def load_predictor(
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     predictor = FastPredictor(
-        use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False,
+        use_mirroring=mirroring,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        allow_tqdm=False,
         images_per_call=images_per_call,
-    )  # fmt: skip
+    )
     folder = Path(model)
     found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
     numbered = [fold for fold in found if fold != "all"]  # as nnU-Net: "all" has seen every fold's validation cases

@@ -71,9 +71,13 @@ def make_stem(plan: StagePlan, input_channels: int) -> nn.Module:
     if plan.release == "2024-03":
         return make_stage(plan, plan.encoder_blocks[0], input_channels, plan.widths[0], plan.kernels[0], ones)
     return StackedConvBlocks(
-        1, input_channels=input_channels, output_channels=plan.widths[0], kernel_size=plan.kernels[0],
-        initial_stride=ones, **convolution_settings(plan.dims),
-    )  # fmt: skip
+        1,
+        input_channels=input_channels,
+        output_channels=plan.widths[0],
+        kernel_size=plan.kernels[0],
+        initial_stride=ones,
+        **convolution_settings(plan.dims),
+    )
 
 
 def make_stage(
@@ -83,16 +87,26 @@ def make_stage(
     settings = convolution_settings(plan.dims)
     stage: nn.Module
     if plan.release == "2024-03":
-        further = (BasicBlockD(
-            input_channels=out_channels, output_channels=out_channels, kernel_size=kernel, stride=(1,) * plan.dims,
-            **settings,
-        ) for _ in range(n_blocks - 1))  # fmt: skip
+        further = (
+            BasicBlockD(
+                input_channels=out_channels,
+                output_channels=out_channels,
+                kernel_size=kernel,
+                stride=(1,) * plan.dims,
+                **settings,
+            )
+            for _ in range(n_blocks - 1)
+        )
         stage = nn.Sequential(ProjectedBlock(in_channels, out_channels, kernel, stride), *further)
     else:
         stage = StackedResidualBlocks(
-            n_blocks, input_channels=in_channels, output_channels=out_channels, kernel_size=kernel,
-            initial_stride=stride, **settings,
-        )  # fmt: skip
+            n_blocks,
+            input_channels=in_channels,
+            output_channels=out_channels,
+            kernel_size=kernel,
+            initial_stride=stride,
+            **settings,
+        )
     for block in stage.modules():
         if isinstance(block, BasicBlockD) and not isinstance(block.skip, nn.Module):
             block.skip = nn.Identity()  # its lambda would keep the network from being pickled

@@ -32,10 +32,16 @@ class StagePlan:
 
     @classmethod
     def from_settings(
-        cls, release: str, patch_size: Sequence[int], n_stages: int, features_per_stage: Sequence[int],
-        kernel_sizes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], n_conv_per_stage: Sequence[int],
+        cls,
+        release: str,
+        patch_size: Sequence[int],
+        n_stages: int,
+        features_per_stage: Sequence[int],
+        kernel_sizes: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        n_conv_per_stage: Sequence[int],
         n_conv_per_stage_decoder: Sequence[int],
-    ) -> "StagePlan":  # fmt: skip
+    ) -> "StagePlan":
         """Checked and copied.  The release of March 2024 has one block in the coarser half of the encoder's stages and
         in the finer half of the decoder's steps, whatever the plans say.
 
@@ -49,10 +55,12 @@ class StagePlan:
         if n_stages < 2:
             raise ValueError(f"n_stages is {n_stages}; U-Mamba needs at least 2, a bottleneck and what it skips")
         for name, values, entries in (
-            ("features_per_stage", features_per_stage, n_stages), ("kernel_sizes", kernel_sizes, n_stages),
-            ("strides", strides, n_stages), ("n_conv_per_stage", n_conv_per_stage, n_stages),
+            ("features_per_stage", features_per_stage, n_stages),
+            ("kernel_sizes", kernel_sizes, n_stages),
+            ("strides", strides, n_stages),
+            ("n_conv_per_stage", n_conv_per_stage, n_stages),
             ("n_conv_per_stage_decoder", n_conv_per_stage_decoder, n_stages - 1),
-        ):  # fmt: skip
+        ):
             if not isinstance(values, Sequence) or len(values) != entries:
                 raise ValueError(f"{name} is {values}; expected {entries} entries, for n_stages = {n_stages}")
         for name, axes in (("kernel_sizes", kernel_sizes), ("strides", strides)):
@@ -67,9 +75,14 @@ class StagePlan:
             half = math.ceil(n_stages / 2)
             encoder, decoder = (blocks[:half] + (1,) * len(blocks[half:]) for blocks in (encoder, decoder))
         return cls(
-            tuple(int(side) for side in patch_size), tuple(features_per_stage), tuple(map(tuple, kernel_sizes)),
-            tuple(map(tuple, strides)), encoder, decoder, release,
-        )  # fmt: skip
+            tuple(int(side) for side in patch_size),
+            tuple(features_per_stage),
+            tuple(map(tuple, kernel_sizes)),
+            tuple(map(tuple, strides)),
+            encoder,
+            decoder,
+            release,
+        )
 
     @property
     def dims(self) -> int:

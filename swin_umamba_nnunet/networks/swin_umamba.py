@@ -114,9 +114,16 @@ class SwinUMamba(SegmentationNetwork):
     ) -> None:
         super().__init__(input_channels, num_classes, stride=2 ** (len(depths) + 1))
         vssm = VSSMEncoder(
-            width // 2, patch_size=2, depths=depths, width=width, d_state=d_state, drop_path_rate=drop_path_rate,
-            gradient_checkpointing=gradient_checkpointing, mixing=mixing, backend=backend,
-        )  # fmt: skip
+            width // 2,
+            patch_size=2,
+            depths=depths,
+            width=width,
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+            mixing=mixing,
+            backend=backend,
+        )
         self.encoder = SwinUMambaEncoder(input_channels, vssm, gradient_checkpointing)
         self.decoder = ResidualDecoder(self.encoder.widths, num_classes, deep_supervision, gradient_checkpointing)
         self.head_strides = tuple(2**i for i in range(len(depths)))

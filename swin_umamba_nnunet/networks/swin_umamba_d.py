@@ -48,9 +48,16 @@ class VSSDecoder(nn.Module):
     """
 
     def __init__(
-        self, encoder: HierarchicalEncoder, num_classes: int, deep_supervision: bool, *, block: BlockFactory,
-        depth: int, drop_path_rate: float, gradient_checkpointing: bool,
-    ) -> None:  # fmt: skip
+        self,
+        encoder: HierarchicalEncoder,
+        num_classes: int,
+        deep_supervision: bool,
+        *,
+        block: BlockFactory,
+        depth: int,
+        drop_path_rate: float,
+        gradient_checkpointing: bool,
+    ) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
         coarse_first = tuple(reversed(encoder.widths[:-1]))
@@ -111,15 +118,24 @@ class SwinUMambaD(SegmentationNetwork):
     ) -> None:
         super().__init__(input_channels, num_classes, stride=2 ** (len(depths) + 1))
         self.encoder = VSSMEncoder(
-            input_channels, depths=depths, width=width, d_state=d_state, drop_path_rate=drop_path_rate,
-            gradient_checkpointing=gradient_checkpointing, mixing=mixing, backend=backend,
-        )  # fmt: skip
+            input_channels,
+            depths=depths,
+            width=width,
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+            mixing=mixing,
+            backend=backend,
+        )
         self.decoder = VSSDecoder(
-            self.encoder, num_classes, deep_supervision, depth=decoder_depth,
+            self.encoder,
+            num_classes,
+            deep_supervision,
+            depth=decoder_depth,
             block=partial(VSSBlock, d_state=d_state, mixing=mixing, backend=backend),
             drop_path_rate=drop_path_rate if decoder_drop_path_rate is None else decoder_drop_path_rate,
             gradient_checkpointing=gradient_checkpointing,
-        )  # fmt: skip
+        )
         self.head_strides = (1, *self.encoder.strides[:-1])
         init_convolutions(self, self.encoder.patch_embed.proj)
 

@@ -70,9 +70,16 @@ class SwinUMambaV2(SegmentationNetwork):
     ) -> None:
         super().__init__(input_channels, num_classes, stride=2 ** (len(depths) + 1))
         vssm = VSSMEncoderV2(
-            input_channels, depths=depths, width=width, d_state=d_state, expand=expand, drop_path_rate=drop_path_rate,
-            gradient_checkpointing=gradient_checkpointing, mixing=mixing, backend=backend,
-        )  # fmt: skip
+            input_channels,
+            depths=depths,
+            width=width,
+            d_state=d_state,
+            expand=expand,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+            mixing=mixing,
+            backend=backend,
+        )
         self.encoder = SwinUMambaEncoderV2(input_channels, vssm, gradient_checkpointing)
         self.decoder = ResidualDecoder(self.encoder.widths, num_classes, deep_supervision, gradient_checkpointing)
         self.head_strides = tuple(2**i for i in range(len(depths)))
@@ -122,15 +129,25 @@ class SwinUMambaDV2(SegmentationNetwork):
     ) -> None:
         super().__init__(input_channels, num_classes, stride=2 ** (len(depths) + 1))
         self.encoder = VSSMEncoderV2(
-            input_channels, depths=depths, width=width, d_state=d_state, expand=expand, drop_path_rate=drop_path_rate,
-            gradient_checkpointing=gradient_checkpointing, mixing=mixing, backend=backend,
-        )  # fmt: skip
+            input_channels,
+            depths=depths,
+            width=width,
+            d_state=d_state,
+            expand=expand,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+            mixing=mixing,
+            backend=backend,
+        )
         self.decoder = VSSDecoder(
-            self.encoder, num_classes, deep_supervision, depth=decoder_depth,
+            self.encoder,
+            num_classes,
+            deep_supervision,
+            depth=decoder_depth,
             block=partial(VSSBlockV2, d_state=d_state, expand=expand, mixing=mixing, backend=backend),
             drop_path_rate=drop_path_rate if decoder_drop_path_rate is None else decoder_drop_path_rate,
             gradient_checkpointing=gradient_checkpointing,
-        )  # fmt: skip
+        )
         self.head_strides = (1, *self.encoder.strides[:-1])
         init_convolutions(self, self.encoder.patch_embed["0"])
 

@@ -75,9 +75,15 @@ class UMamba(nn.Module):
     ) -> None:
         super().__init__()
         plan = StagePlan.from_settings(
-            release, patch_size, n_stages, features_per_stage, kernel_sizes, strides, n_conv_per_stage,
+            release,
+            patch_size,
+            n_stages,
+            features_per_stage,
+            kernel_sizes,
+            strides,
+            n_conv_per_stage,
             n_conv_per_stage_decoder,
-        )  # fmt: skip
+        )
         self.input_channels = input_channels
         self.num_classes = num_classes
         self.patch_size, self.padded_patch = plan.patch_size, plan.padded_patch

@@ -37,9 +37,14 @@ class VMUNetDecoderStage(Recomputing):
     expand: PatchExpand | None
 
     def __init__(
-        self, channels: int, drop_paths: Sequence[float], first: bool, d_state: int, gradient_checkpointing: bool,
+        self,
+        channels: int,
+        drop_paths: Sequence[float],
+        first: bool,
+        d_state: int,
+        gradient_checkpointing: bool,
         backend: str | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(gradient_checkpointing)
         self.expand = None if first else PatchExpand(2 * channels, channels)
         self.blocks = nn.ModuleList(
@@ -70,9 +75,17 @@ class VMUNetDecoder(nn.Module):
     """
 
     def __init__(
-        self, encoder: VSSMEncoder, num_classes: int, deep_supervision: bool, *, depths: Sequence[int],
-        d_state: int, drop_path_rate: float, gradient_checkpointing: bool, backend: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        encoder: VSSMEncoder,
+        num_classes: int,
+        deep_supervision: bool,
+        *,
+        depths: Sequence[int],
+        d_state: int,
+        drop_path_rate: float,
+        gradient_checkpointing: bool,
+        backend: str | None,
+    ) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
         self.stages = nn.ModuleList(
@@ -149,13 +162,24 @@ class VMUNet(SegmentationNetwork):
             raise ValueError(f"width is {width}; VM-UNet's last expansion needs a multiple of 4")
         super().__init__(input_channels, num_classes, stride=2 ** (len(depths) + 1))
         self.encoder = VMUNetEncoder(
-            RGB if input_channels == 1 else input_channels, depths=depths, width=width, d_state=d_state,
-            drop_path_rate=drop_path_rate, gradient_checkpointing=gradient_checkpointing, backend=backend,
-        )  # fmt: skip
+            RGB if input_channels == 1 else input_channels,
+            depths=depths,
+            width=width,
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+            backend=backend,
+        )
         self.decoder = VMUNetDecoder(
-            self.encoder, num_classes, deep_supervision, depths=depths_decoder, d_state=d_state,
-            drop_path_rate=drop_path_rate, gradient_checkpointing=gradient_checkpointing, backend=backend,
-        )  # fmt: skip
+            self.encoder,
+            num_classes,
+            deep_supervision,
+            depths=depths_decoder,
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+            backend=backend,
+        )
         self.head_strides = (1,)
 
     @property

@@ -54,9 +54,17 @@ class HierarchicalEncoder(nn.Module):
     """
 
     def __init__(
-        self, patch_embed: nn.Module, stride: int, *, block: BlockFactory, downsample: Callable[[int], nn.Module],
-        depths: Sequence[int], width: int, drop_path_rate: float, gradient_checkpointing: bool,
-    ) -> None:  # fmt: skip
+        self,
+        patch_embed: nn.Module,
+        stride: int,
+        *,
+        block: BlockFactory,
+        downsample: Callable[[int], nn.Module],
+        depths: Sequence[int],
+        width: int,
+        drop_path_rate: float,
+        gradient_checkpointing: bool,
+    ) -> None:
         super().__init__()
         stages = range(len(depths))
         self.widths = tuple(width * 2**stage for stage in stages)
@@ -129,10 +137,15 @@ class VSSMEncoder(HierarchicalEncoder):
         backend: str | None = None,
     ) -> None:
         super().__init__(
-            PatchEmbed(in_channels, width, patch_size), patch_size,
-            block=partial(VSSBlock, d_state=d_state, mixing=mixing, backend=backend), downsample=PatchMerging,
-            depths=depths, width=width, drop_path_rate=drop_path_rate, gradient_checkpointing=gradient_checkpointing,
-        )  # fmt: skip
+            PatchEmbed(in_channels, width, patch_size),
+            patch_size,
+            block=partial(VSSBlock, d_state=d_state, mixing=mixing, backend=backend),
+            downsample=PatchMerging,
+            depths=depths,
+            width=width,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+        )
 
 
 def drop_path_schedule(first: float, last: float, depths: Sequence[int]) -> list[list[float]]:

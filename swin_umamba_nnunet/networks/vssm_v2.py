@@ -47,11 +47,15 @@ class VSSMEncoderV2(HierarchicalEncoder):
         backend: str | None = None,
     ) -> None:
         super().__init__(
-            ConvStem(in_channels, width), 4,
+            ConvStem(in_channels, width),
+            4,
             block=partial(VSSBlockV2, d_state=d_state, expand=expand, mixing=mixing, backend=backend),
-            downsample=ConvDownsample, depths=depths, width=width, drop_path_rate=drop_path_rate,
+            downsample=ConvDownsample,
+            depths=depths,
+            width=width,
+            drop_path_rate=drop_path_rate,
             gradient_checkpointing=gradient_checkpointing,
-        )  # fmt: skip
+        )
 
     def with_stem(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> the stem's map (B, width/2, H/2, W/2), then those of the stages."""

@@ -112,18 +112,33 @@ def _check(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, gate: Tensor | Non
         if tensor is not None and tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise ValueError(f"{name} is {tensor.dtype}; the fused norm and gate take float32, float16 or bfloat16")
     channels = (x.shape[-1],)
-    _scan.check_shapes({
-        "norm_weight": (norm_weight, ("D",), channels),
-        "norm_bias": (norm_bias, ("D",), channels),
-        "gate": (gate, ("b", "H", "W", "D"), tuple(x.shape)),
-    })  # fmt: skip
+    _scan.check_shapes(
+        {
+            "norm_weight": (norm_weight, ("D",), channels),
+            "norm_bias": (norm_bias, ("D",), channels),
+            "gate": (gate, ("b", "H", "W", "D"), tuple(x.shape)),
+        }
+    )
 
 
 @torch.library.custom_op("swin_umamba::scan_norm_gate", mutates_args=())
 def _forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, low_rank: Tensor,
-    dt_weight: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, delta_softplus: bool, save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    low_rank: Tensor,
+    dt_weight: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    delta_softplus: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     from swin_umamba_nnunet.ops import _triton_glue
 
     return _triton_glue.forward(x, dt, Bs, Cs, A, Ds, dt_bias, gate, weight, bias, eps, delta_softplus, save)

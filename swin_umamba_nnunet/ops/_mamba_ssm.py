@@ -34,9 +34,16 @@ def unavailable_reason(device_type: str) -> str | None:
 
 
 def forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    delta_softplus: bool,
     save_states: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """y, and a buffer of the contract's shape that begins with what the extension saves for its backward pass."""
     directions, channels, states = A.shape
     if states > MAX_STATES:
@@ -54,9 +61,17 @@ def forward(
 
 
 def backward(
-    dy: Tensor, x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, states: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    states: Tensor,
     delta_softplus: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of everything that went into `forward`, float32."""
     directions, channels, n_states = A.shape
     batch, height, width, _ = x.shape
@@ -75,8 +90,10 @@ def backward(
         _from_sequences(ddelta, directions, x).transpose(0, 1).contiguous(),
         _from_sequences(dB.flatten(1, 2), directions, x).permute(0, 2, 3, 1, 4).contiguous(),
         _from_sequences(dC.flatten(1, 2), directions, x).permute(0, 2, 3, 1, 4).contiguous(),
-        dA.float().view_as(A), dD.float().view_as(Ds), dbias.float().view_as(dt_bias),
-    )  # fmt: skip
+        dA.float().view_as(A),
+        dD.float().view_as(Ds),
+        dbias.float().view_as(dt_bias),
+    )
 
 
 def _extension() -> Any:

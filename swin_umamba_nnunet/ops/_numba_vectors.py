@@ -216,8 +216,11 @@ def _overload_arithmetic(symbol, instruction: str) -> None:
 
 
 for _symbol, _instruction in (
-    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv"),
-):  # fmt: skip
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
     _overload_arithmetic(_symbol, _instruction)
 
 
@@ -431,8 +434,9 @@ def _emit_forward(builder, group, steps, states, delta, delta_u, y, h, A, Bs, Cs
             after.append(state)
             C_n = Cs.everywhere(place)
             total = totals[n % 2]  # two sums, so that none waits for the other's
-            totals[n % 2] = (builder.fmul(state, C_n, flags=_FAST) if total is None
-                             else _fused(builder, state, C_n, total))  # fmt: skip
+            totals[n % 2] = (
+                builder.fmul(state, C_n, flags=_FAST) if total is None else _fused(builder, state, C_n, total)
+            )
         y[t] = totals[0] if totals[1] is None else builder.fadd(*totals, flags=_FAST)
         return after
 
@@ -486,8 +490,9 @@ def _in_quarters(pattern):
     return [4 * quarter + p % 4 + LANES * (p // 4) for quarter in range(4) for p in pattern]
 
 
-_WHOLE_QUARTERS = [[4 * q + i + o for o in (0, LANES) for q in quarters for i in range(4)]
-                   for quarters in ((0, 2), (1, 3))]  # fmt: skip
+_WHOLE_QUARTERS = [
+    [4 * q + i + o for o in (0, LANES) for q in quarters for i in range(4)] for quarters in ((0, 2), (1, 3))
+]
 # what is added to what: neighbours, then pairs, then quarters twice; each is one instruction of AVX-512
 _FOLDS = (
     (_in_quarters((0, 4, 1, 5)), _in_quarters((2, 6, 3, 7))),
@@ -519,8 +524,9 @@ class _Totals:
         return self.waiting[0][1]
 
 
-def _emit_reverse(builder, group, steps, states, delta, delta_u, dy, through_A, through_B, g, dA, A, Bs, Cs,
-                  decays, history, dBs, dCs):  # fmt: skip
+def _emit_reverse(
+    builder, group, steps, states, delta, delta_u, dy, through_A, through_B, g, dA, A, Bs, Cs, decays, history, dBs, dCs
+):
     """Per state and step: 8 multiplications and fused ones (the bound), 4 shuffles and 3 sums, 6 loads, a store."""
     lanes = ir.VectorType(ir.FloatType(), group)
     first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), group), list(range(group)))
@@ -561,8 +567,26 @@ def _emit_reverse(builder, group, steps, states, delta, delta_u, dy, through_A, 
 
 
 @intrinsic(prefer_literal=True)
-def reverse_window(typingctx, group, steps, states, delta, delta_u, dy, through_A, through_B, g, dA, A, Bs, Cs,
-                   decays, history, dBs, dCs):  # fmt: skip
+def reverse_window(
+    typingctx,
+    group,
+    steps,
+    states,
+    delta,
+    delta_u,
+    dy,
+    through_A,
+    through_B,
+    g,
+    dA,
+    A,
+    Bs,
+    Cs,
+    decays,
+    history,
+    dBs,
+    dCs,
+):
     """Gradients through the steps of a window, last one first, for `group` states (a literal) of `states`.
 
     through_A[t] += sum of dL/d(delta A) A over states, through_B[t] += sum of dL/d(delta u B) B; g: the gradient of
@@ -674,7 +698,10 @@ def _writable_cache() -> str:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:
-        logger.warning("the compiled scan is not kept, and compiling it delays every start by seconds (%s); set "
-                       "XDG_CACHE_HOME or NUMBA_CACHE_DIR to a folder that can be written", error)  # fmt: skip
+        logger.warning(
+            "the compiled scan is not kept, and compiling it delays every start by seconds (%s); set "
+            "XDG_CACHE_HOME or NUMBA_CACHE_DIR to a folder that can be written",
+            error,
+        )
         return ""
     return str(folder)

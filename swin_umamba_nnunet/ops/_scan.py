@@ -217,9 +217,19 @@ def step_sizes(x: Tensor, low_rank: Tensor, weight: Tensor) -> Tensor:
 
 
 def scan(
-    x: Tensor, dt: Tensor | None, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
-    backend: str, out_dtype: torch.dtype | None = None, low_rank: Tensor | None = None, weight: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    dt: Tensor | None,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    delta_softplus: bool,
+    backend: str,
+    out_dtype: torch.dtype | None = None,
+    low_rank: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     """The directional scan all public forms share, on the backend named; shapes in the module's docstring.
 
     The step sizes of K directions are the largest tensor of all.  Where they come as `low_rank` and `weight` (see
@@ -237,9 +247,16 @@ def scan(
 
 
 def prepare(
-    x: Tensor, dt: Tensor | None, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor,
-    low_rank: Tensor | None, weight: Tensor | None,
-) -> tuple[tuple[Tensor, ...], bool]:  # fmt: skip
+    x: Tensor,
+    dt: Tensor | None,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    low_rank: Tensor | None,
+    weight: Tensor | None,
+) -> tuple[tuple[Tensor, ...], bool]:
     """The first seven in the dtypes and layouts backends take, and whether anything here needs a gradient."""
     given = [t for t in (x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight) if t is not None]
     refuse_transforms(given)
@@ -296,9 +313,19 @@ def _backend(name: str):
 
 @torch.library.custom_op("swin_umamba::scan", mutates_args=())
 def _forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor,
-    low_rank: Tensor | None, weight: Tensor | None, delta_softplus: bool, save_states: bool, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    low_rank: Tensor | None,
+    weight: Tensor | None,
+    delta_softplus: bool,
+    save_states: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
     return _backend(backend).forward(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states)
 
 
@@ -319,9 +346,20 @@ def fake_outputs(x: Tensor, directions: int, states: int, save_states: bool) -> 
 
 @torch.library.custom_op("swin_umamba::scan_backward", mutates_args=())
 def _backward(
-    dy: Tensor, x: Tensor, dt: Tensor | None, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor,
-    low_rank: Tensor | None, weight: Tensor | None, states: Tensor, delta_softplus: bool, backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor | None,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    low_rank: Tensor | None,
+    weight: Tensor | None,
+    states: Tensor,
+    delta_softplus: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     # In here and not where compilers see it: they would find the forward pass's product, and keep that after all.
     if dt is None:
         assert low_rank is not None
@@ -357,9 +395,12 @@ def scan_gradients(ctx, dy: Tensor, saved: Sequence, states: Tensor, backend: st
     ddt = ddt.flatten(1, 3).to(low_rank.dtype)
     need_low_rank, need_weight = ctx.needs_input_grad[7:9]
     return (
-        found[0], None, *found[1:], torch.bmm(ddt, weight) if need_low_rank else None,
+        found[0],
+        None,
+        *found[1:],
+        torch.bmm(ddt, weight) if need_low_rank else None,
         torch.bmm(low_rank.transpose(1, 2), ddt).transpose(1, 2) if need_weight else None,
-    )  # fmt: skip
+    )
 
 
 def _setup_context(ctx, inputs, output):
@@ -408,9 +449,15 @@ def _(x, projected, dt_weight, dt_bias, A_logs, Ds, save_states):
 
 @torch.library.custom_op("swin_umamba::scan_2d_backward", mutates_args=())
 def _backward_2d(
-    dy: Tensor, x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
     states: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _backend("numba").backward_2d(dy, x, projected, dt_weight, dt_bias, A_logs, Ds, states)
 
 
@@ -459,14 +506,16 @@ def check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds) -> No
     shape = tuple(x.shape) if x.dim() == 4 else (0, 0, 0, 0)
     rank = dt_projs_weight.shape[-1]
     states = A_logs.shape[-1]
-    check_shapes({
-        "x": (x, ("b", "H", "W", "D"), shape),
-        "x_proj_weight": (x_proj_weight, ("4", "R+2N", "D"), (4, rank + 2 * states, shape[3])),
-        "dt_projs_weight": (dt_projs_weight, ("4", "D", "R"), (4, shape[3], rank)),
-        "dt_projs_bias": (dt_projs_bias, ("4", "D"), (4, shape[3])),
-        "A_logs": (A_logs, ("4*D", "N"), (4 * shape[3], states)),
-        "Ds": (Ds, ("4*D",), (4 * shape[3],)),
-    })  # fmt: skip
+    check_shapes(
+        {
+            "x": (x, ("b", "H", "W", "D"), shape),
+            "x_proj_weight": (x_proj_weight, ("4", "R+2N", "D"), (4, rank + 2 * states, shape[3])),
+            "dt_projs_weight": (dt_projs_weight, ("4", "D", "R"), (4, shape[3], rank)),
+            "dt_projs_bias": (dt_projs_bias, ("4", "D"), (4, shape[3])),
+            "A_logs": (A_logs, ("4*D", "N"), (4 * shape[3], states)),
+            "Ds": (Ds, ("4*D",), (4 * shape[3],)),
+        }
+    )
 
 
 def check_shapes(expected: dict) -> None:

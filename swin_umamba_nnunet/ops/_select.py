@@ -40,8 +40,10 @@ def _resolve_backend(requested: str | None, device_type: str) -> str:
     if requested is None or requested == "auto":
         return _automatic(device_type)
     if requested not in BACKENDS:
-        raise ValueError(f"{source} names the backend {requested!r}, which does not exist; choose one of "
-                         f"{', '.join(BACKENDS)}, or leave it out for an automatic choice")  # fmt: skip
+        raise ValueError(
+            f"{source} names the backend {requested!r}, which does not exist; choose one of "
+            f"{', '.join(BACKENDS)}, or leave it out for an automatic choice"
+        )
     reason = unavailable_reason(requested, device_type)
     if reason is not None:
         raise BackendUnavailableError(

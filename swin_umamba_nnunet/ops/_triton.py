@@ -58,18 +58,32 @@ def unavailable_reason(device_type: str) -> str | None:
 
 
 def forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    delta_softplus: bool,
     save_states: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """y and the states before each window; shapes in `_scan.py`, except that a window's states lie as (D, N)."""
     ys, saved = forward_parts(x, dt, Bs, Cs, A, Ds, dt_bias, delta_softplus, save_states)
     return _sum(ys, 1), saved
 
 
 def forward_parts(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, delta_softplus: bool,
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    delta_softplus: bool,
     save_states: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Like `forward`, with the directions not yet summed: (b,K,H,W,D) float32, each at the position it belongs to."""
     from swin_umamba_nnunet.ops import _triton_kernels as kernels
 
@@ -104,9 +118,17 @@ def forward_parts(
 
 
 def backward(
-    dy: Tensor, x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, states: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    states: Tensor,
     delta_softplus: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of everything that went into `forward`, float32; `states` as `forward` returned them."""
     from swin_umamba_nnunet.ops import _triton_kernels as kernels
 
@@ -143,23 +165,50 @@ def backward(
         dDs = _empty(x, batch * chunks, directions, channels)
         ddt_bias = _empty(x, batch * chunks, directions, channels)
         kernels.backward_kernel[(programs,)](
-            dy, x, dt, Bs, Cs, A2, Ds, dt_bias, states, heads, sums, scratch,
-            dx, ddt, dBs, dCs, dA, dDs, ddt_bias, *sizes, items, **options,
-        )  # fmt: skip
+            dy,
+            x,
+            dt,
+            Bs,
+            Cs,
+            A2,
+            Ds,
+            dt_bias,
+            states,
+            heads,
+            sums,
+            scratch,
+            dx,
+            ddt,
+            dBs,
+            dCs,
+            dA,
+            dDs,
+            ddt_bias,
+            *sizes,
+            items,
+            **options,
+        )
     return _sum(dx, 1), ddt, _sum(dBs, 0), _sum(dCs, 0), _sum(dA, 0), _sum(dDs, 0), _sum(ddt_bias, 0)
 
 
 def _options(directions: int, states: int, channels: int, delta_softplus: bool) -> dict[str, Any]:
     """Compile-time settings: states padded to a power of two, 16 of them to a warp."""
     if states > MAX_STATES:
-        raise ValueError(f"the triton backend scans up to {MAX_STATES} states per channel, not {states}; "
-                         "use the backend 'reference'")  # fmt: skip
+        raise ValueError(
+            f"the triton backend scans up to {MAX_STATES} states per channel, not {states}; use the backend 'reference'"
+        )
     padded = 1 << (states - 1).bit_length()
     # FP fusion (FFMA) is what Triton does up to 3.9 and what the instruction counts rest on
     return {
-        "K": directions, "N": states, "NP": padded, "BD": BLOCK, "SOFTPLUS": delta_softplus,
-        "EVEN": channels % BLOCK == 0, "num_warps": max(1, padded // 16), "enable_fp_fusion": True,
-    }  # fmt: skip
+        "K": directions,
+        "N": states,
+        "NP": padded,
+        "BD": BLOCK,
+        "SOFTPLUS": delta_softplus,
+        "EVEN": channels % BLOCK == 0,
+        "num_warps": max(1, padded // 16),
+        "enable_fp_fusion": True,
+    }
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,9 +16,20 @@ WARPS = 16  # of a multiprocessor, backward: its registers hold them all, and pa
 
 
 def forward(
-    x: Tensor, dt: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor, Ds: Tensor, dt_bias: Tensor, gate: Tensor | None,
-    weight: Tensor, bias: Tensor, eps: float, delta_softplus: bool, save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor,
+    dt: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    dt_bias: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    delta_softplus: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The output, and for the backward passes y, mean, rstd and the scan's states; shapes in `_glue.py`."""
     from swin_umamba_nnunet.ops import _triton_glue_kernels as kernels
 
@@ -33,10 +44,24 @@ def forward(
     tile, options = _tiling(channels, FORWARD)
     with _triton._on(x.device):
         kernels.norm_gate_kernel[(_triton._ceil(rows, tile),)](
-            parts, gate, weight, bias, out, y, mean, rstd,
-            rows, height * width, channels, gate_step, eps,
-            K=A.shape[0], GATED=gated, SAVE=save, **options,
-        )  # fmt: skip
+            parts,
+            gate,
+            weight,
+            bias,
+            out,
+            y,
+            mean,
+            rstd,
+            rows,
+            height * width,
+            channels,
+            gate_step,
+            eps,
+            K=A.shape[0],
+            GATED=gated,
+            SAVE=save,
+            **options,
+        )
     return out, y, mean, rstd, states
 
 
@@ -58,9 +83,24 @@ def backward(
     dweight, dbias = (_triton._empty(y, programs, channels) for _ in range(2))
     with _triton._on(y.device):
         kernels.norm_gate_backward_kernel[(programs,)](
-            dout, y, mean, rstd, gate, weight, bias, dy, dgate, dweight, dbias,
-            rows, tiles, channels, gate_step, GATED=gated, **options,
-        )  # fmt: skip
+            dout,
+            y,
+            mean,
+            rstd,
+            gate,
+            weight,
+            bias,
+            dy,
+            dgate,
+            dweight,
+            dbias,
+            rows,
+            tiles,
+            channels,
+            gate_step,
+            GATED=gated,
+            **options,
+        )
     return dy, dgate, _triton._sum(dweight, 0), _triton._sum(dbias, 0)
 
 

@@ -23,10 +23,25 @@ def logistic(z):
 
 @triton.jit(do_not_specialize=["rows", "L"])
 def norm_gate_kernel(
-    parts_ptr, gate_ptr, weight_ptr, bias_ptr, out_ptr, y_ptr, mean_ptr, rstd_ptr,
-    rows, L, D, gate_stride, eps,
-    K: tl.constexpr, DP: tl.constexpr, ROWS: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr,
-):  # fmt: skip
+    parts_ptr,
+    gate_ptr,
+    weight_ptr,
+    bias_ptr,
+    out_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    rows,
+    L,
+    D,
+    gate_stride,
+    eps,
+    K: tl.constexpr,
+    DP: tl.constexpr,
+    ROWS: tl.constexpr,
+    GATED: tl.constexpr,
+    SAVE: tl.constexpr,
+):
     """parts_ptr (b, K, L, D) -> out_ptr (b*L, D), and for the backward pass y_ptr (b*L, D), mean_ptr, rstd_ptr (b*L).
 
     Row i of the gate starts at gate_ptr + i * gate_stride: it may be one half of a wider tensor.
@@ -63,10 +78,25 @@ def norm_gate_kernel(
 
 @triton.jit(do_not_specialize=["rows", "tiles"])
 def norm_gate_backward_kernel(
-    dout_ptr, y_ptr, mean_ptr, rstd_ptr, gate_ptr, weight_ptr, bias_ptr, dy_ptr, dgate_ptr, dweight_ptr, dbias_ptr,
-    rows, tiles, D, gate_stride,
-    DP: tl.constexpr, ROWS: tl.constexpr, GATED: tl.constexpr,
-):  # fmt: skip
+    dout_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    gate_ptr,
+    weight_ptr,
+    bias_ptr,
+    dy_ptr,
+    dgate_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    rows,
+    tiles,
+    D,
+    gate_stride,
+    DP: tl.constexpr,
+    ROWS: tl.constexpr,
+    GATED: tl.constexpr,
+):
     """dy_ptr (b*L, D): gradient of the sum, the same for every direction; dweight_ptr, dbias_ptr (programs, D)."""
     d = tl.arange(0, DP)
     d_ok = d < D

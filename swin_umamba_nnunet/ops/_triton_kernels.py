@@ -109,11 +109,33 @@ def forward_step(h, x, dt, B, C, A, D, bias, SOFTPLUS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["H", "W", "L", "chunks", "chunk_windows", "batch", "zero"])
 def forward_kernel(
-    x_ptr, dt_ptr, B_ptr, C_ptr, A_ptr, D_ptr, bias_ptr, ends_ptr, sums_ptr, y_ptr, states_ptr,
-    H, W, L, D, chunks, chunk_windows, batch, zero,
-    K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr, SOFTPLUS: tl.constexpr,
-    SAVE: tl.constexpr, EVEN: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    dt_ptr,
+    B_ptr,
+    C_ptr,
+    A_ptr,
+    D_ptr,
+    bias_ptr,
+    ends_ptr,
+    sums_ptr,
+    y_ptr,
+    states_ptr,
+    H,
+    W,
+    L,
+    D,
+    chunks,
+    chunk_windows,
+    batch,
+    zero,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    NP: tl.constexpr,
+    BD: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    SAVE: tl.constexpr,
+    EVEN: tl.constexpr,
+):
     """y_ptr (b, K, L, D): each direction's output at its pixel.  A_ptr (K, N, D), states as in `_scan.py`."""
     b, k, chunk, block = item_of(tl.program_id(0), tl.cdiv(D, BD), chunks, K)
     d = block * BD + tl.arange(0, BD)
@@ -197,10 +219,28 @@ def state_step(h, x, dt, B, A, bias, SOFTPLUS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["H", "W", "L", "chunks", "chunk_windows", "batch", "zero"])
 def state_kernel(
-    x_ptr, dt_ptr, B_ptr, A_ptr, bias_ptr, ends_ptr, sums_ptr,
-    H, W, L, D, chunks, chunk_windows, batch, zero,
-    K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    dt_ptr,
+    B_ptr,
+    A_ptr,
+    bias_ptr,
+    ends_ptr,
+    sums_ptr,
+    H,
+    W,
+    L,
+    D,
+    chunks,
+    chunk_windows,
+    batch,
+    zero,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    NP: tl.constexpr,
+    BD: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    EVEN: tl.constexpr,
+):
     """ends_ptr (b, K, chunks, N, D): state after a chunk entered with zeros; sums_ptr (b, K, chunks, D): sum of delta.
 
     Not needed, and not written, for the last chunk.
@@ -257,10 +297,28 @@ def adjoint_step(G, total, dy, dt, C, A, bias, SOFTPLUS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["H", "W", "L", "chunks", "chunk_windows", "batch", "zero"])
 def adjoint_kernel(
-    dy_ptr, dt_ptr, C_ptr, A_ptr, bias_ptr, heads_ptr, sums_ptr,
-    H, W, L, D, chunks, chunk_windows, batch, zero,
-    K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN: tl.constexpr,
-):  # fmt: skip
+    dy_ptr,
+    dt_ptr,
+    C_ptr,
+    A_ptr,
+    bias_ptr,
+    heads_ptr,
+    sums_ptr,
+    H,
+    W,
+    L,
+    D,
+    chunks,
+    chunk_windows,
+    batch,
+    zero,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    NP: tl.constexpr,
+    BD: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    EVEN: tl.constexpr,
+):
     """heads_ptr (b, K, chunks, D, N): gradient of the state before a chunk, if none comes from behind the chunk.
 
     Walks forward in time, since the decay from the chunk's start to step t is exp(A sum of delta).  Not needed, and
@@ -350,11 +408,40 @@ def backward_step(r, dA, h, a, x, delta, slope, dy, B, C, A, D):
 
 @triton.jit(do_not_specialize=["H", "W", "L", "chunks", "chunk_windows", "batch", "items"])
 def backward_kernel(
-    dy_ptr, x_ptr, dt_ptr, B_ptr, C_ptr, A_ptr, D_ptr, bias_ptr, states_ptr, heads_ptr, sums_ptr, scratch_ptr,
-    dx_ptr, ddt_ptr, dB_ptr, dC_ptr, dA_ptr, dD_ptr, dbias_ptr,
-    H, W, L, D, chunks, chunk_windows, batch, items,
-    K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr, SOFTPLUS: tl.constexpr, EVEN: tl.constexpr,
-):  # fmt: skip
+    dy_ptr,
+    x_ptr,
+    dt_ptr,
+    B_ptr,
+    C_ptr,
+    A_ptr,
+    D_ptr,
+    bias_ptr,
+    states_ptr,
+    heads_ptr,
+    sums_ptr,
+    scratch_ptr,
+    dx_ptr,
+    ddt_ptr,
+    dB_ptr,
+    dC_ptr,
+    dA_ptr,
+    dD_ptr,
+    dbias_ptr,
+    H,
+    W,
+    L,
+    D,
+    chunks,
+    chunk_windows,
+    batch,
+    items,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    NP: tl.constexpr,
+    BD: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    EVEN: tl.constexpr,
+):
     """All gradients in parts: dx_ptr (b, K, L, D), dB_ptr and dC_ptr (blocks, b, L, K, N), the rest (b, chunks, K, ...)
 
     Programs stay on the machine and take one item after the other, so that the checkpoints inside a window

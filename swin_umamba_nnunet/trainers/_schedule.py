@@ -24,9 +24,13 @@ class CosineSchedule:
     """
 
     def __init__(
-        self, optimizer: Optimizer, initial_lr: float, num_epochs: int, final_lr: float,
+        self,
+        optimizer: Optimizer,
+        initial_lr: float,
+        num_epochs: int,
+        final_lr: float,
         half_period: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.optimizer = optimizer
         self.initial_lr = initial_lr
         self.num_epochs = num_epochs

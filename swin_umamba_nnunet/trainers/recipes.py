@@ -40,7 +40,7 @@ class MambaTrainer(ImageNetStart, NetworkTrainer):
         self.exclude_idle_heads()
         optimizer = torch.optim.AdamW(
             self.network.parameters(), self.initial_lr, self.betas, self.eps, self.weight_decay
-        )  # fmt: skip
+        )
         return optimizer, CosineSchedule(optimizer, self.initial_lr, self.schedule_length(), self.final_lr)
 
     def encoder_frozen_until(self) -> int:

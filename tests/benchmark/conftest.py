@@ -17,13 +17,24 @@ NAME = "Dataset903_Matrix"
 CASES = ("a", "b", "c", "d")
 SPLITS = [{"train": ["c", "d"], "val": ["a", "b"]}, {"train": ["a", "b"], "val": ["c", "d"]}]
 RECIPE = {
-    "problems": [], "epochs": 10, "iterations_per_epoch": 250, "validation_iterations_per_epoch": 50, "batch_size": 2,
-    "patch_size": [32, 32], "mirroring_axes": [0, 1], "deep_supervision": True, "split": [],
+    "problems": [],
+    "epochs": 10,
+    "iterations_per_epoch": 250,
+    "validation_iterations_per_epoch": 50,
+    "batch_size": 2,
+    "patch_size": [32, 32],
+    "mirroring_axes": [0, 1],
+    "deep_supervision": True,
+    "split": [],
     "cost": {"parameter_bytes": 2**28, "activation_bytes": 2**30},
 }
 LABELS = {"grey matter": 1, "white matter": 2}
-STEPS = {"nnUNetv2_plan_and_preprocess": "plan", "nnUNetv2_train": "train", "nnUNetv2_predict": "predict",
-         "swin-umamba": "evaluate"}
+STEPS = {
+    "nnUNetv2_plan_and_preprocess": "plan",
+    "nnUNetv2_train": "train",
+    "nnUNetv2_predict": "predict",
+    "swin-umamba": "evaluate",
+}
 HARDWARE = {"host": "here", "gpus": [], "mps": False, "cores": 2, "processor": "some"}
 
 
@@ -51,11 +62,13 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
             (raw / "imagesTr" / f"{case}_{channel}.png").write_text(case)
         (raw / "labelsTr" / f"{case}.png").write_text(case)
         (preprocessed / "nnUNetPlans_2d" / f"{case}.b2nd").touch()
-    plans = {"configurations": {
-        "2d": {"data_identifier": "nnUNetPlans_2d"},
-        "2d_large": {"inherits_from": "2d"},
-        "3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres"},
-    }}
+    plans = {
+        "configurations": {
+            "2d": {"data_identifier": "nnUNetPlans_2d"},
+            "2d_large": {"inherits_from": "2d"},
+            "3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres"},
+        }
+    }
     (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
     (preprocessed / "dataset_fingerprint.json").write_text("{}")
@@ -112,8 +125,13 @@ def make_job(tmp_path):
 
     def make(trainer: str = "One", seed: int = 0, num_gpus: int = 1, slurm=None, **settings: Any) -> Job:
         row = Row(trainer, label=trainer, num_gpus=num_gpus, slurm=slurm or {})
-        inputs = {"plans_sha256": "1" * 64, "device": "cpu", "mirroring": True, "checkpoint": "checkpoint_final.pth",
-                  "versions": {"torch": "2.4"}}
+        inputs = {
+            "plans_sha256": "1" * 64,
+            "device": "cpu",
+            "mirroring": True,
+            "checkpoint": "checkpoint_final.pth",
+            "versions": {"torch": "2.4"},
+        }
         return Job(tmp_path / "bench", NAME, row, 0, seed, inputs, cases, ".png", **settings)
 
     return make
@@ -154,8 +172,15 @@ class Steps:
         write_checkpoint(folder, "final")
         curves = {"epoch_start_timestamps": [0.0, 10.0, 30.0], "epoch_end_timestamps": [4.0, 16.0, 38.0]}
         curves |= {"train_losses": [0.5, 0.0, -0.2], "val_losses": [0.4, 0.0, -0.3], "mean_fg_dice": [0.6, 0.7, 0.8]}
-        record = {"epochs": 3, "epoch": 3, "iterations_per_epoch": 2, "finished": True, "curves": curves,
-                  "peak_memory_bytes": 5, "peak_memory_what": "process RSS"}
+        record = {
+            "epochs": 3,
+            "epoch": 3,
+            "iterations_per_epoch": 2,
+            "finished": True,
+            "curves": curves,
+            "peak_memory_bytes": 5,
+            "peak_memory_what": "process RSS",
+        }
         (folder / "training.json").write_text(json.dumps(record))
 
     def predict(self, folder) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import ConfigError, MatrixError, build_config, read_file
+from swin_umamba_nnunet.benchmark import BenchmarkError, ConfigError, build_config, read_file
 from tests.messages import assert_names
 
 GOOD = {"output": "bench", "datasets": [901], "trainers": ["nnUNetTrainer"]}
@@ -38,14 +38,29 @@ def test_rows_from_flags():
 
 def test_everything_at_once():
     found = problems(
-        trainers=["A", "A", {"nam": "B"}, {"name": "C", "num_gpus": 0, "plan": "P"}], seeds=[0, 0, -1], folds=["x"],
-        datasets=[], devise="cpu", device="gpu", mirroring="yes", checkpoint_minutes=-1, baseline="Z",
+        trainers=["A", "A", {"nam": "B"}, {"name": "C", "num_gpus": 0, "plan": "P"}],
+        seeds=[0, 0, -1],
+        folds=["x"],
+        datasets=[],
+        devise="cpu",
+        device="gpu",
+        mirroring="yes",
+        checkpoint_minutes=-1,
+        baseline="Z",
     )
     for expected in (
-        ("A__nnUNetPlans__2d", "twice"), ("row 3 of `trainers`", "name"), ("row 4", "`num_gpus` is 0"),
-        ("row 4", "`plan`", "did you mean plans?"), ("`seeds`", " 0 twice"), ("`seeds`", "-1", "0 and 2^32"),
-        ("`folds`", "'x'", '"all"'), ("`datasets`", "empty"), ("`devise`", "did you mean device?"),
-        ("`device` is 'gpu'", "cuda"), ("`mirroring` is 'yes'", "true"), ("`checkpoint_minutes` is -1", "0 or more"),
+        ("A__nnUNetPlans__2d", "twice"),
+        ("row 3 of `trainers`", "name"),
+        ("row 4", "`num_gpus` is 0"),
+        ("row 4", "`plan`", "did you mean plans?"),
+        ("`seeds`", " 0 twice"),
+        ("`seeds`", "-1", "0 and 2^32"),
+        ("`folds`", "'x'", '"all"'),
+        ("`datasets`", "empty"),
+        ("`devise`", "did you mean device?"),
+        ("`device` is 'gpu'", "cuda"),
+        ("`mirroring` is 'yes'", "true"),
+        ("`checkpoint_minutes` is -1", "0 or more"),
         ("`baseline` 'Z'", "A, A, C"),
     ):
         assert sum(all(part in problem for part in expected) for problem in found) == 1, (expected, found)
@@ -98,8 +113,8 @@ def test_a_path_in_the_setting_of_the_whole_is_said_once():
 
 
 def test_files_that_are_no_configuration(tmp_path):
-    with pytest.raises(MatrixError, match="cannot be read"):
+    with pytest.raises(BenchmarkError, match="cannot be read"):
         read_file(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("output = bench")
-    with pytest.raises(MatrixError, match="not valid TOML"):
+    with pytest.raises(BenchmarkError, match="not valid TOML"):
         read_file(tmp_path / "bad.toml")

@@ -76,8 +76,12 @@ class Bench:
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [self.python, *command], cwd=self.folder, env={**os.environ, **self.variables}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [self.python, *command],
+            cwd=self.folder,
+            env={**os.environ, **self.variables},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def run(self, *command: str) -> tuple[int, str, str]:

@@ -87,6 +87,10 @@ def test_its_statistics_are_those_of_its_tables():
     for (_, metric), table in results[results["comparable"]].groupby(["dataset", "metric"]):
         assert (table["mean"].rank(ascending=lower_is_better(metric)) == table["rank"]).all()
     cells = pd.read_csv(FOLDER / "cells.csv")
-    assert (cells.groupby(["dataset", "label"])["state"].apply(lambda states: (states == "done").sum()).loc[
-        list(zip(results["dataset"], results["label"]))
-    ].to_numpy() == results["done"].to_numpy()).all()
+    assert (
+        cells.groupby(["dataset", "label"])["state"]
+        .apply(lambda states: (states == "done").sum())
+        .loc[list(zip(results["dataset"], results["label"]))]
+        .to_numpy()
+        == results["done"].to_numpy()
+    ).all()

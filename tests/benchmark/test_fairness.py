@@ -146,8 +146,12 @@ def test_controls_of_the_catalogue(monkeypatch):
 
 def test_what_shows_once_cells_have_run():
     def record(host="a", device="cpu", torch="2.4", state="done"):
-        return {"state": state, "host": host, "training": {"device_name": device},
-                "inputs": {"device": "cpu", "versions": {"torch": torch}}}  # fmt: skip
+        return {
+            "state": state,
+            "host": host,
+            "training": {"device_name": device},
+            "inputs": {"device": "cpu", "versions": {"torch": torch}},
+        }
 
     unlike = record(host="b", state="failed")
     assert list(fairness.of_records([record(), record(), unlike, {"state": "waiting"}])) == []

@@ -15,7 +15,7 @@ from tests.benchmark.conftest import NAME
 # torchvision does this when it is imported, which one of nnU-Net's trainers does
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.interface. is deprecated:FutureWarning")
 
-OWN = '''
+OWN = """
 from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch
 
 
@@ -36,15 +36,19 @@ class ProbedOwnSplit(ProbedTiny):
 
 class Probed3D(ProbedTiny):
     dims = (3,)
-'''
+"""
 
 
 @pytest.fixture
 def own_trainers(folders, tmp_path, monkeypatch):
     """The dataset with plans that nnU-Net can use, and a user's folder of trainers."""
     common = {"batch_size": 2, "batch_dice": True, "architecture": {}, "data_identifier": "nnUNetPlans_2d"}
-    plans = {"dataset_name": NAME, "plans_name": "nnUNetPlans", "label_manager": "LabelManager",
-             "configurations": {"2d": {**common, "patch_size": [33, 40]}}}
+    plans = {
+        "dataset_name": NAME,
+        "plans_name": "nnUNetPlans",
+        "label_manager": "LabelManager",
+        "configurations": {"2d": {**common, "patch_size": [33, 40]}},
+    }
     (folders.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "probed_trainers.py").write_text(OWN)
@@ -65,11 +69,17 @@ def test_a_users_trainer(own_trainers, tmp_path):
     trainer, other = answer["trainers"]["ProbedTiny"], answer["trainers"]["ProbedOwnSplit"]
     assert trainer["problems"] == []
     assert trainer == {
-        "problems": [], "module": "probed_trainers", "weights": None, "own_protocol": [], "stock_network": False,
-        "file_sha256": trainer["file_sha256"], "ancestors": trainer["ancestors"],
+        "problems": [],
+        "module": "probed_trainers",
+        "weights": None,
+        "own_protocol": [],
+        "stock_network": False,
+        "file_sha256": trainer["file_sha256"],
+        "ancestors": trainer["ancestors"],
     }
     assert trainer["ancestors"][:2] == [
-        "probed_trainers.ProbedTiny", "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaDScratch",
+        "probed_trainers.ProbedTiny",
+        "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaDScratch",
     ]
     assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in trainer["ancestors"]
     assert len(trainer["file_sha256"]) == 64
@@ -77,9 +87,18 @@ def test_a_users_trainer(own_trainers, tmp_path):
     recipe = answer["pairs"][f"{NAME} ProbedTiny"]
     assert recipe["cost"]["parameters"] > 1000
     assert recipe["cost"]["batch_size"] == 2
-    expected = {"problems": [], "epochs": 7, "iterations_per_epoch": 3, "validation_iterations_per_epoch": 50,
-                "batch_size": 2, "patch_size": [33, 40], "mirroring_axes": [0, 1], "deep_supervision": True,
-                "split": [], "cost_error": None}
+    expected = {
+        "problems": [],
+        "epochs": 7,
+        "iterations_per_epoch": 3,
+        "validation_iterations_per_epoch": 50,
+        "batch_size": 2,
+        "patch_size": [33, 40],
+        "mirroring_axes": [0, 1],
+        "deep_supervision": True,
+        "split": [],
+        "cost_error": None,
+    }
     assert {key: recipe[key] for key in expected} == expected
     assert answer["pairs"][f"{NAME} ProbedOwnSplit"]["split"] == [0, 1]
     assert answer["hardware"]["cores"] >= 1

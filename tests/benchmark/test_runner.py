@@ -19,8 +19,18 @@ def test_a_run_from_beginning_to_end(make_job, fake_steps):
     assert fake_steps.names == ["train", "predict", "evaluate"]
     train, predict, evaluate = fake_steps.commands
     assert train == [
-        "nnUNetv2_train", "Dataset903_Matrix", "2d", "0", "-tr", "One", "-p", "nnUNetPlans", "-device", "cpu",
-        "-num_gpus", "1",
+        "nnUNetv2_train",
+        "Dataset903_Matrix",
+        "2d",
+        "0",
+        "-tr",
+        "One",
+        "-p",
+        "nnUNetPlans",
+        "-device",
+        "cpu",
+        "-num_gpus",
+        "1",
     ]
     assert "--disable_tta" not in predict
     assert predict[predict.index("-chk") + 1] == "checkpoint_final.pth"

@@ -6,7 +6,7 @@ import stat
 import pytest
 import submitit
 
-from swin_umamba_nnunet.benchmark import ConfigError, MatrixError, Row, slurm
+from swin_umamba_nnunet.benchmark import BenchmarkError, ConfigError, Row, slurm
 
 SBATCH = """#!/bin/sh
 cp "$1" {folder}/submitted_$(ls {folder} | grep -c submitted_).sh
@@ -20,7 +20,8 @@ def cluster(tmp_path, monkeypatch):
     folder = tmp_path / "commands"
     folder.mkdir()
     for name, text in (
-        ("sbatch", SBATCH.format(folder=folder)), ("srun", "#!/bin/sh\n"),
+        ("sbatch", SBATCH.format(folder=folder)),
+        ("srun", "#!/bin/sh\n"),
         ("squeue", f"#!/bin/sh\ncat {folder}/queue\n"),
     ):
         (folder / name).write_text(text)
@@ -33,7 +34,10 @@ def cluster(tmp_path, monkeypatch):
 def test_resources():
     row = Row("A", num_gpus=2, slurm={"time": 60})
     assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == {
-        "time": 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark", "partition": "p",
+        "time": 60,
+        "cpus_per_task": 8,
+        "job_name": "swin-umamba-benchmark",
+        "partition": "p",
     }
     assert slurm.resources({}, row, "cuda")["gpus_per_node"] == 2
     assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
@@ -78,6 +82,6 @@ def test_unknown_resources_are_found_before_anything_is_submitted(make_job, clus
 
 def test_without_slurm(make_job, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MatrixError, match="sbatch and srun"):
+    with pytest.raises(BenchmarkError, match="sbatch and srun"):
         slurm.arrays([make_job()], {})
     assert slurm.queued_runs(tmp_path) == {}

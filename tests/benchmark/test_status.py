@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import MatrixError, prepare
+from swin_umamba_nnunet.benchmark import BenchmarkError, prepare
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 from swin_umamba_nnunet.benchmark.status import read_status, render
 
@@ -35,15 +35,26 @@ def test_every_state(prepared):
         statuses = read_status(prepared.config.output)
         table = render(statuses)
     assert [status.state for status in statuses] == [
-        "done", "failed", "running", "interrupted", "interrupted", "waiting",
+        "done",
+        "failed",
+        "running",
+        "interrupted",
+        "interrupted",
+        "waiting",
     ]
     assert statuses[2].left == 6 * 60.0
     assert statuses[4].left == 10 * 60.0  # at the speed of the same row
     assert statuses[5].left is None
     assert "on node7, job 12_3, no epoch for" in statuses[2].note
     for part in (
-        "running (train)", "4/10", "60.0", "6 min 00 s", "predict failed with exit code 1", "6 runs: ",
-        "2 interrupted", "of training left with 1 at a time, and 3 runs of which no epoch has been timed",
+        "running (train)",
+        "4/10",
+        "60.0",
+        "6 min 00 s",
+        "predict failed with exit code 1",
+        "6 runs: ",
+        "2 interrupted",
+        "of training left with 1 at a time, and 3 runs of which no epoch has been timed",
     ):
         assert part in table
 
@@ -67,9 +78,20 @@ def test_a_folder_as_the_first_version_wrote_it(tmp_path):
     """Its names and keys as they are on disk, not as this version calls them."""
     row = {"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}}
     config = {
-        "output": "/bench", "datasets": [901], "trainers": [row], "folds": [0], "seeds": [3], "configuration": "2d",
-        "baseline": "", "device": "cpu", "test": False, "mirroring": True, "checkpoint": "checkpoint_final.pth",
-        "validation": False, "checkpoint_minutes": 10.0, "slurm": {},
+        "output": "/bench",
+        "datasets": [901],
+        "trainers": [row],
+        "folds": [0],
+        "seeds": [3],
+        "configuration": "2d",
+        "baseline": "",
+        "device": "cpu",
+        "test": False,
+        "mirroring": True,
+        "checkpoint": "checkpoint_final.pth",
+        "validation": False,
+        "checkpoint_minutes": 10.0,
+        "slurm": {},
     }
     content = {"config": config, "cells": ["Dataset901_X/A__P__2d/fold_0/seed_3"], "rows": [{**row, "weights": None}]}
     (tmp_path / "benchmark.json").write_text(json.dumps(content))
@@ -84,14 +106,14 @@ def test_a_folder_as_the_first_version_wrote_it(tmp_path):
 
 
 def test_no_benchmark(tmp_path):
-    with pytest.raises(MatrixError, match=r"no benchmark\.json"):
+    with pytest.raises(BenchmarkError, match=r"no benchmark\.json"):
         read_status(tmp_path)
 
 
 def test_a_damaged_file_is_named(prepared):
     prepared.jobs[0].folder.mkdir(parents=True)
     (prepared.jobs[0].folder / "cell.json").write_text("{")
-    with pytest.raises(MatrixError, match=r"cell\.json is damaged"):
+    with pytest.raises(BenchmarkError, match=r"cell\.json is damaged"):
         read_status(prepared.config.output)
 
 
@@ -120,7 +142,7 @@ def test_a_file_of_another_version_is_one_sentence_for_status_and_report(prepare
     change(content)
     file.write_text(json.dumps(content))
     for read in (read_status, read_benchmark):
-        with pytest.raises(MatrixError) as caught:
+        with pytest.raises(BenchmarkError) as caught:
             read(prepared.config.output)
         said = str(caught.value)
         assert named in said

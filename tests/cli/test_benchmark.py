@@ -18,8 +18,20 @@ def arguments(tmp_path, monkeypatch) -> list[str]:
     """Flags of a benchmark of two rows and two seeds; a probe that finds all in order."""
     make_dataset(tmp_path, monkeypatch)
     monkeypatch.setattr(jobs, "ask", Probe())
-    return ["--output", str(tmp_path / "bench"), "--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1",
-            "--device", "cpu"]
+    return [
+        "--output",
+        str(tmp_path / "bench"),
+        "--datasets",
+        "903",
+        "--trainers",
+        "One",
+        "Two",
+        "--seeds",
+        "0",
+        "1",
+        "--device",
+        "cpu",
+    ]
 
 
 @pytest.fixture
@@ -158,9 +170,7 @@ def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
     assert run("run") == 2
     assert_names(capsys.readouterr().err, "`output`", "`datasets`", "`trainers`")
     assert run("status", str(tmp_path)) == 2
-    assert_names(
-        capsys.readouterr().err, "benchmark.json", tmp_path, f"swin-umamba benchmark run --output {tmp_path}"
-    )
+    assert_names(capsys.readouterr().err, "benchmark.json", tmp_path, f"swin-umamba benchmark run --output {tmp_path}")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

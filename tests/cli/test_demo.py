@@ -96,7 +96,18 @@ def test_the_whole_way(nnunet, tmp_path, capsys):
     before, work = dict(os.environ), tmp_path / "demo"
     assert run(work) == 0
     assert nnunet.commands[1] == [
-        "nnUNetv2_train", DATASET, "2d", "0", "-tr", TRAINER, "-p", "nnUNetPlans", "-device", "cpu", "-num_gpus", "1",
+        "nnUNetv2_train",
+        DATASET,
+        "2d",
+        "0",
+        "-tr",
+        TRAINER,
+        "-p",
+        "nnUNetPlans",
+        "-device",
+        "cpu",
+        "-num_gpus",
+        "1",
     ]
     for command, shown in zip(nnunet.commands, nnunet.shown, strict=True):  # each is printed before it runs
         assert command_line(command) in shown

@@ -362,7 +362,7 @@ def test_the_environment_is_shown_without_passwords(quick, capsys, monkeypatch, 
 
 
 @pytest.fixture
-def tiny(save, state_dict, monkeypatch):  # noqa: F811
+def tiny(save, state_dict, monkeypatch):
     """A sound checkpoint in the cache, as if its authors had published that very file."""
     path = save({"model": state_dict()}, registry.RECORDS[0].file_name, cache_folder())
     record = dataclasses.replace(registry.RECORDS[0], size_bytes=path.stat().st_size)
@@ -382,12 +382,12 @@ def test_damaged_weights_are_a_problem(quick, tiny, capsys):
     assert_names(advice(capsys), tiny, "damaged")
 
 
-def test_weights_under_another_ones_name_are_a_problem(quick, tiny, save, state_dict, capsys):  # noqa: F811
+def test_weights_under_another_ones_name_are_a_problem(quick, tiny, save, state_dict, capsys):
     save({"model": state_dict("vmamba_small_v0")}, tiny.name, tiny.parent)
     assert_names(advice(capsys), tiny, "VMamba-Small (first release)", f"swin-umamba weights verify {tiny}")
 
 
-def test_a_named_file_is_examined_whatever_its_name(quick, save, state_dict, capsys, monkeypatch):  # noqa: F811
+def test_a_named_file_is_examined_whatever_its_name(quick, save, state_dict, capsys, monkeypatch):
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"model": state_dict()}, "mine.pth")))
     assert "mine.pth, sound" in doctor(capsys, code=0)
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"a": torch.zeros(1)}, "mine.pth")))

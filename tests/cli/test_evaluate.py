@@ -25,8 +25,20 @@ def folders(tmp_path):
 
 
 def evaluate(folders, *arguments):
-    return main(["evaluate", "-gt", str(folders[0]), "-pred", str(folders[1]), "-np", "1", "--resamples", "50",
-                 *map(str, arguments)])
+    return main(
+        [
+            "evaluate",
+            "-gt",
+            str(folders[0]),
+            "-pred",
+            str(folders[1]),
+            "-np",
+            "1",
+            "--resamples",
+            "50",
+            *map(str, arguments),
+        ]
+    )
 
 
 def test_table_and_files(folders, tmp_path, capsys):

@@ -66,8 +66,9 @@ def drawn(monkeypatch):
 
 
 def run(folder, *more):
-    return cli.main(["overlay", "-i", f"{folder}/images", "-gt", f"{folder}/truth", "-pred", f"{folder}/pred",
-                     *map(str, more)])
+    return cli.main(
+        ["overlay", "-i", f"{folder}/images", "-gt", f"{folder}/truth", "-pred", f"{folder}/pred", *map(str, more)]
+    )
 
 
 def refused(capsys, folder, *more):
@@ -134,7 +135,8 @@ def test_the_slices_of_a_volume(volumes, drawn):
     assert run(volumes, "--labels", "lesion=1", "vessel=2") == 0
     views = drawn[0][0].views
     assert [view.caption[:2] for view in views] == [
-        ("best and median slice", "axial slice 1 of 6"), ("worst slice", "axial slice 5 of 6")
+        ("best and median slice", "axial slice 1 of 6"),
+        ("worst slice", "axial slice 5 of 6"),
     ]
     assert [view.aspect for view in views] == [1.0] * 2
     assert views[0].truth[29 - 4, 39 - 5] == 1  # stored in RAS: the first voxel is at the left, back and bottom

@@ -20,7 +20,7 @@ TRAINER, PRETRAINED = "nnUNetTrainerSwinUMamba", "-pretrained_weights FILE"
 
 
 @pytest.fixture
-def published(monkeypatch, state_dict, tmp_path):  # noqa: F811
+def published(monkeypatch, state_dict, tmp_path):
     """A function that writes a checkpoint as if its authors had published that very file; returns its path."""
 
     def publish(name="vmamba_tiny_v0", folder=tmp_path / "mirror", url=None, **values):
@@ -130,7 +130,7 @@ def test_fetching_from_a_file_and_from_a_file_address(published, tmp_path):
         assert (tmp_path / f"to {i}" / source.name).read_bytes() == source.read_bytes()
 
 
-def test_fetching_from_the_network_resumes_and_says_so(capsys, published, server):  # noqa: F811
+def test_fetching_from_the_network_resumes_and_says_so(capsys, published, server):
     source = published(url=server.url)
     server.content = source.read_bytes()
     server.script = ["break 10000", "break 0"]
@@ -151,7 +151,7 @@ def test_fetching_from_the_network_resumes_and_says_so(capsys, published, server
         (b"wrong bytes", "application/octet-stream", " 11 bytes"),
     ],
 )
-def test_what_is_not_the_file_is_refused_and_leaves_nothing(said, published, server, content, kind, fact):  # noqa: F811
+def test_what_is_not_the_file_is_refused_and_leaves_nothing(said, published, server, content, kind, fact):
     source = published(url=server.url, **({} if content == b"wrong bytes" else {"size_bytes": None}))
     server.content, server.content_type = content, kind
     assert_names(said(1, "fetch", TRAINER).err, server.url, fact, source.name, "--from FOLDER", cache_folder())
@@ -217,7 +217,7 @@ def test_the_logger_is_left_as_it_was(published):
 
 
 @pytest.mark.parametrize("name", [record.name for record in registry.RECORDS if "base" not in record.name])
-def test_a_file_is_recognised_whatever_its_name(capsys, save, state_dict, name):  # noqa: F811
+def test_a_file_is_recognised_whatever_its_name(capsys, save, state_dict, name):
     record = registry.get_record(name)
     fitting = {each.name for each in TRAINERS if each.weights and record in registry.accepted_records(each.weights)}
     assert run("verify", save({"model": state_dict(name)}, "some.pth")) == (0 if fitting else 1)
@@ -227,7 +227,7 @@ def test_a_file_is_recognised_whatever_its_name(capsys, save, state_dict, name):
     assert {trainer.name for trainer in TRAINERS} & set(words) == fitting
 
 
-def test_a_file_for_other_trainers_says_which_one_fits(said, save, state_dict):  # noqa: F811
+def test_a_file_for_other_trainers_says_which_one_fits(said, save, state_dict):
     file = save({"model": state_dict("vmamba_small_v0")}, "some.pth")
     text = said(1, "verify", file, "--for", TRAINER).out
     assert f"{TRAINER}: vssmtiny_dp01_ckpt_epoch_292.pth" in text
@@ -238,8 +238,13 @@ def test_a_file_for_other_trainers_says_which_one_fits(said, save, state_dict): 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 def test_a_trainer_of_the_users_own_is_known_by_what_it_is_built_on(
-    capsys, published, save, state_dict, tmp_path, monkeypatch  # noqa: F811
-):  # fmt: skip
+    capsys,
+    published,
+    save,
+    state_dict,
+    tmp_path,
+    monkeypatch,
+):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "my_weights_trainers.py").write_text(
         "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
@@ -278,7 +283,7 @@ def test_another_size_under_a_published_name_is_a_fault_and_under_another_name_i
     assert run("verify", path.rename(tmp_path / "resaved.pth")) == 0
 
 
-def test_an_encoder_without_its_classifier_fits(said, save, state_dict):  # noqa: F811
+def test_an_encoder_without_its_classifier_fits(said, save, state_dict):
     tensors = {key: value for key, value in state_dict().items() if not key.startswith(("norm.", "head."))}
     assert_names(said(0, "verify", save(tensors, "encoder.pth")).out, "without", "norm and head")
 
@@ -291,20 +296,20 @@ def test_an_encoder_without_its_classifier_fits(said, save, state_dict):  # noqa
         (lambda tensors: tensors["head.bias"].copy_(torch.nan), ("finite", "head.bias")),
     ],
 )
-def test_faults_are_named(capsys, save, state_dict, change, facts):  # noqa: F811
+def test_faults_are_named(capsys, save, state_dict, change, facts):
     tensors = {key: value.clone() for key, value in state_dict().items()}
     change(tensors)
     assert run("verify", save({"model": tensors}, "some.pth")) == 1
     assert_names(fault(capsys), *facts)
 
 
-def test_a_vmamba_nobody_published(said, save, state_dict):  # noqa: F811
+def test_a_vmamba_nobody_published(said, save, state_dict):
     tensors = {key: value for key, value in state_dict().items() if not key.startswith("layers.2.blocks.8")}
     text = said(1, "verify", save(tensors, "some.pth")).out
     assert_names(text, "nobody", "depths 2,2,8,2", "no trainer of this package")
 
 
-def test_the_authors_segmentation_models_are_recognised(capsys, save):  # noqa: F811
+def test_the_authors_segmentation_models_are_recognised(capsys, save):
     from tests import golden
 
     shapes = golden.manifest()["swin_umamba_d"]["state_dict"]
@@ -315,12 +320,12 @@ def test_the_authors_segmentation_models_are_recognised(capsys, save):  # noqa: 
     assert_names(" ".join(capsys.readouterr().out.split()), *facts)
 
 
-def test_a_model_that_says_no_trainer_by_name_is_examined_all_the_same(said, save):  # noqa: F811
+def test_a_model_that_says_no_trainer_by_name_is_examined_all_the_same(said, save):
     file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": torch.zeros(2)}, "odd.pth")
     assert_names(said(1, "verify", file).err, file, "'network_weights'", "-pretrained_weights")
 
 
-def test_a_model_of_this_package_is_recognised(said, save):  # noqa: F811
+def test_a_model_of_this_package_is_recognised(said, save):
     file = save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": f"{TRAINER}_5epochs"}, "ours.pth")
     assert_names(" ".join(said(1, "verify", file).out.split()), f"{TRAINER}_5epochs ", "nnUNetv2_predict", PRETRAINED)
 
@@ -355,7 +360,7 @@ def test_a_file_that_is_not_there_is_told_without_loading_torch(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_weights_of_something_else(said, save):  # noqa: F811
+def test_weights_of_something_else(said, save):
     file = save({"conv1.weight": torch.zeros(3)}, "resnet.pth")
     assert_names(said(1, "verify", file).err, file, "VMamba", "conv1.weight")
 

@@ -28,30 +28,46 @@ DATASETS = {"AbdomenMR": ((1, 320, 320), 14), "Endoscopy": ((3, 384, 640), 8), "
 RESENC = "nnUNetResEncUNetLPlans"
 TABLE = {
     ("nnUNetTrainerSwinUMamba", "nnUNetPlans"): (
-        ("59.889", "68.00", "3.92"), ("59.891", "163.59", None), ("59.887", "174.37", None),
+        ("59.889", "68.00", "3.92"),
+        ("59.891", "163.59", None),
+        ("59.887", "174.37", None),
     ),
     ("nnUNetTrainerSwinUMambaD", "nnUNetPlans"): (
-        ("27.498", "18.91", "6.41"), ("27.496", "45.28", None), ("27.492", "48.16", None),
+        ("27.498", "18.91", "6.41"),
+        ("27.496", "45.28", None),
+        ("27.492", "48.16", None),
     ),
     ("nnUNetTrainer", "nnUNetPlans"): (
-        ("33.49", "23.28", "0"), ("33.48", "55.91", "0"), ("46.33", "60.10", "0"),
+        ("33.49", "23.28", "0"),
+        ("33.48", "55.91", "0"),
+        ("46.33", "60.10", "0"),
     ),
     ("nnUNetTrainer", RESENC): (
-        ("105.9", "50.8", "0"), ("105.9", "122.0", "0"), ("140.0", "130.9", "0"),
+        ("105.9", "50.8", "0"),
+        ("105.9", "122.0", "0"),
+        ("140.0", "130.9", "0"),
     ),
     ("nnUNetTrainerUMambaBot", "nnUNetPlans"): (
-        ("47.53", "41.33", None), ("47.52", "99.27", None), ("64.80", "101.76", None),
+        ("47.53", "41.33", None),
+        ("47.52", "99.27", None),
+        ("64.80", "101.76", None),
     ),
     ("nnUNetTrainerUMambaEnc", "nnUNetPlans"): (
-        ("47.02", "43.45", "1.25"), ("47.68", "104.70", "3.00"), ("64.01", "105.71", "1.56"),
+        ("47.02", "43.45", "1.25"),
+        ("47.68", "104.70", "3.00"),
+        ("64.01", "105.71", "1.56"),
     ),
     ("nnUNetTrainerUMambaBotPaper", "nnUNetPlans"): (
-        ("63.34", "45.70", None), ("63.34", "109.73", None), ("86.15", "117.84", None),
+        ("63.34", "45.70", None),
+        ("63.34", "109.73", None),
+        ("86.15", "117.84", None),
     ),
     ("nnUNetTrainerUMambaEncPaper", "nnUNetPlans"): (
-        ("67.33", "49.63", "1.86"), ("67.32", "119.17", "4.46"), ("91.84", "128.02", "4.76"),
+        ("67.33", "49.63", "1.86"),
+        ("67.32", "119.17", "4.46"),
+        ("91.84", "128.02", "4.76"),
     ),
-}  # fmt: skip
+}
 CELLS = [(row, dataset, cell) for row, cells in TABLE.items() for dataset, cell in zip(DATASETS, cells, strict=True)]
 
 
@@ -179,9 +195,14 @@ def test_parts_of_swin_umamba():
     cost = describe_network(SwinUMamba(1, 14), (1, 320, 320))
     parts = {part.name: part for part in cost.parts}
     assert list(parts) == [
-        "stem", "patch embedding", *(f"encoder stage {i}" for i in (1, 2, 3, 4)), "skips",
-        *(f"decoder stage {i}" for i in (1, 2, 3, 4, 5)), "decoder final step", "heads",
-    ]  # fmt: skip
+        "stem",
+        "patch embedding",
+        *(f"encoder stage {i}" for i in (1, 2, 3, 4)),
+        "skips",
+        *(f"decoder stage {i}" for i in (1, 2, 3, 4, 5)),
+        "decoder final step",
+        "heads",
+    ]
     heads = [(48, 320), (96, 160), (192, 80), (384, 40)]  # channels and size of the maps they are on
     assert parts["heads"].parameters == sum(14 * width + 14 for width, _ in heads)
     assert parts["heads"].dense_flops == sum(14 * width * size**2 for width, size in heads)

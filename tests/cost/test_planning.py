@@ -80,8 +80,9 @@ def test_the_batch_is_reduced_first(task, linear, batch):
     assert fit.changed
     assert len(linear) <= 6
     assert chosen(fit_plans(Tiny, task, gpu((192, 256), batch) + gpu((192, 256), 1) // 2 - GIB // 2)) in (
-        ((192, 256), batch), ((192, 256), batch + 1),
-    )  # fmt: skip
+        ((192, 256), batch),
+        ((192, 256), batch + 1),
+    )
 
 
 @pytest.mark.parametrize(("patch", "batch"), [((192, 224), 2), ((160, 192), 2), ((128, 128), 2)])

@@ -42,18 +42,24 @@ def test_the_longest_ending_counts(tmp_path):
     [
         (("images/a.png", "masks/a.png"), {"train": ("images", "masks")}),
         (("Images/a.png", "Labels/a.png"), {"train": ("Images", "Labels")}),
-        (("train/images/a.png", "train/masks/a.png", "valid/imgs/b.png"),
-         {"train": ("train/images", "train/masks"), "val": ("valid/imgs", None)}),
-        (("images/train/a.png", "masks/train/a.png", "images/test/b.png"),
-         {"train": ("images/train", "masks/train"), "test": ("images/test", None)}),
+        (
+            ("train/images/a.png", "train/masks/a.png", "valid/imgs/b.png"),
+            {"train": ("train/images", "train/masks"), "val": ("valid/imgs", None)},
+        ),
+        (
+            ("images/train/a.png", "masks/train/a.png", "images/test/b.png"),
+            {"train": ("images/train", "masks/train"), "test": ("images/test", None)},
+        ),
         (("photos/a.png",), {}),
     ],
 )
 def test_usual_folders(tmp_path, tree, parts):
     _touch(tmp_path, *tree)
     found = {
-        part: (folders.images.relative_to(tmp_path).as_posix(),
-               folders.masks.relative_to(tmp_path).as_posix() if folders.masks else None)
+        part: (
+            folders.images.relative_to(tmp_path).as_posix(),
+            folders.masks.relative_to(tmp_path).as_posix() if folders.masks else None,
+        )
         for part, folders in _files.find_parts(tmp_path).items()
     }
     assert found == parts

@@ -313,8 +313,12 @@ def test_interrupt_ends_everything(tmp_path):
     script, finished = tmp_path / "script.py", tmp_path / "finished"
     script.write_text(_INTERRUPTED)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(finished)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+        [sys.executable, str(script), str(finished)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
     )
     try:
         assert process.stdout.readline() == "ready\n"

@@ -121,8 +121,9 @@ def large_image():
     for placement in recipe["placements"]:
         ids = tifffile.imread(GOLDEN / f"cells/gt/{placement['image']}_label.tiff")
         classes = io.imread(GOLDEN / f"cells/pred/{placement['image']}.png")
-        there = np.s_[placement["row"] : placement["row"] + ids.shape[0],
-                      placement["col"] : placement["col"] + ids.shape[1]]
+        there = np.s_[
+            placement["row"] : placement["row"] + ids.shape[0], placement["col"] : placement["col"] + ids.shape[1]
+        ]
         new = np.searchsorted(np.unique(ids[ids > 0]), ids) + placement["first_id"]
         truth[there], prediction[there] = np.where(ids > 0, new, 0), classes
     return truth, prediction

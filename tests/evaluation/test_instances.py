@@ -29,10 +29,12 @@ def random_ids(seed, shape=(40, 40), n=25):
 def hungarian(truth, prediction, threshold):
     """Number of pairs, from the dense IoU matrix."""
     rows, columns = np.unique(truth[truth > 0]), np.unique(prediction[prediction > 0])
-    iou = np.array([
-        [((truth == a) & (prediction == b)).sum() / ((truth == a) | (prediction == b)).sum() for b in columns]
-        for a in rows
-    ])
+    iou = np.array(
+        [
+            [((truth == a) & (prediction == b)).sum() / ((truth == a) | (prediction == b)).sum() for b in columns]
+            for a in rows
+        ]
+    )
     good = iou >= threshold
     picked = linear_sum_assignment(-good.astype(float) - iou / (2 * min(iou.shape)))
     return int(good[picked].sum()), len(rows), len(columns)

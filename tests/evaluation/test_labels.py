@@ -52,7 +52,10 @@ def test_bad_dataset_json(tmp_path, content, message):
 
 def test_labels_of_the_command_line():
     assert parse_labels(["1", "liver=2", "tumour=4,3", 5]).classes == {
-        "1": (1,), "liver": (2,), "tumour": (3, 4), "5": (5,)
+        "1": (1,),
+        "liver": (2,),
+        "tumour": (3, 4),
+        "5": (5,),
     }
 
 

@@ -71,12 +71,16 @@ def their_checkpoint(name: str) -> dict:
         "_best_ema": np.float64(0.5),
         "current_epoch": 100,
         "init_args": {
-            "plans": old_plans(), "configuration": "2d", "fold": 0, "dataset_json": DATASET, "unpack_dataset": True,
+            "plans": old_plans(),
+            "configuration": "2d",
+            "fold": 0,
+            "dataset_json": DATASET,
+            "unpack_dataset": True,
             "device": torch.device("cuda", 0),
         },
         "trainer_name": "nnUNetTrainerSwinUMamba" if name.startswith("swin") else "nnUNetTrainerUMambaEnc",
         "inference_allowed_mirroring_axes": (0, 1),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -123,9 +127,11 @@ def trained(tmp_path):
         (folder / "plans.json").write_text(json.dumps(plans))
         (folder / "dataset.json").write_text(json.dumps(dataset))
         content = {
-            "network_weights": network.state_dict(), "trainer_name": name, "inference_allowed_mirroring_axes": (0, 1),
+            "network_weights": network.state_dict(),
+            "trainer_name": name,
+            "inference_allowed_mirroring_axes": (0, 1),
             "init_args": {"plans": plans, "configuration": "2d", "dataset_json": dataset},
-        }  # fmt: skip
+        }
         torch.save(content | changes, folder / CHECKPOINT)
         return network, folder
 

@@ -16,10 +16,32 @@ from tests.models.conftest import DATASET, old_plans
 resource = pytest.importorskip("resource") if os.name == "posix" else None
 
 JUNK = [
-    None, True, 0, -1, 2**70, float("nan"), "", "module.", "\x00", [], (), {}, [1, "a"], {"a": {}}, {1: 2},
-    {1: torch.zeros(1)}, {None: torch.zeros(2, 2)}, {"a": torch.zeros(1)}, torch.zeros(0), torch.zeros(3),
-    torch.zeros(2, 2, dtype=torch.complex64), np.float64(1), torch.device("cuda", 7), torch.Size([1]), torch.float16,
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    2**70,
+    float("nan"),
+    "",
+    "module.",
+    "\x00",
+    [],
+    (),
+    {},
+    [1, "a"],
+    {"a": {}},
+    {1: 2},
+    {1: torch.zeros(1)},
+    {None: torch.zeros(2, 2)},
+    {"a": torch.zeros(1)},
+    torch.zeros(0),
+    torch.zeros(3),
+    torch.zeros(2, 2, dtype=torch.complex64),
+    np.float64(1),
+    torch.device("cuda", 7),
+    torch.Size([1]),
+    torch.float16,
+]
 
 
 def content() -> dict:

@@ -99,9 +99,14 @@ def test_folds_are_averaged():
 
 
 UMAMBA = {
-    "patch_size": [32, 40], "n_stages": 3, "features_per_stage": [8, 12, 16], "kernel_sizes": [[3, 3]] * 3,
-    "strides": [[1, 1], [2, 2], [2, 2]], "n_conv_per_stage": [2, 2, 2], "n_conv_per_stage_decoder": [2, 2],
-}  # fmt: skip
+    "patch_size": [32, 40],
+    "n_stages": 3,
+    "features_per_stage": [8, 12, 16],
+    "kernel_sizes": [[3, 3]] * 3,
+    "strides": [[1, 1], [2, 2], [2, 2]],
+    "n_conv_per_stage": [2, 2, 2],
+    "n_conv_per_stage_decoder": [2, 2],
+}
 
 
 @pytest.mark.parametrize(

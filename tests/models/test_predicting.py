@@ -37,8 +37,13 @@ def test_settings_reach_the_predictor(trained):
 
 
 def test_predict_hands_every_setting_on(tmp_path, monkeypatch):
-    given = {"folds": (1,), "checkpoint": "checkpoint_best.pth", "device": "cpu", "mirroring": False,
-             "images_per_call": 2}  # fmt: skip
+    given = {
+        "folds": (1,),
+        "checkpoint": "checkpoint_best.pth",
+        "device": "cpu",
+        "mirroring": False,
+        "images_per_call": 2,
+    }
 
     def stop(_, **settings):
         assert settings == given

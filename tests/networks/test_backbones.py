@@ -74,8 +74,13 @@ def test_the_skip_at_stride_two_is_vmambas_own_stem():
         half = network.imagenet_encoder.patch_embed.first_half(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         assert torch.equal(skips[1], network.encoder.skip_blocks[1](half))
     assert [tuple(y.shape[1:]) for y in skips] == [
-        (8, 64, 64), (16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4), (128, 2, 2)
-    ]  # fmt: skip
+        (8, 64, 64),
+        (16, 32, 32),
+        (32, 16, 16),
+        (64, 8, 8),
+        (128, 4, 4),
+        (128, 2, 2),
+    ]
 
 
 def test_all_blocks_of_the_second_dagger_are_of_the_second_generation(tiny_network, network_class):

@@ -68,10 +68,14 @@ class Draw:
         cls, settings = (VMAMBA | UMAMBA)[self.name.removesuffix("-3D")]
         axes = len(self.size)
         planned = {
-            "patch_size": self.size, "n_stages": 3, "features_per_stage": (8, 12, 16), "n_conv_per_stage": [2] * 3,
-            "n_conv_per_stage_decoder": [2] * 2, "kernel_sizes": [[3] * axes] * 3,
+            "patch_size": self.size,
+            "n_stages": 3,
+            "features_per_stage": (8, 12, 16),
+            "n_conv_per_stage": [2] * 3,
+            "n_conv_per_stage_decoder": [2] * 2,
+            "kernel_sizes": [[3] * axes] * 3,
             "strides": [[1] * axes] + [[2] * axes] * 2,
-        }  # fmt: skip
+        }
         settings = {**({} if "depths" in settings else planned), **settings, **more}
         return cls(self.channels, self.classes, deep_supervision, **settings)
 
@@ -167,8 +171,9 @@ def test_autocast(draw, dtype):
         loss = sum(y.float().square().mean() for y in outputs)
     loss.backward()
     assert all(y.isfinite().all() for y in outputs)
-    assert all(p.grad is None or (p.grad.isfinite().all() and p.grad.dtype == torch.float32) for p in
-               network.parameters())  # fmt: skip
+    assert all(
+        p.grad is None or (p.grad.isfinite().all() and p.grad.dtype == torch.float32) for p in network.parameters()
+    )
 
 
 @every(2)

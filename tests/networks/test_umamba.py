@@ -70,10 +70,13 @@ def authors_network(name: str) -> tuple[nn.Module, golden.GoldenCase]:
         case.state_dict[alias] = case.state_dict[first]
     network = name.removesuffix("_7_stages")
     ours = {"umamba_bot": UMambaBot, "umamba_enc": UMambaEnc}[network.removesuffix("_2024_01")](
-        settings["in_channels"], settings["num_classes"], settings["deep_supervision"],
-        patch_size=settings["input_shape"][2:], release="2024-01" if name.endswith("2024_01") else "2024-03",
+        settings["in_channels"],
+        settings["num_classes"],
+        settings["deep_supervision"],
+        patch_size=settings["input_shape"][2:],
+        release="2024-01" if name.endswith("2024_01") else "2024-03",
         **{key: settings[key] for key in PLANNED},
-    ).eval()  # fmt: skip
+    ).eval()
     ours.load_state_dict(remap_authors_state_dict(network, case.state_dict))
     return ours, case
 
@@ -132,9 +135,18 @@ def test_parameter_counts(channels, classes, patch, stages, head, january):
 def test_without_mamba_january_is_nnunets_residual_unet():
     settings = convolution_settings(2)
     theirs = ResidualUNet(
-        1, 3, TINY["features_per_stage"], settings.pop("conv_op"), TINY["kernel_sizes"], TINY["strides"],
-        TINY["n_conv_per_stage"], 3, TINY["n_conv_per_stage_decoder"], deep_supervision=True, **settings,
-    )  # fmt: skip
+        1,
+        3,
+        TINY["features_per_stage"],
+        settings.pop("conv_op"),
+        TINY["kernel_sizes"],
+        TINY["strides"],
+        TINY["n_conv_per_stage"],
+        3,
+        TINY["n_conv_per_stage_decoder"],
+        deep_supervision=True,
+        **settings,
+    )
     ours = UMambaEnc(1, 3, True, release="2024-01", mamba=False, **TINY)
     own = theirs.state_dict()
     ours.load_state_dict(
@@ -167,8 +179,10 @@ def test_channels_are_tokens_where_they_are_no_fewer_than_positions():
     for width, expected in ((23, (23, False)), (24, (24, True)), (25, (24, True))):
         layer = mamba_layers(UMambaEnc(1, 2, **planned((16, 24), (8, 8, width))))[2]
         assert (layer.mamba.in_proj.in_features, layer.channel_tokens) == expected
-    for network in (UMambaBot(1, 2, **planned((16, 24), (8, 8, 64))),
-                    UMambaEnc(1, 2, release="2024-01", **planned((16, 24), (8, 8, 64)))):  # fmt: skip
+    for network in (
+        UMambaBot(1, 2, **planned((16, 24), (8, 8, 64))),
+        UMambaEnc(1, 2, release="2024-01", **planned((16, 24), (8, 8, 64))),
+    ):
         assert not any(layer.channel_tokens for layer in mamba_layers(network).values())
 
 

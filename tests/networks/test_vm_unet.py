@@ -156,6 +156,9 @@ def test_backend_is_passed_down(tiny_network):
 
 
 def test_checkpointing_reaches_every_stage(tiny_network):
-    flags = [m.gradient_checkpointing for m in tiny_network(gradient_checkpointing=True).modules()
-             if hasattr(m, "gradient_checkpointing")]  # fmt: skip
+    flags = [
+        m.gradient_checkpointing
+        for m in tiny_network(gradient_checkpointing=True).modules()
+        if hasattr(m, "gradient_checkpointing")
+    ]
     assert flags == [True] * 8

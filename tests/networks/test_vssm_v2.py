@@ -16,9 +16,12 @@ CASES = ["vmamba_tiny_v2", "vmamba_small_v2"]
 
 def encoder_of(settings) -> VSSMEncoderV2:
     return VSSMEncoderV2(
-        settings["in_channels"], depths=settings["depths"], width=settings["dims"], d_state=settings["d_state"],
+        settings["in_channels"],
+        depths=settings["depths"],
+        width=settings["dims"],
+        d_state=settings["d_state"],
         expand=int(settings["ssm_ratio"]),
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -97,5 +97,15 @@ SIZES_2D = [  # batch, height, width, channels, states
 ]
 LENGTHS = [1, 2, 63, 64, 65, 257]
 
-__all__ = ["LENGTHS", "SIZES_2D", "TOLERANCE", "assert_matches_reference", "inputs_1d", "inputs_2d",
-           "relative_error", "selective_scan", "selective_scan_2d", "values_and_gradients"]  # fmt: skip
+__all__ = [
+    "LENGTHS",
+    "SIZES_2D",
+    "TOLERANCE",
+    "assert_matches_reference",
+    "inputs_1d",
+    "inputs_2d",
+    "relative_error",
+    "selective_scan",
+    "selective_scan_2d",
+    "values_and_gradients",
+]

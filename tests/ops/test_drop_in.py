@@ -45,13 +45,15 @@ def make(length, variable_B=True, variable_C=True, groups=1, has_D=True, has_z=T
 
     variable = (BATCH, STATES, length) if groups == 1 else (BATCH, groups, STATES, length)
     return [
-        normal(BATCH, DIM, length), 0.5 * torch.rand(BATCH, DIM, length, generator=generator, dtype=torch.float64),
+        normal(BATCH, DIM, length),
+        0.5 * torch.rand(BATCH, DIM, length, generator=generator, dtype=torch.float64),
         -0.5 * torch.rand(DIM, STATES, generator=generator, dtype=torch.float64),
         normal(*variable) if variable_B else normal(DIM, STATES),
         normal(*variable) if variable_C else normal(DIM, STATES),
-        normal(DIM) if has_D else None, normal(BATCH, DIM, length) if has_z else None,
+        normal(DIM) if has_D else None,
+        normal(BATCH, DIM, length) if has_z else None,
         0.5 * torch.rand(DIM, generator=generator, dtype=torch.float64) if has_delta_bias else None,
-    ]  # fmt: skip
+    ]
 
 
 def run(function, arguments):
@@ -66,9 +68,7 @@ def run(function, arguments):
 
 def check(backend, arguments, delta_softplus, dtype=torch.float32):
     rounded = [None if a is None else a.to(dtype) for a in arguments]
-    expected = run(
-        lambda *a: plain_scan(*a, delta_softplus), [None if a is None else a.double() for a in rounded]
-    )  # fmt: skip
+    expected = run(lambda *a: plain_scan(*a, delta_softplus), [None if a is None else a.double() for a in rounded])
     found = run(lambda *a: selective_scan(*a, delta_softplus, True, backend=backend), rounded)
     for index, (value, wanted) in enumerate(zip(found, expected, strict=True)):
         assert relative_error(value, wanted) < TOLERANCE[dtype][min(index, 1)], index

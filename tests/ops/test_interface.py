@@ -211,9 +211,10 @@ class TestTorch:
         for save_states, factors in itertools.product((False, True), ((None, None), (low_rank, weight))):
             leaves = [None if t is None else t.clone().requires_grad_(save_states) for t in (*tensors, *factors)]
             torch.library.opcheck(
-                torch.ops.swin_umamba.scan.default, (*leaves, True, save_states, "numba"),
+                torch.ops.swin_umamba.scan.default,
+                (*leaves, True, save_states, "numba"),
                 test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-            )  # fmt: skip
+            )
 
     def test_registration_of_the_form_with_projections(self):
         generator = torch.Generator().manual_seed(0)
@@ -222,14 +223,16 @@ class TestTorch:
         for save_states in (False, True):
             leaves = [t.clone().requires_grad_(save_states) for t in tensors]
             torch.library.opcheck(
-                torch.ops.swin_umamba.scan_2d.default, (*leaves, save_states),
+                torch.ops.swin_umamba.scan_2d.default,
+                (*leaves, save_states),
                 test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-            )  # fmt: skip
+            )
         states = torch.ops.swin_umamba.scan_2d(*tensors, True)[1]
         torch.library.opcheck(
-            torch.ops.swin_umamba.scan_2d_backward.default, (torch.randn(1, 2, 3, 16), *tensors, states),
+            torch.ops.swin_umamba.scan_2d_backward.default,
+            (torch.randn(1, 2, 3, 16), *tensors, states),
             test_utils=("test_schema", "test_faketensor"),
-        )  # fmt: skip
+        )
 
     def test_step_sizes_are_not_kept_for_backward(self):
         """They are K times as large as the image; what makes them is R / D of that."""
@@ -253,9 +256,10 @@ class TestTorch:
             return make_boxed_func(graph.forward)
 
         backend = aot_autograd(
-            fw_compiler=lambda graph, _: make_boxed_func(graph.forward), bw_compiler=backward_graph,
+            fw_compiler=lambda graph, _: make_boxed_func(graph.forward),
+            bw_compiler=backward_graph,
             partition_fn=min_cut_rematerialization_partition,
-        )  # fmt: skip
+        )
         compiled = torch.compile(selective_scan_2d, fullgraph=True, backend=backend)
         arguments = [a.float() for a in inputs_2d(2, 6, 7, 48, 5)]
         expected = values_and_gradients(selective_scan_2d, arguments)

@@ -54,10 +54,14 @@ def test_directions_and_layouts(size, monkeypatch):
         return torch.randn(*shape, generator=generator)
 
     inputs = [
-        random(batch, height, width, channels), random(4, batch, height, width, channels),
-        random(batch, height, width, 4, states), random(batch, height, width, 4, states),
-        -torch.rand(4, channels, states, generator=generator), random(4, channels), random(4, channels),
-    ]  # fmt: skip
+        random(batch, height, width, channels),
+        random(4, batch, height, width, channels),
+        random(batch, height, width, 4, states),
+        random(batch, height, width, 4, states),
+        -torch.rand(4, channels, states, generator=generator),
+        random(4, channels),
+        random(4, channels),
+    ]
     exact = [t.double().requires_grad_() for t in inputs]
     expected = _scan.scan(*exact, True, "reference")
     y, saved = _mamba_ssm.forward(*inputs, True, True)

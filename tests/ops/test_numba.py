@@ -23,7 +23,7 @@ from tests.ops.cases import (
     selective_scan,
     selective_scan_2d,
     values_and_gradients,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("size", SIZES_2D, ids=str)
@@ -84,8 +84,10 @@ def test_nan_reaches_the_output():
 def test_a_channel_switched_off_by_its_bias():
     arguments = [a.float() for a in inputs_1d(2, 5, 70, 4)]
     arguments[6][1] = -float("inf")
-    expected, found = (values_and_gradients(selective_scan, arguments, backend=name, delta_softplus=True)
-                       for name in ("reference", "numba"))  # fmt: skip
+    expected, found = (
+        values_and_gradients(selective_scan, arguments, backend=name, delta_softplus=True)
+        for name in ("reference", "numba")
+    )
     assert torch.equal(found[0][:, 1], (arguments[5][1] * arguments[0][:, 1]).double())  # the skip term is left
     for value, wanted in zip(found, expected, strict=True):
         assert relative_error(value, wanted) < 1e-5
@@ -133,9 +135,14 @@ def test_ranks_of_the_step_size(rank, states):
 def test_numbers_of_directions(directions, size):
     x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(inputs_2d(2, *size, 24, 4))
     arguments = [
-        x, dt[:directions], Bs[..., :directions, :], Cs[..., :directions, :], A[:directions], Ds[:directions],
+        x,
+        dt[:directions],
+        Bs[..., :directions, :],
+        Cs[..., :directions, :],
+        A[:directions],
+        Ds[:directions],
         dt_bias[:directions],
-    ]  # fmt: skip
+    ]
     assert not arguments[2].is_contiguous() or directions == 4
 
     def function(*leaves, backend):
@@ -381,9 +388,12 @@ def test_compiled_code_lies_in_the_users_cache(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(_numba_vectors._config, "CACHE_DIR", "")
     text = "def kernel(arguments):\n    arguments[0] = 7\n"
     for folder, source, vectors, expected in (
-        (cache, text, b"1", 1), (cache, text, b"1", 1), (cache, text + "\n", b"1", 2), (cache, text, b"2", 3),
+        (cache, text, b"1", 1),
+        (cache, text, b"1", 1),
+        (cache, text + "\n", b"1", 2),
+        (cache, text, b"2", 3),
         (tmp_path / "file" / "cache", text, b"1", 3),
-    ):  # fmt: skip
+    ):
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
         monkeypatch.setattr(_numba_vectors, "_SOURCE", vectors)
         _numba_vectors._writable_cache.cache_clear()

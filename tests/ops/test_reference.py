@@ -32,9 +32,16 @@ def test_four_directions_are_scans_of_reordered_images():
         delta = projected[..., :3] @ dt_projs[k].T
         own = slice(4 * k, 4 * k + 4)
         y = selective_scan(
-            s.mT, delta.mT, -A_logs[own].exp(), projected[..., 3:5].mT, projected[..., 5:].mT, Ds[own], dt_bias[k],
-            delta_softplus=True, backend="reference",
-        ).mT  # fmt: skip
+            s.mT,
+            delta.mT,
+            -A_logs[own].exp(),
+            projected[..., 3:5].mT,
+            projected[..., 5:].mT,
+            Ds[own],
+            dt_bias[k],
+            delta_softplus=True,
+            backend="reference",
+        ).mT
         y = y.flip(1) if k >= 2 else y
         expected += y.unflatten(1, (5, 3)).transpose(1, 2) if k % 2 else y.unflatten(1, (3, 5))
     actual = selective_scan_2d(x, x_proj, dt_projs, dt_bias, A_logs, Ds, backend="reference")

@@ -40,12 +40,16 @@ def make_inputs(batch, height, width, channels, directions, states, dtype=torch.
         return torch.randn(*shape, generator=generator)
 
     sequences = [
-        random(batch, height, width, channels), random(directions, batch, height, width, channels),
-        random(batch, height, width, directions, states), random(batch, height, width, directions, states),
-    ]  # fmt: skip
+        random(batch, height, width, channels),
+        random(directions, batch, height, width, channels),
+        random(batch, height, width, directions, states),
+        random(batch, height, width, directions, states),
+    ]
     parameters = [
-        -torch.exp(random(directions, channels, states)), random(directions, channels), random(directions, channels) - 1
-    ]  # fmt: skip
+        -torch.exp(random(directions, channels, states)),
+        random(directions, channels),
+        random(directions, channels) - 1,
+    ]
     if not softplus:
         sequences[1] = 0.3 * sequences[1].abs()
         parameters[2] = 0.1 * parameters[2].abs()
@@ -154,9 +158,13 @@ def test_same_bits_every_time():
 def test_public_functions_and_autograd(dtype):
     torch.manual_seed(0)
     arguments = [
-        torch.randn(1, 3, 2, 4, dtype=dtype), torch.randn(4, 6, 4, dtype=dtype) / 2, torch.randn(4, 4, 2, dtype=dtype),
-        torch.randn(4, 4), torch.rand(16, 2), torch.randn(16),
-    ]  # fmt: skip
+        torch.randn(1, 3, 2, 4, dtype=dtype),
+        torch.randn(4, 6, 4, dtype=dtype) / 2,
+        torch.randn(4, 4, 2, dtype=dtype),
+        torch.randn(4, 4),
+        torch.rand(16, 2),
+        torch.randn(16),
+    ]
     found, expected = [], []
     for results, backend in ((found, "triton"), (expected, "reference")):
         leaves = [t.to(DEVICE).requires_grad_() for t in arguments]
@@ -194,9 +202,11 @@ def test_too_many_states_is_said_plainly():
 def test_in_the_interpreter():
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).resolve())],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[2],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 25, run.stdout[-2000:]
 

@@ -42,8 +42,9 @@ def axes():
 # ------------------------------------------------------------------------------------------------------- orientation
 
 
-ORIENTATIONS = ["".join(letters) for axes in itertools.permutations(("RL", "AP", "IS"))
-                for letters in itertools.product(*axes)]
+ORIENTATIONS = [
+    "".join(letters) for axes in itertools.permutations(("RL", "AP", "IS")) for letters in itertools.product(*axes)
+]
 
 
 @pytest.mark.parametrize("plane", PLANES)

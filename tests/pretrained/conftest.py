@@ -53,9 +53,16 @@ def state_dict():
 def mini(monkeypatch):
     """A record of a VMamba nobody published, known to the registry for one test: networks of it are built at once."""
     record = dataclasses.replace(
-        get_record("vmamba_tiny_v0"), name="vmamba_mini", title="VMamba-Mini", file_name="mini.pth", depths=(1, 1),
-        width=16, size_bytes=None, sha256=None, other_file_names=(),
-    )  # fmt: skip
+        get_record("vmamba_tiny_v0"),
+        name="vmamba_mini",
+        title="VMamba-Mini",
+        file_name="mini.pth",
+        depths=(1, 1),
+        width=16,
+        size_bytes=None,
+        sha256=None,
+        other_file_names=(),
+    )
     for module in (registry, variants):
         monkeypatch.setattr(module, "RECORDS", (*registry.RECORDS, record))
     return record

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import layer_norm, linear
+from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, SwinUMambaV2, VMUNet
 from swin_umamba_nnunet.pretrained import (

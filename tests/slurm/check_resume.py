@@ -79,8 +79,10 @@ def main() -> None:
         print(f"[{time.monotonic() - began:4.0f} s] dataset preprocessed", flush=True)
         submit = [*CLI, "benchmark", "run", "--config", "bench.toml", "--launcher", "slurm"]
         print(_run(*submit, folder=folder), flush=True)
-        jobs = {name.split("/")[1].split("__")[0]: entry["job"]
-                for name, entry in json.loads((folder / "bench/slurm/jobs.json").read_text()).items()}  # fmt: skip
+        jobs = {
+            name.split("/")[1].split("__")[0]: entry["job"]
+            for name, entry in json.loads((folder / "bench/slurm/jobs.json").read_text()).items()
+        }
         assert {job.rpartition("_")[2] for job in jobs.values()} == {"0", "1"}, jobs  # one job array
         requeued, timed_out = (_Cell(folder, name) for name in ("Requeued", "TimedOut"))
 
@@ -151,12 +153,19 @@ class _Cell:
 def _prepare(folder: Path) -> None:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "own"):
         (folder / name).mkdir()
-    os.environ.update({
-        "nnUNet_raw": str(folder / "nnUNet_raw"), "nnUNet_preprocessed": str(folder / "nnUNet_preprocessed"),
-        "nnUNet_extTrainer": str(folder / "own"), "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1",
-        "nnUNet_npp": "0", "nnUNet_nps": "0", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    })  # fmt: skip
+    os.environ.update(
+        {
+            "nnUNet_raw": str(folder / "nnUNet_raw"),
+            "nnUNet_preprocessed": str(folder / "nnUNet_preprocessed"),
+            "nnUNet_extTrainer": str(folder / "own"),
+            "nnUNet_def_n_proc": "1",
+            "nnUNet_n_proc_DA": "1",
+            "nnUNet_npp": "0",
+            "nnUNet_nps": "0",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+    )
     dataset.write_raw_dataset(folder / "nnUNet_raw")
     entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as run"
     arguments = ("-d", "901", "-c", "2d", "-np", "1", "-npfp", "1")

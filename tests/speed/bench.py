@@ -97,8 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=_count, metavar="PIXELS", help="side of the square images (320 256 on a GPU, 64 on a CPU)")
     add("--dtype", choices=("float16", "bfloat16", "float32"), help="of autocast; float32 for none")
     add("--passes", choices=PASSES, default=[*PASSES], help="(both)")
-    add("--pipelines", choices=PIPELINES, help="fused = the scan read in place; own = every direction written "
-        "out\nin memory as the authors do; mamba_ssm = the same on its extension (all that run here)")  # fmt: skip
+    add(
+        "--pipelines",
+        choices=PIPELINES,
+        help="fused = the scan read in place; own = every direction written "
+        "out\nin memory as the authors do; mamba_ssm = the same on its extension (all that run here)",
+    )
     add("--modes", choices=MODES, help="compiled takes minutes, graph is one image's (all on a GPU, eager on a CPU)")
     whole.add_argument("--budget", type=float, metavar="S", help="begin no measurement after so many seconds")
     for each in (scans, whole):
@@ -132,10 +136,13 @@ def ops(options: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     wanted = [options.backend] if options.backend else [name for name in BACKENDS if states[name] == "available"]
     for name in wanted:
         error = worst_error(name, options.device, options.states)
-        document["checks"].append({
-            "name": f"{name} against the reference", "passed": error <= ALLOWED_ERROR,
-            "detail": f"largest relative L2 error of output and gradients {error:.1e} (allowed: {ALLOWED_ERROR})",
-        })  # fmt: skip
+        document["checks"].append(
+            {
+                "name": f"{name} against the reference",
+                "passed": error <= ALLOWED_ERROR,
+                "detail": f"largest relative L2 error of output and gradients {error:.1e} (allowed: {ALLOWED_ERROR})",
+            }
+        )
     like = Figure(CORE, batch=options.batch, stride=1, channels=options.channels, states=options.states)
     jobs = []
     for name in wanted:

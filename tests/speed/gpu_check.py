@@ -101,8 +101,11 @@ def run_tests(clock: Clock) -> list[dict[str, Any]]:
     code = [file for file in files if "compiled" in file]
     values = [file for file in files if file not in networks and file not in code]
     parallel = ["-n", str(min(8, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
-    groups = {VALUES: [*parallel, *values], "networks on the device": ["-m", "gpu", *networks],
-              "compiled code": [*parallel, *code]}  # fmt: skip
+    groups = {
+        VALUES: [*parallel, *values],
+        "networks on the device": ["-m", "gpu", *networks],
+        "compiled code": [*parallel, *code],
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "default"]
     checks = []
     for name, chosen in groups.items():
@@ -142,13 +145,21 @@ def plan(clock: Clock, tiny: bool, sweep: bool) -> list[Job]:
     builder, here = Builder(), pipelines(clock.device)
 
     def networks(
-        names, passes, batch = 12, size = 320, dtype = "float16",
-        modes = (EAGER,), also = (),
-    ):  # fmt: skip
+        names,
+        passes,
+        batch=12,
+        size=320,
+        dtype="float16",
+        modes=(EAGER,),
+        also=(),
+    ):
         chosen = [
             Figure(name, pipeline, mode, each, dtype, batch, (size, size))
-            for name in names for mode in modes for each in passes for pipeline in (FUSED, *also)
-        ]  # fmt: skip
+            for name in names
+            for mode in modes
+            for each in passes
+            for pipeline in (FUSED, *also)
+        ]
         return network_jobs(clock, builder, [f for f in chosen if makes_sense(f) and f.pipeline in here])
 
     def scans(*setting):
@@ -158,8 +169,11 @@ def plan(clock: Clock, tiny: bool, sweep: bool) -> list[Job]:
     materialised = {"also": (OWN, MAMBA_SSM)}
     if tiny:
         small = Figure("scan", size=(32, 32), stride=4, channels=16)
-        return [*stage_jobs(clock, small), *saved_jobs(clock.device),
-                *networks(dagger, both, 1, 32, "float32", also=(OWN,))]  # fmt: skip
+        return [
+            *stage_jobs(clock, small),
+            *saved_jobs(clock.device),
+            *networks(dagger, both, 1, 32, "float32", also=(OWN,)),
+        ]
     return [
         *scans(12, 320),
         *networks(dagger, (STEP,), **materialised),

@@ -31,26 +31,44 @@ def network_figure(what="SwinUMambaD", pipeline=FUSED, mode=EAGER, passes=STEP, 
 def cores(size=320, slower=SLOWER, milliseconds=1.0):
     """SS2D's core at all stages; the fused form takes `milliseconds` at each."""
     return [
-        scan_figure(pipeline=pipeline, size=size, stride=stride, channels=channels, backend="triton",
-                    milliseconds=milliseconds * factor, spread=0.01, giga_state_steps=100 / factor)
-        for stride, channels in STAGES for pipeline, factor in slower.items()
-    ]  # fmt: skip
+        scan_figure(
+            pipeline=pipeline,
+            size=size,
+            stride=stride,
+            channels=channels,
+            backend="triton",
+            milliseconds=milliseconds * factor,
+            spread=0.01,
+            giga_state_steps=100 / factor,
+        )
+        for stride, channels in STAGES
+        for pipeline, factor in slower.items()
+    ]
 
 
 def scans(**times):
     """The scan alone, so many times slower than the exp bound (which is 1 ms)."""
     return [
-        scan_figure("scan", passes=passes, stride=stride, channels=channels, milliseconds=taken, spread=0.01,
-                    percent_of_exp_bound=100 / taken)
-        for stride, channels in STAGES for passes, taken in ({"forward": 2.0, "backward": 5.0} | times).items()
-    ]  # fmt: skip
+        scan_figure(
+            "scan",
+            passes=passes,
+            stride=stride,
+            channels=channels,
+            milliseconds=taken,
+            spread=0.01,
+            percent_of_exp_bound=100 / taken,
+        )
+        for stride, channels in STAGES
+        for passes, taken in ({"forward": 2.0, "backward": 5.0} | times).items()
+    ]
 
 
 def kept(fused=1.0, materialised=5.0):
     return [
         scan_figure(pipeline=pipeline, passes=SAVED, stride=stride, channels=channels, saved_mebibytes=mebibytes)
-        for stride, channels in STAGES for pipeline, mebibytes in ((FUSED, fused), (MAMBA_SSM, materialised))
-    ]  # fmt: skip
+        for stride, channels in STAGES
+        for pipeline, mebibytes in ((FUSED, fused), (MAMBA_SSM, materialised))
+    ]
 
 
 def networks():
@@ -69,10 +87,18 @@ def networks():
 
 def document(figures, device="cuda", **changed):
     return {
-        "layout": LAYOUT, "command": "gpu_check", "date": "2026-01-02T03:04:05+00:00",
-        "device": {"type": device, "name": "Made-up device"}, "versions": {"torch": "2.0", "triton": None},
-        "backends": {}, "settings": {}, "checks": [], "not_run": [], "figures": list(figures), **changed,
-    }  # fmt: skip
+        "layout": LAYOUT,
+        "command": "gpu_check",
+        "date": "2026-01-02T03:04:05+00:00",
+        "device": {"type": device, "name": "Made-up device"},
+        "versions": {"torch": "2.0", "triton": None},
+        "backends": {},
+        "settings": {},
+        "checks": [],
+        "not_run": [],
+        "figures": list(figures),
+        **changed,
+    }
 
 
 def everything():

@@ -54,9 +54,16 @@ def materialised_2d(
     for k in range(directions):
         one = slice(k, k + 1)
         y = scan(
-            rows[k][:, None], dt[one][:, :, None], B[k][:, None, :, None], C[k][:, None, :, None], A[one], Ds[one],
-            dt_projs_bias[one], True, chosen,
-        )  # fmt: skip
+            rows[k][:, None],
+            dt[one][:, :, None],
+            B[k][:, None, :, None],
+            C[k][:, None, :, None],
+            A[one],
+            Ds[one],
+            dt_projs_bias[one],
+            True,
+            chosen,
+        )
         result = result + to_image(y[:, 0], k, x)
     return result.to(out_dtype or x.dtype)
 
@@ -94,9 +101,15 @@ def mamba_ssm_2d(
     low_rank, B, C = projected.split((rank, states, states), dim=2)
     dt = torch.einsum("bkrl,kdr->bkdl", low_rank, dt_projs_weight)
     y: Any = _ExtensionScan.apply(  # type: ignore[no-untyped-call]
-        rows.float().flatten(1, 2), dt.contiguous().float().flatten(1, 2), -torch.exp(A_logs.float()),
-        B.float().contiguous(), C.float().contiguous(), Ds.float(), dt_projs_bias.float().flatten(), extension,
-    )  # fmt: skip
+        rows.float().flatten(1, 2),
+        dt.contiguous().float().flatten(1, 2),
+        -torch.exp(A_logs.float()),
+        B.float().contiguous(),
+        C.float().contiguous(),
+        Ds.float(),
+        dt_projs_bias.float().flatten(),
+        extension,
+    )
     y = y.unflatten(1, (directions, channels))
     y = y[:, :2] + y[:, 2:].flip(-1)  # (b, 2, D, L): row by row, column by column
     columns = y[:, 1].unflatten(-1, (width, height)).transpose(2, 3)

@@ -79,10 +79,14 @@ class Clock:
             each = sum(DIRECTIONS * (figure.states + extra) for extra in EXTRA[figure.passes])
             bound = 100 * each * elements / self.exponentials_per_second / (median / 1e3)
         return replace(
-            figure, milliseconds=median, spread=(high - low) / median, percent_of_exp_bound=bound,
+            figure,
+            milliseconds=median,
+            spread=(high - low) / median,
+            percent_of_exp_bound=bound,
             peak_mebibytes=(torch.cuda.max_memory_allocated() - before) / 2**20 if cuda else None,
-            giga_state_steps=steps / median / 1e6 if steps else None, **known,
-        )  # fmt: skip
+            giga_state_steps=steps / median / 1e6 if steps else None,
+            **known,
+        )
 
 
 def interleaved(calls: Mapping[Figure, Callable[[], Any]], seconds: float) -> list[Figure]:

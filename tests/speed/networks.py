@@ -82,8 +82,9 @@ def scanned(network: nn.Module, size: Sequence[int], device: str) -> tuple[int, 
 
     handles = [
         part.register_forward_hook(count_image if isinstance(part, SS2D) else count_sequence)
-        for part in network.modules() if isinstance(part, SS2D | Mamba)
-    ]  # fmt: skip
+        for part in network.modules()
+        if isinstance(part, SS2D | Mamba)
+    ]
     try:
         with torch.no_grad():
             network(torch.zeros(1, CHANNELS, *size, device=device))
@@ -147,8 +148,9 @@ def measure(clock: Clock, figure: Figure, builder: Builder) -> Iterator[Figure]:
         if not calls:
             raise RuntimeError(f"{figure.what} computed no scan in the form asked for ({figure.pipeline})")
     backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
-    yield replace(timed, backend=backend if steps else None,
-                  peak_mebibytes=None if figure.mode == GRAPH else timed.peak_mebibytes)  # fmt: skip
+    yield replace(
+        timed, backend=backend if steps else None, peak_mebibytes=None if figure.mode == GRAPH else timed.peak_mebibytes
+    )
 
 
 def controls(name: str, batch: int, side: int, seconds: float) -> Iterator[Figure]:

@@ -28,9 +28,13 @@ from tests.speed.record import (
 FORMATS = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, light and dark in turn; the hatch says the same in greyscale
 STYLES = {
-    (FUSED, EAGER): ("#0072B2", ""), (FUSED, COMPILED): ("#56B4E9", "//"), (FUSED, GRAPH): ("#1a1a1a", ""),
-    (OWN, EAGER): ("#E69F00", ".."), (MAMBA_SSM, EAGER): ("#F0E442", "xx"), (WITHOUT, EAGER): ("#BBBBBB", "\\\\"),
-}  # fmt: skip
+    (FUSED, EAGER): ("#0072B2", ""),
+    (FUSED, COMPILED): ("#56B4E9", "//"),
+    (FUSED, GRAPH): ("#1a1a1a", ""),
+    (OWN, EAGER): ("#E69F00", ".."),
+    (MAMBA_SSM, EAGER): ("#F0E442", "xx"),
+    (WITHOUT, EAGER): ("#BBBBBB", "\\\\"),
+}
 # passes -> (what is drawn of them, unit, number)
 _PANELS: dict[str, tuple[str, str, Callable[[Figure], float | None]]] = {
     BOTH: (f"SS2D's scan with projections, {BOTH}", "G state-steps/s (more is faster)", lambda f: f.giga_state_steps),
@@ -39,10 +43,16 @@ _PANELS: dict[str, tuple[str, str, Callable[[Figure], float | None]]] = {
     SAVED: ("kept for backward in one SS2D core", "MiB (less is better)", lambda f: f.saved_mebibytes),
 }
 _SETTINGS: Any = {
-    "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
-    "axes.titlelocation": "left", "axes.titleweight": "bold", "hatch.linewidth": 0.6, "legend.frameon": False,
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
     "text.parse_math": False,
-}  # fmt: skip
+}
 MOST_ROWS = 12  # of a panel
 
 
@@ -90,7 +100,5 @@ def bars(figures: Sequence[Figure], passes: str) -> pd.DataFrame:
     rows = {}
     for f in chosen:
         place = f"/{f.stride}, D {f.channels}" if f.channels else f.what
-        rows.setdefault((f.pipeline, f.mode, f.backend), {})[
-            f"{place}\n{f.batch} x {by(f.size)}, {f.dtype}"
-        ] = value(f)  # fmt: skip
+        rows.setdefault((f.pipeline, f.mode, f.backend), {})[f"{place}\n{f.batch} x {by(f.size)}, {f.dtype}"] = value(f)
     return pd.DataFrame(rows)

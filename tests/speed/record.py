@@ -99,10 +99,13 @@ class Figure:
         if self.problem:
             return f"{head}: NOT MEASURED, {self.problem}"
         numbers = {
-            "{:.4g} ms": self.milliseconds, "spread {:.0%}": self.spread, "peak {:.0f} MiB": self.peak_mebibytes,
-            "{:.1f} MiB kept for backward": self.saved_mebibytes, "{:.3g} G state-steps/s": self.giga_state_steps,
+            "{:.4g} ms": self.milliseconds,
+            "spread {:.0%}": self.spread,
+            "peak {:.0f} MiB": self.peak_mebibytes,
+            "{:.1f} MiB kept for backward": self.saved_mebibytes,
+            "{:.3g} G state-steps/s": self.giga_state_steps,
             "{:.0f} % of the exp bound": self.percent_of_exp_bound,
-        }  # fmt: skip
+        }
         return f"{head}: " + ", ".join(form.format(value) for form, value in numbers.items() if value is not None)
 
 
@@ -125,20 +128,30 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    place = {"type": device, "name": _processor(), "cores": os.cpu_count(),
-                             "threads": torch.get_num_threads()}  # fmt: skip
+    place = {"type": device, "name": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         versions |= {"cuda": torch.version.cuda, "driver": nvidia_smi("driver_version")}
         place |= {
-            "name": gpu.name, "multiprocessors": gpu.multi_processor_count, "capability": f"{gpu.major}.{gpu.minor}",
+            "name": gpu.name,
+            "multiprocessors": gpu.multi_processor_count,
+            "capability": f"{gpu.major}.{gpu.minor}",
             "memory_gibibytes": round(gpu.total_memory / 2**30, 1),
             "highest_clock_megahertz": nvidia_smi("clocks.max.sm"),
-        }  # fmt: skip
+        }
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"layout": LAYOUT, "command": command, "date": date, "device": place, "versions": versions,
-            "backends": backend_report(device), "settings": settings, "checks": [], "not_run": [],
-            "figures": []}  # fmt: skip
+    return {
+        "layout": LAYOUT,
+        "command": command,
+        "date": date,
+        "device": place,
+        "versions": versions,
+        "backends": backend_report(device),
+        "settings": settings,
+        "checks": [],
+        "not_run": [],
+        "figures": [],
+    }
 
 
 def write_document(path: Path | None, document: dict[str, Any]) -> None:
@@ -161,8 +174,10 @@ def read_document(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
     if not isinstance(document, dict) or document.get("layout") != LAYOUT:
-        raise ValueError(f"{path} is no file of measurements; expected one that `make bench` with --json, or "
-                         "`make gpu-check`, has written")  # fmt: skip
+        raise ValueError(
+            f"{path} is no file of measurements; expected one that `make bench` with --json, or "
+            "`make gpu-check`, has written"
+        )
     known = {field.name for field in dataclasses.fields(Figure)}
     try:
         figures = [{key: value for key, value in each.items() if key in known} for each in document["figures"]]

@@ -62,10 +62,14 @@ def _scans(found: Sequence[Figure]) -> list[Figure]:
 def _scan_columns(found: Sequence[Figure]) -> _Columns:
     return {
         "what": lambda f: f.what + (f" ({f.pipeline.removeprefix('fused, ')})" if f.pipeline != FUSED else ""),
-        "passes": lambda f: f.passes, "backend": lambda f: f.backend or NOTHING, **_IMAGES, **_STAGE, **_TIME,
+        "passes": lambda f: f.passes,
+        "backend": lambda f: f.backend or NOTHING,
+        **_IMAGES,
+        **_STAGE,
+        **_TIME,
         **{f"{short} / fused": _longer(found, pipeline) for pipeline, short in OTHERS.items()},
         "peak MiB": lambda f: number(f.peak_mebibytes),
-    }  # fmt: skip
+    }
 
 
 def _networks(found: Sequence[Figure]) -> list[Figure]:
@@ -78,13 +82,17 @@ def _networks(found: Sequence[Figure]) -> list[Figure]:
 def _network_columns(found: Sequence[Figure]) -> _Columns:
     compared = (OWN, MAMBA_SSM)
     return {
-        "network": lambda f: f.what, "passes": lambda f: f.passes, **_IMAGES, "mode": lambda f: f.mode, **_TIME,
+        "network": lambda f: f.what,
+        "passes": lambda f: f.passes,
+        **_IMAGES,
+        "mode": lambda f: f.mode,
+        **_TIME,
         "/ eager": lambda f: NOTHING if f.mode == EAGER else ratio(f, same(found, f, mode=EAGER)),
         "/ without scans": lambda f: ratio(f, same(found, f, pipeline=WITHOUT)),
         **{f"{OTHERS[pipeline]} / fused": _longer(found, pipeline) for pipeline in compared},
         "peak MiB": lambda f: number(f.peak_mebibytes),
         **{OTHERS[p]: lambda f, p=p: number(same(found, f, pipeline=p).peak_mebibytes) for p in compared},
-    }  # fmt: skip
+    }
 
 
 def _saved(found: Sequence[Figure]) -> list[Figure]:

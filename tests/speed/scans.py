@@ -84,8 +84,9 @@ def sweep_jobs(clock: Clock) -> list[Job]:
 def _timed(clock: Clock, figure: Figure, passes: str, call: Callable[[], Any], **known: Any) -> Figure:
     elements = prod(figure.shape)
     known = {"backend": figure.backend or resolve_backend(None, clock.device)} | known
-    return clock.time(replace(figure, passes=passes), call, elements=elements,
-                      steps=DIRECTIONS * elements * figure.states, **known)  # fmt: skip
+    return clock.time(
+        replace(figure, passes=passes), call, elements=elements, steps=DIRECTIONS * elements * figure.states, **known
+    )
 
 
 def scan_alone(clock: Clock, figure: Figure) -> Iterator[Figure]:
@@ -243,10 +244,14 @@ def others(seconds: float) -> Iterator[Figure]:
     with suppress(ImportError):
         functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
     leaves = [
-        torch.randn(batch, channels, length), torch.randn(batch, channels, length),
-        -torch.arange(1.0, states + 1).expand(channels, states).contiguous(), torch.randn(batch, states, length),
-        torch.randn(batch, states, length), torch.ones(channels), torch.randn(channels) - 4,
-    ]  # fmt: skip
+        torch.randn(batch, channels, length),
+        torch.randn(batch, channels, length),
+        -torch.arange(1.0, states + 1).expand(channels, states).contiguous(),
+        torch.randn(batch, states, length),
+        torch.randn(batch, states, length),
+        torch.ones(channels),
+        torch.randn(channels) - 4,
+    ]
     leaves = [leaf.requires_grad_() for leaf in leaves]
     cotangent = torch.randn(batch, channels, length)
     calls = {}

@@ -57,27 +57,54 @@ def verdicts(document: Mapping[str, Any]) -> list[Verdict]:
     over = "forward+backward, over materialised mamba_ssm"
     step = "training step of dagger, batch 12, 320x320"
     targets = [
-        (f"all SS2D blocks, batch 12, 320x320, {over}: at least 2.5 times (stretch: 4)", _speed(found, 320),
-         lambda ratio: ratio >= 2.5),
-        ("activations kept for backward per SS2D, of the materialised mamba_ssm pipeline's: at most a quarter",
-         _kept(found), lambda share: share <= 0.25),
-        (f"all SS2D blocks, batch 12, 256x256, {over}: at least 2 times", _speed(found, 256),
-         lambda ratio: ratio >= 2.0),
-        ("scan, forward, batch 12, 320x320, all blocks: within 3 times the exp bound", _bound(found, "forward"),
-         lambda ratio: ratio <= 3),
-        ("scan, backward, batch 12, 320x320, all blocks: within 6 times the exp bound", _bound(found, "backward"),
-         lambda ratio: ratio <= 6),
-        (f"{step}, time against the materialised pipeline: at least 1.6 times faster",
-         _step(found, "milliseconds", lambda slow, fast: f"{slow / fast:.2f} times ({slow:.0f} / {fast:.0f} ms"),
-         lambda ratio: ratio >= 1.6),
-        (f"{step}, peak memory against the materialised pipeline: at least 40 % less",
-         _step(found, "peak_mebibytes", lambda slow, fast: f"{1 - fast / slow:.0%} less ({slow:.0f} / {fast:.0f} MiB"),
-         lambda ratio: 1 - 1 / ratio >= 0.4),
-        (f"compiled no slower than eager (within {NOISE - 1:.0%}), wherever both were measured", _compiled(found),
-         lambda ratio: ratio <= NOISE),
-        ("prediction of one 320x320 slice at batch 1: under 10 ms", _one_image(found),
-         lambda milliseconds: milliseconds < 10),
-    ]  # fmt: skip
+        (
+            f"all SS2D blocks, batch 12, 320x320, {over}: at least 2.5 times (stretch: 4)",
+            _speed(found, 320),
+            lambda ratio: ratio >= 2.5,
+        ),
+        (
+            "activations kept for backward per SS2D, of the materialised mamba_ssm pipeline's: at most a quarter",
+            _kept(found),
+            lambda share: share <= 0.25,
+        ),
+        (
+            f"all SS2D blocks, batch 12, 256x256, {over}: at least 2 times",
+            _speed(found, 256),
+            lambda ratio: ratio >= 2.0,
+        ),
+        (
+            "scan, forward, batch 12, 320x320, all blocks: within 3 times the exp bound",
+            _bound(found, "forward"),
+            lambda ratio: ratio <= 3,
+        ),
+        (
+            "scan, backward, batch 12, 320x320, all blocks: within 6 times the exp bound",
+            _bound(found, "backward"),
+            lambda ratio: ratio <= 6,
+        ),
+        (
+            f"{step}, time against the materialised pipeline: at least 1.6 times faster",
+            _step(found, "milliseconds", lambda slow, fast: f"{slow / fast:.2f} times ({slow:.0f} / {fast:.0f} ms"),
+            lambda ratio: ratio >= 1.6,
+        ),
+        (
+            f"{step}, peak memory against the materialised pipeline: at least 40 % less",
+            _step(
+                found, "peak_mebibytes", lambda slow, fast: f"{1 - fast / slow:.0%} less ({slow:.0f} / {fast:.0f} MiB"
+            ),
+            lambda ratio: 1 - 1 / ratio >= 0.4,
+        ),
+        (
+            f"compiled no slower than eager (within {NOISE - 1:.0%}), wherever both were measured",
+            _compiled(found),
+            lambda ratio: ratio <= NOISE,
+        ),
+        (
+            "prediction of one 320x320 slice at batch 1: under 10 ms",
+            _one_image(found),
+            lambda milliseconds: milliseconds < 10,
+        ),
+    ]
     return [_verdict(target, list(findings), reached) for target, findings, reached in targets]
 
 
@@ -170,7 +197,10 @@ def _compiled(found: Sequence[Figure]) -> Iterator[_Finding]:
 def _one_image(found: Sequence[Figure]) -> Iterator[_Finding]:
     for network in BLOCKS:
         ones = select(found, what=network, passes=INFERENCE, batch=1, size=320, pipeline=FUSED)
-        times = [(f.milliseconds, f"{network} {f.milliseconds:.2f} ms ({f.mode}, {f.dtype})") for f in ones
-                 if f.milliseconds is not None]  # fmt: skip
+        times = [
+            (f.milliseconds, f"{network} {f.milliseconds:.2f} ms ({f.mode}, {f.dtype})")
+            for f in ones
+            if f.milliseconds is not None
+        ]
         for rank, (milliseconds, said) in enumerate(sorted(times)):
             yield said, None if rank else milliseconds

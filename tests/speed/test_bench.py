@@ -36,9 +36,11 @@ def test_backends_are_checked_and_timed(tmp_path, capsys):
     figures = content["figures"]
     assert {(f.batch, f.size, f.stride, f.channels) for f in figures} == {(1, (4, 4), 1, 16)}
     assert [(f.backend, f.what, f.passes) for f in figures] == [
-        ("numba", "scan", "forward"), ("numba", "scan", "backward"), ("numba", "scan with projections", "forward"),
+        ("numba", "scan", "forward"),
+        ("numba", "scan", "backward"),
+        ("numba", "scan with projections", "forward"),
         ("numba", "scan with projections", "forward+backward"),
-    ]  # fmt: skip
+    ]
     for figure in figures:
         steps = 4 * 16 * 4 * 4 * 4  # directions * channels * H * W * states
         assert math.isclose(figure.giga_state_steps, steps / figure.milliseconds / 1e6)

@@ -50,9 +50,13 @@ class StandIn:
 def arguments():
     torch.manual_seed(0)
     return [
-        torch.randn(2, 3, 5, 4), torch.randn(4, 7, 4) / 2, torch.randn(4, 4, 3), torch.randn(4, 4), torch.rand(16, 2),
+        torch.randn(2, 3, 5, 4),
+        torch.randn(4, 7, 4) / 2,
+        torch.randn(4, 4, 3),
+        torch.randn(4, 4),
+        torch.rand(16, 2),
         torch.randn(16),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_training_stays_finite_or_not(weight, said, monkeypatch):
         ("PlainConvUNet", 32, 0, None),
         ("UMambaBot", 32, 4 * 4 * 2 * 256 * 16, None),  # 4x4 positions of 256 channels, expanded twice, 16 states
     ],
-)  # fmt: skip
+)
 def test_work_of_the_scans(name, size, steps, per_element):
     with torch.device("meta"):
         found, elements = scanned(build_network(name, (size, size)).eval(), (size, size), "meta")

@@ -52,8 +52,15 @@ def test_everything_is_on_the_page():
     checks = [{"name": "tests", "passed": True, "detail": "in 3 s"}, {"name": "finite", "passed": False, "detail": "x"}]
     text = markdown({**made_up.everything(), "checks": checks, "not_run": ["SwinUMamba, fused"]})
     assert text.startswith("## Made-up device: gpu_check, 2026-01-02\n\ntorch 2.0.\n")
-    for title in ("What to reach on an H200", "Scans", "Whole networks", "Kept for backward, MiB", "Checks",
-                  "Not measured", "No time left for"):  # fmt: skip
+    for title in (
+        "What to reach on an H200",
+        "Scans",
+        "Whole networks",
+        "Kept for backward, MiB",
+        "Checks",
+        "Not measured",
+        "No time left for",
+    ):
         assert f"\n### {title}\n" in text
     assert "- passed: tests, in 3 s\n- FAILED: finite, x" in text
     assert "UMambaEnc, fused (triton), eager, training step, float16, batch 12, 320 x 320: NOT MEASURED, out of" in text

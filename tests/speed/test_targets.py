@@ -50,21 +50,37 @@ def test_what_is_not_measured_or_not_on_a_gpu_counts_for_nothing():
         (scans(backward=5.99), "scan, backward", MET, ""),
         (scans(backward=6.01), "scan, backward", NOT_MET, "SwinUMambaD 6.01 times"),
         (FAR, "scan, forward", MET, ""),  # summed, not averaged: as far from the bound as before, only larger
-        ([STEP, network_figure(pipeline=OWN, milliseconds=16.0)], "step of dagger, batch 12, 320x320, time", MET,
-         "1.60 times (16 / 10 ms"),
+        (
+            [STEP, network_figure(pipeline=OWN, milliseconds=16.0)],
+            "step of dagger, batch 12, 320x320, time",
+            MET,
+            "1.60 times (16 / 10 ms",
+        ),
         ([STEP, network_figure(pipeline=OWN, milliseconds=15.9)], "320x320, time", NOT_MET, "1.59 times"),
         ([STEP, network_figure(pipeline=OWN, peak_mebibytes=1000.0)], "peak memory", MET, "40% less (1000 / 600 MiB"),
         ([STEP, network_figure(pipeline=OWN, peak_mebibytes=990.0)], "peak memory", NOT_MET, "39% less"),
         # mamba_ssm's decides where it was measured
-        ([STEP, network_figure(pipeline=OWN, milliseconds=30.0), network_figure(pipeline=MAMBA_SSM, milliseconds=12.0)],
-         "320x320, time", NOT_MET, "1.20 times"),
+        (
+            [
+                STEP,
+                network_figure(pipeline=OWN, milliseconds=30.0),
+                network_figure(pipeline=MAMBA_SSM, milliseconds=12.0),
+            ],
+            "320x320, time",
+            NOT_MET,
+            "1.20 times",
+        ),
         ([STEP, network_figure(mode=COMPILED, milliseconds=10.1)], "compiled", MET, "1.01 of eager"),
         ([STEP, network_figure(mode=COMPILED, milliseconds=10.3)], "compiled", NOT_MET, ""),
         ([STEP, network_figure(mode=COMPILED, milliseconds=10.1, batch=30)], "compiled", NOT_MEASURED, ""),
         ([SLOW], "one 320x320 slice", NOT_MET, "11.00 ms"),
         ([SLOW, network_figure(mode=GRAPH, milliseconds=9.0, **ONE)], "one 320x320 slice", MET, "9.00 ms (CUDA graph"),
-        ([network_figure(milliseconds=9.0, **ONE), network_figure("SwinUMamba", milliseconds=11.0, **ONE)],
-         "one 320x320 slice", NOT_MET, "SwinUMamba 11.00 ms"),
+        (
+            [network_figure(milliseconds=9.0, **ONE), network_figure("SwinUMamba", milliseconds=11.0, **ONE)],
+            "one 320x320 slice",
+            NOT_MET,
+            "SwinUMamba 11.00 ms",
+        ),
     ],
 )
 def test_verdicts(figures, target, verdict, said):

@@ -19,9 +19,13 @@ SWIN, DAGGER, SCRATCH = (f"nnUNetTrainerSwinUMamba{end}" for end in ("", "D", "D
 
 def test_class_attributes_take_precedence_over_nnunets_values(make_trainer):
     settings = {
-        "num_epochs": 3, "num_iterations_per_epoch": 7, "num_val_iterations_per_epoch": 2, "save_every": 1,
-        "initial_lr": 5e-4, "weight_decay": 0.5,
-    }  # fmt: skip
+        "num_epochs": 3,
+        "num_iterations_per_epoch": 7,
+        "num_val_iterations_per_epoch": 2,
+        "save_every": 1,
+        "initial_lr": 5e-4,
+        "weight_decay": 0.5,
+    }
     trainer = make_trainer(tiny(SCRATCH, **settings))
     assert {key: getattr(trainer, key) for key in settings} == settings
     assert make_trainer(tiny(SCRATCH)).num_iterations_per_epoch == 250
@@ -145,9 +149,13 @@ def test_regions_and_more_channels(nnunet_folders):
 
 @pytest.mark.parametrize(
     ("parent", "kept"),
-    [("nnUNetTrainerSwinUMambaDNoScan", {"mixing": "skip"}), ("nnUNetTrainerUMambaEncNoMamba", {"mamba": False}),
-     ("nnUNetTrainerUMambaBotPaper", {"release": "2024-01"}), ("nnUNetTrainerSwinUMambaD", {})],
-)  # fmt: skip
+    [
+        ("nnUNetTrainerSwinUMambaDNoScan", {"mixing": "skip"}),
+        ("nnUNetTrainerUMambaEncNoMamba", {"mamba": False}),
+        ("nnUNetTrainerUMambaBotPaper", {"release": "2024-01"}),
+        ("nnUNetTrainerSwinUMambaD", {}),
+    ],
+)
 def test_a_subclass_keeps_the_settings_of_its_parent(parent, kept):
     base = getattr(trainers, parent)
     mine = type("Mine", (base,), {"network_settings": {"gradient_checkpointing": True}})

@@ -26,10 +26,15 @@ UMAMBA = {"features_per_stage": [8, 12, 16]}  # not narrower: torch 2.15's backw
 TRAINERS = {
     f"nnUNetTrainer{name}": tiny(f"nnUNetTrainer{name}")
     for name in (
-        "SwinUMambaScratch", "SwinUMambaDScratch", "SwinUMambaV2Scratch", "SwinUMambaDNoScanScratch", "VMUNetScratch",
-        "UMambaEnc", "UMambaBotPaper",
+        "SwinUMambaScratch",
+        "SwinUMambaDScratch",
+        "SwinUMambaV2Scratch",
+        "SwinUMambaDNoScanScratch",
+        "VMUNetScratch",
+        "UMambaEnc",
+        "UMambaBotPaper",
     )
-}  # fmt: skip
+}
 # with deep supervision, without, and with a network from the plans
 THREE = ("nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerVMUNetScratch", "nnUNetTrainerUMambaEnc")
 
@@ -70,9 +75,15 @@ class Dataset:
             locations = DefaultPreprocessor._sample_foreground_locations(segmentation, collected)
             blocks, chunks = comp_blosc2_params(data.shape, PATCH)
             nnUNetDatasetBlosc2.save_case(
-                data, segmentation, {"class_locations": locations}, str(folder / f"case{case}"), chunks, blocks,
-                chunks_seg=(1, *chunks[1:]), blocks_seg=(1, *blocks[1:]),
-            )  # fmt: skip
+                data,
+                segmentation,
+                {"class_locations": locations},
+                str(folder / f"case{case}"),
+                chunks,
+                blocks,
+                chunks_seg=(1, *chunks[1:]),
+                blocks_seg=(1, *blocks[1:]),
+            )
 
 
 MANY = {"background": 0, **{f"organ {i}": i for i in range(1, 200)}}
@@ -151,9 +162,14 @@ def test_nnunets_sliding_window_takes_any_image(size, name, make):
     trainer.set_deep_supervision_enabled(False)
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
     predictor.manual_initialization(
-        trainer.network, trainer.plans_manager, trainer.configuration_manager, None, trainer.dataset_json,
-        type(trainer).__name__, (0, 1),
-    )  # fmt: skip
+        trainer.network,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        None,
+        trainer.dataset_json,
+        type(trainer).__name__,
+        (0, 1),
+    )
     logits = predictor.predict_sliding_window_return_logits(torch.randn(1, 2, *size))
     assert logits.shape == (3, 2, *size)
     assert torch.isfinite(torch.as_tensor(logits).float()).all()

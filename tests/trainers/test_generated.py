@@ -71,9 +71,14 @@ def test_exported_names_are_the_catalogues():
 
 
 SEVEN_STAGES = make_plans(
-    (320, 320), n_stages=7, features_per_stage=[min(32 * 2**i, 512) for i in range(7)], kernel_sizes=[[3, 3]] * 7,
-    strides=[[1, 1], *[[2, 2]] * 6], n_conv_per_stage=[2] * 7, n_conv_per_stage_decoder=[2] * 6,
-)  # fmt: skip
+    (320, 320),
+    n_stages=7,
+    features_per_stage=[min(32 * 2**i, 512) for i in range(7)],
+    kernel_sizes=[[3, 3]] * 7,
+    strides=[[1, 1], *[[2, 2]] * 6],
+    n_conv_per_stage=[2] * 7,
+    n_conv_per_stage_decoder=[2] * 6,
+)
 
 
 @pytest.mark.parametrize("record", catalogue.TRAINERS, ids=LEAVES)
@@ -117,9 +122,12 @@ def test_get_trainer():
 
 @pytest.mark.parametrize(
     ("typo", "first"),
-    [("nnUNetTrainerSwinUmambaD", "SwinUMambaD"), ("UMambaBott", "UMambaBot"),
-     ("nnUNetTrainerSwinUMamba_dmo", "SwinUMamba_demo")],
-)  # fmt: skip
+    [
+        ("nnUNetTrainerSwinUmambaD", "SwinUMambaD"),
+        ("UMambaBott", "UMambaBot"),
+        ("nnUNetTrainerSwinUMamba_dmo", "SwinUMamba_demo"),
+    ],
+)
 def test_names_like_a_mistyped_one(typo, first):
     assert catalogue.suggestion(typo) == f"did you mean nnUNetTrainer{first}?"
     assert catalogue.suggestion(typo, 3).count("nnUNetTrainer") == 3
@@ -168,9 +176,17 @@ def test_class_attributes_of_the_scratch_trainer_and_of_other_encoders(name):
 
 @pytest.mark.parametrize(
     ("variant", "encoder", "decoder"),
-    [("Small", 0.3, None), ("DSmall", 0.3, 0.2), ("Base", 0.6, None), ("DBase", 0.6, 0.2), ("V2", 0.2, None),
-     ("DV2", 0.2, 0.2), ("NoScan", 0.2, None), ("DNoScan", 0.2, 0.2)],
-)  # fmt: skip
+    [
+        ("Small", 0.3, None),
+        ("DSmall", 0.3, 0.2),
+        ("Base", 0.6, None),
+        ("DBase", 0.6, 0.2),
+        ("V2", 0.2, None),
+        ("DV2", 0.2, 0.2),
+        ("NoScan", 0.2, None),
+        ("DNoScan", 0.2, 0.2),
+    ],
+)
 def test_drop_path(variant, encoder, decoder):
     network = build(f"nnUNetTrainerSwinUMamba{variant}")
     rates = [[m.rate for m in part.modules() if hasattr(m, "rate")] for part in (network.encoder, network.decoder)]

@@ -83,7 +83,7 @@ def test_fresh_training_loads_before_nnunet_starts(make_trainer, calls):
     assert REPORT.sha256 in log_of(trainer)
 
 
-def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkeypatch):  # noqa: F811
+def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkeypatch):
     """Whether it has to be fetched, as the first time, or is there."""
     url = save(state_dict(), "published.pth").as_uri()
     record = dataclasses.replace(get_record("vmamba_tiny_v0"), url=url, mirrors=(), size_bytes=None)
@@ -206,11 +206,23 @@ def test_nnunets_own_command_shows_the_message_alone(nnunet_folders, warm_python
     (folder / "nnUNetPlans.json").write_text(json.dumps(make_plans()))
     (folder / "dataset.json").write_text(json.dumps(DATASET))
     done = subprocess.run(
-        [warm_python, "-c", "from nnunetv2.run.run_training import run_training_entry as run; run()",
-         "902", "2d", "0", "-tr", f"{PRETRAINED}_1epoch", "-device", "cpu"],
+        [
+            warm_python,
+            "-c",
+            "from nnunetv2.run.run_training import run_training_entry as run; run()",
+            "902",
+            "2d",
+            "0",
+            "-tr",
+            f"{PRETRAINED}_1epoch",
+            "-device",
+            "cpu",
+        ],
         env={**os.environ, "SWIN_UMAMBA_WEIGHTS": str(nnunet_folders / "absent.pth"), "PYTHONWARNINGS": "ignore"},
-        capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
     assert done.returncode == 1
     (message,) = done.stderr.strip().splitlines()
     assert "vmamba_tiny_v0" in message
@@ -219,9 +231,7 @@ def test_nnunets_own_command_shows_the_message_alone(nnunet_folders, warm_python
 
 
 @pytest.mark.parametrize("error", [WeightsNotFoundError, CheckpointFileError, NonFiniteError, WorkerDiedError])
-def test_an_error_for_the_user_is_what_it_was_and_ends_python_with_its_message(
-    error, make_trainer, calls, monkeypatch
-):
+def test_an_error_for_the_user_is_what_it_was_and_ends_python_with_its_message(error, make_trainer, calls, monkeypatch):
     def fail(self):
         raise error("what to do")
 

@@ -200,8 +200,10 @@ def test_vm_unet_refuses_deep_supervision(make_trainer):
 def test_vm_unet_starts_from_small_or_from_tiny_and_records_which(name, make_trainer, monkeypatch, tmp_path):
     """The real network, through the environment variable; nnU-Net's own start is left out."""
     shapes = inventory(get_record(name))
-    torch.save({key: torch.tensor(1 + i / 1000).expand(shape) for i, (key, shape) in enumerate(shapes.items())},
-               tmp_path / "weights.pth")  # fmt: skip
+    torch.save(
+        {key: torch.tensor(1 + i / 1000).expand(shape) for i, (key, shape) in enumerate(shapes.items())},
+        tmp_path / "weights.pth",
+    )
     monkeypatch.setenv("SWIN_UMAMBA_WEIGHTS", str(tmp_path / "weights.pth"))
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer = make_trainer(trainers.nnUNetTrainerVMUNet)

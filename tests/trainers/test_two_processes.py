@@ -128,11 +128,15 @@ def run(
     arguments = [case, str(world), str(folder), str(int(compiled)), str(resume_at), str(start)]
     processes = [
         subprocess.Popen(
-            [python, "-m", "tests.trainers.test_two_processes", str(rank), *arguments], cwd=ROOT, env=variables,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [python, "-m", "tests.trainers.test_two_processes", str(rank), *arguments],
+            cwd=ROOT,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank in range(world)
-    ]  # fmt: skip
+    ]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)[-4000:]
     return [pickle.loads((folder / f"result_{world}_{rank}.pickle").read_bytes()) for rank in range(world)]
@@ -158,9 +162,14 @@ def alone(tmp_path_factory, warm_python):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "compiled", "resume_at"),
-    [("pretrained", False, None), ("pretrained", True, None), ("pretrained", False, 1), ("pretrained", False, 3),
-     ("scratch", False, None)],
-)  # fmt: skip
+    [
+        ("pretrained", False, None),
+        ("pretrained", True, None),
+        ("pretrained", False, 1),
+        ("pretrained", False, 3),
+        ("scratch", False, None),
+    ],
+)
 def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_path, warm_python):
     (losses_alone, one) = alone(case)
     both = run(warm_python, case, 2, tmp_path, compiled, resume_at)
@@ -191,6 +200,11 @@ def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_pa
 if __name__ == "__main__":
     _rank, _case, _world, _folder, _compiled, _epoch, _start = sys.argv[1:]
     main(
-        _case, int(_rank), int(_world), Path(_folder), bool(int(_compiled)), int(_epoch) if _epoch != "None" else None,
+        _case,
+        int(_rank),
+        int(_world),
+        Path(_folder),
+        bool(int(_compiled)),
+        int(_epoch) if _epoch != "None" else None,
         Path(_start) if _start != "None" else None,
-    )  # fmt: skip
+    )

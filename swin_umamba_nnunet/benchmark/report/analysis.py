@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from swin_umamba_nnunet.benchmark import fairness
-from swin_umamba_nnunet.benchmark.files import MatrixError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError
 from swin_umamba_nnunet.benchmark.report.arenas import Arena, lower_is_better, make_arenas, mean_of_class_means
 from swin_umamba_nnunet.benchmark.report.collect import Benchmark
 from swin_umamba_nnunet.benchmark.report.statistics import Comparison, compare, means_of, sd
@@ -174,13 +174,13 @@ def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstr
         bootstrap: of the intervals.
 
     Raises:
-        MatrixError: no run has scores, no such baseline or metric.
+        BenchmarkError: no run has scores, no such baseline or metric.
     """
     label, why = choose_baseline(benchmark, baseline)
     done = [run for run in benchmark.runs if run.done]
     if not done:
         first = benchmark.runs[0]
-        raise MatrixError(
+        raise BenchmarkError(
             f"{benchmark.folder} has no finished run yet, so there is nothing to report ({first.title}: "
             f"{first.problem}); look at it with   swin-umamba benchmark status {benchmark.folder}"
         )
@@ -188,7 +188,7 @@ def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstr
     metrics = metrics or [name for name in METRICS if name in there] or there[:1]
     unknown = [name for name in metrics if name not in there]
     if unknown:
-        raise MatrixError(f"no run has the metric {unknown[0]!r}; its metrics.csv files have {', '.join(there)}")
+        raise BenchmarkError(f"no run has the metric {unknown[0]!r}; its metrics.csv files have {', '.join(there)}")
     results = tuple(Result(arena, label, bootstrap) for arena in make_arenas(benchmark, metrics))
     return Analysis(benchmark, label, why, bootstrap, results, fairness.checklist(benchmark, results))
 
@@ -197,7 +197,7 @@ def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
     """Label of the baseline, and who chose it.
 
     Raises:
-        MatrixError: no row is called so.
+        BenchmarkError: no row is called so.
     """
     labels = [row.label for row in benchmark.rows]
     names = {**{row.name: row.label for row in reversed(benchmark.rows)}, **dict(zip(labels, labels))}
@@ -208,7 +208,7 @@ def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
         if name in names:
             return names[name], why
         if name:
-            raise MatrixError(f"the baseline {name!r} is none of the rows; choose one of {', '.join(labels)}")
+            raise BenchmarkError(f"the baseline {name!r} is none of the rows; choose one of {', '.join(labels)}")
     known = fairness.identities(benchmark.rows)
     own = (label for label, row in known.items() if row.stock and not row.residual)
     if found := next(own, ""):

@@ -17,7 +17,7 @@ from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable
 from swin_umamba_nnunet.benchmark import fairness
-from swin_umamba_nnunet.benchmark.files import MatrixError, now
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, now
 from swin_umamba_nnunet.benchmark.report import published, tables, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, analyse
 from swin_umamba_nnunet.benchmark.report.charts import charts_of
@@ -75,7 +75,7 @@ def write_report(
         The numbers, and the files, the page first.
 
     Raises:
-        MatrixError: see `read_benchmark` and `analyse`; or the folder cannot be written.
+        BenchmarkError: see `read_benchmark` and `analyse`; or the folder cannot be written.
     """
     options = options or ReportOptions()
     said("reading the runs")
@@ -91,7 +91,7 @@ def write_report(
         for name, text in files.items():
             write_text(output / name, text)
     except OSError as error:
-        raise MatrixError(
+        raise BenchmarkError(
             f"the report cannot be written to {output} ({error.strerror}); name another with -o"
         ) from error
     return analysis, [output / name for name in files]

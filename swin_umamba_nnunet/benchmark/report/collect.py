@@ -11,7 +11,7 @@ import pandas as pd
 
 from swin_umamba_nnunet._text import from_csv_cell
 from swin_umamba_nnunet.benchmark import runs as layout
-from swin_umamba_nnunet.benchmark.files import MatrixError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
 from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE
@@ -73,7 +73,7 @@ def read_benchmark(folder: Path) -> Benchmark:
     """Read a benchmark's folder.
 
     Raises:
-        MatrixError: there is no benchmark, or its files are damaged.
+        BenchmarkError: there is no benchmark, or its files are damaged.
     """
     planned = layout.read_benchmark(folder)
     held_out = bool(planned.content["config"].get("test"))
@@ -114,13 +114,13 @@ def read_scores(run: layout.Run) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: it is not there.
-        MatrixError: it is not a metrics.csv.
+        BenchmarkError: it is not a metrics.csv.
     """
     path, lines = run.evaluation / METRICS_FILE, []
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if not {*CSV_COLUMNS} <= {*(reader.fieldnames or ())}:
-            raise MatrixError(f"{path} has the columns {reader.fieldnames}; expected {', '.join(CSV_COLUMNS)}")
+            raise BenchmarkError(f"{path} has the columns {reader.fieldnames}; expected {', '.join(CSV_COLUMNS)}")
         for number, line in enumerate(reader, 2):
             convention, _, detail = line["convention"].partition(": ")
             if convention != CONVENTION or line["class"] == WHOLE_IMAGE or line["metric"].split("@")[0] in COUNTS:
@@ -128,7 +128,7 @@ def read_scores(run: layout.Run) -> pd.DataFrame:
             try:
                 value = float(line["value"]) if line["value"] else math.nan
             except ValueError:
-                raise MatrixError(f"{path}, line {number}: {line['value']!r} is no number; evaluate again") from None
+                raise BenchmarkError(f"{path}, line {number}: {line['value']!r} is no number; evaluate again") from None
             names = (run.row.label, run.fold, run.seed, from_csv_cell(line["case"]), from_csv_cell(line["class"]))
             lines.append((*names, line["metric"], value, line["unit"], detail))
     return pd.DataFrame(lines, columns=SCORE_COLUMNS)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from swin_umamba_nnunet import cli
-from swin_umamba_nnunet.benchmark.files import MatrixError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError
 from swin_umamba_nnunet.benchmark.report import ReportOptions, tables, words, write_report
 from swin_umamba_nnunet.benchmark.report.analysis import analyse
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
@@ -118,8 +118,10 @@ def test_numbers_of_the_page_are_those_of_the_analysis(report, page):
 
 def test_means_of_the_page_are_those_of_the_tree(page):
     """The first dataset's means from the tree's own values, in the table beside the first chart."""
-    means = [np.mean([tree.dice(tree.SHAPES, tree.ROWS[i], fold, seed) for fold in tree.FOLDS for seed in tree.SEEDS])
-             for i in (0, 2)]  # fmt: skip
+    means = [
+        np.mean([tree.dice(tree.SHAPES, tree.ROWS[i], fold, seed) for fold in tree.FOLDS for seed in tree.SEEDS])
+        for i in (0, 2)
+    ]
     assert f"nnU-Net baseline {means[0]:.4f}" in page.text
     assert ("td", {"class": "best"}) in page.tags
     assert f"Swin-UMamba-dagger ImageNet {means[1]:.4f}" in page.text
@@ -350,14 +352,16 @@ def test_a_folder_without_benchmark(tmp_path, capsys):
 def test_a_benchmark_that_has_not_begun(bench, tmp_path):
     (tmp_path / "new").mkdir()
     shutil.copy(bench / "benchmark.json", tmp_path / "new")
-    with pytest.raises(MatrixError, match=naming(tmp_path / "new", "no finished run", "swin-umamba benchmark status")):
+    with pytest.raises(
+        BenchmarkError, match=naming(tmp_path / "new", "no finished run", "swin-umamba benchmark status")
+    ):
         write_report(tmp_path / "new", tmp_path / "out")
 
 
 def test_damaged_scores_are_named(fresh, tmp_path):
     file = next(fresh.glob("cells/*/*/fold_0/seed_0/evaluation/metrics.csv"))
     file.write_text("case,class\n")
-    with pytest.raises(MatrixError, match=naming(file, "'case', 'class'", "expected case, class")):
+    with pytest.raises(BenchmarkError, match=naming(file, "'case', 'class'", "expected case, class")):
         write_report(fresh, tmp_path / "out")
 
 

@@ -114,8 +114,10 @@ def test_comparisons_of_the_tree(arenas):
     baseline, best = tree.ROWS[0], tree.ROWS[2]
     expected = []
     for fold in tree.FOLDS:
-        values = [np.mean([tree.dice(tree.SHAPES, row, fold, seed) for seed in tree.SEEDS], axis=0).mean(axis=1)
-                  for row in (best, baseline)]  # fmt: skip
+        values = [
+            np.mean([tree.dice(tree.SHAPES, row, fold, seed) for seed in tree.SEEDS], axis=0).mean(axis=1)
+            for row in (best, baseline)
+        ]
         expected += (values[0] - values[1]).tolist()
     found = {item.row: item for item in statistics.compare(arenas[tree.SHAPES], "Dice", "nnU-Net", FEW)}
     item = found[best.label]
@@ -169,8 +171,15 @@ def test_classes_of_the_tree(arenas):
 
 def test_suitability_of_the_tree(arenas):
     found = suitability(arenas[tree.SHAPES], "Dice")
-    means = {row.label: [tree.dice(tree.SHAPES, row, fold, seed).mean() for fold in tree.FOLDS for seed in tree.SEEDS
-                   if tree.state_of(tree.SHAPES, row.label, fold, seed) == "done"] for row in tree.ROWS}  # fmt: skip
+    means = {
+        row.label: [
+            tree.dice(tree.SHAPES, row, fold, seed).mean()
+            for fold in tree.FOLDS
+            for seed in tree.SEEDS
+            if tree.state_of(tree.SHAPES, row.label, fold, seed) == "done"
+        ]
+        for row in tree.ROWS
+    }
     between = np.std([np.mean(values) for values in means.values()], ddof=1)
     within = np.mean([np.std(values, ddof=1) for values in means.values()])
     assert (found.between, found.within) == (pytest.approx(between), pytest.approx(within))
