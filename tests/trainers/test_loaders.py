@@ -66,7 +66,7 @@ if __name__ == "__main__":
 
 
 def run(what: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", SCRIPT, what], capture_output=True, encoding="utf-8", timeout=120)
+    return subprocess.run([sys.executable, "-c", SCRIPT, what], capture_output=True, encoding="utf-8", timeout=600)
 
 
 @pytest.mark.parametrize("when", ["killed", "killed at once"])
