@@ -49,6 +49,8 @@ def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
         "problems" of this installation; "hardware"; "trainers": {name: {"problems", "weights", "file_sha256", ...}};
         "pairs": {"DATASET key": {"problems", "epochs", ..., "cost"}}.
     """
+    from swin_umamba_nnunet.evaluation.surfaces import INSTALL_LINE
+
     rows = {row["key"]: row for row in request["rows"]}
     classes, trainers = {}, {}
     for name in dict.fromkeys(row["name"] for row in request["rows"]):
@@ -57,16 +59,10 @@ def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
     for dataset, key in request["pairs"]:
         if classes[rows[key]["name"]] is not None:
             pairs[f"{dataset} {key}"] = _inspect_pair(classes[rows[key]["name"]], dataset, rows[key], request)
-    return {"problems": _libraries(), "hardware": hardware(), "trainers": trainers, "pairs": pairs}
-
-
-def _libraries() -> list[str]:
-    """What the evaluation at the end of every run needs, and is an extra."""
-    from swin_umamba_nnunet.evaluation.surfaces import INSTALL_LINE
-
-    if importlib.util.find_spec("surface_distance") is None:
-        return [f"the evaluation needs surface-distance, which is not installed; get it with   {INSTALL_LINE}"]
-    return []
+    problems = []
+    if importlib.util.find_spec("surface_distance") is None:  # an extra, needed at the end of every run
+        problems = [f"the evaluation needs surface-distance, which is not installed; get it with   {INSTALL_LINE}"]
+    return {"problems": problems, "hardware": hardware(), "trainers": trainers, "pairs": pairs}
 
 
 def hardware() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,6 @@ _WITHOUT_STEPS = {
 }
 _SECONDS_BETWEEN_LOOKS = 2.0
 _CLEAR = "\x1b[2J\x1b[H"  # screen, and cursor to its top left
-# flags that are settings of the same name
-_SETTINGS = ("output", "datasets", "trainers", "folds", "seeds", "configuration", "baseline", "device", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,10 +132,11 @@ def _run_options(add: Callable[..., Any]) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Check and run; 0 if every run is done (or was submitted), 1 if not."""
-    from swin_umamba_nnunet.benchmark import prepare, read_file
+    from swin_umamba_nnunet.benchmark import BenchmarkConfig, prepare, read_file
 
     settings = read_file(args.config) if args.config else {}
-    settings |= {name: value for name in _SETTINGS if (value := getattr(args, name)) is not None}
+    given = {item.name: getattr(args, item.name, None) for item in fields(BenchmarkConfig)}
+    settings |= {name: value for name, value in given.items() if value is not None}
     print("Checking datasets, trainers and weights ...", flush=True)
     prepared = prepare(settings, launcher=args.launcher, gpus=args.gpus, dry=args.dry_run)
     if args.dry_run:

@@ -13,7 +13,7 @@ import swin_umamba_nnunet.benchmark
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.config import build_config, read_file
 from swin_umamba_nnunet.benchmark.report import statistics
-from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
+from swin_umamba_nnunet.benchmark.report.collect import lower_is_better
 from tests.messages import assert_names
 
 FOLDER = Path(swin_umamba_nnunet.benchmark.__file__).parent / "example"

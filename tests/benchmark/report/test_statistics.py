@@ -8,8 +8,7 @@ from scipy import stats
 
 from swin_umamba_nnunet.benchmark.report import statistics
 from swin_umamba_nnunet.benchmark.report.analysis import class_table, suitability, summarise
-from swin_umamba_nnunet.benchmark.report.arenas import make_arenas, mean_of_class_means
-from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
+from swin_umamba_nnunet.benchmark.report.collect import make_arenas, mean_of_class_means, read_benchmark
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 from tests.benchmark.report import tree
