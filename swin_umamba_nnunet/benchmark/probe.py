@@ -7,6 +7,7 @@ The runner imports neither; and a trainer of a user's that fails to import takes
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import inspect
 import io
@@ -22,7 +23,7 @@ from typing import Any
 
 from swin_umamba_nnunet import _autoregister, catalogue
 from swin_umamba_nnunet._text import did_you_mean
-from swin_umamba_nnunet.benchmark.files import read_json, sha256, write_json
+from swin_umamba_nnunet.benchmark.files import read_json, write_json
 from swin_umamba_nnunet.benchmark.hooks import peak_memory, processor_name
 from swin_umamba_nnunet.benchmark.process import end_with_parent
 
@@ -111,7 +112,7 @@ def _file_sha256(trainer: type) -> str | None:
     relative = trainer.__module__.replace(".", "/") + ".py"
     for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep):
         if folder and Path(folder, relative).is_file():
-            return sha256(Path(folder, relative))
+            return hashlib.sha256(Path(folder, relative).read_bytes()).hexdigest()
     return None
 
 

@@ -113,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
 def _run_options(add: Callable[..., Any]) -> None:
     add("--config", type=Path, metavar="FILE", help="TOML file; flags override what it says")
     add("--output", metavar="DIR", help="folder for everything")
-    add("--datasets", nargs="+", metavar="ID", type=_number_or_name, help="ids or names")
+    add("--datasets", nargs="+", metavar="ID", help="ids or names")
     add("--trainers", nargs="+", metavar="NAME[:PLANS[:CONFIGURATION]]", help="the rows")
-    add("--folds", nargs="+", metavar="FOLD", type=_number_or_name, help="default 0")
+    add("--folds", nargs="+", metavar="FOLD", help="default 0")
     add("--seeds", nargs="+", type=int, metavar="SEED", help="default 0")
     add("--configuration", help="of the plans, default 2d")
     add("--baseline", metavar="ROW", help="label or trainer that the report compares to")
@@ -246,10 +246,6 @@ def _run_here(prepared: "Prepared", args: argparse.Namespace) -> int:
 def _command(action: str, prepared: "Prepared", *options: str) -> str:
     """`swin-umamba benchmark ACTION` for this benchmark, as a shell takes it."""
     return shlex.join(["swin-umamba", "benchmark", action, str(prepared.config.output), *options])
-
-
-def _number_or_name(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def _gpus(text: str) -> tuple[int, ...]:

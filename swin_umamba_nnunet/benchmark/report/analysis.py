@@ -303,11 +303,9 @@ def _ranks(
         columns = grid.unstack(["row", "class"]).reindex(
             index=cases, columns=pd.MultiIndex.from_product([names, classes])
         )  # the same cases in the same order for all rows, so that all are resampled together
-        resampled = bootstrap.means(columns.to_numpy(float)).reshape(-1, len(names), len(classes))
-        there = np.isfinite(resampled)
-        total = np.where(there, resampled, 0.0).sum(axis=2) / np.maximum(there.sum(axis=2), 1)
-        total = np.where(there.any(axis=2), sign * total, np.inf)
-        lows, highs = np.percentile(pd.DataFrame(total).rank(axis=1), INTERVAL, axis=0, method="nearest")
+        resampled = pd.DataFrame(bootstrap.means(columns.to_numpy(float)).T, columns.columns)
+        ranked = (sign * resampled.groupby(level=0, sort=False).mean()).rank(na_option="bottom")
+        lows, highs = np.percentile(ranked, INTERVAL, axis=1, method="nearest")
     return {name: (float(a), float(b), float(c)) for name, a, b, c in zip(names, ranks, lows, highs)}
 
 
