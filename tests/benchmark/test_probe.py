@@ -98,7 +98,7 @@ def test_a_users_trainer(own_trainers, tmp_path):
         "split": [],
         "cost_error": None,
     }
-    assert {key: recipe[key] for key in expected} == expected
+    assert recipe.items() >= expected.items()
     assert answer["pairs"][f"{NAME} ProbedOwnSplit"]["split"] == [0, 1]
     assert answer["hardware"]["cores"] >= 1
 
