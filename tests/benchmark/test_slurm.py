@@ -34,7 +34,7 @@ def cluster(tmp_path, monkeypatch):
 
 def test_resources():
     row = Row("A", num_gpus=2, slurm={"time": 60})
-    wanted = {**slurm.DEFAULTS, "time": 60, "partition": "p"}
+    wanted = {"time": 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark", "partition": "p"}
     assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == wanted
     assert slurm.resources({}, row, "cuda")["gpus_per_node"] == 2
     assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
