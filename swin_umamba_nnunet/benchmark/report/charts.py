@@ -90,9 +90,7 @@ def to_svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r'\bid="|href="#|url\(#', rf"\g<0>{name}-", text)
     for colour, variable in _OF_PAGE.items():
         text = text.replace(colour, f"var(--{variable})")
     head = f'<svg role="img" aria-labelledby="{name}-title {name}-desc" '
