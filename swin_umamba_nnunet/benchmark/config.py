@@ -49,6 +49,11 @@ class Row:
         """Name of the folder nnU-Net gives such a model."""
         return f"{self.name}__{self.plans}__{self.configuration}"
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What `probe` is told about it."""
+        return {name: getattr(self, name) for name in ("name", "plans", "configuration", "key")}
+
     def to_dict(self) -> dict[str, Any]:
         """Its settings, as JSON and TOML take them."""
         return {name: getattr(self, name) for name in _IN_ROWS}

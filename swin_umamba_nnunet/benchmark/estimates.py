@@ -63,17 +63,17 @@ def _measured(jobs: Sequence[Job]) -> Estimate | None:
 
 
 def _counted(job: Job, error: str = "") -> Estimate:
-    if not job.recipe.get("cost"):
+    if not (cost := job.recipe.get("cost")):
         return Estimate(None, None, "unknown", error)
-    states = _STATES_PER_PARAMETER * job.recipe["cost"]["parameter_bytes"]
-    return Estimate(None, job.recipe["cost"]["activation_bytes"] + states, "counted", error)
+    memory = cost["activation_bytes"] + _STATES_PER_PARAMETER * cost["parameter_bytes"]
+    return Estimate(None, memory, "counted", error)
 
 
 def _timed(prepared: Prepared, job: Job, iterations: int) -> Estimate:
-    row, recipe = job.row, job.recipe
+    recipe = job.recipe
     request = {
         "dataset": job.dataset,
-        "row": {"name": row.name, "plans": row.plans, "configuration": row.configuration, "key": row.key},
+        "row": job.row.identity,
         "device": prepared.device,
         "iterations": iterations,
     }

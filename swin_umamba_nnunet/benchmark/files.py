@@ -70,15 +70,6 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def sha256(path: Path) -> str:
-    """Of the file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def json_sha256(path: Path) -> str | None:
     """Of what a JSON file says, whatever its white space and order of keys; None if there is no such file."""
     content = read_json(path)

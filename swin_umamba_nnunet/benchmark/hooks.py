@@ -58,7 +58,6 @@ def install(settings: Settings) -> None:
 
     make = run_training.get_trainer_from_args
 
-    @functools.wraps(make)
     def make_instrumented(*args: Any, **kwargs: Any) -> Any:
         trainer = make(*args, **kwargs)
         instrument(trainer, settings)

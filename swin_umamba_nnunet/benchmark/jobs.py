@@ -130,7 +130,6 @@ def prepare(
     launcher: str = "local",
     gpus: Sequence[int] = (),
     dry: bool = False,
-    probe: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Prepared:
     """Check a configuration against this machine and lay out its runs.
 
@@ -139,7 +138,6 @@ def prepare(
         launcher: "local", or "slurm", with which this machine need not have the GPU.
         gpus: numbers of those to use; () for whatever PyTorch sees.
         dry: write nothing and download nothing.
-        probe: asks about trainers; a child process by default.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -174,16 +172,15 @@ def prepare(
     for dataset in datasets.values():  # before the probe, which would have nnU-Net make splits of its own
         for fold in config.folds:
             holds(check_fold, dataset, fold, config.test)
-    named = ("name", "plans", "configuration", "key")
     request = {
-        "rows": [{name: getattr(row, name) for name in named} for row in config.trainers],
+        "rows": [row.identity for row in config.trainers],
         "pairs": pairs,
         "folds": config.folds,
         "device": config.device if launcher == "local" else "cpu",
         "fetch": not (dry or problems),  # or only look what else is wrong
         "cost": not problems,
     }
-    probed = (probe or ask)(request)
+    probed = ask(request)
     problems += probed["problems"]
     for answer in (*probed["trainers"].values(), *probed["pairs"].values()):
         problems += answer["problems"]

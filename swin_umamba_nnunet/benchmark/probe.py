@@ -7,6 +7,7 @@ The runner imports neither; and a trainer of a user's that fails to import takes
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import inspect
 import io
@@ -22,7 +23,7 @@ from typing import Any
 
 from swin_umamba_nnunet import _autoregister, catalogue
 from swin_umamba_nnunet._text import did_you_mean
-from swin_umamba_nnunet.benchmark.files import read_json, sha256, write_json
+from swin_umamba_nnunet.benchmark.files import read_json, write_json
 from swin_umamba_nnunet.benchmark.hooks import peak_memory, processor_name
 from swin_umamba_nnunet.benchmark.process import end_with_parent
 
@@ -49,6 +50,8 @@ def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
         "problems" of this installation; "hardware"; "trainers": {name: {"problems", "weights", "file_sha256", ...}};
         "pairs": {"DATASET key": {"problems", "epochs", ..., "cost"}}.
     """
+    from swin_umamba_nnunet.evaluation.surfaces import INSTALL_LINE
+
     rows = {row["key"]: row for row in request["rows"]}
     classes, trainers = {}, {}
     for name in dict.fromkeys(row["name"] for row in request["rows"]):
@@ -57,16 +60,10 @@ def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
     for dataset, key in request["pairs"]:
         if classes[rows[key]["name"]] is not None:
             pairs[f"{dataset} {key}"] = _inspect_pair(classes[rows[key]["name"]], dataset, rows[key], request)
-    return {"problems": _libraries(), "hardware": hardware(), "trainers": trainers, "pairs": pairs}
-
-
-def _libraries() -> list[str]:
-    """What the evaluation at the end of every run needs, and is an extra."""
-    from swin_umamba_nnunet.evaluation.surfaces import INSTALL_LINE
-
-    if importlib.util.find_spec("surface_distance") is None:
-        return [f"the evaluation needs surface-distance, which is not installed; get it with   {INSTALL_LINE}"]
-    return []
+    problems = []
+    if importlib.util.find_spec("surface_distance") is None:  # an extra, needed at the end of every run
+        problems = [f"the evaluation needs surface-distance, which is not installed; get it with   {INSTALL_LINE}"]
+    return {"problems": problems, "hardware": hardware(), "trainers": trainers, "pairs": pairs}
 
 
 def hardware() -> dict[str, Any]:
@@ -115,7 +112,7 @@ def _file_sha256(trainer: type) -> str | None:
     relative = trainer.__module__.replace(".", "/") + ".py"
     for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep):
         if folder and Path(folder, relative).is_file():
-            return sha256(Path(folder, relative))
+            return hashlib.sha256(Path(folder, relative).read_bytes()).hexdigest()
     return None
 
 

@@ -27,10 +27,6 @@ _FULL_DISK = 50e6  # bytes
 Listener = Callable[[Job, str, Sequence[str]], None]
 
 
-def ignore(job: Job, said: str, command: Sequence[str]) -> None:
-    """The listener that does nothing."""
-
-
 # ---------------------------------------------------------------------------------------- the commands of a run
 
 
@@ -116,7 +112,7 @@ def run_job(
     gpus: Sequence[int] = (),
     stop: threading.Event | None = None,
     rerun: bool = False,
-    listener: Listener = ignore,
+    listener: Listener = lambda *said: None,
     echo: bool = False,
 ) -> str:
     """Bring a run to its end if nobody else is at it.
@@ -225,7 +221,7 @@ def run_here(
     jobs: Sequence[Job],
     gpus: Sequence[int] = (),
     rerun: bool = False,
-    listener: Listener = ignore,
+    listener: Listener = lambda *said: None,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Run all; returns name of run -> outcome.  Ctrl-C ends the children first and is then raised.

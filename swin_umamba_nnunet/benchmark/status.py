@@ -61,9 +61,8 @@ def read_status(output: Path) -> list[RunStatus]:
     for run, training in measured.items():
         if seconds := seconds_of_epochs(training):
             speeds.setdefault(run.pair, []).append(statistics.median(seconds))
-    epochs = {row: recipe.get("epochs") for row, recipe in recipes.items()}
     return [
-        _status(run, training, queued.get(run.name), speeds.get(run.pair, []), epochs.get(run.pair))
+        _status(run, training, queued.get(run.name), speeds.get(run.pair, []), recipes.get(run.pair, {}).get("epochs"))
         for run, training in measured.items()
     ]
 

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from swin_umamba_nnunet.benchmark.files import read_json, write_json
 
     if name == TRAIN:
-        hooks.install(hooks.Settings(settings.record, settings.seed, settings.validation, settings.checkpoint_minutes))
+        hooks.install(hooks.Settings(**vars(settings)))
     hooks.seed_everything(settings.seed)
     began = time.monotonic()
     run()

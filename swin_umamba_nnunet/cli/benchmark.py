@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,6 @@ _WITHOUT_STEPS = {
 }
 _SECONDS_BETWEEN_LOOKS = 2.0
 _CLEAR = "\x1b[2J\x1b[H"  # screen, and cursor to its top left
-# flags that are settings of the same name
-_SETTINGS = ("output", "datasets", "trainers", "folds", "seeds", "configuration", "baseline", "device", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
 def _run_options(add: Callable[..., Any]) -> None:
     add("--config", type=Path, metavar="FILE", help="TOML file; flags override what it says")
     add("--output", metavar="DIR", help="folder for everything")
-    add("--datasets", nargs="+", metavar="ID", type=_number_or_name, help="ids or names")
+    add("--datasets", nargs="+", metavar="ID", help="ids or names")
     add("--trainers", nargs="+", metavar="NAME[:PLANS[:CONFIGURATION]]", help="the rows")
-    add("--folds", nargs="+", metavar="FOLD", type=_number_or_name, help="default 0")
+    add("--folds", nargs="+", metavar="FOLD", help="default 0")
     add("--seeds", nargs="+", type=int, metavar="SEED", help="default 0")
     add("--configuration", help="of the plans, default 2d")
     add("--baseline", metavar="ROW", help="label or trainer that the report compares to")
@@ -133,10 +132,11 @@ def _run_options(add: Callable[..., Any]) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Check and run; 0 if every run is done (or was submitted), 1 if not."""
-    from swin_umamba_nnunet.benchmark import prepare, read_file
+    from swin_umamba_nnunet.benchmark import BenchmarkConfig, prepare, read_file
 
     settings = read_file(args.config) if args.config else {}
-    settings |= {name: value for name in _SETTINGS if (value := getattr(args, name)) is not None}
+    given = {item.name: getattr(args, item.name, None) for item in fields(BenchmarkConfig)}
+    settings |= {name: value for name, value in given.items() if value is not None}
     print("Checking datasets, trainers and weights ...", flush=True)
     prepared = prepare(settings, launcher=args.launcher, gpus=args.gpus, dry=args.dry_run)
     if args.dry_run:
@@ -246,10 +246,6 @@ def _run_here(prepared: "Prepared", args: argparse.Namespace) -> int:
 def _command(action: str, prepared: "Prepared", *options: str) -> str:
     """`swin-umamba benchmark ACTION` for this benchmark, as a shell takes it."""
     return shlex.join(["swin-umamba", "benchmark", action, str(prepared.config.output), *options])
-
-
-def _number_or_name(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def _gpus(text: str) -> tuple[int, ...]:

@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import Job, Row, runner
+from swin_umamba_nnunet.benchmark import Job, Row, jobs, runner
 from swin_umamba_nnunet.benchmark.runner import shown
 from swin_umamba_nnunet.benchmark.sources import Case
 
@@ -42,6 +43,13 @@ def network_of(key: str) -> str:
     """What nnU-Net's plans of a row name."""
     kind = "ResidualEncoderUNet" if "ResEnc" in key else "PlainConvUNet"
     return f"dynamic_network_architectures.architectures.unet.{kind}"
+
+
+def edit(file: Path, change: Callable[[Any], Any]) -> None:
+    """Let a function change what a JSON file holds."""
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -77,13 +85,6 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
     return SimpleNamespace(raw=raw, preprocessed=preprocessed, output=tmp_path / "bench")
 
 
-@pytest.fixture
-def make_config(folders):
-    """A function (**settings) -> settings of a benchmark of two rows."""
-    usual = {"output": str(folders.output), "datasets": [903], "trainers": ["One", "Two"], "device": "cpu"}
-    return lambda **settings: {**usual, **settings}
-
-
 class Probe:
     """A probe that finds every trainer and every pair in order; its `trainers`, `pairs`, `hardware` can be changed."""
 
@@ -107,8 +108,21 @@ class Probe:
 
 
 @pytest.fixture
-def probe() -> Probe:
-    return Probe()
+def probe(monkeypatch) -> Probe:
+    monkeypatch.setattr(jobs, "ask", Probe())
+    return jobs.ask
+
+
+@pytest.fixture
+def plan(folders, probe):
+    """A function (**settings and options of `prepare`) -> what it makes of a benchmark of two rows."""
+    usual = {"output": str(folders.output), "datasets": [903], "trainers": ["One", "Two"], "device": "cpu"}
+
+    def make(**given: Any) -> jobs.Prepared:
+        options = {name: given.pop(name) for name in ("launcher", "gpus", "dry") if name in given}
+        return jobs.prepare({**usual, **given}, **options)
+
+    return make
 
 
 @pytest.fixture

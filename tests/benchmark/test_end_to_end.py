@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from tests import synthetic_dataset as dataset
+from tests.benchmark.conftest import edit
 from tests.installed import ROOT
+from tests.messages import assert_names
 from tests.workspace import once_per_run, prepare
 
 pytestmark = pytest.mark.slow
@@ -84,10 +86,12 @@ class Bench:
             stderr=subprocess.PIPE,
         )
 
-    def run(self, *command: str) -> tuple[int, str, str]:
+    def run(self, *command: str, code: int = 0) -> str:
+        """What it prints until it ends, with this exit code."""
         process = self.start(*command)
         out, err = process.communicate(timeout=400)
-        return process.returncode, out, err
+        assert process.returncode == code, out + err
+        return out
 
     def cell(self, output: str, trainer: str, name: str = "cell.json", seed: int = 0) -> dict[str, Any]:
         key = f"{trainer}__nnUNetPlans__2d/fold_0/seed_{seed}"
@@ -118,10 +122,9 @@ def bench(tmp_path_factory) -> Bench:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
+    small = {"patch_size": [40, 56], "batch_size": 2}  # a size that nnU-Net's network takes
     plans = folder / "nnUNet_preprocessed" / dataset.NAME / "nnUNetPlans.json"
-    changed = json.loads(plans.read_text())
-    changed["configurations"]["2d"] |= {"patch_size": [40, 56], "batch_size": 2}  # a size that nnU-Net's network takes
-    plans.write_text(json.dumps(changed))
+    edit(plans, lambda content: content["configurations"]["2d"].update(small))
     return Bench(folder, variables)
 
 
@@ -132,10 +135,8 @@ def ran(bench, warm_python) -> Bench:
     config = bench.write_config("bench", "Stock", "Ours")
     marker = bench.folder / "nnUNet_raw" / "stock_is_broken"
     marker.touch()
-    code, out, err = bench.run(*VERB, "run", "--config", config)
-    assert code == 1, out + err
-    assert "1 failed, 1 done" in out
-    assert "RuntimeError: the network has a hole" in out  # the end of its log
+    out = bench.run(*VERB, "run", "--config", config, code=1)
+    assert_names(out, "1 failed, 1 done", "RuntimeError: the network has a hole")  # the end of its log
     assert bench.cell("bench", "Stock")["error"]["step"] == "train"
     assert bench.cell("bench", "Ours")["state"] == "done"
     marker.unlink()
@@ -144,15 +145,13 @@ def ran(bench, warm_python) -> Bench:
 
 def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
     before = ran.cell("bench", "Ours")
-    code, out, err = ran.run(*VERB, "run", "--config", "bench.toml")
-    assert code == 0, out + err
-    assert "2 done" in out
+    assert "2 done" in ran.run(*VERB, "run", "--config", "bench.toml")
     assert ran.cell("bench", "Ours") == before
     stock = ran.cell("bench", "Stock")
     assert (stock["state"], stock["attempts"], stock["error"]) == ("done", 2, None)
-    for trainer, epochs in (("Stock", 1), ("Ours", 1)):
+    for trainer in ("Stock", "Ours"):
         record = ran.cell("bench", trainer)
-        assert record["training"]["epochs"] == epochs
+        assert record["training"]["epochs"] == 1
         assert record["training"]["seconds_per_epoch"] > 0
         assert record["training"]["peak_memory_what"] == "process RSS"
         assert record["prediction"]["cases"] == 1
@@ -162,10 +161,8 @@ def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
         assert (metrics / "metrics.csv").read_text().startswith("case,class,metric,value,unit,convention\ncase0,")
         log = metrics.parent / "logs" / "train.log"
         assert "nnU-Net's own validation is left out" in log.read_text()
-    assert not any((ran.folder / name).exists() for name in ("nnUNet_results",))
-    code, out, _ = ran.run(*VERB, "status", "bench")
-    assert code == 0
-    assert "2 runs: 2 done" in out
+    assert not (ran.folder / "nnUNet_results").exists()
+    assert "2 runs: 2 done" in ran.run(*VERB, "status", "bench")
 
 
 def test_a_killed_run_is_continued(bench, warm_python):
@@ -199,10 +196,8 @@ def test_a_killed_run_is_continued(bench, warm_python):
     reached = epoch()
     if os.name == "posix":  # no chance to clean up: the training must notice by itself that it is alone
         assert kill_after(reached + 1, signal.SIGKILL) == -signal.SIGKILL
-        _, out, _ = warm.run(*VERB, "status", "killed")
-        assert "1 interrupted" in out
-    code, out, err = warm.run(*VERB, "run", "--config", config)
-    assert code == 0, out + err
+        assert "1 interrupted" in warm.run(*VERB, "status", "killed")
+    warm.run(*VERB, "run", "--config", config)
     record = bench.cell("killed", "Slow")
     assert record["state"] == "done"
     assert record["training"]["resumed_at_epoch"][0] >= 1
@@ -223,8 +218,7 @@ def test_what_a_seed_fixes(ran):
         command[command.index("--seed") + 1] = str(seed)
         results = str(ran.folder / f"results_{seed}")
         again = dataclasses.replace(ran, variables={**ran.variables, "nnUNet_results": results})
-        code, out, err = again.run(*command)
-        assert code == 0, out + err
+        again.run(*command)
         return json.loads(record.read_text())["curves"]["train_losses"]
 
     assert losses(0) == ran.cell("bench", "Ours")["curves"]["train_losses"]

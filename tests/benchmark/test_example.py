@@ -1,6 +1,5 @@
 """The example benchmark can be run again, and what is kept of it belongs to its configuration."""
 
-import csv
 import html
 import importlib.util
 import math
@@ -13,7 +12,7 @@ import swin_umamba_nnunet.benchmark
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.config import build_config, read_file
 from swin_umamba_nnunet.benchmark.report import statistics
-from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
+from swin_umamba_nnunet.benchmark.report.collect import lower_is_better
 from tests.messages import assert_names
 
 FOLDER = Path(swin_umamba_nnunet.benchmark.__file__).parent / "example"
@@ -38,10 +37,9 @@ def test_its_trainers_are_there_and_of_one_length():
 
 
 def test_its_results_are_of_its_rows_and_seeds():
-    with open(FOLDER / "cells.csv", newline="", encoding="utf-8") as file:
-        cells = list(csv.DictReader(file))
-    assert {cell["label"] for cell in cells} == {row.label for row in config().trainers}
-    assert {int(cell["seed"]) for cell in cells} == set(config().seeds)
+    cells = pd.read_csv(FOLDER / "cells.csv")
+    assert {*cells["label"]} == {row.label for row in config().trainers}
+    assert {*cells["seed"]} == {*config().seeds}
     assert "<html" in (FOLDER / "report.html").read_text(encoding="utf-8")[:500]
 
 
@@ -57,13 +55,13 @@ def test_its_checklist_knows_nnunet_and_the_controls_behind_their_subclasses():
             "network_classes": ["dynamic_network_architectures.architectures.unet.PlainConvUNet"],
         }
         rows.append(replace(row, recorded=recorded))
-    items = {item.question: item for item in fairness.answered(fairness.of_rows(rows))}
+    items = fairness.answered(fairness.of_rows(rows))
     page = html.unescape((FOLDER / "report.html").read_text(encoding="utf-8"))
     for question, verdict, named in (
         ("Baselines", "caution", ["nnU-Net", "residual encoder"]),
         ("Controls", "in order", ["U-Mamba Enc, no Mamba", "Swin-UMamba-D, no scan"]),
     ):
-        (item,) = (item for name, item in items.items() if name.startswith(f"{question}: "))
+        (item,) = (item for item in items if item.question.startswith(f"{question}: "))
         line = page[page.index(item.question) :].partition("</tr>")[0]
         assert item.verdict == verdict
         for text in (item.answer, line):
@@ -73,24 +71,16 @@ def test_its_checklist_knows_nnunet_and_the_controls_behind_their_subclasses():
 
 def test_its_statistics_are_those_of_its_tables():
     """What the tables hold, made again from what else they hold: corrections, least p, ranks."""
-    with open(FOLDER / "comparisons.csv", newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    kinds = {item.name: item.type for item in fields(statistics.Comparison)}
-    families: dict = {}
-    for line in lines:
-        values = {name: kinds[name](text or "nan") for name, text in line.items() if name in kinds}
-        families.setdefault((line["dataset"], line["metric"]), []).append(statistics.Comparison(**values))
-    for found in families.values():
+    lines = pd.read_csv(FOLDER / "comparisons.csv", dtype=str)  # which keeps every digit
+    kinds = {item.name: item.type for item in fields(statistics.Comparison) if item.name in lines}
+    for _, family in lines.astype(kinds).groupby(["dataset", "metric"]):
+        found = [statistics.Comparison(**line) for line in family[[*kinds]].to_dict("records")]
         again = statistics.correct([replace(item, p_holm=math.nan, p_least=math.nan) for item in found])
         assert [(item.p_holm, item.p_least) for item in again] == [(item.p_holm, item.p_least) for item in found]
     results = pd.read_csv(FOLDER / "results.csv")
     for (_, metric), table in results[results["comparable"]].groupby(["dataset", "metric"]):
         assert (table["mean"].rank(ascending=lower_is_better(metric)) == table["rank"]).all()
     cells = pd.read_csv(FOLDER / "cells.csv")
-    assert (
-        cells.groupby(["dataset", "label"])["state"]
-        .apply(lambda states: (states == "done").sum())
-        .loc[list(zip(results["dataset"], results["label"]))]
-        .to_numpy()
-        == results["done"].to_numpy()
-    ).all()
+    done = cells[cells["state"] == "done"].groupby(["dataset", "label"]).size()
+    for line in results.itertuples():
+        assert done[line.dataset, line.label] == line.done

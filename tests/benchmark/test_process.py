@@ -131,9 +131,5 @@ def test_tail(tmp_path):
     log.write_bytes(b"\xff" * 100_000 + b"\nend")
     assert tail(log).endswith("end")
     assert len(tail(log, max_bytes=1000)) <= 1000
-
-
-def test_tail_is_without_colours(tmp_path):
-    log = tmp_path / "log"
     log.write_bytes(b"\x1b[1;31mError\x1b[0m: no \x1b[2Kmemory\n\x1b[A\n")
     assert tail(log) == "Error: no memory"

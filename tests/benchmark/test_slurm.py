@@ -7,6 +7,7 @@ import pytest
 import submitit
 
 from swin_umamba_nnunet.benchmark import BenchmarkError, ConfigError, Row, slurm
+from tests.messages import assert_names
 
 SBATCH = """#!/bin/sh
 cp "$1" {folder}/submitted_$(ls {folder} | grep -c submitted_).sh
@@ -33,12 +34,8 @@ def cluster(tmp_path, monkeypatch):
 
 def test_resources():
     row = Row("A", num_gpus=2, slurm={"time": 60})
-    assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == {
-        "time": 60,
-        "cpus_per_task": 8,
-        "job_name": "swin-umamba-benchmark",
-        "partition": "p",
-    }
+    wanted = {"time": 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark", "partition": "p"}
+    assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == wanted
     assert slurm.resources({}, row, "cuda")["gpus_per_node"] == 2
     assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
 
@@ -50,10 +47,8 @@ def test_one_array_per_set_of_resources(make_job, cluster):
     )
     scripts = [path.read_text() for path in sorted(cluster.glob("submitted_*.sh"))]
     assert len(scripts) == 2
-    assert "#SBATCH --array=0-3%4" in scripts[0]
-    assert "#SBATCH --time=33" in scripts[0]
-    assert "#SBATCH --signal=USR2@44" in scripts[0]
-    assert "#SBATCH --requeue" in scripts[0]
+    options = ("--array=0-3%4", "--time=33", "--signal=USR2@44", "--requeue")
+    assert_names(scripts[0], *(f"#SBATCH {option}" for option in options))
     assert "--mem" not in scripts[0]
     assert "#SBATCH --mem=9GB" in scripts[1]
     assert len(set(submitted.values())) == 5

@@ -9,7 +9,7 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import Job, jobs, runner
 from swin_umamba_nnunet.cli import benchmark, main
-from tests.benchmark.conftest import NAME, SPLITS, Probe, make_dataset
+from tests.benchmark.conftest import NAME, SPLITS, Probe, edit, make_dataset
 from tests.messages import assert_names
 
 
@@ -21,16 +21,7 @@ def arguments(tmp_path, monkeypatch) -> list[str]:
     return [
         "--output",
         str(tmp_path / "bench"),
-        "--datasets",
-        "903",
-        "--trainers",
-        "One",
-        "Two",
-        "--seeds",
-        "0",
-        "1",
-        "--device",
-        "cpu",
+        *["--datasets", "903", "--trainers", "One", "Two", "--seeds", "0", "1", "--device", "cpu"],
     ]
 
 
@@ -54,8 +45,16 @@ def outcomes(monkeypatch):
     return said
 
 
-def run(*arguments: str) -> int:
-    return main(["benchmark", *arguments])
+@pytest.fixture
+def told(capsys):
+    """A function (exit code, *arguments) -> what `swin-umamba benchmark` says, .out and .err."""
+
+    def run(code: int, *arguments: str):
+        capsys.readouterr()
+        assert main(["benchmark", *arguments]) == code
+        return capsys.readouterr()
+
+    return run
 
 
 def line_with(part: str, out: str, index: int = 0) -> str:
@@ -63,9 +62,8 @@ def line_with(part: str, out: str, index: int = 0) -> str:
     return [line for line in out.splitlines() if part in line][index]
 
 
-def test_a_dry_run_shows_the_matrix_and_writes_nothing(arguments, capsys, tmp_path):
-    assert run("run", *arguments, "--dry-run") == 0
-    out = capsys.readouterr().out
+def test_a_dry_run_shows_the_matrix_and_writes_nothing(arguments, tmp_path, told):
+    out = told(0, "run", *arguments, "--dry-run").out
     assert len([line for line in out.splitlines() if line.startswith(NAME)]) == 4
     assert_names(out, "10 x 250", "2.00 GiB", "counted", "nnUNetResEncUNetLPlans")  # a baseline a reader will ask for
     assert_names(line_with("4 runs on cpu", out), "unknown", "--time-iterations 10")
@@ -74,26 +72,21 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(arguments, capsys, tmp_pa
     assert not (tmp_path / "bench").exists()
 
 
-def test_the_time_of_some_cells_is_known(arguments, outcomes, capsys, tmp_path):
-    run("run", *arguments)
-    for record in (tmp_path / "bench").rglob("cell.json"):
-        content = json.loads(record.read_text())
-        if "One" in str(record):
-            content["training"] = {"seconds_per_epoch": 60.0, "epochs": 10}
-        record.write_text(json.dumps(content | {"state": "failed"}))
-    capsys.readouterr()
-    assert run("run", *arguments, "--dry-run") == 0
-    out = capsys.readouterr().out
+def test_the_time_of_some_cells_is_known(arguments, outcomes, tmp_path, told):
+    told(0, "run", *arguments)
+    for file in (tmp_path / "bench").rglob("cell.json"):
+        training = {"seconds_per_epoch": 60.0, "epochs": 10} if "One" in str(file) else None
+        edit(file, lambda record, training=training: record.update(training=training, state="failed"))
+    out = told(0, "run", *arguments, "--dry-run").out
     assert_names(line_with("4 runs on cpu", out), "20 min 00 s", "2 runs", "unknown", "--time-iterations 10")
     assert out.count("measured\n") == 2
 
 
-def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, capsys, tmp_path, monkeypatch):
+def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, tmp_path, monkeypatch, told):
     """In a folder with a space; the commands it names are run as a shell would."""
     arguments = [str(tmp_path / "my bench") if text == str(tmp_path / "bench") else text for text in arguments]
     outcomes["One", 1] = "failed"
-    assert run("run", *arguments) == 1
-    out = capsys.readouterr().out
+    out = told(1, "run", *arguments).out
     assert_names(out, f"[4/4] {NAME}/Two__nnUNetPlans__2d/fold_0/seed_1: done", "3 done", "1 failed")
     assert len(json.loads((tmp_path / "my bench" / "benchmark.json").read_text())["cells"]) == 4
     first = f"{NAME}/One__nnUNetPlans__2d/fold_0/seed_0"
@@ -105,14 +98,13 @@ def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, caps
     assert main(shlex.split(f"benchmark status '{tmp_path / 'my bench'}'")) == 1
 
     monkeypatch.setattr(Job, "is_done", lambda job: job.read()["state"] == "done")
-    run("run", *arguments)
-    out = capsys.readouterr().out
+    out = told(1, "run", *arguments).out
     assert_names(line_with(first, out), "done")
     assert f"{first}: training" not in out
     assert f"[3/4] {NAME}/One__nnUNetPlans__2d/fold_0/seed_1: training" in out
 
 
-def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
+def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch, told):
     from swin_umamba_nnunet.benchmark import estimates
 
     said = []
@@ -122,69 +114,67 @@ def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch):
         return estimates.Estimate(60.0, None, "timed")
 
     monkeypatch.setattr(estimates, "_timed", timed)
-    assert run("run", *arguments, "--dry-run", "--time-iterations", "7") == 0
+    out = told(0, "run", *arguments, "--dry-run", "--time-iterations", "7").out
     for text, number, row in zip(said, (1, 2), ("One", "Two"), strict=True):
         assert_names(line_with(f"[{number}/2]", text), "7 iterations", row)
-    assert "without --dry-run" in capsys.readouterr().out
+    assert "without --dry-run" in out
 
 
-def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, capsys, tmp_path):
+def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, tmp_path, told):
     outcomes["One", 1] = "failed"
     outcomes["Two", 0] = OSError("No space left on device")
-    assert run("run", *arguments) == 1
-    out = capsys.readouterr().out
+    out = told(1, "run", *arguments).out
     assert "2 done" in out
     assert_names(line_with("exit code 1", out), "One__nnUNetPlans__2d/fold_0/seed_1", "seed_1/logs/train.log")
     assert "    a hole\n    in the net" in out
     assert_names(line_with("OSError: No space left on device", out), "Two__nnUNetPlans__2d/fold_0/seed_0")
-    assert run("status", str(tmp_path / "bench")) == 1
+    told(1, "status", str(tmp_path / "bench"))
 
 
-def test_changed_cells_are_reported(arguments, outcomes, capsys, tmp_path):
-    assert run("run", *arguments) == 0
+def test_changed_cells_are_reported(arguments, outcomes, tmp_path, told):
+    told(0, "run", *arguments)
     file = tmp_path / "preprocessed" / NAME / "splits_final.json"
     file.write_text(json.dumps(SPLITS[::-1]))
     outcomes.update({(trainer, seed): "changed" for trainer in ("One", "Two") for seed in (0, 1)})
-    capsys.readouterr()
-    assert run("run", *arguments) == 1
-    out = capsys.readouterr().out
+    out = told(1, "run", *arguments).out
     assert_names(line_with("--rerun-changed", out), "4 runs")
     assert "splits_sha256: " in out
 
 
-def test_flags_override_the_file(arguments, outcomes, tmp_path):
+def test_flags_override_the_file(arguments, outcomes, tmp_path, told):
     config = tmp_path / "bench.toml"
     config.write_text('output = "elsewhere"\ndatasets = [1]\ntrainers = ["Three"]\nmirroring = false\n')
-    assert run("run", "--config", str(config), *arguments) == 0
+    told(0, "run", "--config", str(config), *arguments)
     written = json.loads((tmp_path / "bench" / "benchmark.json").read_text())["config"]
     assert (written["mirroring"], [row["name"] for row in written["trainers"]]) == (False, ["One", "Two"])
 
 
-def test_mistakes_end_in_a_list(arguments, capsys, tmp_path):
-    assert run("run", *arguments, "--folds", "3", "--device", "cuda") == 2
-    err = capsys.readouterr().err
+def test_mistakes_end_in_a_list(arguments, tmp_path, told):
+    err = told(2, "run", *arguments, "--folds", "3", "--device", "cuda").err
     assert err.startswith("swin-umamba benchmark: 2 ")
     assert_names(line_with("  - ", err, 0), NAME, "fold 3", "0 to 1")
     assert_names(line_with("  - ", err, 1), '`device = "cuda"`', "--launcher slurm")
     assert not (tmp_path / "bench").exists()
-    assert run("run") == 2
-    assert_names(capsys.readouterr().err, "`output`", "`datasets`", "`trainers`")
-    assert run("status", str(tmp_path)) == 2
-    assert_names(capsys.readouterr().err, "benchmark.json", tmp_path, f"swin-umamba benchmark run --output {tmp_path}")
+    assert_names(told(2, "run").err, "`output`", "`datasets`", "`trainers`")
+    assert_names(
+        told(2, "status", str(tmp_path)).err,
+        "benchmark.json",
+        tmp_path,
+        f"swin-umamba benchmark run --output {tmp_path}",
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, capsys, monkeypatch, number, code):
+def test_signals_end_the_run_with_a_word_on_how_to_go_on(arguments, outcomes, monkeypatch, number, code, told):
     monkeypatch.setattr(runner, "run_job", lambda job, gpus, stop, *options: str(stop.wait(20)))  # runs until ended
     monkeypatch.setattr(benchmark.Progress, "tick", lambda self: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
-    assert run("run", *arguments) == code
-    assert_names(capsys.readouterr().err, "interrupted", "same command")
+    assert_names(told(code, "run", *arguments).err, "interrupted", "same command")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_watching_begins_before_a_benchmark_does_and_ends_when_all_is_done(
-    arguments, outcomes, capsys, tmp_path, monkeypatch
+    arguments, outcomes, tmp_path, monkeypatch, told
 ):
     """Its inputs are checked first, which takes a while and writes nothing."""
     outcomes["Two", 1] = "waiting"
@@ -193,29 +183,27 @@ def test_watching_begins_before_a_benchmark_does_and_ends_when_all_is_done(
     def proceed(seconds):
         looks.append(seconds)
         if len(looks) == 1:
-            run("run", *arguments)
+            main(["benchmark", "run", *arguments])
         else:
             (record,) = Path(tmp_path, "bench").glob("cells/*/Two*/fold_0/seed_1/cell.json")
             record.write_text('{"state": "done"}')
 
     monkeypatch.setattr(benchmark.time, "sleep", proceed)
-    assert run("status", str(tmp_path / "bench"), "--watch", "3") == 0
+    out = told(0, "status", str(tmp_path / "bench"), "--watch", "3").out
     assert looks == [3.0, 3.0]
-    out = capsys.readouterr().out
     assert_names(out.splitlines()[0], tmp_path / "bench", "benchmark.json")
     assert "4 runs: 4 done" in out
 
 
-def test_gpus_flag(arguments, capsys):
+def test_gpus_flag(arguments, capsys, told):
     with pytest.raises(SystemExit):
-        run("run", *arguments, "--gpus", "a")
+        main(["benchmark", "run", *arguments, "--gpus", "a"])
     assert_names(capsys.readouterr().err.splitlines()[-1], "--gpus", "'a'", "commas")
-    assert run("run", *arguments, "--gpus", "0,1") == 2
-    assert_names(capsys.readouterr().err, "--gpus 0,1", "cpu")
+    assert_names(told(2, "run", *arguments, "--gpus", "0,1").err, "--gpus 0,1", "cpu")
 
 
 def test_help_explains_the_configuration(capsys):
     with pytest.raises(SystemExit) as caught:
-        run("run", "--help")
+        main(["benchmark", "run", "--help"])
     assert caught.value.code == 0
     assert "[[trainers]]" in capsys.readouterr().out

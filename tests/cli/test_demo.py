@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,23 +91,23 @@ def run(work, *more, device="cpu"):
     return cli.main(["demo", "--work", str(work), "--device", device, *more])
 
 
+@pytest.fixture
+def told(capsys):
+    """A function (exit code, *arguments of `run`) -> what the demo has said on stderr."""
+
+    def of(code, *arguments, **options):
+        capsys.readouterr()
+        assert run(*arguments, **options) == code
+        return capsys.readouterr().err
+
+    return of
+
+
 def test_the_whole_way(nnunet, tmp_path, capsys):
     before, work = dict(os.environ), tmp_path / "demo"
     assert run(work) == 0
-    assert nnunet.commands[1] == [
-        "nnUNetv2_train",
-        DATASET,
-        "2d",
-        "0",
-        "-tr",
-        TRAINER,
-        "-p",
-        "nnUNetPlans",
-        "-device",
-        "cpu",
-        "-num_gpus",
-        "1",
-    ]
+    (_, train, *_) = nnunet.commands
+    assert train == f"nnUNetv2_train {DATASET} 2d 0 -tr {TRAINER} -p nnUNetPlans -device cpu -num_gpus 1".split()
     for command, shown in zip(nnunet.commands, nnunet.shown, strict=True):  # each is printed before it runs
         assert command_line(command) in shown
     assert f"export nnUNet_raw={work}/nnUNet_raw" in nnunet.shown[0]
@@ -128,15 +127,6 @@ def test_what_is_done_is_not_done_again(unseen, tmp_path, capsys):
     assert run(tmp_path) == 0
     assert unseen.did() == []
     assert sum(line.startswith("[") and "already" in line for line in capsys.readouterr().out.splitlines()) == 6
-
-
-def test_deleted_results_are_made_again_with_all_that_follows(unseen, tmp_path, capsys):
-    run(tmp_path)
-    (predictions,) = tmp_path.glob("benchmark/cells/*/*/*/*/predictions")
-    shutil.rmtree(predictions)
-    assert unseen.did() == ALL
-    run(tmp_path)
-    assert unseen.did() == ALL[2:]
 
 
 def test_another_trainer_shares_the_dataset(unseen, tmp_path):
@@ -161,10 +151,9 @@ def test_fresh_starts_anew(unseen, tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), process.Interrupted()])  # Ctrl-C; somebody ends the child
 @pytest.mark.parametrize("kind", ["latest", ""])
-def test_an_interrupted_training_goes_on_from_its_checkpoint(unseen, tmp_path, capsys, kind, error):
+def test_an_interrupted_training_goes_on_from_its_checkpoint(unseen, tmp_path, kind, error, told):
     unseen.at["train"] = ends(error, kind)
-    assert run(tmp_path) == 130
-    assert_names(capsys.readouterr().err, "interrupted", "same command")
+    assert_names(told(130, tmp_path), "interrupted", "same command")
     unseen.at.clear()
     assert unseen.did() == ALL[:2]
     assert run(tmp_path) == 0
@@ -173,79 +162,70 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(unseen, tmp_path, c
 
 
 @pytest.mark.parametrize("step", ["plan", "predict"])
-def test_a_failing_command_stops_the_demo(unseen, tmp_path, capsys, step):
+def test_a_failing_command_stops_the_demo(unseen, tmp_path, step, told):
     unseen.at[step] = ends(3)
-    assert run(tmp_path) == 1
-    assert_names(capsys.readouterr().err, "exit code 3", tmp_path, f"{step}.log", "same command")
+    assert_names(told(1, tmp_path), "exit code 3", tmp_path, f"{step}.log", "same command")
     assert unseen.did()[-1] == step
     unseen.at.clear()
     assert run(tmp_path) == 0  # the folder is free again
 
 
-def test_a_low_score_is_a_failure_of_the_default_trainer(unseen, tmp_path, capsys, monkeypatch):
+def test_a_low_score_is_a_failure_of_the_default_trainer(unseen, tmp_path, monkeypatch, told):
     monkeypatch.setattr(demo, "EXPECTED_DICE", 0.86)
-    assert run(tmp_path) == 1
-    message = capsys.readouterr().err
+    message = told(1, tmp_path)
     assert_names(message, "0.850", "0.86 ", "swin-umamba doctor")
     assert message.count("\n") == 1
     assert run(tmp_path, "--trainer", "nnUNetTrainerSwinUMambaScratch") == 0
 
 
-def test_a_second_demo_in_the_same_folder_is_refused(unseen, tmp_path, capsys):
+def test_a_second_demo_in_the_same_folder_is_refused(unseen, tmp_path, told):
     second = []
 
     def start_another(log):
-        capsys.readouterr()
-        second.append((run(tmp_path / "demo", "--fresh"), capsys.readouterr().err))
+        second.append(told(2, tmp_path / "demo", "--fresh"))
         return 3
 
     unseen.at["plan"] = start_another
     assert run(tmp_path / "demo") == 1
-    [(exit_code, message)] = second
-    assert exit_code == 2
+    (message,) = second
     assert_names(message, "another demo", tmp_path / "demo", "--work DIR")
     assert message.count("\n") == 1
     assert unseen.did() == ALL[:1]
     assert (tmp_path / "demo" / "nnUNet_raw").exists()  # --fresh has deleted nothing
 
 
-def test_a_foreign_folder_is_left_alone(unseen, tmp_path, capsys, monkeypatch):
+def test_a_foreign_folder_is_left_alone(unseen, tmp_path, monkeypatch, told):
     monkeypatch.setattr(pretrained, "ensure_weights", None)  # quick checks come first
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert run(tmp_path, "--fresh", *PRETRAINED) == 2
-    assert_names(capsys.readouterr().err, tmp_path, "thesis.tex", "--work DIR")
+    assert_names(told(2, tmp_path, "--fresh", *PRETRAINED), tmp_path, "thesis.tex", "--work DIR")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert unseen.did() == []
 
 
-def test_a_folder_that_cannot_be_one(unseen, tmp_path, capsys):
+def test_a_folder_that_cannot_be_one(unseen, tmp_path, told):
     (tmp_path / "file").touch()
-    assert run(tmp_path / "file") == 2
-    assert_names(capsys.readouterr().err, tmp_path / "file", "folder", "--work")
-    assert run(tmp_path / "file" / "demo") == 2  # nobody, root included, can make a folder inside a file
-    message = capsys.readouterr().err
+    assert_names(told(2, tmp_path / "file"), tmp_path / "file", "folder", "--work")
+    message = told(2, tmp_path / "file" / "demo")  # nobody, root included, can make a folder inside a file
     assert_names(message, tmp_path / "file" / "demo", "Not a directory", "--work DIR")
     assert message.count("\n") == 1
     assert unseen.did() == []
 
 
-def test_a_full_disk_is_noticed_before_the_work_starts(unseen, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_is_noticed_before_the_work_starts(unseen, tmp_path, monkeypatch, told):
     monkeypatch.setattr(demo.shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(0.2e9)))
-    assert run(tmp_path / "demo") == 2
-    message = capsys.readouterr().err
+    message = told(2, tmp_path / "demo")
     assert_names(message, tmp_path / "demo", "0.2 GB", " 1.", "--work DIR")
     assert not (tmp_path / "demo").exists()
     assert unseen.did() == []
 
 
-def test_a_disk_that_fills_up_meanwhile(unseen, tmp_path, capsys, monkeypatch):
+def test_a_disk_that_fills_up_meanwhile(unseen, tmp_path, monkeypatch, told):
     def no_space(raw):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as context:
         context.setattr(brain, "write_brain_dataset", no_space)
-        assert run(tmp_path) == 2
-    message = capsys.readouterr().err
+        message = told(2, tmp_path)
     assert_names(message, tmp_path, "No space left", "same command")
     assert message.count("\n") == 1
 
@@ -254,36 +234,32 @@ def test_a_disk_that_fills_up_meanwhile(unseen, tmp_path, capsys, monkeypatch):
         return 1
 
     unseen.at = {"train": fill}
-    assert run(tmp_path) == 1
-    assert_names(capsys.readouterr().err, tmp_path, "full", "same command")
+    assert_names(told(1, tmp_path), tmp_path, "full", "same command")
 
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [("nnUNetTrainerSwinUMambaDScrath", "nnUNetTrainerSwinUMambaDScratch, "), ("xyz", "swin-umamba list")],
 )
-def test_a_wrong_trainer(unseen, tmp_path, capsys, wrong, hint):
-    assert run(tmp_path / "demo", "--trainer", wrong) == 2
-    message = capsys.readouterr().err
+def test_a_wrong_trainer(unseen, tmp_path, wrong, hint, told):
+    message = told(2, tmp_path / "demo", "--trainer", wrong)
     assert_names(message, f"'{wrong}'", hint, "`swin-umamba list`")
     assert message.count("nnUNetTrainer") <= 4
     assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.parametrize("library", ["nilearn", "surface_distance"])
-def test_without_a_library_the_install_line_is_given(unseen, tmp_path, capsys, monkeypatch, library):
+def test_without_a_library_the_install_line_is_given(unseen, tmp_path, monkeypatch, library, told):
     find = demo.importlib.util.find_spec
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == library else find(name))
-    assert run(tmp_path / "demo") == 2
-    assert_names(capsys.readouterr().err, library, install_line("demo"))
+    assert_names(told(2, tmp_path / "demo"), library, install_line("demo"))
 
 
-def test_a_missing_gpu_is_one_sentence(unseen, tmp_path, capsys, monkeypatch):
+def test_a_missing_gpu_is_one_sentence(unseen, tmp_path, monkeypatch, told):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert run(tmp_path, device="cuda") == 2
-    assert_names(capsys.readouterr().err, "--device cuda", "NVIDIA GPU", "--device cpu")
+    assert_names(told(2, tmp_path, device="cuda"), "--device cuda", "NVIDIA GPU", "--device cpu")
     assert run(tmp_path, device="auto") == 0
     assert unseen.commands[1][unseen.commands[1].index("-device") + 1] == "cpu"
 
@@ -304,7 +280,7 @@ def test_nnunets_planner_gets_a_number_of_workers_it_can_take(unseen, tmp_path, 
         ({"train": ends(KeyboardInterrupt())}, 130, 2),
     ],
 )
-def test_weights_are_needed_only_to_begin_a_training(unseen, tmp_path, monkeypatch, capsys, at, first, second):
+def test_weights_are_needed_only_to_begin_a_training(unseen, tmp_path, monkeypatch, at, first, second, told):
     def nowhere(name, scratch_trainer):
         raise pretrained.WeightsNotFoundError(f"{name} is nowhere; {scratch_trainer} needs none")
 
@@ -315,7 +291,8 @@ def test_weights_are_needed_only_to_begin_a_training(unseen, tmp_path, monkeypat
     monkeypatch.setattr(pretrained, "ensure_weights", nowhere)
     unseen.at = {}
     assert run(tmp_path / "demo", *PRETRAINED) == second
-    assert run(tmp_path / "demo", "--fresh", *PRETRAINED) == 2
-    assert_names(capsys.readouterr().err, "vmamba_tiny_v0", "nnUNetTrainerSwinUMambaDScratch")
+    assert_names(
+        told(2, tmp_path / "demo", "--fresh", *PRETRAINED), "vmamba_tiny_v0", "nnUNetTrainerSwinUMambaDScratch"
+    )
     assert run(tmp_path / "new", *PRETRAINED) == 2
     assert not (tmp_path / "new").exists()

@@ -5,6 +5,7 @@
 Reads the benchmark's folder only, and works while cells are missing or have failed: it says which.
 """
 
-from swin_umamba_nnunet.benchmark.report.build import ReportOptions, write_report
+from swin_umamba_nnunet.benchmark.report.analysis import ReportOptions
+from swin_umamba_nnunet.benchmark.report.build import write_report
 
 __all__ = ["ReportOptions", "write_report"]

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,13 @@ import pandas as pd
 
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.files import BenchmarkError
-from swin_umamba_nnunet.benchmark.report.arenas import Arena, lower_is_better, make_arenas, mean_of_class_means
-from swin_umamba_nnunet.benchmark.report.collect import Benchmark
+from swin_umamba_nnunet.benchmark.report.collect import (
+    Arena,
+    Benchmark,
+    lower_is_better,
+    make_arenas,
+    mean_of_class_means,
+)
 from swin_umamba_nnunet.benchmark.report.statistics import Comparison, compare, means_of, sd
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, Measurement, Statistic
 from swin_umamba_nnunet.evaluation.statistics import INTERVAL, Bootstrap, class_statistics
@@ -23,12 +28,32 @@ _NOTHING = Statistic("plain", "", "", "1", math.nan, math.nan, math.nan, math.na
 
 
 @dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows.
+
+    Attributes:
+        metrics: names in metrics.csv; the first decides ranks, charts and pictures.  () for `METRICS`, as far as they
+            were evaluated.
+        baseline: label or trainer of the row the others are compared with; "" for that of the configuration, or else
+            nnU-Net.
+        published: show the papers' tables too.
+        pictures: how many cases per dataset.
+        bootstrap: of all intervals.
+    """
+
+    metrics: tuple[str, ...] = ()
+    baseline: str = ""
+    published: bool = False
+    pictures: int = 3
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+
+
+@dataclass(frozen=True)
 class Summary:
-    """One row and metric.
+    """One row in one metric.
 
     Attributes:
         label: of the row.
-        metric: which.
         mean: mean of class means, runs averaged per case; finite values only.
         low, high: 95 % percentile-bootstrap interval of it over cases, these trainings taken as given.
         sd_seeds, n_seeds: sample standard deviation of the means of seeds (each over all folds); NaN below two.
@@ -42,7 +67,6 @@ class Summary:
     """
 
     label: str
-    metric: str
     mean: float
     low: float
     high: float
@@ -141,7 +165,6 @@ class Analysis:
     Attributes:
         benchmark: what was read.
         baseline, baseline_why: label of the row the others are compared with, and who chose it.
-        bootstrap: of all intervals.
         results: one per arena.
         checklist: what there is to say about the comparison itself.
     """
@@ -149,7 +172,6 @@ class Analysis:
     benchmark: Benchmark
     baseline: str
     baseline_why: str
-    bootstrap: Bootstrap
     results: tuple[Result, ...]
     checklist: Sequence[fairness.Item]
 
@@ -164,19 +186,17 @@ class Analysis:
         return ranks.mean(skipna=False).dropna().sort_values().to_dict()
 
 
-def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstrap: Bootstrap) -> Analysis:
+def analyse(benchmark: Benchmark, options: ReportOptions) -> Analysis:
     """Compute everything.
 
     Args:
         benchmark: from `read_benchmark`.
-        metrics: names to report, the deciding one first; () for those of `METRICS` that there are.
-        baseline: label or trainer; "" takes that of the configuration, or else chooses.
-        bootstrap: of the intervals.
+        options: what to report.
 
     Raises:
         BenchmarkError: no run has scores, no such baseline or metric.
     """
-    label, why = choose_baseline(benchmark, baseline)
+    label, why = choose_baseline(benchmark, options.baseline)
     done = [run for run in benchmark.runs if run.done]
     if not done:
         first = benchmark.runs[0]
@@ -185,12 +205,12 @@ def analyse(benchmark: Benchmark, metrics: Sequence[str], baseline: str, bootstr
             f"{first.problem}); look at it with   swin-umamba benchmark status {benchmark.folder}"
         )
     there = list(dict.fromkeys(name for run in done for name in run.scores["metric"].unique()))
-    metrics = metrics or [name for name in METRICS if name in there] or there[:1]
+    metrics = options.metrics or [name for name in METRICS if name in there] or there[:1]
     unknown = [name for name in metrics if name not in there]
     if unknown:
         raise BenchmarkError(f"no run has the metric {unknown[0]!r}; its metrics.csv files have {', '.join(there)}")
-    results = tuple(Result(arena, label, bootstrap) for arena in make_arenas(benchmark, metrics))
-    return Analysis(benchmark, label, why, bootstrap, results, fairness.checklist(benchmark, results))
+    results = tuple(Result(arena, label, options.bootstrap) for arena in make_arenas(benchmark, metrics))
+    return Analysis(benchmark, label, why, results, fairness.checklist(benchmark, results))
 
 
 def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
@@ -248,7 +268,6 @@ def summarise(
         found.append(
             Summary(
                 label,
-                metric,
                 item.mean,
                 item.low,
                 item.high,
@@ -284,11 +303,9 @@ def _ranks(
         columns = grid.unstack(["row", "class"]).reindex(
             index=cases, columns=pd.MultiIndex.from_product([names, classes])
         )  # the same cases in the same order for all rows, so that all are resampled together
-        resampled = bootstrap.means(columns.to_numpy(float)).reshape(-1, len(names), len(classes))
-        there = np.isfinite(resampled)
-        total = np.where(there, resampled, 0.0).sum(axis=2) / np.maximum(there.sum(axis=2), 1)
-        total = np.where(there.any(axis=2), sign * total, np.inf)
-        lows, highs = np.percentile(pd.DataFrame(total).rank(axis=1), INTERVAL, axis=0, method="nearest")
+        resampled = pd.DataFrame(bootstrap.means(columns.to_numpy(float)).T, columns.columns)
+        ranked = (sign * resampled.groupby(level=0, sort=False).mean()).rank(na_option="bottom")
+        lows, highs = np.percentile(ranked, INTERVAL, axis=1, method="nearest")
     return {name: (float(a), float(b), float(c)) for name, a, b, c in zip(names, ranks, lows, highs)}
 
 

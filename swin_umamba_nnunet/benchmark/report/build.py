@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -19,12 +18,11 @@ from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.files import BenchmarkError, now
 from swin_umamba_nnunet.benchmark.report import published, tables, words
-from swin_umamba_nnunet.benchmark.report.analysis import Analysis, analyse
+from swin_umamba_nnunet.benchmark.report.analysis import Analysis, ReportOptions, analyse
 from swin_umamba_nnunet.benchmark.report.charts import charts_of
 from swin_umamba_nnunet.benchmark.report.collect import Benchmark, read_benchmark
 from swin_umamba_nnunet.benchmark.report.pictures import pictures
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
-from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 
 PAGE = "report.html"
 _MARKS = {fairness.IN_ORDER: "\u25cb", fairness.CAUTION: "\u25d0", fairness.PROBLEM: "\u25cf", fairness.UNKNOWN: "?"}
@@ -36,25 +34,6 @@ _HASHES = {
     "weights_sha256": "ImageNet weights of {run.row.label}",
     "trainer_sha256": "file of the trainer of {run.row.label}",
 }
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What a report shows.
-
-    Attributes:
-        metrics: names in metrics.csv; the first decides ranks, charts and pictures.  () for `analysis.METRICS`.
-        baseline: label or trainer of the row the others are compared with; "" for that of the configuration.
-        published: show the papers' tables too.
-        pictures: how many cases per dataset.
-        bootstrap: of all intervals.
-    """
-
-    metrics: tuple[str, ...] = ()
-    baseline: str = ""
-    published: bool = False
-    pictures: int = 3
-    bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
 
 def write_report(
@@ -81,7 +60,7 @@ def write_report(
     said("reading the runs")
     benchmark = read_benchmark(folder)
     said("computing the statistics")
-    analysis = analyse(benchmark, options.metrics, options.baseline, options.bootstrap)
+    analysis = analyse(benchmark, options)
     said("drawing the charts and pictures")
     files = tables.files(analysis)
     files = {PAGE: render(analysis, options, list(files)), **files}

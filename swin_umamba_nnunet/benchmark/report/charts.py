@@ -4,14 +4,12 @@ Text stays text, nothing is loaded, each has a description for those who cannot 
 for ink and paper, so that it is light or dark as the page is.
 """
 
-import contextlib
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -21,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from swin_umamba_nnunet.benchmark.report.analysis import Result
-from swin_umamba_nnunet.benchmark.report.arenas import Arena
+from swin_umamba_nnunet.benchmark.report.collect import Arena
 from swin_umamba_nnunet.benchmark.report.words import direction, in_unit, lost, number
 from swin_umamba_nnunet.pictures.style import INK, LINES, MUTED, OKABE_ITO
 
@@ -66,8 +64,7 @@ _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)))
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How one row looks in every chart."""
 
     colour: str
@@ -75,16 +72,9 @@ class Style:
     dashes: Any
 
 
-def style_of(position: int) -> Style:
-    """The style of the row at `position` (from 0); the periods differ, so that many rows differ too."""
-    return Style(*(options[position % len(options)] for options in (_COLOURS, _MARKERS, _DASHES)))
-
-
-@contextlib.contextmanager
-def settings() -> Iterator[None]:
+def settings() -> Any:
     """Matplotlib's settings while a figure is made and written."""
-    with matplotlib.rc_context(_SETTINGS):
-        yield
+    return matplotlib.rc_context(_SETTINGS)
 
 
 def to_svg(figure: Figure, name: str, title: str, description: str) -> str:
@@ -100,9 +90,7 @@ def to_svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r'\bid="|href="#|url\(#', rf"\g<0>{name}-", text)
     for colour, variable in _OF_PAGE.items():
         text = text.replace(colour, f"var(--{variable})")
     head = f'<svg role="img" aria-labelledby="{name}-title {name}-desc" '
@@ -269,7 +257,9 @@ def cost_chart(name: str, result: Result) -> str:
 
 
 def _style(arena: Arena, label: str) -> Style:
-    return style_of([row.label for row in arena.rows].index(label))
+    """Of a row by its place among all; the periods differ, so that many rows differ too."""
+    position = [row.label for row in arena.rows].index(label)
+    return Style(*(options[position % len(options)] for options in (_COLOURS, _MARKERS, _DASHES)))
 
 
 def _rows_figure(names: Sequence[str]) -> "tuple[Figure, Axes]":

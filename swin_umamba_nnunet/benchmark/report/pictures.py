@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from swin_umamba_nnunet.benchmark.report.arenas import Arena
 from swin_umamba_nnunet.benchmark.report.charts import settings, shortened
-from swin_umamba_nnunet.benchmark.report.collect import Scored
+from swin_umamba_nnunet.benchmark.report.collect import Arena, Scored
 from swin_umamba_nnunet.benchmark.report.words import number
 from swin_umamba_nnunet.evaluation import (
     CasePair,
@@ -91,7 +90,7 @@ def _draw(case: str, runs: Mapping[str, Scored], scores: Mapping[str, str]) -> t
     read = {}
     for label, run in runs.items():
         pair = CasePair(case, _file(run.references, case), _file(run.predictions, case))
-        read[label] = [_volume(item.array) for item in read_pair(pair, labels.reader)]
+        read[label] = [item.array.reshape(-1, *item.array.shape[-2:]) for item in read_pair(pair, labels.reader)]
     truth = next(iter(read.values()))[0]
     image = read_image(find_images(first.images, [case])[case], 0, labels.reader)
     for what, shape in (("image", image.array.shape[:3]), *((name, pair[1].shape) for name, pair in read.items())):
@@ -132,10 +131,6 @@ def slice_of_most_difference(truth: np.ndarray, predictions: Sequence[np.ndarray
     """Along the first axis: where most voxels are not labelled alike by all; of equals, where there is most truth."""
     differ = np.any([one != predictions[0] for one in predictions], axis=0)
     return int(np.argmax((differ if differ.any() else truth > 0).sum(axis=(1, 2))))
-
-
-def _volume(array: np.ndarray) -> np.ndarray:
-    return array if array.ndim == 3 else array[None]
 
 
 def _file(folder: Path, case: str) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from swin_umamba_nnunet.benchmark.report.arenas import Arena, lower_is_better, mean_of_class_means
+from swin_umamba_nnunet.benchmark.report.collect import Arena, lower_is_better, mean_of_class_means
 from swin_umamba_nnunet.evaluation.statistics import INTERVAL, Bootstrap
 
 ALPHA = 0.05

@@ -10,8 +10,7 @@ import pandas as pd
 from swin_umamba_nnunet._text import byte_size, csv_cell, printable
 from swin_umamba_nnunet.benchmark.report import words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, Result
-from swin_umamba_nnunet.benchmark.report.arenas import mean_of_class_means
-from swin_umamba_nnunet.benchmark.report.statistics import Comparison
+from swin_umamba_nnunet.benchmark.report.collect import mean_of_class_means
 
 LATEX = "tables.tex"
 _HEAD = (
@@ -43,7 +42,9 @@ def files(analysis: Analysis) -> dict[str, str]:
     tables = {
         "results.csv": _lines(analysis, lambda result, metric: map(asdict, result.summaries[metric])),
         "classes.csv": _lines(analysis, _classes),
-        "comparisons.csv": _lines(analysis, lambda result, metric: map(_comparison, result.comparisons[metric])),
+        "comparisons.csv": _lines(
+            analysis, lambda result, metric: ({"label": c.row, **asdict(c)} for c in result.comparisons[metric])
+        ),
         "costs.csv": _lines(analysis, lambda result, metric: result.costs if metric == result.arena.metric else ()),
         "cases.csv": _lines(analysis, _cases),
         "runs.csv": runs(analysis),
@@ -76,10 +77,6 @@ def _lines(analysis: Analysis, of: Callable[[Result, str], Iterable[Mapping[str,
                     "unit": result.arena.unit(metric),
                     **item,
                 }
-
-
-def _comparison(item: Comparison) -> dict[str, Any]:
-    return {"label": item.row, **asdict(item)}
 
 
 def _classes(result: Result, metric: str) -> Iterator[dict[str, Any]]:

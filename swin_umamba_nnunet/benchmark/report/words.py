@@ -6,7 +6,7 @@ from typing import Any
 
 from swin_umamba_nnunet._text import plural
 from swin_umamba_nnunet.benchmark.report.analysis import Result, Suitability
-from swin_umamba_nnunet.benchmark.report.arenas import lower_is_better
+from swin_umamba_nnunet.benchmark.report.collect import lower_is_better
 from swin_umamba_nnunet.benchmark.report.statistics import ALPHA, AT_MOST, POWER, Comparison
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 
@@ -20,7 +20,7 @@ def number(value: float | None, unit: str = "1", signed: bool = False) -> str:
         return DASH
     if math.isinf(value):
         return (MINUS if value < 0 else "+" if signed else "") + "\u221e"
-    text = f"{abs(value):.{digits(unit)}f}"
+    text = f"{abs(value):.{4 if unit == '1' else 2}f}"
     zero = not float(text)
     return ("" if zero else MINUS if value < 0 else "+" if signed else "") + text
 
@@ -28,11 +28,6 @@ def number(value: float | None, unit: str = "1", signed: bool = False) -> str:
 def interval(low: float, high: float, unit: str = "1", signed: bool = False) -> str:
     """From where to where; a dash where there is none."""
     return DASH if math.isnan(low) else f"{number(low, unit, signed)} to {number(high, unit, signed)}"
-
-
-def digits(unit: str) -> int:
-    """Decimals of a value with this unit."""
-    return 4 if unit == "1" else 2
 
 
 def coefficient(value: float) -> str:

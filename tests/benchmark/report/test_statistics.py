@@ -8,8 +8,7 @@ from scipy import stats
 
 from swin_umamba_nnunet.benchmark.report import statistics
 from swin_umamba_nnunet.benchmark.report.analysis import class_table, suitability, summarise
-from swin_umamba_nnunet.benchmark.report.arenas import make_arenas, mean_of_class_means
-from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
+from swin_umamba_nnunet.benchmark.report.collect import make_arenas, mean_of_class_means, read_benchmark
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 from tests.benchmark.report import tree
@@ -21,6 +20,11 @@ FEW = Bootstrap(200)
 def arenas(tmp_path_factory):
     benchmark = read_benchmark(tree.make_tree(tmp_path_factory.mktemp("tree") / "bench"))
     return {arena.dataset: arena for arena in make_arenas(benchmark, ("Dice", "NSD", "HD95"))}
+
+
+def summaries(arena, metric):
+    """Label -> summary of the row."""
+    return {item.label: item for item in summarise(arena, metric, class_table(arena, metric, FEW), FEW)}
 
 
 def test_holm_by_hand():
@@ -81,12 +85,10 @@ def test_values_on_one_side_only_and_infinite_on_both_are_left_out():
 
 
 def test_the_least_p_counts_the_family():
-    one = statistics.compare_values("a", "b", "Dice", np.arange(1.0, 5), np.zeros(4), FEW)
-    two = statistics.compare_values("c", "b", "Dice", np.arange(1.0, 5), np.zeros(4), FEW)
-    corrected = statistics.correct([one, two])
-    assert [item.p for item in corrected] == [pytest.approx(2 / 16)] * 2
-    assert [item.p_holm for item in corrected] == [pytest.approx(4 / 16)] * 2
-    assert [item.p_least for item in corrected] == [pytest.approx(4 / 16)] * 2
+    values = np.arange(1.0, 5), np.zeros(4)
+    two = (statistics.compare_values(row, "b", "Dice", *values, FEW) for row in "ac")
+    for item in statistics.correct([*two]):
+        assert [item.p, item.p_holm, item.p_least] == pytest.approx([2 / 16, 4 / 16, 4 / 16])
 
 
 def test_cases_needed():
@@ -132,24 +134,23 @@ def test_comparisons_of_the_tree(arenas):
 def test_means_and_spreads_of_the_tree(arenas):
     arena, row = arenas[tree.SHAPES], tree.ROWS[0]
     values = np.array([[tree.dice(tree.SHAPES, row, fold, seed) for fold in tree.FOLDS] for seed in tree.SEEDS])
-    found = summarise(arena, "Dice", class_table(arena, "Dice", FEW), FEW)[0]
+    rows = summaries(arena, "Dice")
+    found = rows[row.label]
     assert found.mean == pytest.approx(values.mean())
     assert found.sd_seeds == pytest.approx(values.mean(axis=(1, 2, 3)).std(ddof=1))
     assert found.sd_folds == pytest.approx(values.mean(axis=(0, 2, 3)).std(ddof=1))
     assert found.low < found.mean < found.high
     assert (found.n_cases, found.n_values, found.n_undefined, found.n_infinite) == (16, 96, 0, 0)
-    ranks = [item.rank for item in summarise(arena, "Dice", class_table(arena, "Dice", FEW), FEW)]
-    assert ranks == [3, 2, 1, 4]
+    assert [item.rank for item in rows.values()] == [3, 2, 1, 4]
 
 
 def test_undefined_infinite_and_missing_of_the_tree(arenas):
     arena = arenas[tree.ORGANS]
-    dice = {item.label: item for item in summarise(arena, "Dice", class_table(arena, "Dice", FEW), FEW)}
+    dice, distances = (summaries(arena, metric) for metric in ("Dice", "HD95"))
     assert dice["nnU-Net"].n_undefined == 3  # the gallbladder of one case, in each seed
     assert not dice["ResEnc L"].comparable
     assert math.isnan(dice["ResEnc L"].rank)
     assert sorted(item.rank for item in dice.values() if item.comparable) == [1, 2, 3]
-    distances = {item.label: item for item in summarise(arena, "HD95", class_table(arena, "HD95", FEW), FEW)}
     assert distances[tree.HOSTILE].n_infinite == 1
     assert math.isfinite(distances[tree.HOSTILE].mean)
     assert arena.per_case("HD95").loc["case_03", tree.HOSTILE] == math.inf

@@ -15,7 +15,7 @@ from PIL import Image
 
 from swin_umamba_nnunet.benchmark.config import Row
 from swin_umamba_nnunet.benchmark.runs import read_benchmark
-from tests.benchmark.conftest import network_of
+from tests.benchmark.conftest import edit, network_of
 
 HOSTILE = "<i>scratch</i> & 50 %_$x$"
 SHAPES, ORGANS = "Dataset901_Shapes", "Dataset902_AbdomenMR"
@@ -97,9 +97,7 @@ def make_tree(folder: Path, pictures: bool = False) -> Path:
 
 def keep(folder: Path, *args, **kwargs) -> Path:
     """Take all but these `names` out of the configuration; their files stay, as those of an earlier one do."""
-    content = json.loads((folder / "benchmark.json").read_text())
-    content["cells"] = names(*args, **kwargs)
-    (folder / "benchmark.json").write_text(json.dumps(content))
+    edit(folder / "benchmark.json", lambda content: content.update(cells=names(*args, **kwargs)))
     return folder
 
 
