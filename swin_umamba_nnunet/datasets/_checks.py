@@ -129,7 +129,7 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
     for path, image in zip(case.images, content.images):
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise CaseError(NOT_FINITE, str(path))
-    first, mask, place = content.images[0], content.mask, content.place
+    first, mask = content.images[0], content.mask
     colour_image = first.ndim == 3 and conversion.ending != VOLUME_ENDING
     digest = hashlib.blake2b(f"{first.dtype} {first.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(first).data)
@@ -148,7 +148,7 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
         values=values,
         colours=colours,
         colour=content.colour,
-        spacing=None if place is None else place.GetSpacing()[::-1],
+        spacing=content.volumes[0].GetSpacing()[::-1] if content.volumes else None,
         findings=tuple(replace(finding, case=case.name) for finding in findings),
     )
 

@@ -196,8 +196,8 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
         put: Callable[[Any, Path], None] = copy
         if not conversion.copied:
             content = conversion.read(case, Findings())
-            put = partial(write_volume, place=content.place) if ending == VOLUME_ENDING else write_picture
-            images, label = content.images, content.mask
+            put = partial(write_volume, place=content.volumes) if ending == VOLUME_ENDING else write_picture
+            images, label = content.volumes or content.images, content.mask
             if label is not None and labels.colour and content.palette is not None:
                 label = content.palette[np.minimum(label, len(content.palette) - 1)]
             label = None if label is None else labels.encode(label)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from swin_umamba_nnunet.datasets import ConversionError, Volumes, _dicom
-from swin_umamba_nnunet.datasets._model import CaseError, Findings
+from swin_umamba_nnunet.datasets import ConversionError, Volumes, _dicom, _volumes
+from swin_umamba_nnunet.datasets._model import CaseError, Findings, SourceCase
 from tests.datasets.trees import write_dicom, write_dicom_object, write_volume, write_volumes
 from tests.messages import assert_names
 
@@ -38,6 +38,12 @@ def test_every_format(tmp_path, convert, ending):
     np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.7, 1.5), rtol=1e-6)
     np.testing.assert_allclose(image.GetOrigin(), (10, -20, 5), rtol=1e-6)
     assert "1.5 x 0.7 x 0.8 (3 cases)" in converted.report
+
+
+def test_a_volume_is_in_memory_once(tmp_path):
+    path = write_volume(tmp_path / "a.nii", ONES)
+    content = _volumes.read_volumes(SourceCase("a", (path,), None, "test"), Findings())
+    assert np.shares_memory(content.images[0], sitk.GetArrayViewFromImage(content.volumes[0]))
 
 
 @pytest.fixture
