@@ -175,17 +175,16 @@ def write_dataset_json(
     folder: Path,
     channels: Sequence[str],
     labels: Mapping[str, int],
-    training: int,
     ending: str,
     name: str,
     description: str,
     **more: object,
 ) -> None:
-    """Write a dataset's dataset.json."""
+    """Write the dataset.json of a folder that has its labelsTr already."""
     content = {
         "channel_names": {str(index): channel for index, channel in enumerate(channels)},
         "labels": dict(labels),
-        "numTraining": training,
+        "numTraining": len(list((folder / "labelsTr").iterdir())),
         "file_ending": ending,
         "name": name,
         "description": description,

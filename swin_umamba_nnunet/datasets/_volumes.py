@@ -137,8 +137,8 @@ def _differ(what: str, names: str, first: Iterable[int], second: Iterable[int]) 
 
 
 def write_volume(volume: sitk.Image | np.ndarray, path: Path, place: Sequence[sitk.Image] = ()) -> None:
-    """Write (D, H, W) with the spacing, origin and direction of the first of `place`, and no further header entries: they
-    may name a patient.
+    """Write (D, H, W) with the spacing, origin and direction of the first of `place`, without further header
+    entries, which may name a patient.
 
     Raises:
         OSError: the file cannot be written, or the disk is full.

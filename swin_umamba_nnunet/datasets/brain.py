@@ -81,7 +81,6 @@ def write_brain_dataset(raw_folder: Path) -> Path:
             folder,
             ["T1"],
             LABELS,
-            sum(not slab.held_out for slab in SLABS),
             FILE_ENDING,
             BRAIN_DATASET_NAME,
             "Slabs of one averaged brain (MNI152 T1 template, 1 mm). A smoke test, not a benchmark.",

@@ -206,7 +206,7 @@ def test_sixty_four_bit_numbers(tmp_path, convert):
 def test_ct_is_suggested_by_its_values(tmp_path, inspected, reported):
     source = _one(tmp_path, image=np.full((3, 4, 5), -1000.0))
     assert "--modality CT" in reported(Volumes(), source)
-    assert inspected(Volumes(modality="CT"), source).channel_names == ("CT",)
+    assert inspected(Volumes(modality="CT"), source).conversion.channels == ("CT",)
     assert "--modality" not in reported(Volumes(modality="CT"), source)
 
 
