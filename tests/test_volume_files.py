@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet._volume_files import NotFiniteError, VolumeFileError, read_header, require_whole
 
@@ -47,7 +48,7 @@ def test_whole_files_pass(tmp_path, name, compressed, dtype, shape):
     assert header.shape == shape
     assert header.bytes == array.nbytes
     read = sitk.ReadImage(str(tmp_path / name), imageIO=header.image_io)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(read).reshape(shape), array)
+    assert_array_equal(sitk.GetArrayFromImage(read).reshape(shape), array)
 
 
 @pytest.mark.parametrize(("name", "compressed"), FORMATS)
@@ -156,7 +157,7 @@ def test_what_follows_a_gzip_member_is_not_looked_at(tmp_path, trailing, shape):
         members = b"".join(gzip.compress(content[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
         path.write_bytes(members + trailing)
         check(path)
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+        assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
     path.write_bytes(gzip.compress(content[:-4]) + trailing)
     with pytest.raises(VolumeFileError, match=f"{array.nbytes - 4:,} bytes .* declares {array.nbytes:,}"):
         check(path)
@@ -316,7 +317,7 @@ def test_nrrd_headers_with_either_end_of_line(tmp_path, name, end):
     assert header.shape == array.shape
     assert header.bytes == array.nbytes
     assert header.data.read_bytes()[header.offset :] == array.tobytes()
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+    assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
     header.data.write_bytes(header.data.read_bytes()[:-1])
     with pytest.raises(VolumeFileError, match="cut off"):
         check(path)

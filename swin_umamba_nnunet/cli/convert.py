@@ -151,7 +151,7 @@ def _convert(args: argparse.Namespace) -> int:
     for warning in verdict.warnings[:5]:
         print(f"  it says: {warning}")
     if install_at is not None:
-        install_splits(target, install_at, args.overwrite)
+        install_splits(target, install_at)
     _print_next_steps(target, install_at, args.layout.split, verdict.cuda)
     return 0
 

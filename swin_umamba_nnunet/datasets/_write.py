@@ -242,14 +242,8 @@ def _record(inspection: Inspection) -> dict[str, object]:
     }
 
 
-def install_splits(dataset: Path, place: Path, overwrite: bool) -> None:
-    """Copy the dataset's splits to where nnU-Net looks for them (nnUNet_preprocessed/DatasetXXX_NAME).
-
-    Raises:
-        ConversionError: splits are there already.
-    """
-    if place.exists() and not overwrite:
-        raise ConversionError(f"{place} already exists; --overwrite replaces it")
+def install_splits(dataset: Path, place: Path) -> None:
+    """Copy the dataset's splits to where nnU-Net looks for them (nnUNet_preprocessed/DatasetXXX_NAME)."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place) as unfinished:
         shutil.copyfile(dataset / SPLITS, unfinished)

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.testing import assert_array_equal
 from skimage import io
 from skimage.color import rgb2lab
 
@@ -86,7 +87,7 @@ def test_an_oblique_volume_counts_as_the_nearest_main_axes():
     turned = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     truth = np.arange(2 * 3 * 4).reshape(2, 3, 4) % 2
     straight, oblique = (look_at(truth, direction=d, classes={"a": (1,)}) for d in (IDENTITY, turned))
-    np.testing.assert_array_equal(straight.views[0].truth, oblique.views[0].truth)
+    assert_array_equal(straight.views[0].truth, oblique.views[0].truth)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_the_plane_is_the_one_the_slices_were_taken_in(spacing, axis):
 def test_a_picture_is_shown_as_it_is_stored():
     truth = np.arange(12).reshape(1, 3, 4) % 3
     (view,) = look_at(truth, spacing=(999, 1, 1)).views
-    np.testing.assert_array_equal(view.truth, truth[0])
+    assert_array_equal(view.truth, truth[0])
     assert (view.aspect, view.caption, view.edges) == (1, (), None)
 
 
