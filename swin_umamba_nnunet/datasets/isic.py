@@ -73,7 +73,15 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
             raise ConversionError(
                 f"{source} has the folders of ISIC, but no images in them ({', '.join(PICTURE_ENDINGS)})"
             )
-        _compare_with_published(Counter(part for part, *_ in found), findings)
+        train, val = (sum(each[0] == part for each in found) for part in ("train", "val"))
+        text = f"{train} training and {val} validation images"
+        if (train, val) in PUBLISHED:
+            findings.note(f"{text}: VM-UNet's {PUBLISHED[train, val]} split")
+        elif not val:
+            findings.note("no validation folder: nnU-Net will draw five folds of its own")
+        else:
+            known = ", ".join(f"{train}/{val} ({name})" for (train, val), name in PUBLISHED.items())
+            findings.warning(f"{text} are not VM-UNet's split, {known}: scores are not comparable with its figures")
         counts = Counter(name.casefold() for _, name, *_ in found)
         for _, name, path, _ in found:
             if counts[name.casefold()] > 1:
@@ -111,15 +119,3 @@ def _archive_parts(source: Path) -> dict[Part, PartFolders]:
             inner = [_files.inner(folder, folder.name) for folder in (*images, *masks)]
             parts[part] = PartFolders(inner[0], inner[1] if masks else None)
     return parts
-
-
-def _compare_with_published(counts: Counter[Part], findings: Findings) -> None:
-    found = (counts["train"], counts["val"])
-    text = f"{found[0]} training and {found[1]} validation images"
-    if found in PUBLISHED:
-        findings.note(f"{text}: VM-UNet's {PUBLISHED[found]} split")
-    elif not counts["val"]:
-        findings.note("no validation folder: nnU-Net will draw five folds of its own")
-    else:
-        known = ", ".join(f"{train}/{val} ({name})" for (train, val), name in PUBLISHED.items())
-        findings.warning(f"{text} are not VM-UNet's split, {known}: scores are not comparable with its figures")

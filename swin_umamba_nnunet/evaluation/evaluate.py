@@ -163,7 +163,8 @@ def case_workers(processes: int | None, n_cases: int, progress: bool) -> Iterato
         raise EvaluationError(f"processes {processes}: expected 1 or more")
     count = max(1, min(processes or min(os.cpu_count() or 1, MOST_PROCESSES), n_cases))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, _leave_interrupt_to_parent) if count > 1 else None
+    # Ctrl-C is the parent's to answer
+    pool = ProcessPoolExecutor(count, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) if count > 1 else None
 
     def results(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         if pool is None:
@@ -192,7 +193,3 @@ def case_workers(processes: int | None, n_cases: int, progress: bool) -> Iterato
     finally:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupt_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -224,6 +224,7 @@ def test_errors_are_listed_and_nothing_is_written(source, tmp_path, capsys, conv
         ("images {} -d 1 --images nowhere", ("--images", "{}/nowhere")),
         ("images {} -d 1 --images */none.png", ("--images", "{}/*/none.png")),
         ("images {} -d 1 --images ../*.png", ("--images", "../*.png", "inside")),
+        ("images {} -d 1 --images **x/[", ("**x/[",)),
         ("images {} -d 1 --images images --masks images", ("--images", "--masks", "same")),
         ("images {} -d 1 --masks masks", ("--masks", "--images")),
         ("images {} -d 1 --test-masks masks", ("--test-masks", "--test-images")),
