@@ -22,6 +22,10 @@ from tests.datasets.trees import blob, photo, save
 DEEP = (photo(5).astype(np.uint16) * 257 + np.arange(3)).astype(np.uint16)
 
 
+def assert_image(path, array):
+    assert_array_equal(image_array(read_picture(path)), array)
+
+
 def assert_mask(mask, values, colour):
     assert_array_equal(mask[0], values)
     assert mask[1] == colour
@@ -35,7 +39,7 @@ def _reference(array, path):
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "A.PNG"])
 @pytest.mark.parametrize("array", [photo(1), photo(1)[..., 0]], ids=["colour", "grey"])
 def test_eight_bit(tmp_path, name, array):
-    assert_array_equal(image_array(read_picture(save(tmp_path / name, array))), array)
+    assert_image(save(tmp_path / name, array), array)
 
 
 @pytest.mark.parametrize("array", [DEEP, DEEP[..., 0]], ids=["colour", "grey"])
@@ -75,9 +79,9 @@ def test_tiff_palette_and_planes(tmp_path):
     assert_array_equal(image_array(read_picture(tmp_path / "p.tif"))[3, 4], [255, 128, 0])
     planes = np.moveaxis(photo(1), -1, 0)
     tifffile.imwrite(tmp_path / "s.tif", planes, photometric="rgb", planarconfig="separate")
-    assert_array_equal(image_array(read_picture(tmp_path / "s.tif")), photo(1))
+    assert_image(tmp_path / "s.tif", photo(1))
     tifffile.imwrite(tmp_path / "w.tif", 255 - photo(1)[..., 0], photometric="miniswhite")
-    assert_array_equal(image_array(read_picture(tmp_path / "w.tif")), photo(1)[..., 0])
+    assert_image(tmp_path / "w.tif", photo(1)[..., 0])
 
 
 def test_one_bit_and_lossy(tmp_path):

@@ -10,8 +10,7 @@ from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet.evaluation import EvaluationError, pair_cases, read_pair, read_segmentation
 from swin_umamba_nnunet.evaluation.cases import FILE_ENDINGS, CasePair
-from tests.evaluation.files import SPACING, blobs, write_folders, write_image, write_volume
-from tests.messages import naming
+from tests.evaluation.files import SPACING, blobs, refused, write_folders, write_image, write_volume
 
 VOLUME = blobs(0, (4, 6, 8))
 IMAGE = blobs(1)
@@ -111,7 +110,7 @@ def test_values_that_are_not_finite_whatever_the_reader_makes_of_them(tmp_path, 
     values = VOLUME.astype(np.float32)
     values[0, 0, 0] = np.nan
     path = write_volume(tmp_path / f"odd{ending}", values)
-    with pytest.raises(EvaluationError, match=naming(f"odd{ending}", "not finite", "0, 1, 2")):
+    with refused(f"odd{ending}", "not finite", "0, 1, 2"):
         read_segmentation(path)
 
 
@@ -159,12 +158,12 @@ def test_missing_and_extra_cases_are_named(tmp_path):
 )
 def test_bad_folders(tmp_path, names, options, facts):
     truth, predicted = touch(tmp_path / "gt", *names), touch(tmp_path / "pred", "a.png", "b.png")
-    with pytest.raises(EvaluationError, match=naming(truth, *facts)):
+    with refused(truth, *facts):
         pair_cases(truth, predicted, **options)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(EvaluationError, match=naming("prediction", tmp_path / "nowhere", "exist")):
+    with refused("prediction", tmp_path / "nowhere", "exist"):
         pair_cases(touch(tmp_path / "gt", "a.png"), tmp_path / "nowhere")
 
 
@@ -202,5 +201,5 @@ def test_differing_spacing(tmp_path):
 def test_a_reader_by_name(tmp_path):
     path = write_volume(tmp_path / "a.nii.gz", VOLUME)
     assert_array_equal(read_segmentation(path, "NibabelIO").array, VOLUME)
-    with pytest.raises(EvaluationError, match=naming("Nonsense", "dataset.json", "overwrite_image_reader_writer")):
+    with refused("Nonsense", "dataset.json", "overwrite_image_reader_writer"):
         read_segmentation(path, "Nonsense")
