@@ -22,13 +22,14 @@ from swin_umamba_nnunet import catalogue, cli
 from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.cli import convert as verb
-from swin_umamba_nnunet.datasets import Conversion, Layout, _write, umamba
+from swin_umamba_nnunet.datasets import Conversion, Layout, _write
 from swin_umamba_nnunet.datasets._labels import LabelRule
 from swin_umamba_nnunet.datasets._model import Content, SourceCase, option
 from tests.datasets.trees import (
     blob,
     integrity_here_and_now,
     photo,
+    publish_703_small,
     save,
     snapshot,
     write_case,
@@ -56,8 +57,7 @@ def _surroundings(tmp_path, monkeypatch):
     for variable in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
     monkeypatch.setattr(_write, "check_integrity", integrity_here_and_now)
-    small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
-    monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
+    publish_703_small(monkeypatch)
 
 
 @pytest.fixture
@@ -113,17 +113,6 @@ def test_help_names_every_layout(capsys):
     with pytest.raises(SystemExit):
         main("--help")
     assert_names(capsys.readouterr().out, *MAKERS)
-
-
-def test_help_imports_nothing_heavy():
-    heavy = ("torch", "nnunetv2", "SimpleITK", "PIL", "numpy", "h5py", "tqdm", "filelock")
-    code = (
-        "import sys\nfrom swin_umamba_nnunet import cli\n"
-        "try: cli.main(['convert', 'images', '--help'])\nexcept SystemExit: pass\n"
-        f"sys.exit(' '.join(n for n in {heavy} if n in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
 
 
 @pytest.mark.parametrize("command", ["", "dicom x", "images", "images x", "images x -d one"])
