@@ -133,14 +133,15 @@ def test_dataset_without_nnunet_raw(folders, monkeypatch, capsys):
 
 def test_bad_input_is_one_sentence(folders, capsys):
     (folders[1] / "case_1.png").unlink()
+    (folders[0] / "case_2.png").unlink()
     assert evaluate(folders) == 2
     said = capsys.readouterr()
     assert said.err.startswith("swin-umamba evaluate: 1 case ")
-    assert_names(said.err, folders[1], "case_1", "--allow-missing")
+    assert_names(said.err, *folders, "case_1", "case_2", "--allow-missing")
     assert "Traceback" not in said.err
     assert said.out == ""
     assert evaluate(folders, "--allow-missing") == 0
-    assert "(1): case_1" in capsys.readouterr().out
+    assert_names(capsys.readouterr().out, "prediction (1): case_1", "ground truth (1): case_2", "1 cases")
 
 
 def test_undefined_and_infinite_are_counted(folders, capsys):
