@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PureWindowsPath
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -152,7 +152,18 @@ def require_memory(needed: int) -> None:
 
 def _voxels(header: VolumeHeader) -> Iterator[bytes]:
     """The unpacked voxels, block by block, up to the end of the file (where the checksums are)."""
-    with _unpacking(), header.data.open("rb") as file, _unpacked(file, header) as stream:
+    nifti = header.image_io == "NiftiImageIO"
+    with _unpacking(), header.data.open("rb") as file:
+        file.seek(0 if nifti and header.packing else header.offset)
+        stream: Any = file
+        if header.packing in ("gzip", "zlib"):
+            packed = header.packed or header.data.stat().st_size
+            stream = io.BufferedReader(_Zlib(file, packed, members=header.packing == "gzip"), _BLOCK)
+            before = header.offset if nifti else 0
+            while before and (skipped := stream.read(min(before, _BLOCK))):
+                before -= len(skipped)
+        elif header.packing == "bzip2":
+            stream = bz2.BZ2File(file)
         while block := stream.read(_BLOCK):
             yield block
 
@@ -163,24 +174,6 @@ def _unpacking() -> Iterator[None]:
         yield
     except (EOFError, zlib.error) as error:
         raise VolumeFileError(f"its compressed data are cut off or damaged ({error}); get the file again") from error
-
-
-@contextmanager
-def _unpacked(file: IO[bytes], header: VolumeHeader) -> Iterator[IO[bytes]]:
-    nifti = header.image_io == "NiftiImageIO"
-    file.seek(0 if nifti and header.packing else header.offset)
-    if header.packing in ("gzip", "zlib"):
-        packed = header.packed or header.data.stat().st_size
-        unpacked = io.BufferedReader(_Zlib(file, packed, members=header.packing == "gzip"), _BLOCK)
-        before = header.offset if nifti else 0
-        while before and (skipped := unpacked.read(min(before, _BLOCK))):
-            before -= len(skipped)
-        yield unpacked
-    elif header.packing == "bzip2":
-        with bz2.BZ2File(file) as stream:
-            yield stream  # type: ignore[misc]
-    else:
-        yield file
 
 
 class _Zlib(io.RawIOBase):
@@ -227,11 +220,13 @@ class _Zlib(io.RawIOBase):
         return True
 
 
-def _beside(path: Path, name: str) -> Path:
+def _data_file(path: Path, name: str) -> Path:
     """The data file that a header names, which has to lie in the header's folder (or below it).
 
     The name alone decides: where the files are links (DataLad, git-annex, DVC), the voxels lie elsewhere.
     """
+    many = "%" in name  # "slice%03d.raw 1 20 1"
+    name = name.split()[0] if many else name
     if not name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
         raise VolumeFileError("its header is damaged where it names the file with the voxels")
     parts = PureWindowsPath(name)  # both kinds of slashes
@@ -240,12 +235,7 @@ def _beside(path: Path, name: str) -> Path:
             f'its header says that the voxels are in "{name}", which is not in its own folder; only files that lie '
             "there are read: put it beside the header and have the header name it without a folder"
         )
-    return path.parent / name
-
-
-def _data_file(path: Path, name: str) -> Path:
-    many = "%" in name  # "slice%03d.raw 1 20 1"
-    data = _beside(path, name.split()[0] if many else name)
+    data = path.parent / name
     if not many and not data.is_file():
         raise VolumeFileError(f'its header says that the voxels are in "{name}", and that file is missing')
     return data

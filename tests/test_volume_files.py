@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet._volume_files import NotFiniteError, VolumeFileError, read_header, require_whole
 
@@ -17,6 +18,7 @@ from swin_umamba_nnunet._volume_files import NotFiniteError, VolumeFileError, re
 FORMATS = [("a.nii", False), ("a.nii.gz", True), ("a.gipl", False)]
 FORMATS += [(f"a.{ending}", compressed) for ending in ("nrrd", "nhdr", "mha", "mhd") for compressed in (False, True)]
 RANDOM = np.random.default_rng(0)
+ONES = np.ones((2, 3, 4), np.uint8)
 
 
 def write(path, array, compressed=False):
@@ -24,10 +26,19 @@ def write(path, array, compressed=False):
     return path
 
 
+def read(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
 def check(path, **settings):
     header = read_header(path)
     require_whole(header, **settings)
     return header
+
+
+def refused(path, match):
+    with pytest.raises(VolumeFileError, match=match):
+        check(path)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +58,7 @@ def test_whole_files_pass(tmp_path, name, compressed, dtype, shape):
     assert header.shape == shape
     assert header.bytes == array.nbytes
     read = sitk.ReadImage(str(tmp_path / name), imageIO=header.image_io)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(read).reshape(shape), array)
+    assert_array_equal(sitk.GetArrayFromImage(read).reshape(shape), array)
 
 
 @pytest.mark.parametrize(("name", "compressed"), FORMATS)
@@ -57,8 +68,7 @@ def test_files_that_are_cut_off(tmp_path, name, compressed, lost):
     data = read_header(path).data
     content = data.read_bytes()
     data.write_bytes(content[: -lost if lost >= 1 else int(len(content) * (1 - lost))])
-    with pytest.raises(VolumeFileError, match="cut off"):
-        check(path)
+    refused(path, "cut off")
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.mha", "a.gipl", "a.nii.gz"])
@@ -66,8 +76,7 @@ def test_files_that_are_cut_off(tmp_path, name, compressed, lost):
 def test_files_that_end_in_their_header(tmp_path, name, left):
     path = write(tmp_path / name, np.ones((3, 4, 5), np.uint8))
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(VolumeFileError, match="empty|header|cut off"):
-        check(path)
+    refused(path, "empty|header|cut off")
 
 
 @pytest.mark.parametrize(("name", "compressed"), [each for each in FORMATS if each[1]])
@@ -80,8 +89,7 @@ def test_a_flipped_bit_in_compressed_voxels(tmp_path, name, compressed):
         damaged = bytearray(content)
         damaged[place] ^= 16
         header.data.write_bytes(damaged)
-        with pytest.raises(VolumeFileError, match="damaged|cut off"):
-            check(path)
+        refused(path, "damaged|cut off")
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -137,12 +145,11 @@ def test_blocks_end_between_two_numbers(tmp_path, monkeypatch):
     ],
 )
 def test_nifti_headers_that_mean_nothing(tmp_path, place, form, value, message):
-    path = write(tmp_path / "a.nii", np.ones((2, 3, 4), np.uint8))
+    path = write(tmp_path / "a.nii", ONES)
     content = bytearray(path.read_bytes())
     struct.pack_into(form, content, place, *value)
     path.write_bytes(content)
-    with pytest.raises(VolumeFileError, match=message):
-        check(path)
+    refused(path, message)
 
 
 @pytest.mark.parametrize("trailing", [b"\0" * 512, b"\0\0\x1f", b"\xff" * 200_000])
@@ -156,15 +163,13 @@ def test_what_follows_a_gzip_member_is_not_looked_at(tmp_path, trailing, shape):
         members = b"".join(gzip.compress(content[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
         path.write_bytes(members + trailing)
         check(path)
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+        assert_array_equal(read(path), array)
     path.write_bytes(gzip.compress(content[:-4]) + trailing)
-    with pytest.raises(VolumeFileError, match=f"{array.nbytes - 4:,} bytes .* declares {array.nbytes:,}"):
-        check(path)
+    refused(path, f"{array.nbytes - 4:,} bytes .* declares {array.nbytes:,}")
     damaged = bytearray(gzip.compress(content))
     damaged[-8] ^= 1  # the checksum
     path.write_bytes(damaged + trailing)
-    with pytest.raises(VolumeFileError, match="damaged"):
-        check(path)
+    refused(path, "damaged")
 
 
 def test_a_nii_beside_a_nii_gz(tmp_path):
@@ -172,9 +177,8 @@ def test_a_nii_beside_a_nii_gz(tmp_path):
     path = write(tmp_path / "a.nii.gz", np.ones((2, 3, 4), np.float32))
     check(path)
     write(tmp_path / "a.nii", np.full((2, 3, 4), 7, np.float32))
-    assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).max() == 7
-    with pytest.raises(VolumeFileError, match="a.nii lies beside it"):
-        check(path)
+    assert read(path).max() == 7
+    refused(path, "a.nii lies beside it")
     check(tmp_path / "a.nii")
 
 
@@ -207,35 +211,32 @@ def test_a_header_that_names_a_file_elsewhere(tmp_path, header, name):
     private.write_bytes(bytes(1000))
     folder = tmp_path / "source"
     (folder / "sub").mkdir(parents=True)
-    path = write(folder / header.replace("mha", "mhd").replace("nrrd", "nhdr"), np.ones((2, 3, 4), np.uint8))
+    path = write(folder / header.replace("mha", "mhd").replace("nrrd", "nhdr"), ONES)
     path = path.rename(folder / header)
     check(path)
     _name_data_file(path, name.format(outside=private))
-    with pytest.raises(VolumeFileError, match="not in its own folder"):
-        check(path)
+    refused(path, "not in its own folder")
 
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
 def test_header_and_data_file_may_be_links(tmp_path, header):
     """So DataLad, git-annex and DVC lay out a data set: each file's content in another folder, under another name."""
     (tmp_path / "source").mkdir()
-    for number, path in enumerate((write(tmp_path / header, np.ones((2, 3, 4), np.uint8)), tmp_path / "a.raw")):
+    for number, path in enumerate((write(tmp_path / header, ONES), tmp_path / "a.raw")):
         (tmp_path / f"annex{number}").mkdir()
         os.symlink(path.rename(tmp_path / f"annex{number}/content"), tmp_path / "source" / path.name)
     check(tmp_path / "source" / header)
-    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "source" / header))).sum() == 24
+    assert read(tmp_path / "source" / header).sum() == 24
     (tmp_path / "annex1/content").unlink()  # not fetched
-    with pytest.raises(VolumeFileError, match='"a.raw", and that file is missing'):
-        check(tmp_path / "source" / header)
+    refused(tmp_path / "source" / header, '"a.raw", and that file is missing')
 
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
 @pytest.mark.parametrize("name", ["a\0.raw", "\x1b[2Ja.raw", ""])
 def test_data_files_whose_names_are_none(tmp_path, header, name):
-    path = write(tmp_path / header, np.ones((2, 3, 4), np.uint8))
+    path = write(tmp_path / header, ONES)
     _name_data_file(path, name)
-    with pytest.raises(VolumeFileError, match="header is damaged"):
-        check(path)
+    refused(path, "header is damaged")
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -257,22 +258,20 @@ def test_damaged_headers_are_refused_or_whole(tmp_path, seed):
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
 def test_data_files_that_are_missing_or_below(tmp_path, header):
-    path = write(tmp_path / header, np.ones((2, 3, 4), np.uint8))
+    path = write(tmp_path / header, ONES)
     (tmp_path / "süb").mkdir()
     (tmp_path / "a.raw").rename(tmp_path / "süb/a.raw")
-    with pytest.raises(VolumeFileError, match='"a.raw", and that file is missing'):
-        check(path)
+    refused(path, '"a.raw", and that file is missing')
     _name_data_file(path, "süb/a.raw")
     check(path)
-    assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).sum() == 24
+    assert read(path).sum() == 24
 
 
 def test_metaimage_entries_before_the_one_of_the_data(tmp_path):
     """MetaIO acts upon a name within another line; so it may stand in none."""
-    path = write(tmp_path / "a.mha", np.ones((2, 3, 4), np.uint8))
+    path = write(tmp_path / "a.mha", ONES)
     path.write_bytes(path.read_bytes().replace(b"NDims = 3", b"NDims = 3 ElementDataFile = /etc/hostname"))
-    with pytest.raises(VolumeFileError, match="MetaImage header"):
-        check(path)
+    refused(path, "MetaImage header")
 
 
 @pytest.mark.parametrize(
@@ -301,8 +300,7 @@ def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):
     assert check(path).bytes == 12 * width
     assert sitk.ReadImage(str(path)).GetSize() == (3, 4)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(VolumeFileError, match="cut off"):
-        check(path)
+    refused(path, "cut off")
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr"])
@@ -316,10 +314,9 @@ def test_nrrd_headers_with_either_end_of_line(tmp_path, name, end):
     assert header.shape == array.shape
     assert header.bytes == array.nbytes
     assert header.data.read_bytes()[header.offset :] == array.tobytes()
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+    assert_array_equal(read(path), array)
     header.data.write_bytes(header.data.read_bytes()[:-1])
-    with pytest.raises(VolumeFileError, match="cut off"):
-        check(path)
+    refused(path, "cut off")
 
 
 def test_metaimage_files_that_say_how_long_their_compressed_voxels_are(tmp_path):
@@ -335,20 +332,18 @@ def test_metaimage_files_that_say_how_long_their_compressed_voxels_are(tmp_path)
     for good in packed, gzipped:  # MetaIO takes both
         save(good, len(good))
         check(path)
-        assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).sum() == 24
+        assert read(path).sum() == 24
     save(packed, len(packed) - 9)
-    with pytest.raises(VolumeFileError, match="cut off"):
-        check(path)
+    refused(path, "cut off")
     save(packed, None)
-    with pytest.raises(VolumeFileError, match="CompressedDataSize"):
-        check(path)
+    refused(path, "CompressedDataSize")
 
 
 def test_a_nii_gz_that_was_never_compressed(tmp_path):
     """ITK takes it as it is; so does this."""
     write(tmp_path / "a.nii", np.ones((2, 3, 4), np.float32)).rename(tmp_path / "b.nii.gz")
     assert check(tmp_path / "b.nii.gz").packing is None
-    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "b.nii.gz"))).sum() == 24
+    assert read(tmp_path / "b.nii.gz").sum() == 24
 
 
 def test_other_endings_are_not_its_business(tmp_path):

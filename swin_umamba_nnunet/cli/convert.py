@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from swin_umamba_nnunet._text import plural
 from swin_umamba_nnunet.cli.errors import CliError
-from swin_umamba_nnunet.datasets import LAYOUTS, ConversionError, Layout
+from swin_umamba_nnunet.datasets import LAYOUTS, ConversionError
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.datasets._write import Verdict
@@ -40,44 +40,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         own.set_defaults(layout=layout, install_splits=False)
         own.add_argument("source", type=Path, metavar="SOURCE", help="the folder with the data; it is only read")
         layout.add_options(own)
-        _add_target(own, layout)
-
-
-def _add_target(parser: argparse.ArgumentParser, layout: type[Layout]) -> None:
-    target = parser.add_argument_group("the dataset")
-    target.add_argument(
-        "-d",
-        "--dataset-id",
-        type=int,
-        metavar="ID",
-        required=not layout.numbered,
-        help="nnU-Net's number of the dataset, 1 to 999" + " (default: the published one)" * layout.numbered,
-    )
-    target.add_argument("-n", "--name", help="its name, letters, digits, - and _ (default: made of SOURCE's)")
-    target.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="where the dataset's folder goes (default: $nnUNet_raw)"
-    )
-    target.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the dataset if it is there; the old one stays until the new one is complete and checked",
-    )
-    target.add_argument("--dry-run", action="store_true", help="read and check everything, report, write nothing")
-    target.add_argument("--skip-bad", action="store_true", help="leave out cases that cannot be used, and list them")
-    if layout.split:
+        target = own.add_argument_group("the dataset")
         target.add_argument(
-            "--install-splits",
-            action="store_true",
-            help="also put splits_final.json where nnU-Net looks for it, into $nnUNet_preprocessed",
+            "-d",
+            "--dataset-id",
+            type=int,
+            metavar="ID",
+            required=not layout.numbered,
+            help="nnU-Net's number of the dataset, 1 to 999" + " (default: the published one)" * layout.numbered,
         )
-    target.add_argument(
-        "-np",
-        "--workers",
-        type=int,
-        default=8,
-        metavar="N",
-        help="at most so many cases at a time (default: %(default)s, and never more than CPU cores)",
-    )
+        target.add_argument("-n", "--name", help="its name, letters, digits, - and _ (default: made of SOURCE's)")
+        target.add_argument(
+            "-o", "--output", type=Path, metavar="FOLDER", help="where the dataset's folder goes (default: $nnUNet_raw)"
+        )
+        target.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="replace the dataset if it is there; the old one stays until the new one is complete and checked",
+        )
+        target.add_argument("--dry-run", action="store_true", help="read and check everything, report, write nothing")
+        target.add_argument(
+            "--skip-bad", action="store_true", help="leave out cases that cannot be used, and list them"
+        )
+        if layout.split:
+            target.add_argument(
+                "--install-splits",
+                action="store_true",
+                help="also put splits_final.json where nnU-Net looks for it, into $nnUNet_preprocessed",
+            )
+        target.add_argument(
+            "-np",
+            "--workers",
+            type=int,
+            default=8,
+            metavar="N",
+            help="at most so many cases at a time (default: %(default)s, and never more than CPU cores)",
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -151,7 +149,7 @@ def _convert(args: argparse.Namespace) -> int:
     for warning in verdict.warnings[:5]:
         print(f"  it says: {warning}")
     if install_at is not None:
-        install_splits(target, install_at, args.overwrite)
+        install_splits(target, install_at)
     _print_next_steps(target, install_at, args.layout.split, verdict.cuda)
     return 0
 

@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.protocol} protocol: {compared}\n")
         print(format_result(result), flush=True)
 
-    names = {name for protocol in evaluation.PROTOCOLS.values() for name in protocol.options()}
     try:
-        options = {**{name: getattr(args, name) for name in names}, "dataset_json": _dataset.dataset_json(args)}
+        options = {name: getattr(args, name) for one in evaluation.PROTOCOLS.values() for name in one.options()}
+        options["dataset_json"] = _dataset.dataset_json(args)
         result = evaluation.evaluate_folders(
             args.ground_truth,
             args.predictions,

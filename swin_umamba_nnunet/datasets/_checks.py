@@ -66,12 +66,10 @@ class Inspection:
     """A conversion whose cases have been read, with everything that writing needs.
 
     Attributes:
-        conversion: as the layout gave it; it still has the cases that were left out.
+        conversion: of the layout, channels and ending decided; it still has the cases that were left out.
         cases: the cases to write.
         measured: case name -> what was measured.
         labels: how raw mask values become labels; None where that failed (there is an error then).
-        channel_names: for dataset.json.
-        file_ending: for dataset.json.
         findings: of the layout and of reading.
         left_out: number of cases with errors, where the user wants them left out.
     """
@@ -80,8 +78,6 @@ class Inspection:
     cases: tuple[SourceCase, ...]
     measured: Mapping[str, Measured]
     labels: LabelMap | None
-    channel_names: tuple[str, ...]
-    file_ending: str
     findings: tuple[Finding, ...]
     left_out: int = 0
 
@@ -129,7 +125,7 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
     for path, image in zip(case.images, content.images):
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise CaseError(NOT_FINITE, str(path))
-    first, mask, place = content.images[0], content.mask, content.place
+    first, mask = content.images[0], content.mask
     colour_image = first.ndim == 3 and conversion.ending != VOLUME_ENDING
     digest = hashlib.blake2b(f"{first.dtype} {first.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(first).data)
@@ -148,7 +144,7 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
         values=values,
         colours=colours,
         colour=content.colour,
-        spacing=None if place is None else place.GetSpacing()[::-1],
+        spacing=content.volumes[0].GetSpacing()[::-1] if content.volumes else None,
         findings=tuple(replace(finding, case=case.name) for finding in findings),
     )
 
@@ -185,7 +181,10 @@ def inspect(
                 f"{length} bytes",
                 case.name,
             )
-    _judge_missing_masks(everything, findings)
+        if case.label is None and case.part != "test" and case.images:
+            findings.error("training image without a mask", str(case.images[0]), case.name)
+    if tests := sum(case.label is None and case.part == "test" for case in everything):
+        findings.note(f"{tests} test images have no mask: they can be predicted, not scored")
     labels = _resolve_labels(conversion, measured, findings)
     if labels is not None:
         _judge_labels(everything, measured, labels, findings)
@@ -204,30 +203,21 @@ def inspect(
     # PNG has no floats, and Pillow writes no 16-bit colour
     fits = all(m.dtype == "uint8" or (m.dtype == "uint16" and m.channels == 1) for m in measured.values())
     return Inspection(
-        conversion=conversion,
-        cases=cases,
-        measured=measured,
-        labels=labels,
-        channel_names=conversion.channels or of_pictures,
-        file_ending=conversion.ending or (".png" if fits else ".tif"),
-        findings=tuple(dict.fromkeys(findings)),
-        left_out=len(left_out),
+        replace(
+            conversion,
+            channels=conversion.channels or of_pictures,
+            ending=conversion.ending or (".png" if fits else ".tif"),
+        ),
+        cases,
+        measured,
+        labels,
+        tuple(dict.fromkeys(findings)),
+        len(left_out),
     )
 
 
 def _usual(numbers: Iterable[int]) -> int:
     return next((number for number, _ in Counter(numbers).most_common(1)), 1)
-
-
-def _judge_missing_masks(cases: Sequence[SourceCase], findings: Findings) -> None:
-    tests = 0
-    for case in cases:
-        if case.label is None and case.part == "test":
-            tests += 1
-        elif case.label is None and case.images:
-            findings.error("training image without a mask", str(case.images[0]), case.name)
-    if tests:
-        findings.note(f"{tests} test images have no mask: they can be predicted, not scored")
 
 
 def _resolve_labels(conversion: Conversion, measured: Mapping[str, Measured], findings: Findings) -> LabelMap | None:

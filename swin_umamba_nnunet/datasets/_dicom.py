@@ -24,12 +24,16 @@ def holds_dicom(folder: Path) -> bool:
     return any(_is_dicom(path) for path in files[:_LOOKED_AT])
 
 
-def _is_dicom(path: Path) -> bool:
+def _begin(path: Path, length: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return file.read(length)
     except OSError:
-        return False
+        return b""
+
+
+def _is_dicom(path: Path) -> bool:
+    return _begin(path, 132)[128:] == b"DICM"
 
 
 def _sop_class(path: Path) -> bytes:
@@ -37,11 +41,7 @@ def _sop_class(path: Path) -> bytes:
 
     By the bytes: GDCM's readers take no objects that are not images.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(4096)
-    except OSError:
-        return b""
+    raw = _begin(path, 4096)
     found = _SOP_CLASS.search(raw, 132)
     if found is None:
         return b""

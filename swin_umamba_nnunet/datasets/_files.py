@@ -235,13 +235,12 @@ def match_masks(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[
     A mask belongs to the image of the same key; else to the one whose key it has but for "_mask", "_seg" and the like;
     else to the one of that file name in another folder, where that is unambiguous.
     """
-    ways: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+    matched: dict[str, str] = {}
+    for of_image, of_mask in (
         (str, str),
         (str, _without_suffix),
         (_last, lambda key: _last(_without_suffix(key))),
-    )
-    matched: dict[str, str] = {}
-    for of_image, of_mask in ways:
+    ):
         by_image = _group(images.keys() - matched.keys(), of_image)
         by_mask = _group(masks.keys() - set(matched.values()), of_mask)
         for name, keys in by_image.items():

@@ -117,14 +117,15 @@ class Content:
         mask: raw values, integers (H, W) or (D, H, W); None without a mask.
         colour: the values of the mask are colours, 0xRRGGBB.
         palette: value -> 0xRRGGBB, int32, where values that are no colours stand for some; None: they do not.
-        place: has spacing, origin and direction of the volumes; None for pictures and where they are unknown.
+        volumes: what the images are views of, so that a volume is in memory once; the first has the spacing, origin and
+            direction of all.  (): pictures, or these are unknown.
     """
 
     images: Sequence[np.ndarray]
     mask: np.ndarray | None = None
     colour: bool = False
     palette: np.ndarray | None = None
-    place: sitk.Image | None = None
+    volumes: Sequence[sitk.Image] = ()
 
 
 @dataclass(frozen=True)
@@ -174,17 +175,16 @@ def write_dataset_json(
     folder: Path,
     channels: Sequence[str],
     labels: Mapping[str, int],
-    training: int,
     ending: str,
     name: str,
     description: str,
     **more: object,
 ) -> None:
-    """Write a dataset's dataset.json."""
+    """Write the dataset.json of a folder that has its labelsTr already."""
     content = {
         "channel_names": {str(index): channel for index, channel in enumerate(channels)},
         "labels": dict(labels),
-        "numTraining": training,
+        "numTraining": len(list((folder / "labelsTr").iterdir())),
         "file_ending": ending,
         "name": name,
         "description": description,

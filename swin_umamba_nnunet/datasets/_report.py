@@ -12,9 +12,10 @@ SHOWN = 8  # names per finding; conversion.json has them all
 
 def format_report(inspection: Inspection) -> str:
     """The report as text for a terminal."""
-    lines = [f"source       {inspection.conversion.source}", *_counts(inspection)]
+    conversion = inspection.conversion
+    lines = [f"source       {conversion.source}", *_counts(inspection)]
     lines += _sizes(list(inspection.measured.values()))
-    lines.append(f"channels     {', '.join(inspection.channel_names)}   (files: {inspection.file_ending})")
+    lines.append(f"channels     {', '.join(conversion.channels)}   (files: {conversion.ending})")
     lines += _labels(inspection)
     for severity, title in (("note", "Notes"), ("warning", "Please look at"), ("error", "Errors")):
         findings = [finding for finding in inspection.findings if finding.severity == severity]

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -52,14 +52,14 @@ def read_volumes(case: SourceCase, findings: Findings, moved: str = "", guess_ct
         if offset > tolerance:
             topic = "channels lie at different places in space (register and resample them first)"
             raise CaseError(topic, f"{names}, up to {offset:.3g} mm apart")
-    arrays = [sitk.GetArrayFromImage(volume) for volume in volumes]
+    arrays = [sitk.GetArrayViewFromImage(volume) for volume in volumes]
     if guess_ct and arrays[0].min() < CT_AIR:
         topic = "values look like CT (Hounsfield units): --modality CT lets nnU-Net normalise them so"
         findings.warning(topic, f"from {arrays[0].min():g}")
     if all(value == 1 for value in first.GetSpacing()):
         findings.note("spacing is exactly 1 mm along all axes: true, or never stored?")
     if case.label is None:
-        return Content(arrays, place=first)
+        return Content(arrays, volumes=volumes)
     mask = read_volume(case.label, findings)
     offset = _compare(first, mask, case.label.name, "image and mask")
     if offset > tolerance:
@@ -71,7 +71,7 @@ def read_volumes(case: SourceCase, findings: Findings, moved: str = "", guess_ct
                 detail,
             )
         findings.warning(moved, detail)
-    return Content(arrays, raw_values(sitk.GetArrayViewFromImage(mask), case.label), place=first)
+    return Content(arrays, raw_values(sitk.GetArrayViewFromImage(mask), case.label), volumes=volumes)
 
 
 def read_volume(path: Path, findings: Findings) -> sitk.Image:
@@ -136,16 +136,18 @@ def _differ(what: str, names: str, first: Iterable[int], second: Iterable[int]) 
     return CaseError(f"{what} differ in size (slices x rows x columns)", f"{names}: {by(first)} and {by(second)}")
 
 
-def write_volume(array: np.ndarray, path: Path, place: sitk.Image | None = None) -> None:
-    """Write (D, H, W) with the spacing, origin and direction of `place`, and none of its further header entries, which
-    may name a patient.
+def write_volume(volume: sitk.Image | np.ndarray, path: Path, place: Sequence[sitk.Image] = ()) -> None:
+    """Write (D, H, W) with the spacing, origin and direction of the first of `place`, without further header
+    entries, which may name a patient.
 
     Raises:
         OSError: the file cannot be written, or the disk is full.
     """
-    image = sitk.GetImageFromArray(array)
-    if place is not None:
-        image.CopyInformation(place)
+    image = sitk.GetImageFromArray(volume) if isinstance(volume, np.ndarray) else volume
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    for first in place[:1]:
+        image.CopyInformation(first)
     try:
         sitk.WriteImage(image, str(path), True)
         # ITK does not notice that a disk is full: half a file is left, and no error

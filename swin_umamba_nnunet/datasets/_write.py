@@ -124,10 +124,9 @@ def write_dataset(
         _write(inspection, labels, unfinished, threads, progress)
         write_dataset_json(
             unfinished,
-            inspection.channel_names,
+            conversion.channels,
             labels.names,
-            sum(case.part != "test" for case in inspection.cases),
-            inspection.file_ending,
+            conversion.ending,
             target.name,
             conversion.description,
             converted_by=f"swin-umamba convert {conversion.layout} (swin_umamba_nnunet {__version__})",
@@ -181,7 +180,7 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
 
 
 def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int, progress: bool) -> None:
-    conversion, ending = inspection.conversion, inspection.file_ending
+    conversion = inspection.conversion
 
     def copy(source: Path, target: Path) -> None:
         target.parent.mkdir(exist_ok=True)
@@ -195,28 +194,26 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
         label: Any = case.label
         put: Callable[[Any, Path], None] = copy
         if not conversion.copied:
-            content = conversion.read(case, Findings())
-            put = partial(write_volume, place=content.place) if ending == VOLUME_ENDING else write_picture
-            images, label = content.images, content.mask
-            if label is not None and labels.colour and content.palette is not None:
-                label = content.palette[np.minimum(label, len(content.palette) - 1)]
-            label = None if label is None else labels.encode(label)
+            try:
+                content = conversion.read(case, Findings())
+                images, label = content.volumes or content.images, content.mask
+                if label is not None:
+                    colours = content.palette if labels.colour else None
+                    label = labels.encode(label if colours is None else colours[np.minimum(label, len(colours) - 1)])
+            except (CaseError, LabelError) as error:
+                raise ConversionError(f"{case.name} has changed since it was checked: {error}. Run it again") from error
+            volumes = conversion.ending == VOLUME_ENDING
+            put = partial(write_volume, place=content.volumes) if volumes else write_picture
         side = "Ts" if case.part == "test" else "Tr"
         files = {f"images{side}/{case.name}_{channel:04d}": image for channel, image in enumerate(images)}
         if label is not None:
             files[f"labels{side}/{case.name}"] = label
         for name, what in files.items():
-            target = folder / f"{name}{ending}"
+            target = folder / f"{name}{conversion.ending}"
             target.parent.mkdir(exist_ok=True)
             put(what, target)
 
-    def write_case(case: SourceCase) -> None:
-        try:
-            write(case)
-        except (CaseError, LabelError) as error:
-            raise ConversionError(f"{case.name} has changed since it was checked: {error}. Run it again") from error
-
-    in_threads(write_case, inspection.cases, min(threads, conversion.threads), "writing", progress)
+    in_threads(write, inspection.cases, min(threads, conversion.threads), "writing", progress)
     for place, path in conversion.added.items():
         copy(path, folder / place)
 
@@ -226,15 +223,15 @@ def _record(inspection: Inspection) -> dict[str, object]:
     validation = inspection.folds[0]["val"] if inspection.folds else None
     cases = {}
     for case in inspection.cases:
-        cases[case.name] = {
+        entry = cases[case.name] = {
             "part": case.part,
             "images": [str(path) for path in case.images],
             "label": str(case.label) if case.label else None,
         }
         if case.group is not None:
-            cases[case.name]["group"] = case.group
+            entry["group"] = case.group
         if validation is not None and case.part != "test":
-            cases[case.name]["fold_0"] = "val" if case.name in validation else "train"
+            entry["fold_0"] = "val" if case.name in validation else "train"
     keys = ("severity", "case", "topic", "detail")
     return {
         "layout": inspection.conversion.layout,
@@ -245,14 +242,8 @@ def _record(inspection: Inspection) -> dict[str, object]:
     }
 
 
-def install_splits(dataset: Path, place: Path, overwrite: bool) -> None:
-    """Copy the dataset's splits to where nnU-Net looks for them (nnUNet_preprocessed/DatasetXXX_NAME).
-
-    Raises:
-        ConversionError: splits are there already.
-    """
-    if place.exists() and not overwrite:
-        raise ConversionError(f"{place} already exists; --overwrite replaces it")
+def install_splits(dataset: Path, place: Path) -> None:
+    """Copy the dataset's splits to where nnU-Net looks for them (nnUNet_preprocessed/DatasetXXX_NAME)."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place) as unfinished:
         shutil.copyfile(dataset / SPLITS, unfinished)

@@ -46,13 +46,8 @@ class Slab:
         return f"brain_z{self.start:03d}"
 
 
-def _cut(first: int, count: int, thickness: int, gap: int, held_out: tuple[int, ...]) -> tuple[Slab, ...]:
-    starts = (first + i * (thickness + gap) for i in range(count))
-    return tuple(Slab(start, start + thickness, i in held_out) for i, start in enumerate(starts))
-
-
 # From the cerebellum (slice 30) to just below the vertex (slice 145): 6 mm of brain, 4 mm left out, and so on.
-SLABS = _cut(first=30, count=12, thickness=6, gap=4, held_out=(2, 6, 10))
+SLABS = tuple(Slab(start, start + 6, start in (50, 90, 130)) for start in range(30, 150, 10))
 
 
 def write_brain_dataset(raw_folder: Path) -> Path:
@@ -75,13 +70,19 @@ def write_brain_dataset(raw_folder: Path) -> Path:
     if target.exists():
         raise FileExistsError(f"{target} already exists; delete it to have the brain dataset written anew")
     image, labels = load_brain()
-    with new_folder(raw_folder / BRAIN_DATASET_NAME) as folder:
-        _write_cases(image, labels, folder)
+    with new_folder(target) as folder:
+        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            (folder / name).mkdir()
+        for slab in SLABS:
+            part = "Ts" if slab.held_out else "Tr"
+            slices = (slice(None), slice(None), slice(slab.start, slab.stop))
+            # slicer keeps the affine right: every slab lies where it was in MNI space
+            image.slicer[slices].to_filename(folder / f"images{part}" / f"{slab.case}_0000{FILE_ENDING}")
+            labels.slicer[slices].to_filename(folder / f"labels{part}" / f"{slab.case}{FILE_ENDING}")
         write_dataset_json(
             folder,
             ["T1"],
             LABELS,
-            sum(not slab.held_out for slab in SLABS),
             FILE_ENDING,
             BRAIN_DATASET_NAME,
             "Slabs of one averaged brain (MNI152 T1 template, 1 mm). A smoke test, not a benchmark.",
@@ -121,14 +122,3 @@ def label_most_likely(grey: np.ndarray, white: np.ndarray) -> np.ndarray:
     import numpy as np
 
     return np.argmax(np.stack([1 - grey - white, grey, white]), axis=0).astype(np.uint8)
-
-
-def _write_cases(image: Nifti1Image, labels: Nifti1Image, folder: Path) -> None:
-    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        (folder / name).mkdir(parents=True)
-    for slab in SLABS:
-        part = "Ts" if slab.held_out else "Tr"
-        slices = (slice(None), slice(None), slice(slab.start, slab.stop))
-        # slicer keeps the affine right: every slab lies where it was in MNI space
-        image.slicer[slices].to_filename(folder / f"images{part}" / f"{slab.case}_0000{FILE_ENDING}")
-        labels.slicer[slices].to_filename(folder / f"labels{part}" / f"{slab.case}{FILE_ENDING}")

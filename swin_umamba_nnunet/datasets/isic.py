@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -61,27 +61,34 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
                 "ISIC-2017_Training_Part1_GroundTruth are expected in it"
             )
         findings = Findings()
-        found: list[tuple[Part, str, Path, Path | None]] = []
+        cases: list[SourceCase] = []
         for part, folders in parts.items():
             pictures = _files.everything(source, folders.images, PICTURE_ENDINGS)
             pictures = pictures._replace(files=[path for path in pictures.files if not _SUPERPIXELS.search(path.stem)])
             images = _files.keys_of(pictures, None, "image", findings)
             masks = _files.everything(source, folders.masks, PICTURE_ENDINGS) if folders.masks else None
             labels = _files.find_masks(images, masks, None, findings)
-            found += [(part, _files.case_name(key), path, labels.get(key)) for key, path in images.items()]
-        if not found:
+            cases += [SourceCase(_files.case_name(key), (path,), labels.get(key), part) for key, path in images.items()]
+        if not cases:
             raise ConversionError(
                 f"{source} has the folders of ISIC, but no images in them ({', '.join(PICTURE_ENDINGS)})"
             )
-        _compare_with_published(Counter(part for part, *_ in found), findings)
-        counts = Counter(name.casefold() for _, name, *_ in found)
-        for _, name, path, _ in found:
-            if counts[name.casefold()] > 1:
-                findings.error("the same case name twice (in train and val?); rename one", str(path), name)
-        as_test: Part = "test" if self.val_as == "test" else "val"
-        cases = [
-            SourceCase(name, (path,), label, as_test if part == "val" else part) for part, name, path, label in found
-        ]
+        train, val = (sum(case.part == part for case in cases) for part in ("train", "val"))
+        text = f"{train} training and {val} validation images"
+        if (train, val) in PUBLISHED:
+            findings.note(f"{text}: VM-UNet's {PUBLISHED[train, val]} split")
+        elif not val:
+            findings.note("no validation folder: nnU-Net will draw five folds of its own")
+        else:
+            known = ", ".join(f"{train}/{val} ({name})" for (train, val), name in PUBLISHED.items())
+            findings.warning(f"{text} are not VM-UNet's split, {known}: scores are not comparable with its figures")
+        counts = Counter(case.name.casefold() for case in cases)
+        for case in cases:
+            if counts[case.name.casefold()] > 1:
+                topic = "the same case name twice (in train and val?); rename one"
+                findings.error(topic, str(case.images[0]), case.name)
+        if self.val_as == "test":
+            cases = [replace(case, part="train" if case.part == "train" else "test") for case in cases]
         return Conversion(
             self.name,
             source,
@@ -111,15 +118,3 @@ def _archive_parts(source: Path) -> dict[Part, PartFolders]:
             inner = [_files.inner(folder, folder.name) for folder in (*images, *masks)]
             parts[part] = PartFolders(inner[0], inner[1] if masks else None)
     return parts
-
-
-def _compare_with_published(counts: Counter[Part], findings: Findings) -> None:
-    found = (counts["train"], counts["val"])
-    text = f"{found[0]} training and {found[1]} validation images"
-    if found in PUBLISHED:
-        findings.note(f"{text}: VM-UNet's {PUBLISHED[found]} split")
-    elif not counts["val"]:
-        findings.note("no validation folder: nnU-Net will draw five folds of its own")
-    else:
-        known = ", ".join(f"{train}/{val} ({name})" for (train, val), name in PUBLISHED.items())
-        findings.warning(f"{text} are not VM-UNet's split, {known}: scores are not comparable with its figures")

@@ -115,7 +115,6 @@ def write_long_range_dataset(raw_folder: Path, training: int = 60, held_out: int
             folder,
             ["zscore"],
             LABELS,
-            training,
             FILE_ENDING,
             LONG_RANGE_DATASET_NAME,
             f"Generated; the class of a square depends on a mark at least {MIN_DISTANCE} px away.",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,8 +23,6 @@ from swin_umamba_nnunet.evaluation.protocols.plain import Plain
 from swin_umamba_nnunet.evaluation.records import EvaluationError
 from swin_umamba_nnunet.evaluation.statistics import RESAMPLES, Bootstrap
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 MOST_PROCESSES = 8  # by default; each holds one case
 _ERRORS_SHOWN = 10
 
@@ -163,9 +161,10 @@ def case_workers(processes: int | None, n_cases: int, progress: bool) -> Iterato
         raise EvaluationError(f"processes {processes}: expected 1 or more")
     count = max(1, min(processes or min(os.cpu_count() or 1, MOST_PROCESSES), n_cases))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, _leave_interrupt_to_parent) if count > 1 else None
+    # Ctrl-C is the parent's to answer
+    pool = ProcessPoolExecutor(count, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) if count > 1 else None
 
-    def results(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def results(function: Callable, items: Sequence) -> Iterator[tuple[int, Any]]:
         if pool is None:
             yield from enumerate(map(function, items))
         else:
@@ -173,7 +172,7 @@ def case_workers(processes: int | None, n_cases: int, progress: bool) -> Iterato
             for future in as_completed(futures):
                 yield futures[future], future.result()
 
-    def run(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+    def run(function: Callable, items: Sequence, title: str) -> list:
         try:
             found = dict(tqdm(results(function, items), title, len(items), unit="case", disable=not progress))
         except BrokenProcessPool as error:
@@ -192,7 +191,3 @@ def case_workers(processes: int | None, n_cases: int, progress: bool) -> Iterato
     finally:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupt_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

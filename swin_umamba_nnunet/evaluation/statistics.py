@@ -43,10 +43,9 @@ class Bootstrap:
         return ratio(*np.split(sums, 2, axis=1))
 
     def medians(self, values: np.ndarray) -> np.ndarray:
-        """Medians of the finite values over each resample: (N,) -> (resamples,)."""
-        finite = values[np.isfinite(values)]
-        n = finite.size
-        return self._resampled(lambda generator, size: np.median(finite[generator.integers(n, size=(size, n))], axis=1))
+        """Medians over each resample: (N,) -> (resamples,)."""
+        n = values.size
+        return self._resampled(lambda generator, size: np.median(values[generator.integers(n, size=(size, n))], axis=1))
 
 
 def class_statistics(measurements: Sequence[Measurement], bootstrap: Bootstrap) -> list[Statistic]:
@@ -122,7 +121,7 @@ def median_statistic(head: Measurement, values: Sequence[float], bootstrap: Boot
     array = np.asarray(values, float)
     finite = array[np.isfinite(array)]
     median = float(np.median(finite)) if finite.size else math.nan
-    resampled = bootstrap.medians(array) if finite.size > 1 else np.empty(0)
+    resampled = bootstrap.medians(finite) if finite.size > 1 else np.empty(0)
     return _statistic(
         replace(head, metric=f"{head.metric} (median)"), array, median, resampled, how="median over cases"
     )

@@ -6,6 +6,7 @@ centres, each with its area (2D: length), so that results do not depend on how f
 counts border voxels instead; the Synapse papers use it.
 """
 
+import importlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -102,19 +103,16 @@ def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
 
 def surface_distance():
     """The surface-distance package; called early, it says before any file is read that it is missing."""
-    try:
-        import surface_distance as library
-    except ImportError as error:
-        raise EvaluationError(
-            f"surface distances need the surface-distance package, which is not installed; get it with   {INSTALL_LINE}"
-        ) from error
-    return library
+    return _library("surface_distance", "surface distances need the surface-distance package")
 
 
 def medpy_hd95():
     """MedPy's function; called early, it says before any file is read that it is missing."""
+    return _library("medpy.metric.binary", "this HD95 is MedPy's").hd95
+
+
+def _library(name: str, needed: str):
     try:
-        from medpy.metric.binary import hd95
+        return importlib.import_module(name)
     except ImportError as error:
-        raise EvaluationError(f"this HD95 is MedPy's, which is not installed; get it with   {INSTALL_LINE}") from error
-    return hd95
+        raise EvaluationError(f"{needed}, which is not installed; get it with   {INSTALL_LINE}") from error

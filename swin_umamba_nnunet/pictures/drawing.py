@@ -52,7 +52,14 @@ def draw_panel(axes: "Axes", name: str, view: View, classes: Classes) -> None:
         labels = view.truth if name == "ground truth" else view.prediction
         _draw_outlines(axes, [mask_of(labels, values) for values in classes.values()])
     elif view.edges:
-        _write_edges(axes, *view.edges)
+        left, top = view.edges  # letters at the edges: the patient's sides
+        for place, offset, letter, (across, up) in (
+            ((0, 0.5), (4, 0), left, ("left", "center")),
+            ((0.5, 1), (0, -3), top, ("center", "top")),
+        ):
+            axes.annotate(
+                letter, place, offset, "axes fraction", "offset points", fontsize=7, ha=across, va=up, **_LETTERS
+            )
 
 
 def legend_handles(entries: Sequence[str], errors: Sequence[str]) -> list[Any]:
@@ -129,12 +136,3 @@ def _number(axes: "Axes", mask: np.ndarray, number: str) -> None:
     row, column = np.unravel_index(np.argmax(distance), distance.shape)
     place = columns.start + column - 1, rows.start + row - 1
     axes.text(*place, number, fontsize=6, ha="center", va="center", clip_on=True, parse_math=False, **_LETTERS)
-
-
-def _write_edges(axes: "Axes", left: str, top: str) -> None:
-    """Letters at the left and the top edge: the patient's sides."""
-    for place, offset, letter, (across, up) in (
-        ((0, 0.5), (4, 0), left, ("left", "center")),
-        ((0.5, 1), (0, -3), top, ("center", "top")),
-    ):
-        axes.annotate(letter, place, offset, "axes fraction", "offset points", fontsize=7, ha=across, va=up, **_LETTERS)

@@ -124,7 +124,7 @@ def look_at(
     rows, columns = (spacing[axis] for axis in range(3) if axis != across)
     views = []
     for word, index in choose_slices(scores, sizes.sum(axis=0), wanted).items():
-        shown, *rest = (  # image, truth, prediction, where nothing is scored
+        picture, true, predicted, unscored = (
             _upright(np.take(array, index, axis=axis), order, backwards, across, anatomical)
             for array in (image.array, truth, prediction, ignored)
         )
@@ -132,7 +132,7 @@ def look_at(
         score = "nothing in either mask" if np.isnan(scores[index]) else f"Dice of the slice {scores[index]:.3f}"
         caption = () if flat else (f"{word} slice", where, score)
         edges = _EDGES[across] if anatomical and not flat else None
-        views.append(View(caption, displayable(shown, window), rest[0], rest[1], rest[2], rows / columns, edges))
+        views.append(View(caption, displayable(picture, window), true, predicted, unscored, rows / columns, edges))
     dice = ratio(2 * overlaps.sum(axis=1), sizes.sum(axis=1))
     return Look(name, tuple(views), dict(zip(labels.classes, dice.tolist())))
 

@@ -15,19 +15,21 @@ from unittest import mock
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.testing import assert_array_equal
 from skimage import io
 
 from swin_umamba_nnunet import catalogue, cli
 from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.cli import convert as verb
-from swin_umamba_nnunet.datasets import Conversion, Layout, _write, umamba
+from swin_umamba_nnunet.datasets import Conversion, Layout, _write
 from swin_umamba_nnunet.datasets._labels import LabelRule
 from swin_umamba_nnunet.datasets._model import Content, SourceCase, option
 from tests.datasets.trees import (
     blob,
     integrity_here_and_now,
     photo,
+    publish_703_small,
     save,
     snapshot,
     write_case,
@@ -55,8 +57,7 @@ def _surroundings(tmp_path, monkeypatch):
     for variable in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
     monkeypatch.setattr(_write, "check_integrity", integrity_here_and_now)
-    small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
-    monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
+    publish_703_small(monkeypatch)
 
 
 @pytest.fixture
@@ -68,12 +69,17 @@ def source(request, tmp_path):
     return MAKERS[layout](tmp_path / "it's a folder; really" / "s")
 
 
+def main(command, *places):
+    """`swin-umamba convert` with what a shell would make of the command; {0} and so on are the places."""
+    return cli.main(["convert", *(word.format(*places) for word in shlex.split(command))])
+
+
 @pytest.fixture
 def convert(capsys):
-    """A function (arguments) -> what is printed, of a conversion that succeeds."""
+    """A function (command, *places) -> what is printed, of a conversion that succeeds."""
 
-    def run(*argv):
-        assert cli.main(["convert", *map(str, argv)]) == 0
+    def run(*command):
+        assert main(*command) == 0
         return capsys.readouterr().out
 
     return run
@@ -81,10 +87,10 @@ def convert(capsys):
 
 @pytest.fixture
 def refused(capsys):
-    """A function (arguments) -> the sentence on stderr."""
+    """A function (command, *places) -> the sentence on stderr."""
 
-    def run(*argv, code=2):
-        assert cli.main(["convert", *map(str, argv)]) == code
+    def run(*command, code=2):
+        assert main(*command) == code
         error = capsys.readouterr().err
         assert error.strip().startswith("swin-umamba convert: ")
         assert error.strip().count("\n") == 0
@@ -96,7 +102,7 @@ def refused(capsys):
 @every_layout
 def test_help_of_a_layout(layout, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["convert", layout, "--help"])
+        main("{} --help", layout)
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert_names(text, f"usage: swin-umamba convert {layout}", "--dry-run", "SOURCE")
@@ -105,25 +111,14 @@ def test_help_of_a_layout(layout, capsys):
 
 def test_help_names_every_layout(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["convert", "--help"])
+        main("--help")
     assert_names(capsys.readouterr().out, *MAKERS)
 
 
-def test_help_imports_nothing_heavy():
-    heavy = ("torch", "nnunetv2", "SimpleITK", "PIL", "numpy", "h5py", "tqdm", "filelock")
-    code = (
-        "import sys\nfrom swin_umamba_nnunet import cli\n"
-        "try: cli.main(['convert', 'images', '--help'])\nexcept SystemExit: pass\n"
-        f"sys.exit(' '.join(n for n in {heavy} if n in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
-
-
-@pytest.mark.parametrize("argv", [[], ["dicom", "x"], ["images"], ["images", "x"], ["images", "x", "-d", "one"]])
-def test_incomplete_commands_show_the_usage(argv, capsys):
+@pytest.mark.parametrize("command", ["", "dicom x", "images", "images x", "images x -d one"])
+def test_incomplete_commands_show_the_usage(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["convert", *argv])
+        main(command)
     assert stopped.value.code == 2
     assert "usage" in capsys.readouterr().err
 
@@ -131,7 +126,7 @@ def test_incomplete_commands_show_the_usage(argv, capsys):
 def test_dry_run_writes_nothing(tmp_path, convert):
     source = write_images(tmp_path / "my polyps")
     before = snapshot(tmp_path)
-    text = convert("images", source, "-d", "7", "--dry-run")
+    text = convert("images {} -d 7 --dry-run", source)
     assert "4 training, 0 test" in text
     assert_names(text.splitlines()[-1], "Dry run", tmp_path / "raw/Dataset007_my_polyps")
     assert snapshot(tmp_path) == before
@@ -140,26 +135,28 @@ def test_dry_run_writes_nothing(tmp_path, convert):
 
 @every_layout
 def test_every_layout_from_end_to_end(layout, source, tmp_path, convert, refused):
-    number = ["-d", "42"] if layout != "umamba" else []
-    text = convert(layout, source, *number)
+    number = "-d 42" if layout != "umamba" else ""
+    command = f"{layout} {{}} {number}"
+    text = convert(command, source)
     (dataset,) = (tmp_path / "raw").iterdir()
     assert dataset.name == ("Dataset042_s" if number else "Dataset703_NeurIPSCell")
     assert_names(text, "integrity check: passed", f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} -c 2d")
     assert ("cp " in text) == (layout == "isic")
     assert ("--protocol cells" in text) == (layout == "umamba")
-    assert_names(refused(layout, source, *number), dataset, "--overwrite", " -d ", " -n ")
-    convert(layout, source, *number, "--overwrite")
+    assert_names(refused(command, source), dataset, "--overwrite", " -d ", " -n ")
+    convert(f"{command} --overwrite", source)
 
 
 def test_all_options_of_images(tmp_path, convert, refused):
     for index in range(12):
         save(tmp_path / f"s/photos/P{index // 2}-{index}.png", photo(index))
         save(tmp_path / f"s/marks/{index}_x.png", blob(7))
-    argv = ["images", tmp_path / "s", "-d", 3, "-n", "Dataset003_Marks", "--images", "photos", "--masks", "marks/*.png"]
-    argv += ["--image-key", r"P\d+-(\d+)", "--mask-key", r"(\d+)_x", "--group-pattern", r"(P\d+)-", "--folds", 2]
-    argv += ["--label", "mark=7", "--test-fraction", 0.34, "--seed", 5, "--channels", "grey", "-np", 1]
-    argv.append("--install-splits")
-    text = convert(*argv)
+    command = (
+        r"images {}/s -d 3 -n Dataset003_Marks --images photos --masks marks/*.png --image-key 'P\d+-(\d+)' "
+        r"--mask-key '(\d+)_x' --group-pattern '(P\d+)-' --folds 2 --label mark=7 --test-fraction 0.34 --seed 5 "
+        "--channels grey -np 1 --install-splits"
+    )
+    text = convert(command, tmp_path)
     dataset = tmp_path / "raw/Dataset003_Marks"
     content = json.loads((dataset / "dataset.json").read_text())
     assert content["labels"] == {"background": 0, "mark": 1}
@@ -170,12 +167,15 @@ def test_all_options_of_images(tmp_path, convert, refused):
     assert len(json.loads(installed.read_text())) == 2
     assert str(installed) in text
     assert "cp " not in text
-    assert_names(refused(*argv), "--install-splits", installed, "--overwrite")
+    assert_names(refused(command, tmp_path), "--install-splits", installed, "--overwrite")
+    installed.write_text("[]")
+    convert(f"{command} --overwrite", tmp_path)
+    assert installed.read_bytes() == (dataset / "splits_final.json").read_bytes()
 
 
 def test_all_options_of_volumes(tmp_path, convert):
-    argv = ["--images", "T1=images/*", "--images", "T2=images/*", "--masks", "labels", "--label", "spot=1"]
-    convert("volumes", write_volumes(tmp_path / "s"), "-d", "4", *argv, "--trust-image-geometry")
+    options = "--images T1=images/* --images T2=images/* --masks labels --label spot=1 --trust-image-geometry"
+    convert(f"volumes {{}} -d 4 {options}", write_volumes(tmp_path / "s"))
     content = json.loads((tmp_path / "raw/Dataset004_s/dataset.json").read_text())
     assert content["channel_names"] == {"0": "T1", "1": "T2"}
 
@@ -183,67 +183,88 @@ def test_all_options_of_volumes(tmp_path, convert):
 def test_errors_are_listed_and_nothing_is_written(source, tmp_path, capsys, convert):
     (source / "masks/img1.png").unlink()
     save(source / "masks/img2.png", blob(255, 3, 3))
-    assert cli.main(["convert", "images", str(source), "-d", "1"]) == 2
+    assert main("images {} -d 1", source) == 2
     captured = capsys.readouterr()
     assert_names(captured.out, f"img1: {source}/images/img1.png", "img2: image 12 x 17, mask 3 x 3")
     assert_names(captured.err, "swin-umamba convert: 2 errors", "--skip-bad")
     assert captured.err.count("\n") == 1
     assert not (tmp_path / "raw").exists()
-    convert("images", source, "-d", "1", "--skip-bad")
+    convert("images {} -d 1 --skip-bad", source)
 
 
 @pytest.mark.parametrize(
-    ("argv", "facts"),
+    ("command", "facts"),
     [
-        (["images", "{s}", "-d", "0"], ("-d 0", "1 to 999")),
-        (["images", "{s}", "-d", "1000"], ("-d 1000", "1 to 999")),
-        (["images", "{s}", "-d", "1", "-n", "a b"], ('-n "a b"', "letters")),
-        (["images", "{s}/nowhere", "-d", "1"], ("{s}/nowhere", "exist")),
-        (["images", "{s}", "-d", "1", "-np", "0"], ("--workers 0", "1 or more")),
-        (["images", "{s}", "-d", "1", "--label", "a"], ('"a"', "NAME=VALUE")),
-        (["images", "{s}", "-d", "1", "--others-are-background"], ("--others-are-background", "--label NAME=VALUE")),
-        (["images", "{s}", "-d", "1", "--threshold", "-1"], ("--threshold -1",)),
+        ("images {} -d 0", ("-d 0", "1 to 999")),
+        ("images {} -d 1000", ("-d 1000", "1 to 999")),
+        ("images {} -d 1 -n 'a b'", ('-n "a b"', "letters")),
+        ("images {}/nowhere -d 1", ("{}/nowhere", "exist")),
+        ("images {} -d 1 -np 0", ("--workers 0", "1 or more")),
+        ("images {} -d 1 --label a", ('"a"', "NAME=VALUE")),
+        ("images {} -d 1 --label a=1 --label a=2", ("label name a", "twice")),
+        ("images {} -d 1 --label a=1 --label b=1", ("label value 1", "twice")),
+        ("images {} -d 1 --label a=1 --label b=#ff0000", ("grey values", "colours")),
+        ("images {} -d 1 --label background=0", ("at least one",)),
+        ("images {} -d 1 --label background=0 --label ignore=255", ("at least one",)),
+        ("images {} -d 1 --others-are-background", ("--others-are-background", "--label NAME=VALUE")),
+        ("images {} -d 1 --threshold -1", ("--threshold -1",)),
+        ("images {} -d 1 --threshold 9 --label a=1 --label b=2", ("--threshold", "two labels", "--label")),
+        ("images {} -d 1 --images a --images b", ("--images", "2D", "one file")),
+        ("images {} -d 1 --images nowhere", ("--images", "{}/nowhere")),
+        ("images {} -d 1 --images */none.png", ("--images", "{}/*/none.png")),
+        ("images {} -d 1 --images ../*.png", ("--images", "../*.png", "inside")),
+        ("images {} -d 1 --images **x/[", ("**x/[",)),
+        ("images {} -d 1 --images images --masks images", ("--images", "--masks", "same")),
+        ("images {} -d 1 --masks masks", ("--masks", "--images")),
+        ("images {} -d 1 --test-masks masks", ("--test-masks", "--test-images")),
+        ("images {} -d 1 --image-key (", ("--image-key", '"("')),
+        ("images {} -d 1 --mask-key (", ("--mask-key", '"("')),
+        ("images {} -d 1 --group-pattern (", ("--group-pattern", '"("')),
+        ("images {} -d 1 --group-pattern img", ("one group", "--group-pattern")),
+        ("images {} -d 1 --test-fraction 1.5", ("--test-fraction 1.5",)),
+        ("images {} -d 1 --test-fraction 1", ("--test-fraction 1",)),
+        ("images {} -d 1 --test-fraction -1", ("--test-fraction -1",)),
+        ("images {} -d 1 --test-fraction 0.01", ("--test-fraction 0.01",)),
+        ("images {} -d 1 --test-fraction 0.99", ("--test-fraction 0.99",)),
+        ("images {} -d 1 --install-splits", ("--install-splits", "--group-pattern", "--folds")),
+        ("images {} -d 1 --folds 9", ("9 folds", "--folds", "2 to 4")),
+        ("volumes {} -d 1 --images a --images T1=b", ("--images", "channel", "--images T1=")),
+        ("volumes {} -d 1 --images T1=a --images T1=b", ("same name", "T1")),
+        ("volumes {} -d 1 --images T1=images --modality CT", ("--modality", "--images")),
+        ("volumes {} -d 1 --images images --masks masks", ("--images", "no files", ".nii.gz")),
         (
-            ["images", "{s}", "-d", "1", "--threshold", "9", "--label", "a=1", "--label", "b=2"],
-            ("--threshold", "two labels", "--label"),
-        ),
-        (["images", "{s}", "-d", "1", "--images", "a", "--images", "b"], ("--images", "2D", "one file")),
-        (["volumes", "{s}", "-d", "1", "--images", "a", "--images", "T1=b"], ("--images", "channel", "--images T1=")),
-        (
-            ["volumes", "{s}", "-d", "1", "--images", "T1=a", "--masks", "m", "--test-images", "T2=b"],
+            "volumes {} -d 1 --images T1=a --masks m --test-images T2=b",
             ("--test-images", "'T2'", "--images", "'T1'"),
         ),
-        (["images", "{s}", "-d", "1", "--install-splits"], ("--install-splits", "--group-pattern", "--folds")),
-        (["images", "{s}", "-d", "1", "--folds", "9"], ("9 folds", "--folds", "2 to 4")),
-        (["umamba", "{s}"], ("702", "703", "704", "{s}", "--published")),
-        (["isic", "{s}", "-d", "1", "-o", "{s}/images/img0.png"], ("{s}/images/img0.png", "folder")),
+        ("umamba {}", ("702", "703", "704", "{}", "--published")),
+        ("isic {0} -d 1 -o {0}/images/img0.png", ("{}/images/img0.png", "folder")),
     ],
 )
-def test_settings_that_do_not_fit(source, tmp_path, refused, argv, facts):
+def test_settings_that_do_not_fit(source, tmp_path, refused, command, facts):
     before = snapshot(tmp_path)
-    error = refused(*(part.format(s=source) for part in argv))
-    assert_names(error, *(fact.format(s=source) for fact in facts))
+    assert_names(refused(command, source), *(fact.format(source) for fact in facts))
     assert snapshot(tmp_path) == before
 
 
 def test_without_nnunet_raw(source, tmp_path, convert, refused, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
-    assert "nnUNet_raw" in refused("images", source, "-d", "1")
+    assert "nnUNet_raw" in refused("images {} -d 1", source)
     monkeypatch.delenv("nnUNet_preprocessed")
-    argv = ["images", source, "-d", "1", "-o", tmp_path / "out"]
-    assert "nnUNet_preprocessed" in refused(*argv, "--install-splits")
-    assert f"export nnUNet_raw={tmp_path / 'out'}" in convert(*argv)
+    places = source, tmp_path / "out"
+    assert "nnUNet_preprocessed" in refused("images {0} -d 1 -o {1} --install-splits", *places)
+    assert f"export nnUNet_raw={places[1]}" in convert("images {0} -d 1 -o {1}", *places)
 
 
 @every_layout
 def test_a_dry_run_needs_no_destination(layout, source, convert, refused, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
-    text = convert(layout, source, "-d", "1", "--dry-run")
+    text = convert("{1} {0} -d 1 --dry-run", source, layout)
     assert_names(text, "nnUNet_raw", "Dataset001_")
     assert ("--install-splits" in text) == (layout == "isic")
-    assert "1 to 999" in refused(layout, source, "-d", "1000", "--dry-run")
+    assert "1 to 999" in refused("{1} {0} -d 1000 --dry-run", source, layout)
     # and the source is looked at before the destination
-    assert_names(refused(layout, source / "nowhere", "-d", "1000", "-n", "No Name"), source / "nowhere", "exist")
+    error = refused("{1} {0}/nowhere -d 1000 -n 'No Name'", source, layout)
+    assert_names(error, source / "nowhere", "exist")
 
 
 @pytest.mark.parametrize(
@@ -258,9 +279,9 @@ def test_a_dry_run_needs_no_destination(layout, source, convert, refused, monkey
 def test_a_machine_that_gives_up_is_one_sentence(source, tmp_path, convert, refused, monkeypatch, error, code, facts):
     with monkeypatch.context() as patch:
         patch.setattr(_write, "write_picture", mock.Mock(side_effect=error))
-        assert_names(refused("images", source, "-d", "1", code=code), *facts)
+        assert_names(refused("images {} -d 1", source, code=code), *facts)
     assert list((tmp_path / "raw").iterdir()) == []
-    convert("images", source, "-d", "1")
+    convert("images {} -d 1", source)
 
 
 @pytest.mark.parametrize("layout", ["volumes", "synapse"])
@@ -274,7 +295,7 @@ def test_a_full_disk_that_itk_does_not_notice(source, tmp_path, refused, monkeyp
         Path(path).write_bytes(Path(path).read_bytes()[:left])
 
     monkeypatch.setattr(sitk, "WriteImage", full)
-    assert_names(refused(layout, source, "-d", "1"), tmp_path / "raw", " full")
+    assert_names(refused("{1} {0} -d 1", source, layout), tmp_path / "raw", " full")
     assert list((tmp_path / "raw").iterdir()) == []
 
 
@@ -282,7 +303,7 @@ def test_a_full_disk_that_itk_does_not_notice(source, tmp_path, refused, monkeyp
 def test_itk_that_cannot_write(source, refused, monkeypatch, layout):
     failure = RuntimeError("Exception thrown\nITK ERROR: the sea is rough")
     monkeypatch.setattr(sitk, "WriteImage", mock.Mock(side_effect=failure))
-    assert_names(refused("volumes", source, "-d", "1"), "the sea is rough", "imagesTr/pat")
+    assert_names(refused("volumes {} -d 1", source), "the sea is rough", "imagesTr/pat")
 
 
 @pytest.mark.parametrize("layout", ["volumes"])
@@ -295,30 +316,30 @@ def test_a_source_that_changes_meanwhile(source, tmp_path, refused, monkeypatch,
         return folder(*args)
 
     monkeypatch.setattr(_write, "new_folder", cut_first)
-    assert_names(refused("volumes", source, "-d", "1"), f"{source}/images/pat", "cut off")
+    assert_names(refused("volumes {} -d 1", source), f"{source}/images/pat", "cut off")
     assert list((tmp_path / "raw").iterdir()) == []
 
 
 def test_two_at_a_time_on_one_target(source, tmp_path, refused):
     with new_folder(tmp_path / "raw/Dataset001_s"):
-        error = refused("images", source, "-d", "1")
+        error = refused("images {} -d 1", source)
     assert_names(error, "another process", tmp_path / "raw/Dataset001_s")
 
 
 @pytest.mark.parametrize("option", ["-n", "-o"])
 def test_names_that_are_too_long(source, tmp_path, refused, option):
-    assert_names(refused("images", source, "-d", "1", option, "x" * 300), "xxx", "shorter")
+    assert_names(refused("images {0} -d 1 {1} {2}", source, option, "x" * 300), "xxx", "shorter")
     assert not (tmp_path / "raw").exists()
 
 
 def test_case_names_that_are_too_long(tmp_path, capsys, convert):
     for number in range(2):
         write_case(tmp_path / "s", f"{'a' * 120}/{'b' * 120}{number}", number)
-    assert cli.main(["convert", "images", str(tmp_path / "s"), "-d", "1"]) == 2
+    assert main("images {}/s -d 1", tmp_path) == 2
     captured = capsys.readouterr()
     assert "--image-key" in captured.out
     assert captured.err.count("\n") == 1
-    convert("images", tmp_path / "s", "-d", "1", "--image-key", r"b(\d)")
+    convert(r"images {}/s -d 1 --image-key 'b(\d)'", tmp_path)
 
 
 class _Parsed(Exception):
@@ -359,9 +380,9 @@ def test_what_is_printed_as_next_can_be_typed(layout, source, tmp_path, convert,
         monkeypatch.setenv(variable, str(source.parent / variable))
         if not configured:
             monkeypatch.delenv(variable)
-    argv = ["-d", "42", *([] if configured else ["-o", source.parent / "out"])]
+    command = "{1} {0} -d 42" + ("" if configured else " -o {0}/../out")
     monkeypatch.setattr(_write, "check_integrity", lambda *args: replace(integrity_here_and_now(*args), cuda=False))
-    text = convert(layout, source, *argv)
+    text = convert(command, source, layout)
     lines = [line for line in text.partition("Next:")[2].splitlines() if line.startswith("    ")]
     for line in lines:
         if line.lstrip().startswith("cp "):  # the line before has made this folder
@@ -387,20 +408,20 @@ def test_the_processor_is_named_where_torch_sees_no_gpu(source, capsys, convert,
         return replace(integrity_here_and_now(*args), cuda=cuda)
 
     monkeypatch.setattr(_write, "check_integrity", check)
-    assert ("-device cpu" in convert("images", source, "-d", "1")) == said
+    assert ("-device cpu" in convert("images {} -d 1", source)) == said
     assert "checks" in order[0]  # nothing happens on the screen meanwhile, so it is announced
 
 
 @pytest.mark.parametrize("layout", ["synapse"])
 def test_without_h5py(source, refused, monkeypatch, layout):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    assert install_line("synapse") in refused("synapse", source, "-d", "1")
+    assert install_line("synapse") in refused("synapse {} -d 1", source)
 
 
 def test_an_older_preprocessing_is_mentioned(source, tmp_path, convert):
     save(tmp_path / "preprocessed/Dataset001_s/x.png", blob())
     (tmp_path / "preprocessed/Dataset001_s/dataset.json").write_text("{}")
-    text = convert("images", source, "-d", "1")
+    text = convert("images {} -d 1", source)
     assert "nnUNetv2_plan_and_preprocess -d 1 -c 2d --clean" in text
     assert_names(text.splitlines()[-1], tmp_path / "preprocessed", "Dataset001_s", "--clean")
 
@@ -429,7 +450,7 @@ def test_a_layout_is_one_class_and_one_row(tmp_path, convert, monkeypatch):
     images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "masks.npy", (images % 7 == 0).astype(np.int32))
-    assert "an array (3 times)" in convert("arrays", tmp_path, "-d", 5, "-n", "Spots", "--scale", 2)
+    assert "an array (3 times)" in convert("arrays {} -d 5 -n Spots --scale 2", tmp_path)
     dataset = tmp_path / "raw/Dataset005_Spots"
-    np.testing.assert_array_equal(io.imread(dataset / "imagesTr/1_0000.png"), images[1] * 2)
-    np.testing.assert_array_equal(io.imread(dataset / "labelsTr/1.png"), images[1] % 7 == 0)
+    assert_array_equal(io.imread(dataset / "imagesTr/1_0000.png"), images[1] * 2)
+    assert_array_equal(io.imread(dataset / "labelsTr/1.png"), images[1] % 7 == 0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swin_umamba_nnunet.datasets import ConversionError, _files
+from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._model import Findings
 
 ENDINGS = (".png", ".nii", ".nii.gz")
@@ -109,37 +109,11 @@ def test_names_that_would_collide():
     assert {finding.severity for finding in findings} == {"note"}
 
 
-def test_selection_by_folder_and_by_pattern(tmp_path):
-    _touch(tmp_path, "p1/img.png", "p1/seg.png", "p2/img.png", "deep/er/x.png")
-    chosen = _files.select(tmp_path, "*/img.png", ENDINGS, "--images")
-    findings = Findings()
-    assert sorted(_files.keys_of(chosen, None, "image", findings)) == ["p1", "p2"]
-    assert _files.select(tmp_path, "deep", ENDINGS, "--images").base == tmp_path / "deep"
-    pattern = _files.compile_pattern(r"(p\d)/img", "--image-key")
-    assert sorted(_files.keys_of(chosen, pattern, "image", findings)) == ["p1", "p2"]
-    assert not findings
-
-
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [("nowhere", "does not exist"), ("*/none.png", "no files"), ("../*.png", "stay inside"), ("**x/[", None)],
-)
-def test_selections_that_find_nothing(tmp_path, what, message):
-    _touch(tmp_path, "p1/img.png")
-    with pytest.raises(ConversionError, match=message or "--images|pattern"):
-        _files.select(tmp_path, what, ENDINGS, "--images")
-
-
 def test_one_case_twice_is_named(tmp_path):
     _touch(tmp_path, "a.png", "a.nii")
     chosen = _files.select(tmp_path, ".", ENDINGS, "--images")
     _files.keys_of(chosen, None, "image", findings := Findings())
     assert "a.nii and a.png" in findings[0].detail
-
-
-def test_a_bad_regular_expression_is_named():
-    with pytest.raises(ConversionError, match="--mask-key"):
-        _files.compile_pattern("(", "--mask-key")
 
 
 @pytest.mark.parametrize("seed", range(20))

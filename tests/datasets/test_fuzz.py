@@ -2,17 +2,17 @@
 
 import os
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from swin_umamba_nnunet.datasets import ConversionError, Images, Isic, Synapse, UMamba, Volumes, umamba
+from swin_umamba_nnunet.datasets import ConversionError, Images, Isic, Synapse, UMamba, Volumes
 from swin_umamba_nnunet.datasets._checks import inspect
 from swin_umamba_nnunet.datasets._report import format_report
 from swin_umamba_nnunet.datasets._write import write_dataset
 from tests.datasets.trees import (
     integrity_here_and_now,
+    publish_703_small,
     snapshot,
     write_images,
     write_isic,
@@ -74,8 +74,7 @@ def _damage(source, random) -> str:
 @pytest.mark.filterwarnings("ignore")  # decoders complain about damaged files in many ways
 def test_damaged_trees(tmp_path, monkeypatch, layout, seed):
     pytest.importorskip("h5py", reason="needs the synapse extra")
-    small = replace(umamba.PUBLISHED[703], training=(3,), test=2)
-    monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, 703: small})
+    publish_703_small(monkeypatch)
     make, way = LAYOUTS[layout]
     random = np.random.default_rng([seed, len(layout)])
     source = make(tmp_path / "source")

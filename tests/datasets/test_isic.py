@@ -1,7 +1,7 @@
 """`convert isic`: VM-UNet's tree and the archive's own folders."""
 
-import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet.datasets import ConversionError, Isic, isic
 from tests.datasets.trees import blob, photo, save, write_archive, write_case, write_isic
@@ -13,8 +13,8 @@ def test_vm_unets_split_is_fold_0(tmp_path, convert):
     assert converted.json["numTraining"] == 5
     (fold,) = converted.splits
     assert fold == {"train": [f"ISIC_000000{i}" for i in range(3)], "val": ["ISIC_0000003", "ISIC_0000004"]}
-    np.testing.assert_array_equal(converted.read("imagesTr/ISIC_0000001_0000.png"), photo(1))
-    np.testing.assert_array_equal(converted.read("labelsTr/ISIC_0000001.png"), blob(1))
+    assert_array_equal(converted.read("imagesTr/ISIC_0000001_0000.png"), photo(1))
+    assert_array_equal(converted.read("labelsTr/ISIC_0000001.png"), blob(1))
 
 
 def test_or_as_test_set(tmp_path, convert):
@@ -31,7 +31,7 @@ def test_jpeg_images_same_names_and_lossy_masks(tmp_path, convert):
     converted = convert(Isic(), tmp_path / "s")
     assert "cut at 127" in converted.report
     assert "mask is a JPEG" in converted.report
-    np.testing.assert_array_equal(converted.read("labelsTr/1.png"), blob(1))
+    assert_array_equal(converted.read("labelsTr/1.png"), blob(1))
 
 
 def test_masks_of_0_and_1_count_too(tmp_path, convert):
@@ -39,7 +39,7 @@ def test_masks_of_0_and_1_count_too(tmp_path, convert):
     for path in sorted(tmp_path.glob("s/*/masks/*.png")):
         save(path, blob(1))
     converted = convert(Isic(), tmp_path / "s")
-    np.testing.assert_array_equal(converted.read("labelsTr/ISIC_0000000.png"), blob(1))
+    assert_array_equal(converted.read("labelsTr/ISIC_0000000.png"), blob(1))
 
 
 def test_the_archives_own_folders(tmp_path, convert):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
 from swin_umamba_nnunet.datasets._model import CaseError
@@ -21,8 +22,12 @@ from tests.datasets.trees import blob, photo, save
 DEEP = (photo(5).astype(np.uint16) * 257 + np.arange(3)).astype(np.uint16)
 
 
+def assert_image(path, array):
+    assert_array_equal(image_array(read_picture(path)), array)
+
+
 def assert_mask(mask, values, colour):
-    np.testing.assert_array_equal(mask[0], values)
+    assert_array_equal(mask[0], values)
     assert mask[1] == colour
 
 
@@ -34,7 +39,7 @@ def _reference(array, path):
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "A.PNG"])
 @pytest.mark.parametrize("array", [photo(1), photo(1)[..., 0]], ids=["colour", "grey"])
 def test_eight_bit(tmp_path, name, array):
-    np.testing.assert_array_equal(image_array(read_picture(save(tmp_path / name, array))), array)
+    assert_image(save(tmp_path / name, array), array)
 
 
 @pytest.mark.parametrize("array", [DEEP, DEEP[..., 0]], ids=["colour", "grey"])
@@ -42,14 +47,14 @@ def test_eight_bit(tmp_path, name, array):
 def test_sixteen_bit_loses_nothing(tmp_path, array, ending):
     pixels = image_array(read_picture(_reference(array, tmp_path / f"a{ending}")))
     assert pixels.dtype == np.uint16
-    np.testing.assert_array_equal(pixels, array)
+    assert_array_equal(pixels, array)
 
 
 def test_alpha_is_split_off(tmp_path):
     rgba = np.dstack([photo(1), blob()])
     picture = read_picture(save(tmp_path / "a.png", rgba))
-    np.testing.assert_array_equal(image_array(picture), rgba[..., :3])
-    np.testing.assert_array_equal(picture.alpha, blob())
+    assert_array_equal(image_array(picture), rgba[..., :3])
+    assert_array_equal(picture.alpha, blob())
     grey = Image.fromarray(rgba[..., 0]).convert("LA")
     grey.save(tmp_path / "b.png")
     assert read_picture(tmp_path / "b.png").pixels.ndim == 2
@@ -63,25 +68,25 @@ def test_palettes_keep_indices_in_masks_and_colours_in_images(tmp_path):
     picture = read_picture(tmp_path / "p.png")
     mask = mask_array(picture, tmp_path / "p.png")
     assert_mask(mask, blob(2), colour=False)
-    np.testing.assert_array_equal(mask[2][[0, 2]], [0, 0xFF8000])
-    np.testing.assert_array_equal(image_array(picture)[3, 4], [255, 128, 0])
+    assert_array_equal(mask[2][[0, 2]], [0, 0xFF8000])
+    assert_array_equal(image_array(picture)[3, 4], [255, 128, 0])
 
 
 def test_tiff_palette_and_planes(tmp_path):
     colormap = np.zeros((3, 256), np.uint16)
     colormap[:, 2] = 65535, 32896, 0
     tifffile.imwrite(tmp_path / "p.tif", blob(2), photometric="palette", colormap=colormap)
-    np.testing.assert_array_equal(image_array(read_picture(tmp_path / "p.tif"))[3, 4], [255, 128, 0])
+    assert_array_equal(image_array(read_picture(tmp_path / "p.tif"))[3, 4], [255, 128, 0])
     planes = np.moveaxis(photo(1), -1, 0)
     tifffile.imwrite(tmp_path / "s.tif", planes, photometric="rgb", planarconfig="separate")
-    np.testing.assert_array_equal(image_array(read_picture(tmp_path / "s.tif")), photo(1))
+    assert_image(tmp_path / "s.tif", photo(1))
     tifffile.imwrite(tmp_path / "w.tif", 255 - photo(1)[..., 0], photometric="miniswhite")
-    np.testing.assert_array_equal(image_array(read_picture(tmp_path / "w.tif")), photo(1)[..., 0])
+    assert_image(tmp_path / "w.tif", photo(1)[..., 0])
 
 
 def test_one_bit_and_lossy(tmp_path):
     Image.fromarray(blob()).convert("1").save(tmp_path / "one.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "one.png").pixels, blob())
+    assert_array_equal(read_picture(tmp_path / "one.png").pixels, blob())
     assert not read_picture(tmp_path / "one.png").lossy
     save(tmp_path / "really_a_jpeg.png", blob(), format="JPEG")
     assert read_picture(tmp_path / "really_a_jpeg.png").lossy
@@ -95,7 +100,7 @@ def test_cmyk_becomes_colour(tmp_path):
 def test_channels_alike():
     assert image_array(Picture(blob()), "rgb").shape == (*blob().shape, 3)
     grey = image_array(Picture(np.dstack([blob(200)] * 3)), "grey")
-    np.testing.assert_array_equal(grey, blob(200))
+    assert_array_equal(grey, blob(200))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -107,7 +112,7 @@ def test_exif_orientation_is_pillows(orientation):
     stored.seek(0)
     with Image.open(stored) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(oriented(photo(3), orientation), expected)
+    assert_array_equal(oriented(photo(3), orientation), expected)
 
 
 def test_colour_masks_and_grey_masks_saved_as_colour(tmp_path):

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet.datasets import ConversionError, Synapse, synapse
 from tests.datasets.trees import synapse_volume, write_synapse
@@ -17,10 +18,10 @@ def test_volumes_are_the_slices_in_order(tmp_path, convert):
         image, label = synapse_volume(case)
         written = converted.read(f"images{part}/case{case:04d}_0000.nii.gz")
         assert written.dtype == np.float32
-        np.testing.assert_array_equal(written, image)
+        assert_array_equal(written, image)
         written = converted.read(f"labels{part}/case{case:04d}.nii.gz")
         assert written.dtype == np.uint8
-        np.testing.assert_array_equal(written, label)
+        assert_array_equal(written, label)
     assert list(converted.json["labels"]) == ["background", *synapse.ORGANS]
     assert converted.json["labels"]["stomach"] == 8
     assert converted.json["channel_names"] == {"0": "CT"}

@@ -1,21 +1,24 @@
 """`convert umamba`: the published datasets, verified and repaired."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from swin_umamba_nnunet.datasets import ConversionError, UMamba, umamba
-from tests.datasets.trees import blob, photo, save, snapshot, write_umamba_702, write_umamba_703, write_volume
+from tests.datasets.trees import (
+    blob,
+    photo,
+    publish_703_small,
+    save,
+    snapshot,
+    write_umamba_702,
+    write_umamba_703,
+    write_volume,
+)
 from tests.messages import assert_names
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    """As if 703 had been published with three training and two test images."""
-    small = {703: replace(umamba.PUBLISHED[703], training=(3,), test=2)}
-    monkeypatch.setattr(umamba, "PUBLISHED", dict(umamba.PUBLISHED) | small)
+_small = pytest.fixture(autouse=True)(publish_703_small)
 
 
 def test_702s_count_is_repaired(tmp_path, convert):

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.testing import assert_allclose, assert_array_equal
 
-from swin_umamba_nnunet.datasets import ConversionError, Volumes, _dicom
-from swin_umamba_nnunet.datasets._model import CaseError, Findings
+from swin_umamba_nnunet.datasets import Volumes, _dicom, _volumes
+from swin_umamba_nnunet.datasets._model import CaseError, Findings, SourceCase
 from tests.datasets.trees import write_dicom, write_dicom_object, write_volume, write_volumes
 from tests.messages import assert_names
 
@@ -34,10 +35,16 @@ def test_every_format(tmp_path, convert, ending):
     assert converted.names("imagesTr") == [f"pat{i}_0000.nii.gz" for i in range(3)]
     image = sitk.ReadImage(str(converted.folder / "imagesTr/pat1_0000.nii.gz"))
     stored = np.random.default_rng(1).normal(size=(3, 6, 5)).astype(np.float32)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), stored)
-    np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.7, 1.5), rtol=1e-6)
-    np.testing.assert_allclose(image.GetOrigin(), (10, -20, 5), rtol=1e-6)
+    assert_array_equal(sitk.GetArrayFromImage(image), stored)
+    assert_allclose(image.GetSpacing(), (0.8, 0.7, 1.5), rtol=1e-6)
+    assert_allclose(image.GetOrigin(), (10, -20, 5), rtol=1e-6)
     assert "1.5 x 0.7 x 0.8 (3 cases)" in converted.report
+
+
+def test_a_volume_is_in_memory_once(tmp_path):
+    path = write_volume(tmp_path / "a.nii", ONES)
+    content = _volumes.read_volumes(SourceCase("a", (path,), None, "test"), Findings())
+    assert np.shares_memory(content.images[0], sitk.GetArrayViewFromImage(content.volumes[0]))
 
 
 @pytest.fixture
@@ -103,7 +110,7 @@ def test_labels_of_any_number(tmp_path, convert):
     source = _one(tmp_path, mask=mask)
     array = convert(Volumes(label=["ventricle=420", "myocardium=205"]), source).read("labelsTr/a.nii.gz")
     assert array.dtype == np.uint8
-    np.testing.assert_array_equal(array, np.select([mask == 420, mask == 205], [1, 2], 0))
+    assert_array_equal(array, np.select([mask == 420, mask == 205], [1, 2], 0))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +207,7 @@ def test_sixty_four_bit_numbers(tmp_path, convert):
 def test_ct_is_suggested_by_its_values(tmp_path, inspected, reported):
     source = _one(tmp_path, image=np.full((3, 4, 5), -1000.0))
     assert "--modality CT" in reported(Volumes(), source)
-    assert inspected(Volumes(modality="CT"), source).channel_names == ("CT",)
+    assert inspected(Volumes(modality="CT"), source).conversion.channels == ("CT",)
     assert "--modality" not in reported(Volumes(modality="CT"), source)
 
 
@@ -208,20 +215,6 @@ def test_a_spacing_of_one_is_asked_about(tmp_path, reported):
     for part in "images", "masks":
         write_volume(tmp_path / part / "a.mha", ONES, spacing=(1, 1, 1))
     assert "true, or never stored?" in reported(Volumes(), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"images": ["T1=images"], "modality": "CT"}, "--modality"),
-        ({"images": ["T1=images", "T1=images"]}, "same name: T1"),
-        ({"images": ["empty"]}, "no files"),
-    ],
-)
-def test_settings_that_do_not_fit(tmp_path, settings, message):
-    (write_volumes(tmp_path) / "empty").mkdir()
-    with pytest.raises(ConversionError, match=message):
-        Volumes(masks="labels", **settings).conversion(tmp_path)
 
 
 DICOM = Volumes(images=["dicom"], masks="masks", modality="CT")
@@ -251,7 +244,7 @@ def test_dicom_series(tmp_path, convert):
     image = sitk.ReadImage(converted.folder / "imagesTr/P2_0000.nii.gz")
     random = np.random.default_rng(2)
     stored = np.concatenate([random.integers(-1000, 500, (1, 6, 5)) for _ in range(4)])
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), stored)
+    assert_array_equal(sitk.GetArrayFromImage(image), stored)
     assert image.GetSpacing() == pytest.approx((0.7, 0.8, 2.0))
     assert b"DOE" not in (converted.folder / "imagesTr/P2_0000.nii.gz").read_bytes()
 
@@ -260,7 +253,7 @@ def test_dicom_slices_are_ordered_by_position(tmp_path):
     write_dicom(tmp_path / "up", seed=3)
     write_dicom(tmp_path / "shuffled", seed=3, positions=(4.0, 0.0, 6.0, 2.0))
     up, shuffled = (sitk.GetArrayFromImage(read_series(tmp_path / name)) for name in ("up", "shuffled"))
-    np.testing.assert_array_equal(shuffled[[2, 0, 3, 1]], up)
+    assert_array_equal(shuffled[[2, 0, 3, 1]], up)
 
 
 def test_several_series_in_one_folder_are_named(tmp_path, refused):

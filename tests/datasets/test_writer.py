@@ -10,7 +10,6 @@ from swin_umamba_nnunet.datasets._write import (
     Verdict,
     check_integrity,
     check_target,
-    install_splits,
     judge,
     write_dataset,
 )
@@ -26,15 +25,6 @@ def _accept(folder, processes):
 @pytest.fixture
 def inspection(tmp_path, inspected):
     return inspected(Images(), write_images(tmp_path / "source"))
-
-
-def test_a_dataset_that_is_there_stays(tmp_path, inspection):
-    target = tmp_path / NAME
-    target.mkdir()
-    (target / "dataset.json").write_text("mine")
-    with pytest.raises(ConversionError, match="--overwrite"):
-        write_dataset(inspection, target, check=_accept, progress=False)
-    assert snapshot(target) == {"dataset.json": b"mine"}
 
 
 @pytest.mark.parametrize(
@@ -115,18 +105,6 @@ def test_verdicts():
     for said, cuda in {"torch sees a GPU: True": True, "torch sees a GPU: False": False, "": None}.items():
         assert judge(0, f"verify_dataset_integrity Done. \n{said}\n", "").cuda is cuda
     assert judge(0, "WARNING: a\nWARNING: a\nverify_dataset_integrity Done", "").warnings == ("WARNING: a",)
-
-
-def test_splits_are_installed_once(tmp_path):
-    (tmp_path / "splits_final.json").write_text("[1]")
-    place = tmp_path / "preprocessed" / NAME / "splits_final.json"
-    install_splits(tmp_path, place, overwrite=False)
-    assert snapshot(tmp_path / "preprocessed") == {f"{NAME}/splits_final.json": b"[1]"}
-    with pytest.raises(ConversionError, match="--overwrite"):
-        install_splits(tmp_path, place, overwrite=False)
-    (tmp_path / "splits_final.json").write_text("[2]")
-    install_splits(tmp_path, place, overwrite=True)
-    assert place.read_text() == "[2]"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -11,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
+from swin_umamba_nnunet.datasets import umamba
 from swin_umamba_nnunet.datasets._write import Verdict, judge
 
 ROWS, COLUMNS = 12, 17
@@ -108,6 +110,12 @@ def write_synapse(folder: Path, train=(5, 6), test=(1,)) -> Path:
         with h5py.File(folder / "test_vol_h5" / f"case{case:04d}.npy.h5", "w") as file:
             file["image"], file["label"] = image, label
     return folder
+
+
+def publish_703_small(monkeypatch) -> None:
+    """As if 703 had been published with three training and two test images, as `write_umamba_703` makes them."""
+    small = {703: replace(umamba.PUBLISHED[703], training=(3,), test=2)}
+    monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, **small})
 
 
 def write_umamba_703(folder: Path) -> Path:

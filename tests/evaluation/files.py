@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 import tifffile
 from skimage import io
 
-from swin_umamba_nnunet.evaluation import evaluate_folders
+from swin_umamba_nnunet.evaluation import EvaluationError, evaluate_folders
+from tests.messages import naming
 
 SPACING = (3.0, 1.5, 0.5)  # z, y, x in mm
 
@@ -56,3 +58,8 @@ def evaluated(where, protocol=None, **options):
     """The result for two folders, or for gt and pred in one folder, fast."""
     folders = (where / "gt", where / "pred") if isinstance(where, Path) else where
     return evaluate_folders(*folders, protocol=protocol, **{"processes": 1, "resamples": 20, **options})
+
+
+def refused(*facts):
+    """What ends in an `EvaluationError` that names all facts."""
+    return pytest.raises(EvaluationError, match=naming(*facts))

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet.evaluation import EvaluationError, pair_cases, read_pair, read_segmentation
 from swin_umamba_nnunet.evaluation.cases import FILE_ENDINGS, CasePair
-from tests.evaluation.files import SPACING, blobs, write_folders, write_image, write_volume
-from tests.messages import naming
+from tests.evaluation.files import SPACING, blobs, refused, write_folders, write_image, write_volume
 
 VOLUME = blobs(0, (4, 6, 8))
 IMAGE = blobs(1)
@@ -26,7 +26,7 @@ def touch(folder, *names):
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
 def test_volume_formats(tmp_path, ending):
     found = read_segmentation(write_volume(tmp_path / f"a{ending}", VOLUME))
-    np.testing.assert_array_equal(found.array, VOLUME)
+    assert_array_equal(found.array, VOLUME)
     assert found.spacing == pytest.approx(SPACING)
     assert found.unit == "mm"
 
@@ -34,7 +34,7 @@ def test_volume_formats(tmp_path, ending):
 @pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".tiff"])
 def test_image_formats_have_no_millimetres(tmp_path, ending):
     found = read_segmentation(write_image(tmp_path / f"a{ending}", IMAGE))
-    np.testing.assert_array_equal(found.array, IMAGE)
+    assert_array_equal(found.array, IMAGE)
     assert (found.spacing, found.unit) == ((1.0, 1.0), "px")
 
 
@@ -56,7 +56,7 @@ def test_tiff_volumes(tmp_path, slices):
     volume = blobs(2, (slices, 9, 11))
     path = write_image(tmp_path / "a.tif", volume)
     found = read_segmentation(path)
-    np.testing.assert_array_equal(found.array, volume)
+    assert_array_equal(found.array, volume)
     assert (found.spacing, found.unit) == ((1.0, 1.0, 1.0), "voxel")
     (tmp_path / "a.json").write_text(json.dumps({"spacing": SPACING}))
     found = read_segmentation(path)
@@ -69,12 +69,12 @@ def test_tiff_volumes_that_nnunet_wrote(tmp_path, slices):
     volume = blobs(2, (slices, 9, 11))
     Tiff3DIO().write_seg(volume, str(tmp_path / "a.tif"), {"spacing": list(SPACING)})
     found = read_segmentation(tmp_path / "a.tif")
-    np.testing.assert_array_equal(found.array, volume[0] if slices == 1 else volume)
+    assert_array_equal(found.array, volume[0] if slices == 1 else volume)
 
 
 def test_instance_ids_above_255(tmp_path):
     ids = np.arange(480, dtype=np.uint16).reshape(20, 24) * 100
-    np.testing.assert_array_equal(read_segmentation(write_image(tmp_path / "a.png", ids)).array, ids)
+    assert_array_equal(read_segmentation(write_image(tmp_path / "a.png", ids)).array, ids)
 
 
 def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
@@ -110,7 +110,7 @@ def test_values_that_are_not_finite_whatever_the_reader_makes_of_them(tmp_path, 
     values = VOLUME.astype(np.float32)
     values[0, 0, 0] = np.nan
     path = write_volume(tmp_path / f"odd{ending}", values)
-    with pytest.raises(EvaluationError, match=naming(f"odd{ending}", "not finite", "0, 1, 2")):
+    with refused(f"odd{ending}", "not finite", "0, 1, 2"):
         read_segmentation(path)
 
 
@@ -127,16 +127,6 @@ def test_damaged_files(tmp_path, ending, content):
         path.write_bytes(b"" if content == "empty" else generator.bytes(2000))
     with pytest.raises(EvaluationError, match=r"bad\.\S+ .*label file"):
         read_segmentation(path)
-
-
-def test_a_header_that_names_a_file_elsewhere(tmp_path):
-    """Nobody's private files are read because a prediction's header says so."""
-    write_volume(tmp_path / "private.mhd", VOLUME)
-    (tmp_path / "pred").mkdir()
-    header = (tmp_path / "private.mhd").read_text().replace("private.raw", str(tmp_path / "private.raw"))
-    (tmp_path / "pred/a.mha").write_text(header)
-    with pytest.raises(EvaluationError, match=naming("a.mha", "private.raw", "its own folder")):
-        read_segmentation(tmp_path / "pred/a.mha")
 
 
 def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
@@ -168,12 +158,12 @@ def test_missing_and_extra_cases_are_named(tmp_path):
 )
 def test_bad_folders(tmp_path, names, options, facts):
     truth, predicted = touch(tmp_path / "gt", *names), touch(tmp_path / "pred", "a.png", "b.png")
-    with pytest.raises(EvaluationError, match=naming(truth, *facts)):
+    with refused(truth, *facts):
         pair_cases(truth, predicted, **options)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(EvaluationError, match=naming("prediction", tmp_path / "nowhere", "exist")):
+    with refused("prediction", tmp_path / "nowhere", "exist"):
         pair_cases(touch(tmp_path / "gt", "a.png"), tmp_path / "nowhere")
 
 
@@ -210,6 +200,6 @@ def test_differing_spacing(tmp_path):
 
 def test_a_reader_by_name(tmp_path):
     path = write_volume(tmp_path / "a.nii.gz", VOLUME)
-    np.testing.assert_array_equal(read_segmentation(path, "NibabelIO").array, VOLUME)
-    with pytest.raises(EvaluationError, match=naming("Nonsense", "dataset.json", "overwrite_image_reader_writer")):
+    assert_array_equal(read_segmentation(path, "NibabelIO").array, VOLUME)
+    with refused("Nonsense", "dataset.json", "overwrite_image_reader_writer"):
         read_segmentation(path, "Nonsense")

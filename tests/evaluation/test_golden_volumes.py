@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from swin_umamba_nnunet.evaluation import (
     ALL_CLASSES,
@@ -17,7 +16,7 @@ from swin_umamba_nnunet.evaluation import (
 )
 from swin_umamba_nnunet.evaluation.protocols import abdomen, synapse
 from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, assert_means, expected, same
-from tests.evaluation.files import evaluated
+from tests.evaluation.files import evaluated, write_volume
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +99,15 @@ def synapse_arrays():
         return {key: file[key] for key in file.files}
 
 
-def write_volumes(folder, arrays, names, key):
-    folder.mkdir()
-    for name in names:
-        image = sitk.GetImageFromArray(arrays[f"{name}_{key}"])
-        image.SetSpacing((0.7, 0.9, 3.0))  # the authors do not look at it
-        sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
-
-
 @pytest.fixture(scope="module", params=["pred", "pred_net"])
 def synapse_result(request, tmp_path_factory, synapse_arrays):
     """From predictions at slice size, and from those at network size."""
     folder = tmp_path_factory.mktemp("synapse")
     for key in ("label", request.param):
-        write_volumes(folder / key, synapse_arrays, synapse_arrays["case_names"], key)
+        for name in synapse_arrays["case_names"]:  # the authors do not look at their spacing
+            write_volume(
+                folder / key / f"{name}.nii.gz", synapse_arrays[f"{name}_{key}"]
+            )  # of a spacing nobody looks at
     folders = folder / "label", folder / request.param
     if request.param == "pred_net":
         with pytest.raises(EvaluationError, match="2 of 2 cases"):

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.testing import assert_array_equal
 from skimage import io
 from skimage.color import rgb2lab
 
@@ -19,6 +20,7 @@ from swin_umamba_nnunet.pictures.overlay import draw_case, draw_sheet, overview
 from tests.evaluation.files import write_folders, write_volume
 
 ORGANS = {"liver": (1,), "kidney": (2, 3)}
+ONE = {"a": (1,)}
 IDENTITY = np.eye(3)
 
 
@@ -63,7 +65,7 @@ def test_a_volume_stored_any_way_round_looks_the_same(plane):
         truth[tuple(1 if i == along else slice(None) for i in range(3))] = 1  # the second slice is the one to show
         direction = np.array(stored.GetDirection()).reshape(3, 3)
         stored_as = {"spacing": stored.GetSpacing()[::-1], "direction": direction}
-        (view,) = look_at(truth, image=array, classes={"a": (1,)}, plane=plane, **stored_as).views
+        (view,) = look_at(truth, image=array, classes=ONE, plane=plane, **stored_as).views
         position = 1 if letter in "SPL" else volume.shape[axis] - 2
         expected = np.take(volume, position, axis)
         if plane != "axial":
@@ -85,8 +87,8 @@ def test_an_oblique_volume_counts_as_the_nearest_main_axes():
     angle = np.deg2rad(30)
     turned = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     truth = np.arange(2 * 3 * 4).reshape(2, 3, 4) % 2
-    straight, oblique = (look_at(truth, direction=d, classes={"a": (1,)}) for d in (IDENTITY, turned))
-    np.testing.assert_array_equal(straight.views[0].truth, oblique.views[0].truth)
+    straight, oblique = (look_at(truth, direction=d, classes=ONE) for d in (IDENTITY, turned))
+    assert_array_equal(straight.views[0].truth, oblique.views[0].truth)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_the_plane_is_the_one_the_slices_were_taken_in(spacing, axis):
 def test_a_picture_is_shown_as_it_is_stored():
     truth = np.arange(12).reshape(1, 3, 4) % 3
     (view,) = look_at(truth, spacing=(999, 1, 1)).views
-    np.testing.assert_array_equal(view.truth, truth[0])
+    assert_array_equal(view.truth, truth[0])
     assert (view.aspect, view.caption, view.edges) == (1, (), None)
 
 
@@ -164,7 +166,7 @@ def test_the_caption_scores_the_slice_and_not_the_case():
     truth[:, :2] = 1
     prediction = truth.copy()
     prediction[2] = 0
-    found = look_at(truth, prediction, classes={"a": (1,)})
+    found = look_at(truth, prediction, classes=ONE)
     assert [view.caption[-1] for view in found.views] == ["Dice of the slice 1.000", "Dice of the slice 0.000"]
     assert found.dice["a"] == pytest.approx(0.8)
 
@@ -240,8 +242,8 @@ def test_a_class_is_lightly_filled_so_that_its_inside_is_known(axes):
 def test_an_outline_runs_along_the_mask_at_the_images_edge_too(axes):
     truth = np.zeros((1, 10, 12), np.uint8)
     truth[0, 0:4, 5:12] = 1
-    (view,) = look_at(truth, classes={"a": (1,)}).views
-    draw_panel(axes, "ground truth", view, {"a": (1,)})
+    (view,) = look_at(truth, classes=ONE).views
+    draw_panel(axes, "ground truth", view, ONE)
     corners = [path.vertices for drawn in axes.collections for path in drawn.get_paths()]
     for vertices in corners:
         assert vertices.min(axis=0).tolist() == [4.5, -0.5]
@@ -266,8 +268,8 @@ def test_a_number_lies_inside_its_class_and_outside_nested_ones(axes, truth, cla
 
 
 def test_pixels_keep_their_proportions(axes):
-    (view, *_) = look_at(np.ones((4, 5, 6), int), spacing=(3.0, 1.0, 2.0), classes={"a": (1,)}, plane="coronal").views
-    draw_panel(axes, "image", view, {"a": (1,)})
+    (view, *_) = look_at(np.ones((4, 5, 6), int), spacing=(3.0, 1.0, 2.0), classes=ONE, plane="coronal").views
+    draw_panel(axes, "image", view, ONE)
     assert axes.get_aspect() == pytest.approx(1.5)
 
 
@@ -295,7 +297,7 @@ def test_the_legend_names_every_class_with_an_underscore_too():
     labels = [handle.get_label() for handle in legend_handles(["_a", "b"], ["missed"])]
     assert labels == ["1  _a", "2  b", "missed"]
     assert [handle.get_label() for handle in legend_handles(["_a"], [])] == [" _a"]
-    assert kinds_of_error([], {"a": (1,)}) == ["missed", "extra"]
+    assert kinds_of_error([], ONE) == ["missed", "extra"]
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (300, 20), (20, 300), (1, 200), (200, 1), (1, 1)])
@@ -312,7 +314,7 @@ def test_a_picture_of_any_proportions(tmp_path, shape):
 def test_wide_images_stand_two_by_two(tmp_path):
     sizes = {}
     for width in (100, 600):
-        draw_case(look_at(np.ones((1, 100, width), int), classes={"a": (1,)}), {"a": (1,)}, tmp_path / "a.png")
+        draw_case(look_at(np.ones((1, 100, width), int), classes=ONE), ONE, tmp_path / "a.png")
         sizes[width] = io.imread(tmp_path / "a.png").shape
     assert sizes[600][1] < 1.4 * sizes[100][1]
 

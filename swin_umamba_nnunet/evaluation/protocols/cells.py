@@ -1,7 +1,7 @@
 """Protocol "cells": the F1 script of Swin-UMamba and U-Mamba (NeurIPS 2022 cell segmentation challenge)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -169,23 +169,18 @@ def authors_counts(
         threshold: IoU at which cells match.
         count_border_cells: keep cells at the border.
     """
-    if truth.size < LARGE_IMAGE:
-        if not count_border_cells:
-            truth, predicted = without_border_objects(truth, BORDER), without_border_objects(predicted, BORDER)
-        return _tile_counts(truth, predicted, threshold)
-    if count_border_cells:
-        return None
-    parts = [
-        _tile_counts(without_border_objects(a, BORDER), without_border_objects(b, BORDER), threshold)
-        for a, b in zip(_tiles(truth), _tiles(predicted))
-    ]
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]] = [(truth, predicted)]
+    if truth.size >= LARGE_IMAGE:
+        if count_border_cells:
+            return None
+        pairs = zip(_tiles(truth), _tiles(predicted))
+    parts = []
+    for pair in pairs:
+        a, b = pair if count_border_cells else (without_border_objects(ids, BORDER) for ids in pair)
+        n_predicted = count_objects(b)
+        counts = match_objects(a, b, threshold) if n_predicted else (0, 0, 0)
+        parts.append((count_objects(a), n_predicted, *counts))
     return TileCounts(*map(sum, zip(*parts)))
-
-
-def _tile_counts(truth: np.ndarray, predicted: np.ndarray, threshold: float) -> TileCounts:
-    n_true, n_predicted = count_objects(truth), count_objects(predicted)
-    counts = match_objects(truth, predicted, threshold) if n_predicted else (0, 0, 0)
-    return TileCounts(n_true, n_predicted, *counts)
 
 
 def _tiles(ids: np.ndarray) -> Iterator[np.ndarray]:
