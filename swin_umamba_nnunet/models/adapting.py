@@ -26,7 +26,6 @@ class Adaptation:
         trainer, configuration: of the checkpoint.
         channels: of the images before and after.
         adapted: convolutions that were changed.
-        heads: channels of its logits; nnU-Net starts the heads anew whatever their number.
     """
 
     output: Path
@@ -34,7 +33,6 @@ class Adaptation:
     configuration: str
     channels: tuple[int, int]
     adapted: tuple[str, ...]
-    heads: int
 
 
 def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str | os.PathLike) -> Adaptation:
@@ -86,5 +84,4 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             )
     require_weights(adapted, changed_network, source)  # sums over channels: float16 may overflow
     write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
-    heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)
-    return Adaptation(target, trainer, configuration, (before, channels), changed, heads)
+    return Adaptation(target, trainer, configuration, (before, channels), changed)

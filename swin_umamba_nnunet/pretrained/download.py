@@ -147,24 +147,18 @@ def download_weights(
     return _read_as_published(record, target)
 
 
-@contextlib.contextmanager
 def _lock(target: Path):
-    """Hold FILE.lock, so that of several processes one fetches and the others find the file."""
+    """Take FILE.lock, so that of several processes one fetches and the others find the file; a context."""
     lock = FileLock(f"{target}.lock")
+    with contextlib.suppress(Timeout):
+        return lock.acquire(timeout=0)
+    logger.info("Another process is fetching %s; waiting for it.", target.name)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("Another process is fetching %s; waiting for it.", target.name)
-        try:
-            lock.acquire(timeout=_LOCK_TIMEOUT_S)
-        except Timeout as error:
-            raise DownloadError(
-                f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; end it and try again"
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire(timeout=_LOCK_TIMEOUT_S)
+    except Timeout as error:
+        raise DownloadError(
+            f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; end it and try again"
+        ) from error
 
 
 def _download(record: WeightsRecord, target: Path, urls: Sequence[str], timeout_s: float) -> "Checkpoint":

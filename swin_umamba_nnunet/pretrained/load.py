@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
 from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require
-from swin_umamba_nnunet.pretrained.locate import obtain_checkpoint
+from swin_umamba_nnunet.pretrained.locate import ensure_weights
 from swin_umamba_nnunet.pretrained.registry import CheckpointError, WeightsRecord, accepted_records
 from swin_umamba_nnunet.pretrained.variants import classifier_keys, identify, variant_of
 
@@ -114,17 +114,13 @@ def _in_ranges(keys: Iterable[str]) -> list[str]:
     ]
 
 
-def load_imagenet_weights(
-    network: nn.Module, weights: Checkpoint | str | os.PathLike | None = None, *, scratch_trainer: str | None = None
-) -> LoadReport:
+def load_imagenet_weights(network: nn.Module, weights: Checkpoint | str | os.PathLike | None = None) -> LoadReport:
     """Copy ImageNet weights into `network.imagenet_encoder`, and into what `network.imagenet_copies()` names, in place.
 
     Args:
         network: one of this package's, bare or wrapped by torch.compile or DistributedDataParallel.
         weights: what `ensure_weights` has read; or a file or folder, instead of SWIN_UMAMBA_WEIGHTS (see `locate` for
             the order); downloaded if nowhere.
-        scratch_trainer: trainer to recommend in the message when the weights cannot be had.
-
     Returns:
         The report, which is also logged.
 
@@ -144,7 +140,7 @@ def load_imagenet_weights(
         checkpoint = weights
         require(checkpoint, accepted, checkpoint.faults)
     else:
-        checkpoint = obtain_checkpoint(accepted, weights, scratch_trainer=scratch_trainer)
+        checkpoint = ensure_weights(accepted, weights)
     file, record = dict(checkpoint.state_dict), checkpoint.record
     assert record is not None  # of a checkpoint that was accepted
 

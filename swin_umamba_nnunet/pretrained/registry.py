@@ -51,7 +51,7 @@ class WeightsRecord:
         other_file_names: names under which the same weights circulate.
         mirrors: further addresses, tried when `url` answers with an error.
         image_channels, classes: of the classifier.
-        licence, source: terms and origin of the file.
+        licence: terms of the file.
     """
 
     name: str
@@ -73,7 +73,6 @@ class WeightsRecord:
     image_channels: int = 3
     classes: int = 1000
     licence: str = "MIT"
-    source: str = "https://github.com/MzeroMiko/VMamba"
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -86,21 +85,27 @@ class WeightsRecord:
         return (self.url, *self.mirrors)
 
     @property
+    def size(self) -> str:
+        """In words."""
+        return f"{self.size_bytes:,} bytes" if self.size_bytes is not None else "size unknown"
+
+    @property
+    def trust(self) -> str:
+        """How far the hash is to be trusted."""
+        return "confirmed" if self.sha256_confirmed else "not confirmed"
+
+    @property
     def description(self) -> str:
         """What to tell someone who has to get hold of the file: name, size, hash and how far to trust it."""
-        size = f"{self.size_bytes:,} bytes" if self.size_bytes is not None else "size unknown"
-        if self.sha256 is None:
-            digest = "sha256 unknown"
-        else:
-            digest = f"sha256 {self.sha256}" + ("" if self.sha256_confirmed else " (not confirmed)")
-        return f"{self.file_name}, {size}, {digest}"
+        return f"{self.file_name}, {self.size}, sha256 " + (
+            f"{self.sha256} ({self.trust})" if self.sha256 else "unknown"
+        )
 
     def verdict_on(self, sha256: str) -> str:
         """How the hash of a file compares with the one known, in a few words."""
         if self.sha256 is None:
             return "the registry has none to compare with"
-        trust = "confirmed" if self.sha256_confirmed else "not confirmed"
-        return f"{'equal to' if sha256 == self.sha256 else 'different from'} the registry's, which is {trust}"
+        return f"{'equal to' if sha256 == self.sha256 else 'different from'} the registry's, which is {self.trust}"
 
 
 def _record(name: str, title: str, file_name: str, *, tags: tuple[str, ...], **values) -> WeightsRecord:

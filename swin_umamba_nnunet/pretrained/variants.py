@@ -15,13 +15,14 @@ A mapping of keys to tensors or to tuples of sizes serves alike.
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from swin_umamba_nnunet._text import listed
 from swin_umamba_nnunet.networks import VSSMEncoder, VSSMEncoderV2
 from swin_umamba_nnunet.pretrained.registry import RECORDS, CheckpointError, WeightsRecord
 
@@ -86,7 +87,7 @@ def identify(state_dict: Mapping) -> Variant:
     """
     scans = [match for match in map(_A_LOGS.match, state_dict) if match]
     if not scans:
-        raise CheckpointError(f"holds no VMamba backbone: its keys are {listed(list(state_dict))}")
+        raise CheckpointError(f"holds no VMamba backbone: its keys are {listed(state_dict, _LISTED) or 'none'}")
     if prefix := scans[0].group(1):
         raise CheckpointError(
             f"is the checkpoint of a whole network around a VMamba backbone (keys start with {prefix!r}), expected an "
@@ -196,11 +197,5 @@ def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: b
         ],
     }
     if any(faults.values()):
-        told = "; ".join(f"{len(keys)} {fault}: {listed(keys)}" for fault, keys in faults.items() if keys)
+        told = "; ".join(f"{len(keys)} {fault}: {listed(keys, _LISTED)}" for fault, keys in faults.items() if keys)
         raise CheckpointError(f"does not hold the {len(expected)} tensors of {record.title} ({told})")
-
-
-def listed(keys: Sequence) -> str:
-    """The first of some keys, for a message."""
-    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return ", ".join(map(str, keys[:_LISTED])) + more if keys else "none"

@@ -403,8 +403,3 @@ def test_a_cache_nobody_can_write_to(quick, capsys, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert_names(advice(capsys), cache_folder(), "XDG_CACHE_HOME", locate.ENVIRONMENT_VARIABLE)
-
-
-def test_help_imports_nothing_heavy():
-    code = "import sys\nfrom swin_umamba_nnunet.cli import doctor\nsys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

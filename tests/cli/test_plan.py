@@ -18,25 +18,12 @@ def plan(*arguments) -> int:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A planned dataset, patches of 160x128 in batches of 5, and a trainer of a tiny network."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    folder = tmp_path / "nnUNet_preprocessed" / "Dataset907_Planned"
-    folder.mkdir(parents=True)
-    plans = task_of_shape((2, 160, 128), 3).plans
-    plans["configurations"]["2d"] |= {"batch_size": 5, "data_identifier": "nnUNetPlans_2d"}
-    plans["configurations"]["3d_fullres"] = {"inherits_from": "2d"}
-    plans["original_median_shape_after_transp"] = [1, 160, 128]
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-    labels = {"background": 0, "x": 1, "y": 2}
-    description = {"channel_names": {"0": "a", "1": "b"}, "labels": labels, "file_ending": ".png", "numTraining": 200}
-    (folder / "dataset.json").write_text(json.dumps(description))
-
+def folder(planned, monkeypatch):
+    """The folder of a planned dataset, and a trainer of a tiny network."""
     tiny = type("nnUNetTrainerTiny", (trainers.nnUNetTrainerSwinUMambaDScratch,), {"network_settings": TINY})
     find = finding.find_trainer
     monkeypatch.setattr(finding, "find_trainer", lambda name: tiny if name == tiny.__name__ else find(name))
-    return folder
+    return planned
 
 
 def files(folder) -> set[str]:

@@ -1,6 +1,8 @@
 """Released models as the authors' copies of nnU-Net 2.1 wrote them, with golden weights in them."""
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,25 @@ def released(tmp_path):
         return folder
 
     return write
+
+
+@pytest.fixture
+def full_disk():
+    """A context (bytes) in which no file may grow further: by a limit to their size, which fails in the same calls."""
+    if os.name != "posix":
+        pytest.skip("needs a limit to the size of files")
+    import resource
+
+    @contextlib.contextmanager
+    def full(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full
 
 
 CHECKPOINT = Path("fold_0", "checkpoint_final.pth")

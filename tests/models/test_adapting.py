@@ -35,7 +35,7 @@ def checkpoint(trained):
 def test_the_same_picture_in_every_channel_gives_the_same_output(name, before, after, checkpoint, tmp_path):
     network, file = checkpoint(name, before)
     done = adapt_checkpoint(file, after, tmp_path / "new.pth")
-    assert (done.channels, done.heads, done.trainer) == ((before, after), 4, name)
+    assert (done.channels, done.trainer) == ((before, after), name)
     assert len(done.adapted) == sum(
         a.shape != b.shape
         for a, b in zip(network.state_dict().values(), network_of(name, after).state_dict().values(), strict=True)

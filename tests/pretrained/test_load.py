@@ -404,8 +404,3 @@ def test_an_encoder_nobody_published_weights_for_is_told(file, build):
     for network in (*(build(VMUNet, **settings) for settings in others), SwinUMambaD(3, 2, depths=(1,), width=16)):
         refused_unchanged(network, file, TypeError, naming(type(network).__name__, "nobody", "depths 1"))
     refused_unchanged(nn.Linear(2, 2), file, TypeError, naming("Linear", "imagenet_encoder"))
-
-
-def test_without_weights_it_says_what_to_do_and_names_the_scratch_trainer(build):
-    with pytest.raises(WeightsNotFoundError, match="use nnUNetTrainerSwinUMambaDScratch"):
-        load_imagenet_weights(build(SwinUMambaD), scratch_trainer="nnUNetTrainerSwinUMambaDScratch")
