@@ -58,8 +58,8 @@ def remap_authors_state_dict(network: str, state_dict: StateDict) -> dict[str, T
     if missing or unexpected:
         raise ValueError(
             f"these are not the keys of the authors' {network}: {len(missing)} missing "
-            f"({listed(missing, 4) or 'none'}) and {len(unexpected)} unexpected ({listed(unexpected, 4) or 'none'}), of {len(renaming)} expected"
-            + _hint(renaming, unexpected)
+            f"({listed(missing, 4) or 'none'}) and {len(unexpected)} unexpected ({listed(unexpected, 4) or 'none'}), "
+            f"of {len(renaming)} expected" + _hint(renaming, unexpected)
         )
     return {renaming[key]: tensor for key, tensor in state_dict.items()}
 

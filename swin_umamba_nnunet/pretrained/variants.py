@@ -16,7 +16,6 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import nn
 
 from swin_umamba_nnunet._text import listed
 from swin_umamba_nnunet.networks import VSSMEncoder, VSSMEncoderV2
-from swin_umamba_nnunet.pretrained.registry import RECORDS, CheckpointError, WeightsRecord
+from swin_umamba_nnunet.pretrained.registry import CheckpointError, Variant, WeightsRecord
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -49,34 +48,6 @@ _SPELLING = {
 _LINEAR = re.compile(rf"{_BLOCK}\.(op\.in_proj|op\.out_proj|mlp\.fc1|mlp\.fc2)\.weight$")
 _A_LOGS = re.compile(r"^(.*?)layers\.(\d+)\.blocks\.\d+\.(self_attention|op)\.A_logs$")
 _LISTED = 4  # keys named in a message
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What tells one VMamba backbone from another; fields as in WeightsRecord."""
-
-    depths: tuple[int, ...]
-    width: int
-    expand: int
-    d_state: int
-    generation: int
-
-    @property
-    def record(self) -> WeightsRecord | None:
-        """The published checkpoint of this backbone, or None."""
-        return next((record for record in RECORDS if variant_of(record) == self), None)
-
-    def __str__(self) -> str:
-        facts = (
-            f"depths {','.join(map(str, self.depths))}, width {self.width}, expand {self.expand}, "
-            f"d_state {self.d_state}, generation {self.generation}"
-        )
-        return f"{self.record.title} ({facts})" if self.record else f"a VMamba nobody published ({facts})"
-
-
-def variant_of(record: WeightsRecord) -> Variant:
-    """The backbone a record's file holds."""
-    return Variant(record.depths, record.width, record.expand, record.d_state, record.generation)
 
 
 def identify(state_dict: Mapping) -> Variant:
@@ -163,14 +134,15 @@ def shapes_of(network: Callable[..., nn.Module], *args: Any, **settings: Any) ->
 def inventory(record: WeightsRecord) -> Shapes:
     """Keys and shapes of a checkpoint, spelled as in the published files of its generation: those of our encoder,
     whose names are VMamba's, and the classifier's."""
-    settings = {"depths": record.depths, "width": record.width, "d_state": record.d_state}
-    if record.generation == 1:
-        encoder = shapes_of(VSSMEncoder, record.image_channels, **settings)
+    variant, image = record.variant, record.image_channels
+    settings = {"depths": variant.depths, "width": variant.width, "d_state": variant.d_state}
+    if variant.generation == 1:
+        encoder = shapes_of(VSSMEncoder, image, **settings)
     else:
-        encoder = shapes_of(VSSMEncoderV2, record.image_channels, expand=record.expand, **settings)
-    channels, classes = record.width * 2 ** (len(record.depths) - 1), record.classes
+        encoder = shapes_of(VSSMEncoderV2, image, expand=variant.expand, **settings)
+    channels, classes = variant.width * 2 ** (len(variant.depths) - 1), record.classes
     classifier = (channels,), (channels,), (classes, channels), (classes,)
-    return {**encoder, **dict(zip(classifier_keys(record.generation), classifier))}
+    return {**encoder, **dict(zip(classifier_keys(variant.generation), classifier))}
 
 
 def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: bool = True) -> None:
@@ -184,7 +156,7 @@ def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: b
     Raises:
         CheckpointError: something is missing, of another shape, or should not be there.
     """
-    left_out = () if classifier else classifier_keys(record.generation)
+    left_out = () if classifier else classifier_keys(record.variant.generation)
     found = {key: _shape_of(value) for key, value in state_dict.items() if key not in left_out}
     expected = {key: shape for key, shape in inventory(record).items() if key not in left_out}
     faults = {

@@ -28,9 +28,8 @@ def published(monkeypatch, state_dict, tmp_path):
         known = {"size_bytes": path.stat().st_size, "sha256": None, "mirrors": (), **values}
         record = dataclasses.replace(record, **known, **({"url": url} if url else {}))
         records = tuple(record if one.name == name else one for one in registry.RECORDS)
-        for module in (registry, weights, "swin_umamba_nnunet.pretrained.variants"):
-            target = f"{module}.RECORDS" if isinstance(module, str) else f"{module.__name__}.RECORDS"
-            monkeypatch.setattr(target, records)
+        for module in (registry, weights):
+            monkeypatch.setattr(module, "RECORDS", records)
         return path
 
     return publish
@@ -212,7 +211,9 @@ def test_a_file_is_recognised_whatever_its_name(capsys, save, state_dict, name):
     fitting = {each.name for each in TRAINERS if each.weights and record in registry.accepted_records(each.weights)}
     assert run("verify", save({"model": state_dict(name)}, "some.pth")) == (0 if fitting else 1)
     text = capsys.readouterr().out
-    assert_names(text, f"{record.title} (depths", f"generation {record.generation}", "norm and head as published")
+    assert_names(
+        text, f"{record.title} (depths", f"generation {record.variant.generation}", "norm and head as published"
+    )
     words = text.partition("What fits")[0].replace(",", " ").split()
     assert {trainer.name for trainer in TRAINERS} & set(words) == fitting
 

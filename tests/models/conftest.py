@@ -36,14 +36,11 @@ def old_plans(patch=(64, 96), stages: int = 6) -> dict:
         "num_pool_per_axis": [stages - 1] * 2,
         "pool_op_kernel_sizes": [[1, 1], *[[2, 2]] * (stages - 1)],
         "conv_kernel_sizes": [[3, 3]] * stages,
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
-        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
-        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
         "batch_dice": True,
     }
+    for what, order in (("data", 3), ("seg", 1), ("probabilities", 1)):
+        how = {"is_seg": what == "seg", "order": order, "order_z": 0, "force_separate_z": None}
+        configuration |= {f"resampling_fn_{what}": "resample_data_or_seg_to_shape", f"resampling_fn_{what}_kwargs": how}
     return {
         "dataset_name": "Dataset702_AbdomenMR",
         "plans_name": "nnUNetPlans",

@@ -35,7 +35,7 @@ CLASSIFIER_V2 = tuple(f"classifier.{key}" for key in CLASSIFIER)
 CONVOLUTION, CONVOLUTION_V2 = "patch_embed.proj.weight", "patch_embed.0.weight"
 PATCH = (CONVOLUTION, "patch_embed.proj.bias", "patch_embed.norm.weight")
 SMALL, TINY, BASE = (get_record(f"vmamba_{size}_v0") for size in ("small", "tiny", "base"))
-SMALL_SIZE, BASE_SIZE = {"depths": SMALL.depths}, {"depths": BASE.depths, "width": BASE.width}
+SMALL_SIZE, BASE_SIZE = {"depths": (2, 2, 27, 2)}, {"depths": (2, 2, 27, 2), "width": 128}
 PER_BLOCK = 13  # tensors
 
 
@@ -63,7 +63,9 @@ def build(mini, monkeypatch):
 
     def build(network, channels=3, **settings):
         decoder = {"depths_decoder": (1, 1)} if network is VMUNet else {}
-        return network(channels, 2, **{"depths": mini.depths, "width": mini.width, **decoder, **settings}).eval()
+        return network(
+            channels, 2, **{"depths": mini.variant.depths, "width": mini.variant.width, **decoder, **settings}
+        ).eval()
 
     return build
 
