@@ -11,10 +11,10 @@ from swin_umamba_nnunet.models.checkpoints import (
     read_segmentation_checkpoint,
     require_fit,
     require_weights,
-    shapes_of,
     write_checkpoint,
 )
 from swin_umamba_nnunet.pretrained import adapt_input_convolution
+from swin_umamba_nnunet.pretrained.variants import shapes_in
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     found, plans = trainer_called(trainer, str(source)), modern_plans(plans, str(source))
     network = build_on_meta(found, plans, configuration, dataset_json)
     changed_network = build_on_meta(found, plans, configuration, dataset_json, channels)
-    old, new = shapes_of(network), shapes_of(changed_network)
+    old, new = (shapes_in(each.state_dict()) for each in (network, changed_network))
     weights = content["network_weights"]
     require_fit(weights, network, source, dataset_json)
     before = len(channel_names(dataset_json))

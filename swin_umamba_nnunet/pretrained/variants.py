@@ -128,7 +128,25 @@ def classifier_keys(generation: int) -> tuple[str, ...]:
 def shapes_of(network: Callable[..., nn.Module], *args: Any, **settings: Any) -> Mapping[str, tuple[int, ...]]:
     """Keys and shapes of a network of these settings, which takes no memory for them."""
     with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in network(*args, **settings).state_dict().items()}
+        return shapes_in(network(*args, **settings).state_dict())
+
+
+def shapes_in(state_dict: Mapping) -> Shapes:
+    """Keys and shapes; in place of tensors there may be shapes already."""
+    return {key: _shape_of(value) for key, value in state_dict.items()}
+
+
+def differences(found: Shapes, expected: Shapes) -> dict[str, list[str]]:
+    """What is wrong -> with which keys, in words; empty lists where two inventories are the same."""
+    return {
+        "missing": [key for key in expected if key not in found],
+        "unexpected": [key for key in found if key not in expected],
+        "of another shape": [
+            f"{key} {found[key]} instead of {shape}"
+            for key, shape in expected.items()
+            if found.get(key, shape) != shape
+        ],
+    }
 
 
 def inventory(record: WeightsRecord) -> Shapes:
@@ -157,17 +175,10 @@ def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: b
         CheckpointError: something is missing, of another shape, or should not be there.
     """
     left_out = () if classifier else classifier_keys(record.variant.generation)
-    found = {key: _shape_of(value) for key, value in state_dict.items() if key not in left_out}
-    expected = {key: shape for key, shape in inventory(record).items() if key not in left_out}
-    faults = {
-        "missing": [key for key in expected if key not in found],
-        "unexpected": [key for key in found if key not in expected],
-        "of another shape": [
-            f"{key} {found[key]} instead of {shape}"
-            for key, shape in expected.items()
-            if found.get(key, shape) != shape
-        ],
-    }
-    if any(faults.values()):
-        told = "; ".join(f"{len(keys)} {fault}: {listed(keys, _LISTED)}" for fault, keys in faults.items() if keys)
+    found, expected = (
+        {key: shape for key, shape in shapes.items() if key not in left_out}
+        for shapes in (shapes_in(state_dict), inventory(record))
+    )
+    faults = differences(found, expected).items()
+    if told := "; ".join(f"{len(keys)} {fault}: {listed(keys, _LISTED)}" for fault, keys in faults if keys):
         raise CheckpointError(f"does not hold the {len(expected)} tensors of {record.title} ({told})")

@@ -19,7 +19,7 @@ from swin_umamba_nnunet.cli import doctor as verb
 from swin_umamba_nnunet.ops import _selftest
 from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
 from tests.messages import assert_names
-from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
+from tests.pretrained.conftest import save, saved, secluded, state_dict  # noqa: F401  (fixtures)
 
 NAMES = [record.name for record in TRAINERS]
 OURS = str(Path(trainers.__file__).parent)
@@ -372,9 +372,9 @@ def test_the_environment_is_shown_without_passwords(quick, monkeypatch, tmp_path
 
 
 @pytest.fixture
-def tiny(save, state_dict, monkeypatch):
+def tiny(monkeypatch, saved):
     """A sound checkpoint in the cache, as if its authors had published that very file."""
-    path = save({"model": state_dict()}, registry.RECORDS[0].file_name, cache_folder())
+    path = saved("vmamba_tiny_v0", registry.RECORDS[0].file_name, cache_folder())
     record = dataclasses.replace(registry.RECORDS[0], size_bytes=path.stat().st_size)
     records = (record, *registry.RECORDS[1:])
     for module in (registry, verb):
@@ -392,13 +392,13 @@ def test_damaged_weights_are_a_problem(tiny, advice):
     assert_names(advice(), tiny, "damaged")
 
 
-def test_weights_under_another_ones_name_are_a_problem(tiny, save, state_dict, advice):
-    save({"model": state_dict("vmamba_small_v0")}, tiny.name, tiny.parent)
+def test_weights_under_another_ones_name_are_a_problem(tiny, advice, saved):
+    saved("vmamba_small_v0", tiny.name, tiny.parent)
     assert_names(advice(), tiny, "VMamba-Small (first release)", f"swin-umamba weights verify {tiny}")
 
 
-def test_a_named_file_is_examined_whatever_its_name(save, state_dict, monkeypatch, doctor, advice):
-    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"model": state_dict()}, "mine.pth")))
+def test_a_named_file_is_examined_whatever_its_name(save, monkeypatch, doctor, advice, saved):
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(saved("vmamba_tiny_v0", "mine.pth")))
     assert "mine.pth, sound" in doctor()
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"a": torch.zeros(1)}, "mine.pth")))
     assert_names(advice(), "mine.pth", "VMamba", "keys are a")

@@ -79,6 +79,12 @@ def save(tmp_path):
     return write
 
 
+@pytest.fixture
+def saved(save, state_dict):
+    """A function (checkpoint's name, file's name, folder) -> a file of it."""
+    return lambda name="vmamba_tiny_v0", *where: save({"model": state_dict(name)}, *where)
+
+
 @dataclass
 class Server:
     """What the next answers are.  `script` holds one entry per request to come; then everything goes well.

@@ -150,8 +150,8 @@ def test_no_value_is_looked_at_whose_shape_is_not_the_networks(save, state_dict,
         read_checkpoint(path, TINY)
 
 
-def test_an_archive_that_would_unpack_to_more_than_it_has_is_not_read(save, state_dict, tmp_path, monkeypatch):
-    with zipfile.ZipFile(save({"model": state_dict()})) as stored:
+def test_an_archive_that_would_unpack_to_more_than_it_has_is_not_read(tmp_path, monkeypatch, saved):
+    with zipfile.ZipFile(saved()) as stored:
         entries = {name: stored.read(name) for name in stored.namelist()}
     monkeypatch.setattr(torch, "load", None)
     with zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -165,8 +165,8 @@ def test_an_archive_that_would_unpack_to_more_than_it_has_is_not_read(save, stat
     refused(tmp_path / "overlapping.pth", "is a zip archive that declares [0-9,]+ bytes of content in a file of")
 
 
-def test_a_flipped_bit_is_told(save, state_dict):
-    path = save({"model": state_dict()})
+def test_a_flipped_bit_is_told(saved):
+    path = saved()
     good = path.read_bytes()
     value, folder = good.rindex(torch.tensor(1.0).numpy().tobytes()), good.rindex(b"PK\x01\x02") + 38
     for at, bit, message in ((value, 1, "the check sum of .* is wrong"), (folder, 16, "is marked as a folder")):
@@ -174,8 +174,8 @@ def test_a_flipped_bit_is_told(save, state_dict):
         refused(path, rf"is damaged \(.*{message}")
 
 
-def test_an_archive_that_was_unpacked_and_zipped_again(save, state_dict, tmp_path):
-    with zipfile.ZipFile(save({"model": state_dict()})) as archive:
+def test_an_archive_that_was_unpacked_and_zipped_again(state_dict, tmp_path, saved):
+    with zipfile.ZipFile(saved()) as archive:
         archive.extractall(tmp_path / "unpacked")
     again = tmp_path / "again.pth"
     with zipfile.ZipFile(again, "w") as archive:
