@@ -441,12 +441,13 @@ def get_trainer(name: str) -> TrainerRecord:
 
 def suggestion(name: str, most: int = 1, before: str = "") -> str:
     """A question for the trainers that `name` may have been meant for, the likeliest first; see `did_you_mean`."""
-    return did_you_mean(name, trainer_names(), most=most, before=before, key=_rest)
-
-
-def _rest(name: str) -> str:
-    """What tells trainers apart: all their names begin alike."""
-    return name.lower().removeprefix("nnunettrainer")
+    return did_you_mean(
+        name,
+        trainer_names(),
+        most=most,
+        before=before,
+        key=lambda each: each.lower().removeprefix("nnunettrainer"),  # all their names begin alike
+    )
 
 
 def get_network(name: str) -> NetworkRecord:

@@ -335,14 +335,12 @@ def weights(found: Section) -> None:
     """Which checkpoints are here and sound.  Missing ones are no problem: a training fetches what it needs."""
     found.data = {"files": {}}
     try:
-        named, folders, cache = locate.named_path(), locate.default_folders(), cache_folder()
+        named, folders, cache = locate.named_path(), locate.searched_folders(), cache_folder()
     except WeightsError as error:
         found.problems.append(str(error))
         return
-    if named is not None and not named.is_dir():
+    if by_file := named is not None and not named.is_dir():
         _look(found, ENVIRONMENT_VARIABLE, named)
-    elif named is not None:
-        folders = [named, *folders]
     absent = []
     for record in RECORDS:
         if (path := locate.find_in_folders(record, folders)) is None:
@@ -354,7 +352,7 @@ def weights(found: Section) -> None:
     if absent:
         found.lines.append(f"not here: {', '.join(absent)}; a training fetches what it needs")
     wanted = {record.weights for record in TRAINERS if record.weights}
-    if wanted <= set(absent) and (named is None or named.is_dir()):
+    if wanted <= set(absent) and not by_file:
         found.missing.append(
             f"{', '.join(sorted(wanted))} are not here: the trainers that start from them "
             "fetch what they need, which takes a network; to have it before, `swin-umamba weights fetch TRAINER`. "

@@ -11,6 +11,7 @@ from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet._text import did_you_mean
 from swin_umamba_nnunet.catalogue import TRAINERS, get_trainer, trainer_names
 from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet.pretrained import locate
 from swin_umamba_nnunet.pretrained.registry import (
     RECORDS,
     WEIGHTS_OF_NETWORK,
@@ -133,26 +134,18 @@ def _imagenet_weights(trainer: str) -> str | None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from swin_umamba_nnunet.pretrained.locate import (
-        ENVIRONMENT_VARIABLE,
-        find_in_folders,
-        named_path,
-        searched_folders,
-    )
-
-    named, folders = named_path(), searched_folders()
+    named, folders = locate.named_path(), locate.searched_folders()
     for record in RECORDS:
-        size = f"{record.size_bytes:,} bytes" if record.size_bytes is not None else "size unknown"
         others = f" (also {', '.join(record.other_file_names)})" if record.other_file_names else ""
         print(f"{record.name}   {record.title}, {record.parameters_million} M parameters")
         print(f"    accuracy  {record.top1_percent} % ImageNet-1k top-1 of the classifier, as its authors state it")
-        print(f"    file      {record.file_name}{others}, {size}")
+        print(f"    file      {record.file_name}{others}, {record.size}")
         print(f"    sha256    {_trust(record)}")
         print(_wrapped("fits", _fits(record)))
-        print(f"    here      {find_in_folders(record, folders) or 'not on this machine'}")
+        print(f"    here      {locate.find_in_folders(record, folders) or 'not on this machine'}")
         print(f"    from      {record.url}  ({record.licence} licence)\n")
     if named is not None and not named.is_dir():
-        print(f"{ENVIRONMENT_VARIABLE} names {named}: every training starts from this file, whatever its name.")
+        print(f"{locate.ENVIRONMENT_VARIABLE} names {named}: every training starts from this file, whatever its name.")
     print("Folders searched, in order: " + ", ".join(map(str, folders)))
     return 0
 
@@ -171,7 +164,7 @@ def _fits(record: WeightsRecord | None) -> str:
     """The trainers a checkpoint fits, in words."""
     starting = ", ".join(name for name, weights in _STARTING.items() if get_record(weights) == record)
     also = ", ".join(name for name, weights in _STARTING.items() if record in accepted_records(weights)[1:])
-    named = f"{also} where SWIN_UMAMBA_WEIGHTS names the file" if also else ""
+    named = also and f"{also} where SWIN_UMAMBA_WEIGHTS names the file"
     return "; ".join(filter(None, [starting, named])) or _NOBODY
 
 
@@ -212,11 +205,10 @@ def _fetch_one(record: WeightsRecord, mirror: str | None, folder: Path | None) -
     """Have one checkpoint on this machine, checked."""
     from swin_umamba_nnunet.pretrained.checkpoint import read_checkpoint
     from swin_umamba_nnunet.pretrained.download import download_weights, mirror_urls
-    from swin_umamba_nnunet.pretrained.locate import cache_folder, find_in_folders, searched_folders
 
-    target = folder or cache_folder()
-    found = find_in_folders(record, searched_folders() if folder is None else [folder.expanduser().absolute()])
-    if found is not None:
+    target = folder or locate.cache_folder()
+    folders = [folder.expanduser().absolute()] if folder else locate.searched_folders()
+    if found := locate.find_in_folders(record, folders):
         checkpoint, what = read_checkpoint(found, record), "was there already"
     else:
         print(f"{record.name}: fetching {record.file_name}", flush=True)
@@ -325,16 +317,14 @@ def _say_what_fits(asked: Mapping[str, str]) -> int:
 
 
 def _path(args: argparse.Namespace) -> int:
-    from swin_umamba_nnunet.pretrained.locate import find_weights, searched_folders
-
+    folders = locate.searched_folders()
     if args.name is None:
-        print(*searched_folders(), sep="\n")
+        print(*folders, sep="\n")
         return 0
     record = _record_called(args.name)
-    found = find_weights(record)
-    if found is None:
+    if (found := locate.find_weights(record)) is None:
         raise WeightsNotFoundError(
-            f"{record.file_name} is in none of {', '.join(map(str, searched_folders()))}; get it with   "
+            f"{record.file_name} is in none of {', '.join(map(str, folders))}; get it with   "
             f"swin-umamba weights fetch {record.name}"
         )
     print(found)

@@ -6,7 +6,9 @@ Spacing and normalisation stay, so the preprocessed data serve the new plans as 
 """
 
 import copy
+import functools
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -96,41 +98,36 @@ def fit_plans(
     planned = tuple(int(side) for side in task.settings.patch_size), task.batch_size
     if recompute:
         task = _changed(task, {RECOMPUTE: True})
-    known: dict[tuple[tuple[int, ...], int], StepMemory] = {}
 
+    @functools.cache
     def measure(patch: tuple[int, ...], batch: int) -> StepMemory:
-        if (patch, batch) not in known:
-            known[patch, batch] = step_memory(trainer, _changed(task, {"patch_size": list(patch)}), batch)
-            progress(known[patch, batch])
-        return known[patch, batch]
-
-    def fits(patch: tuple[int, ...], batch: int) -> bool:
-        return needed_bytes(measure(patch, batch)) <= gpu_bytes
+        memory = step_memory(trainer, _changed(task, {"patch_size": list(patch)}), batch)
+        progress(memory)
+        return memory
 
     smallest = min(SMALLEST_BATCH, planned[1])
+
+    def serves(patch: tuple[int, ...]) -> bool:
+        return needed_bytes(measure(patch, smallest)) <= gpu_bytes
+
     patches = smaller_patches(planned[0], _stride(trainer, task))
-    low, high = 0, len(patches)  # the first that fits lies in patches[low:high]
-    if fits(patches[0], smallest):
-        high = 0
-    elif not fits(patches[-1], smallest):
+    if not (serves(patches[0]) or serves(patches[-1])):
         raise ValueError(_nothing_fits(trainer, measure(patches[-1], smallest), gpu_bytes, task))
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(patches[middle], smallest) else (middle + 1, high)
-    patch = patches[low]
-    batch = max(planned[1], largest_batch or 0)
-    if not fits(patch, batch):
-        batch = _largest_batch(lambda n: needed_bytes(measure(patch, n)), smallest, batch, gpu_bytes)
-    memory = measure(patch, batch)
-    return Fit(_changed(task, {"patch_size": list(patch), "batch_size": batch}), memory, planned, gpu_bytes)
+    patch = patches[0 if serves(patches[0]) else bisect_left(patches, True, key=serves)]
+    most = max(planned[1], largest_batch or 0)
+    batch = _largest_batch(lambda n: needed_bytes(measure(patch, n)), smallest, most, gpu_bytes)
+    changed = _changed(task, {"patch_size": list(patch), "batch_size": batch})
+    return Fit(changed, measure(patch, batch), planned, gpu_bytes)
 
 
 def _largest_batch(needed: Callable[[int], int], low: int, high: int, available: int) -> int:
-    """The largest batch that fits, given that `low` does and `high` does not.
+    """The largest batch up to `high` that fits, given that `low` does.
 
     A peak is the largest of many sums, each linear in the batch, so the straight line between two batches is never
     below it: what fits by the line fits.
     """
+    if needed(high) <= available:
+        return high
     while high - low > 1:
         slope = (needed(high) - needed(low)) / (high - low)
         guess = min(max(low + int((available - needed(low)) / slope), low + 1), high - 1)

@@ -11,10 +11,10 @@ from swin_umamba_nnunet.models.checkpoints import (
     read_segmentation_checkpoint,
     require_fit,
     require_weights,
-    shapes_of,
     write_checkpoint,
 )
 from swin_umamba_nnunet.pretrained import adapt_input_convolution
+from swin_umamba_nnunet.pretrained.variants import shapes_in
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Adaptation:
         trainer, configuration: of the checkpoint.
         channels: of the images before and after.
         adapted: convolutions that were changed.
-        heads: channels of its logits; nnU-Net starts the heads anew whatever their number.
     """
 
     output: Path
@@ -34,7 +33,6 @@ class Adaptation:
     configuration: str
     channels: tuple[int, int]
     adapted: tuple[str, ...]
-    heads: int
 
 
 def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str | os.PathLike) -> Adaptation:
@@ -67,7 +65,7 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
     found, plans = trainer_called(trainer, str(source)), modern_plans(plans, str(source))
     network = build_on_meta(found, plans, configuration, dataset_json)
     changed_network = build_on_meta(found, plans, configuration, dataset_json, channels)
-    old, new = shapes_of(network), shapes_of(changed_network)
+    old, new = (shapes_in(each.state_dict()) for each in (network, changed_network))
     weights = content["network_weights"]
     require_fit(weights, network, source, dataset_json)
     before = len(channel_names(dataset_json))
@@ -86,5 +84,4 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
             )
     require_weights(adapted, changed_network, source)  # sums over channels: float16 may overflow
     write_checkpoint({"network_weights": {**weights, **adapted}, "adapted_from": str(source.absolute())}, target)
-    heads = next(shape[0] for key, shape in reversed(old.items()) if ".seg_layers." in key)
-    return Adaptation(target, trainer, configuration, (before, channels), changed, heads)
+    return Adaptation(target, trainer, configuration, (before, channels), changed)

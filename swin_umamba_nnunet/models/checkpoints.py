@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ from swin_umamba_nnunet.pretrained.checkpoint import (
     why_not_written,
 )
 from swin_umamba_nnunet.pretrained.registry import CheckpointError
+from swin_umamba_nnunet.pretrained.variants import differences, shapes_in
 
 _DEEPEST = 50  # levels of objects and lists in a JSON file; nnU-Net's have six
 
@@ -96,7 +97,8 @@ def read_json(path: Path) -> dict:
         raise ModelError(f"{path} holds a {type(content).__name__}, expected an object")
     level: list[Any] = [content]
     for _ in range(_DEEPEST):
-        level = [each for node in level for each in _inside(node)]
+        inside = (node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list))
+        level = [each for nodes in inside for each in nodes]
     if level:  # what copies and writes it recurses
         raise ModelError(too_deep)
     return content
@@ -105,17 +107,6 @@ def read_json(path: Path) -> dict:
 def channel_names(dataset: dict) -> dict[str, str]:
     """The images' channels in a dataset.json, under nnU-Net's present name or the former."""
     return dataset.get("channel_names", dataset.get("modality", {}))
-
-
-def _inside(node: Any) -> Collection[Any]:
-    if isinstance(node, dict):
-        return node.values()
-    return node if isinstance(node, list) else ()
-
-
-def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of its state dict."""
-    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
 def require_fit(weights: Mapping[str, Tensor], network: nn.Module, source: Path, dataset: dict) -> None:
@@ -130,14 +121,11 @@ def require_fit(weights: Mapping[str, Tensor], network: nn.Module, source: Path,
     Raises:
         ModelError: naming the file, what is missing, unexpected or of another shape, or see `require_weights`.
     """
-    expected = shapes_of(network)
-    missing = [key for key in expected if key not in weights]
-    unexpected = [key for key in weights if key not in expected]
-    shapes = {key: (tuple(weights[key].shape), shape) for key, shape in expected.items() if key in weights}
-    misshapen = [key for key, (found, wanted) in shapes.items() if found != wanted]
-    heads = [key for key in misshapen if ".seg_layers." in key]
-    if heads and not (missing or unexpected or len(misshapen) > len(heads)):
-        found, wanted = (shape[0] for shape in shapes[heads[0]])
+    expected = shapes_in(network.state_dict())
+    faults = differences(shapes_in(weights), expected)
+    heads = [fault.split()[0] for fault in faults["of another shape"] if ".seg_layers." in fault]
+    if heads and len(heads) == sum(map(len, faults.values())):
+        found, wanted = len(weights[heads[0]]), expected[heads[0]][0]
         one = (
             "; one channel of logits and a sigmoid, as VM-UNet's binary models have, is a region in nnU-Net, which "
             'takes two labels: "labels": {"background": 0, "lesion": [1, 2]}, "regions_class_order": [1]'
@@ -146,11 +134,7 @@ def require_fit(weights: Mapping[str, Tensor], network: nn.Module, source: Path,
             f"{source} gives {found} channels of logits, but dataset.json describes {wanted} ({dataset.get('labels')})"
             + (one if found == 1 else "; take the dataset.json the model was trained with")
         )
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    told = [f"{len(keys)} {what}, first {keys[0]}" for what, keys in faults.items() if keys]
-    if misshapen:
-        told[-1] += " {} instead of {}".format(*shapes[misshapen[0]])
-    if told:
+    if told := [f"{len(keys)} {what}, first {keys[0]}" for what, keys in faults.items() if keys]:
         raise ModelError(
             f"{source} does not fit the {type(network).__name__} that its plans and dataset.json describe "
             f"({'; '.join(told)}): are they those the model was trained with?"
@@ -174,7 +158,7 @@ def require_weights(weights: Mapping[str, Tensor], network: nn.Module, source: P
     counters = {key: each.dtype for key, each in built.items() if not (each.is_floating_point() or each.is_complex())}
     try:
         check_form(weights, counters)
-        check_values(weights, shapes_of(network))
+        check_values(weights, shapes_in(built))
     except CheckpointError as error:
         raise ModelError(f"{source} {error}") from error
 

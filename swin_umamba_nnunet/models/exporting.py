@@ -112,9 +112,6 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
     """What someone needs to know to run the network on images of their own."""
     plans, settings, dataset = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
     labels = predictor.label_manager
-    regions = None
-    if labels.has_regions:
-        regions = [list(each) if isinstance(each, tuple) else each for each in labels.foreground_regions]
     return {
         "what": "maps a preprocessed patch (1, channels, *patch_size) float32 to logits (1, heads, *patch_size)",
         "network": {
@@ -141,7 +138,7 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
         },
         "output": {
             "labels": dataset["labels"],
-            "regions": regions,
+            "regions": labels.foreground_regions if labels.has_regions else None,  # tuples are lists in JSON
             "activation": "sigmoid per region, 0.5" if labels.has_regions else "softmax, the largest",
             "transpose_backward": list(plans.transpose_backward),
         },

@@ -9,61 +9,36 @@ Names are imported when first used: the registry serves the command line without
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
-    from swin_umamba_nnunet.pretrained.authors import remap_authors_state_dict
-    from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, read_checkpoint
-    from swin_umamba_nnunet.pretrained.download import download_weights
-    from swin_umamba_nnunet.pretrained.load import LoadReport, load_imagenet_weights
-    from swin_umamba_nnunet.pretrained.locate import ENVIRONMENT_VARIABLE, cache_folder, ensure_weights, find_weights
-    from swin_umamba_nnunet.pretrained.registry import (
-        RECORDS,
-        WEIGHTS_OF_NETWORK,
-        CheckpointError,
-        DownloadError,
-        WeightsError,
-        WeightsNotFoundError,
-        WeightsRecord,
-        get_record,
-    )
-    from swin_umamba_nnunet.pretrained.variants import Variant, identify, remap_vmamba_state_dict
+# a module -> what is public of it
+_HOMES = {
+    "registry": (
+        "RECORDS",
+        "WEIGHTS_OF_NETWORK",
+        "CheckpointError",
+        "DownloadError",
+        "Variant",
+        "WeightsError",
+        "WeightsNotFoundError",
+        "WeightsRecord",
+        "get_record",
+    ),
+    "locate": ("ENVIRONMENT_VARIABLE", "cache_folder", "ensure_weights", "find_weights"),
+    "adapt": ("adapt_input_convolution",),
+    "variants": ("identify", "remap_vmamba_state_dict"),
+    "checkpoint": ("Checkpoint", "read_checkpoint"),
+    "authors": ("remap_authors_state_dict",),
+    "load": ("LoadReport", "load_imagenet_weights"),
+    "download": ("download_weights",),
+}
 
-# those that need no torch first, the one that needs filelock last: a bare machine has none
-_MODULES = ("registry", "locate", "adapt", "variants", "checkpoint", "authors", "load", "download")
-
-__all__ = [
-    "ENVIRONMENT_VARIABLE",
-    "RECORDS",
-    "WEIGHTS_OF_NETWORK",
-    "Checkpoint",
-    "CheckpointError",
-    "DownloadError",
-    "LoadReport",
-    "Variant",
-    "WeightsError",
-    "WeightsNotFoundError",
-    "WeightsRecord",
-    "adapt_input_convolution",
-    "cache_folder",
-    "download_weights",
-    "ensure_weights",
-    "find_weights",
-    "get_record",
-    "identify",
-    "load_imagenet_weights",
-    "read_checkpoint",
-    "remap_authors_state_dict",
-    "remap_vmamba_state_dict",
-]
+__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __getattr__(name: str):
-    if name in __all__:
-        for module in _MODULES:
-            if hasattr(home := importlib.import_module(f"{__name__}.{module}"), name):
-                return getattr(home, name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

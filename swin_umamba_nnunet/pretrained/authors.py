@@ -13,7 +13,8 @@ from functools import partial
 from torch import Tensor
 
 from swin_umamba_nnunet import networks
-from swin_umamba_nnunet.pretrained.variants import listed, shapes_of
+from swin_umamba_nnunet._text import listed
+from swin_umamba_nnunet.pretrained.variants import shapes_of
 
 _COUNTERS = ("total_ops", "total_params")  # left in the state dict by thop, with which VM-UNet's training counts FLOPs
 _MOST = 64  # stages or blocks in a row: more than in any network, so that no file makes us build a larger one
@@ -56,9 +57,9 @@ def remap_authors_state_dict(network: str, state_dict: StateDict) -> dict[str, T
     unexpected = [key for key in state_dict if key not in renaming]
     if missing or unexpected:
         raise ValueError(
-            f"these are not the keys of the authors' {network}: {len(missing)} missing ({listed(missing)}) and "
-            f"{len(unexpected)} unexpected ({listed(unexpected)}), of {len(renaming)} expected"
-            + _hint(renaming, unexpected)
+            f"these are not the keys of the authors' {network}: {len(missing)} missing "
+            f"({listed(missing, 4) or 'none'}) and {len(unexpected)} unexpected ({listed(unexpected, 4) or 'none'}), "
+            f"of {len(renaming)} expected" + _hint(renaming, unexpected)
         )
     return {renaming[key]: tensor for key, tensor in state_dict.items()}
 

@@ -3,7 +3,6 @@
 import codecs
 import collections
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import io
@@ -11,7 +10,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,14 +18,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from swin_umamba_nnunet.pretrained.registry import CheckpointError, WeightsRecord
+from swin_umamba_nnunet.pretrained.registry import CheckpointError, Variant, WeightsRecord
 from swin_umamba_nnunet.pretrained.variants import (
-    Variant,
     check_inventory,
     identify,
     inventory,
     remap_vmamba_state_dict,
-    variant_of,
 )
 
 # Older copies store their yacs configuration beside the weights.  torch's restricted unpickler then fills an
@@ -85,22 +82,22 @@ def read_checkpoint(path: str | os.PathLike, *expected: WeightsRecord, name: str
     name = path.name if name is None else name
     accepted = [record for record in expected if name in record.file_names] or expected
     try:
-        checkpoint, faults = _examine(path, name, accepted)
+        checkpoint = _examine(path, name, accepted)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}; {_expected(accepted)}") from error
-    require(checkpoint, accepted, faults)
+    require(checkpoint, accepted)
     return checkpoint
 
 
-def require(found: Checkpoint, accepted: Sequence[WeightsRecord], faults: Iterable[str]) -> None:
+def require(found: Checkpoint, accepted: Sequence[WeightsRecord]) -> None:
     """Accept the VMamba of one of these records, without faults.
 
     Raises:
         CheckpointError: it is another one, or the first of its faults.
     """
-    width = max(record.width for record in accepted)
+    width = max(record.variant.width for record in accepted)
     too_wide = f", too wide for a network of width {width}" if found.variant.width > width else ""
-    for fault in faults if found.record in accepted else [f"is {found.variant}{too_wide}"]:
+    for fault in found.faults if found.record in accepted else [f"is {found.variant}{too_wide}"]:
         raise CheckpointError(f"{found.path} {fault}; {_expected(accepted)}")
 
 
@@ -116,38 +113,34 @@ def examine_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """
     path = Path(path).expanduser().absolute()
     try:
-        checkpoint, faults = _examine(path, path.name)
+        return _examine(path, path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from error
-    return dataclasses.replace(checkpoint, faults=tuple(faults))
 
 
-def _examine(path: Path, name: str, expected: Sequence[WeightsRecord] = ()) -> tuple[Checkpoint, Iterable[str]]:
-    """What a file called `name` holds; its faults are looked for one by one, as they are asked for."""
+def _examine(path: Path, name: str, expected: Sequence[WeightsRecord] = ()) -> Checkpoint:
+    """What a file called `name` holds, and its faults."""
     content, size, digest = _read(path)
     state_dict = _state_dict_of(content)
     variant = identify(state_dict)
     check_form(state_dict)
     state_dict = remap_vmamba_state_dict(state_dict)
-    record = next((each for each in expected if variant_of(each) == variant), variant.record)
+    record = next((each for each in expected if each.variant == variant), variant.record)
     incomplete = None if record is None else _fault(check_inventory, state_dict, record)
     classifier = record is not None and incomplete is None
-
-    def faults() -> Iterator[str | None]:
-        if record is None:
-            return
+    faults: list[str | None] = []
+    if record is not None:
         published = name in record.file_names
-        yield incomplete if published else _fault(check_inventory, state_dict, record, classifier=False)
+        faults += [incomplete if published else _fault(check_inventory, state_dict, record, classifier=False)]
         if published and record.size_bytes not in (None, size):
-            yield (
+            faults.append(
                 f"has {size:,} bytes, but the published file of that name has {record.size_bytes:,}; if it is a copy "
                 "saved again that you trust, give it another name and set SWIN_UMAMBA_WEIGHTS to it, else delete it"
             )
         if published and record.sha256_confirmed and digest != record.sha256:
-            yield f"has sha256 {digest}, but the published file of that name has {record.sha256}; delete it"
-        yield _fault(check_values, state_dict, inventory(record))
-
-    return Checkpoint(path, size, digest, state_dict, variant, record, classifier), filter(None, faults())
+            faults.append(f"has sha256 {digest}, but the published file of that name has {record.sha256}; delete it")
+        faults.append(_fault(check_values, state_dict, inventory(record)))
+    return Checkpoint(path, size, digest, state_dict, variant, record, classifier, tuple(filter(None, faults)))
 
 
 def _fault(check: Callable[..., None], *args: Any, **options: Any) -> str | None:

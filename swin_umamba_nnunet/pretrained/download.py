@@ -57,16 +57,19 @@ class _BrokenOff(DownloadError):
 # ---------------------------------------------------------------------------------------------------------- addresses
 
 
-def require_mirror(mirror: str) -> None:
-    """Raise where nothing at all can come from a mirror that the user names, whatever is wanted of it.
+def require_mirror(mirror: str) -> Path | None:
+    """The path of a mirror that the user names, None if it is an address.
 
     Raises:
-        DownloadError: there is no such file or folder on this machine, or the address is of another kind.
+        DownloadError: nothing at all can come from it, whatever is wanted: there is no such file or folder on this
+            machine, or the address is of another kind.
     """
     if "://" in mirror:
         _require_safe(mirror)
-    elif not (path := Path(mirror).expanduser().absolute()).exists():
+        return None
+    if not (path := Path(mirror).expanduser().absolute()).exists():
         raise DownloadError(f"the mirror {path} does not exist; expected a folder that holds the file, or the file")
+    return path
 
 
 def mirror_urls(record: WeightsRecord, mirror: str) -> list[str]:
@@ -80,12 +83,10 @@ def mirror_urls(record: WeightsRecord, mirror: str) -> list[str]:
     Raises:
         DownloadError: there is no such file or folder on this machine, or the address is of another kind.
     """
-    require_mirror(mirror)
-    if "://" in mirror:
+    if (path := require_mirror(mirror)) is None:
         if urllib.parse.urlsplit(mirror).path.endswith(SUFFIXES):
             return [mirror]
         return [f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}" for name in record.file_names]
-    path = Path(mirror).expanduser().absolute()
     found = [each for each in (path, *(path / name for name in record.file_names)) if each.is_file()]
     if not found:
         raise DownloadError(
@@ -147,24 +148,18 @@ def download_weights(
     return _read_as_published(record, target)
 
 
-@contextlib.contextmanager
 def _lock(target: Path):
-    """Hold FILE.lock, so that of several processes one fetches and the others find the file."""
+    """Take FILE.lock, so that of several processes one fetches and the others find the file; a context."""
     lock = FileLock(f"{target}.lock")
+    with contextlib.suppress(Timeout):
+        return lock.acquire(timeout=0)
+    logger.info("Another process is fetching %s; waiting for it.", target.name)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("Another process is fetching %s; waiting for it.", target.name)
-        try:
-            lock.acquire(timeout=_LOCK_TIMEOUT_S)
-        except Timeout as error:
-            raise DownloadError(
-                f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; end it and try again"
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire(timeout=_LOCK_TIMEOUT_S)
+    except Timeout as error:
+        raise DownloadError(
+            f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; end it and try again"
+        ) from error
 
 
 def _download(record: WeightsRecord, target: Path, urls: Sequence[str], timeout_s: float) -> "Checkpoint":

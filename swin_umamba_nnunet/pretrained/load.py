@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from swin_umamba_nnunet.networks._base import unwrap
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
 from swin_umamba_nnunet.pretrained.checkpoint import Checkpoint, require
-from swin_umamba_nnunet.pretrained.locate import obtain_checkpoint
+from swin_umamba_nnunet.pretrained.locate import ensure_weights
 from swin_umamba_nnunet.pretrained.registry import CheckpointError, WeightsRecord, accepted_records
-from swin_umamba_nnunet.pretrained.variants import classifier_keys, identify, variant_of
+from swin_umamba_nnunet.pretrained.variants import classifier_keys, identify
 
 _CONVOLUTIONS = ("patch_embed.proj.weight", "patch_embed.0.weight")  # the first one of each generation
 # Without the convolution these have nothing to follow; patch_embed.norm.bias is loaded (see the module's docstring).
@@ -114,17 +114,13 @@ def _in_ranges(keys: Iterable[str]) -> list[str]:
     ]
 
 
-def load_imagenet_weights(
-    network: nn.Module, weights: Checkpoint | str | os.PathLike | None = None, *, scratch_trainer: str | None = None
-) -> LoadReport:
+def load_imagenet_weights(network: nn.Module, weights: Checkpoint | str | os.PathLike | None = None) -> LoadReport:
     """Copy ImageNet weights into `network.imagenet_encoder`, and into what `network.imagenet_copies()` names, in place.
 
     Args:
         network: one of this package's, bare or wrapped by torch.compile or DistributedDataParallel.
         weights: what `ensure_weights` has read; or a file or folder, instead of SWIN_UMAMBA_WEIGHTS (see `locate` for
             the order); downloaded if nowhere.
-        scratch_trainer: trainer to recommend in the message when the weights cannot be had.
-
     Returns:
         The report, which is also logged.
 
@@ -142,9 +138,9 @@ def load_imagenet_weights(
     accepted = _records_for(bare, of_encoder)
     if isinstance(weights, Checkpoint):
         checkpoint = weights
-        require(checkpoint, accepted, checkpoint.faults)
+        require(checkpoint, accepted)
     else:
-        checkpoint = obtain_checkpoint(accepted, weights, scratch_trainer=scratch_trainer)
+        checkpoint = ensure_weights(accepted, weights)
     file, record = dict(checkpoint.state_dict), checkpoint.record
     assert record is not None  # of a checkpoint that was accepted
 
@@ -156,7 +152,7 @@ def load_imagenet_weights(
         file[convolution] = adapt_input_convolution(file[convolution], image_channels)
     blocks = {match[0] for match in map(_BLOCK.match, of_encoder) if match}
     cut = {key for key in file if (match := _BLOCK.match(key)) and match[0] not in blocks}  # beyond the stage's last
-    left_out = {*classifier_keys(record.generation), *blind, *cut}
+    left_out = {*classifier_keys(record.variant.generation), *blind, *cut}
     sources = {key: key for key in file if key not in left_out}
     own, kept = dict(of_encoder), [*blind]
     if hasattr(bare, "imagenet_copies"):
@@ -205,9 +201,9 @@ def _records_for(network: nn.Module, encoder: State) -> list[WeightsRecord]:
         records = [
             record
             for record in accepted_records(name)
-            if dataclasses.replace(variant, depths=record.depths) == variant_of(record)
-            and len(variant.depths) == len(record.depths)
-            and all(own <= depth for own, depth in zip(variant.depths, record.depths))
+            if dataclasses.replace(variant, depths=(depths := record.variant.depths)) == record.variant
+            and len(variant.depths) == len(depths)
+            and all(own <= depth for own, depth in zip(variant.depths, depths))
         ]
     if not records:
         what = type(network).__name__

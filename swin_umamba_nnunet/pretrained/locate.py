@@ -35,12 +35,18 @@ logger = logging.getLogger(__name__)
 
 
 def ensure_weights(
-    name: str, explicit: str | os.PathLike | None = None, *, scratch_trainer: str | None = None
+    wanted: str | Sequence[WeightsRecord],
+    explicit: str | os.PathLike | None = None,
+    *,
+    scratch_trainer: str | None = None,
 ) -> "Checkpoint":
     """Get hold of the ImageNet weights and make sure that they are what they should be, before any work starts.
 
     Args:
-        name: of a network ("swin_umamba", "swin_umamba_d", "vm_unet") or of a checkpoint ("vmamba_tiny_v0").
+        wanted: name of a network ("swin_umamba", "swin_umamba_d", "vm_unet") or of a checkpoint ("vmamba_tiny_v0"); or
+            records: the one that is looked for, and others that serve as well.  Those others are taken only from a file
+            that the user points at: one that happens to lie in a folder, for another network, would silently change
+            what the training starts from.
         explicit: file or folder, instead of SWIN_UMAMBA_WEIGHTS.
         scratch_trainer: trainer to recommend to someone who cannot get the weights.
 
@@ -52,23 +58,10 @@ def ensure_weights(
         WeightsNotFoundError: neither found nor downloaded.
         CheckpointError: a file was found that is damaged, of another kind, or under a published name but not that file.
     """
-    return obtain_checkpoint(accepted_records(name), explicit, scratch_trainer=scratch_trainer)
-
-
-def obtain_checkpoint(
-    accepted: Sequence[WeightsRecord],
-    explicit: str | os.PathLike | None = None,
-    *,
-    scratch_trainer: str | None = None,
-) -> "Checkpoint":
-    """As `ensure_weights`, for records: the one that is looked for, and others that serve as well.
-
-    Those others are taken only from a file that the user points at.  One that happens to lie in a folder, for another
-    network, would silently change what the training starts from.
-    """
     from swin_umamba_nnunet.pretrained.checkpoint import read_checkpoint
     from swin_umamba_nnunet.pretrained.download import download_weights
 
+    accepted = accepted_records(wanted) if isinstance(wanted, str) else wanted
     try:
         path = find_weights(accepted[0], explicit)
         if path is None:

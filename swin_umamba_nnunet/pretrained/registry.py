@@ -28,6 +28,38 @@ class CheckpointError(WeightsError):
 _RELEASES = "https://github.com/MzeroMiko/VMamba/releases/download"
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What tells one VMamba backbone from another.
+
+    Attributes:
+        depths: VSS blocks per stage.
+        width: channels of the first stage; each further stage has twice as many.
+        expand: width inside SS2D over width outside.
+        d_state: states per channel of the selective scan.
+        generation: 1 for the release that the papers' networks start from, 2 for the later block (no gate, an MLP, 3x3
+            stem and downsampling) of the V2 networks.
+    """
+
+    depths: tuple[int, ...]
+    width: int
+    expand: int
+    d_state: int
+    generation: int
+
+    @property
+    def record(self) -> "WeightsRecord | None":
+        """The published checkpoint of this backbone, or None."""
+        return next((record for record in RECORDS if record.variant == self), None)
+
+    def __str__(self) -> str:
+        facts = (
+            f"depths {','.join(map(str, self.depths))}, width {self.width}, expand {self.expand}, "
+            f"d_state {self.d_state}, generation {self.generation}"
+        )
+        return f"{self.record.title} ({facts})" if self.record else f"a VMamba nobody published ({facts})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeightsRecord:
     """One checkpoint file.
@@ -42,16 +74,11 @@ class WeightsRecord:
         sha256_confirmed: whether a file with another digest is refused.
         top1_percent: ImageNet-1k accuracy its authors state.
         parameters_million: of the whole classifier.
-        depths: VSS blocks per stage.
-        width: channels of the first stage; each further stage has twice as many.
-        expand: width inside SS2D over width outside.
-        d_state: states per channel of the selective scan.
-        generation: 1 for the release that the papers' networks start from, 2 for the later block (no gate, an MLP, 3x3
-            stem and downsampling) of the V2 networks.
+        variant: the backbone.
         other_file_names: names under which the same weights circulate.
         mirrors: further addresses, tried when `url` answers with an error.
         image_channels, classes: of the classifier.
-        licence, source: terms and origin of the file.
+        licence: terms of the file.
     """
 
     name: str
@@ -63,17 +90,12 @@ class WeightsRecord:
     sha256_confirmed: bool = False
     top1_percent: float
     parameters_million: float
-    depths: tuple[int, ...]
-    width: int
-    expand: int
-    d_state: int
-    generation: int
+    variant: Variant
     other_file_names: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
     image_channels: int = 3
     classes: int = 1000
     licence: str = "MIT"
-    source: str = "https://github.com/MzeroMiko/VMamba"
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -86,21 +108,27 @@ class WeightsRecord:
         return (self.url, *self.mirrors)
 
     @property
+    def size(self) -> str:
+        """In words."""
+        return f"{self.size_bytes:,} bytes" if self.size_bytes is not None else "size unknown"
+
+    @property
+    def trust(self) -> str:
+        """How far the hash is to be trusted."""
+        return "confirmed" if self.sha256_confirmed else "not confirmed"
+
+    @property
     def description(self) -> str:
         """What to tell someone who has to get hold of the file: name, size, hash and how far to trust it."""
-        size = f"{self.size_bytes:,} bytes" if self.size_bytes is not None else "size unknown"
-        if self.sha256 is None:
-            digest = "sha256 unknown"
-        else:
-            digest = f"sha256 {self.sha256}" + ("" if self.sha256_confirmed else " (not confirmed)")
-        return f"{self.file_name}, {size}, {digest}"
+        return f"{self.file_name}, {self.size}, sha256 " + (
+            f"{self.sha256} ({self.trust})" if self.sha256 else "unknown"
+        )
 
     def verdict_on(self, sha256: str) -> str:
         """How the hash of a file compares with the one known, in a few words."""
         if self.sha256 is None:
             return "the registry has none to compare with"
-        trust = "confirmed" if self.sha256_confirmed else "not confirmed"
-        return f"{'equal to' if sha256 == self.sha256 else 'different from'} the registry's, which is {trust}"
+        return f"{'equal to' if sha256 == self.sha256 else 'different from'} the registry's, which is {self.trust}"
 
 
 def _record(name: str, title: str, file_name: str, *, tags: tuple[str, ...], **values) -> WeightsRecord:
@@ -109,77 +137,67 @@ def _record(name: str, title: str, file_name: str, *, tags: tuple[str, ...], **v
 
 
 # Swin-UMamba's README fetches the same file names from an older release tag, the second.
-_FIRST: dict = {"expand": 2, "d_state": 16, "generation": 1, "tags": ("%23v0cls", "%2320240218")}
-_SECOND: dict = {"d_state": 1, "generation": 2, "tags": ("%23v2cls",)}
+_FIRST, _SECOND = ("%23v0cls", "%2320240218"), ("%23v2cls",)
 
 RECORDS: tuple[WeightsRecord, ...] = (
     _record(
         "vmamba_tiny_v0",
         "VMamba-Tiny (first release)",
         "vssmtiny_dp01_ckpt_epoch_292.pth",
-        **_FIRST,
+        tags=_FIRST,
         # Size and hash are second-hand (other projects publish them); nobody here has downloaded the file.
         size_bytes=91_649_482,
         sha256="dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
         top1_percent=82.2,
         parameters_million=22.893,
-        depths=(2, 2, 9, 2),
-        width=96,
+        variant=Variant((2, 2, 9, 2), 96, 2, 16, 1),
         other_file_names=("vmamba_tiny_e292.pth",),
     ),
     _record(
         "vmamba_small_v0",
         "VMamba-Small (first release)",
         "vssmsmall_dp03_ckpt_epoch_238.pth",
-        **_FIRST,
+        tags=_FIRST,
         top1_percent=83.5,
         parameters_million=44.417,
-        depths=(2, 2, 27, 2),
-        width=96,
+        variant=Variant((2, 2, 27, 2), 96, 2, 16, 1),
         other_file_names=("vmamba_small_e238_ema.pth",),  # VM-UNet's copy, Zenodo record 13743856
     ),
     _record(
         "vmamba_base_v0",
         "VMamba-Base (first release)",
         "vssmbase_dp06_ckpt_epoch_241.pth",
-        **_FIRST,
+        tags=_FIRST,
         top1_percent=83.7,
         parameters_million=76.254,
-        depths=(2, 2, 27, 2),
-        width=128,
+        variant=Variant((2, 2, 27, 2), 128, 2, 16, 1),
     ),
     _record(
         "vmamba_tiny_v2",
         "VMamba-Tiny (second generation)",
         "vssm1_tiny_0230s_ckpt_epoch_264.pth",
-        **_SECOND,
+        tags=_SECOND,
         top1_percent=82.6,
         parameters_million=30.249,
-        depths=(2, 2, 8, 2),
-        width=96,
-        expand=1,
+        variant=Variant((2, 2, 8, 2), 96, 1, 1, 2),
     ),
     _record(
         "vmamba_small_v2",
         "VMamba-Small (second generation)",
         "vssm_small_0229_ckpt_epoch_222.pth",
-        **_SECOND,
+        tags=_SECOND,
         top1_percent=83.6,
         parameters_million=50.148,
-        depths=(2, 2, 15, 2),
-        width=96,
-        expand=2,
+        variant=Variant((2, 2, 15, 2), 96, 2, 1, 2),
     ),
     _record(
         "vmamba_base_v2",
         "VMamba-Base (second generation)",
         "vssm_base_0229_ckpt_epoch_237.pth",
-        **_SECOND,
+        tags=_SECOND,
         top1_percent=83.9,
         parameters_million=88.558,
-        depths=(2, 2, 15, 2),
-        width=128,
-        expand=2,
+        variant=Variant((2, 2, 15, 2), 128, 2, 1, 2),
     ),
 )
 

@@ -15,15 +15,15 @@ A mapping of keys to tensors or to tuples of sizes serves alike.
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from swin_umamba_nnunet._text import listed
 from swin_umamba_nnunet.networks import VSSMEncoder, VSSMEncoderV2
-from swin_umamba_nnunet.pretrained.registry import RECORDS, CheckpointError, WeightsRecord
+from swin_umamba_nnunet.pretrained.registry import CheckpointError, Variant, WeightsRecord
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -50,34 +50,6 @@ _A_LOGS = re.compile(r"^(.*?)layers\.(\d+)\.blocks\.\d+\.(self_attention|op)\.A_
 _LISTED = 4  # keys named in a message
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What tells one VMamba backbone from another; fields as in WeightsRecord."""
-
-    depths: tuple[int, ...]
-    width: int
-    expand: int
-    d_state: int
-    generation: int
-
-    @property
-    def record(self) -> WeightsRecord | None:
-        """The published checkpoint of this backbone, or None."""
-        return next((record for record in RECORDS if variant_of(record) == self), None)
-
-    def __str__(self) -> str:
-        facts = (
-            f"depths {','.join(map(str, self.depths))}, width {self.width}, expand {self.expand}, "
-            f"d_state {self.d_state}, generation {self.generation}"
-        )
-        return f"{self.record.title} ({facts})" if self.record else f"a VMamba nobody published ({facts})"
-
-
-def variant_of(record: WeightsRecord) -> Variant:
-    """The backbone a record's file holds."""
-    return Variant(record.depths, record.width, record.expand, record.d_state, record.generation)
-
-
 def identify(state_dict: Mapping) -> Variant:
     """Recognise a VMamba backbone by its keys (either spelling) and shapes alone.
 
@@ -86,7 +58,7 @@ def identify(state_dict: Mapping) -> Variant:
     """
     scans = [match for match in map(_A_LOGS.match, state_dict) if match]
     if not scans:
-        raise CheckpointError(f"holds no VMamba backbone: its keys are {listed(list(state_dict))}")
+        raise CheckpointError(f"holds no VMamba backbone: its keys are {listed(state_dict, _LISTED) or 'none'}")
     if prefix := scans[0].group(1):
         raise CheckpointError(
             f"is the checkpoint of a whole network around a VMamba backbone (keys start with {prefix!r}), expected an "
@@ -156,20 +128,39 @@ def classifier_keys(generation: int) -> tuple[str, ...]:
 def shapes_of(network: Callable[..., nn.Module], *args: Any, **settings: Any) -> Mapping[str, tuple[int, ...]]:
     """Keys and shapes of a network of these settings, which takes no memory for them."""
     with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in network(*args, **settings).state_dict().items()}
+        return shapes_in(network(*args, **settings).state_dict())
+
+
+def shapes_in(state_dict: Mapping) -> Shapes:
+    """Keys and shapes; in place of tensors there may be shapes already."""
+    return {key: _shape_of(value) for key, value in state_dict.items()}
+
+
+def differences(found: Shapes, expected: Shapes) -> dict[str, list[str]]:
+    """What is wrong -> with which keys, in words; empty lists where two inventories are the same."""
+    return {
+        "missing": [key for key in expected if key not in found],
+        "unexpected": [key for key in found if key not in expected],
+        "of another shape": [
+            f"{key} {found[key]} instead of {shape}"
+            for key, shape in expected.items()
+            if found.get(key, shape) != shape
+        ],
+    }
 
 
 def inventory(record: WeightsRecord) -> Shapes:
     """Keys and shapes of a checkpoint, spelled as in the published files of its generation: those of our encoder,
     whose names are VMamba's, and the classifier's."""
-    settings = {"depths": record.depths, "width": record.width, "d_state": record.d_state}
-    if record.generation == 1:
-        encoder = shapes_of(VSSMEncoder, record.image_channels, **settings)
+    variant, image = record.variant, record.image_channels
+    settings = {"depths": variant.depths, "width": variant.width, "d_state": variant.d_state}
+    if variant.generation == 1:
+        encoder = shapes_of(VSSMEncoder, image, **settings)
     else:
-        encoder = shapes_of(VSSMEncoderV2, record.image_channels, expand=record.expand, **settings)
-    channels, classes = record.width * 2 ** (len(record.depths) - 1), record.classes
+        encoder = shapes_of(VSSMEncoderV2, image, expand=variant.expand, **settings)
+    channels, classes = variant.width * 2 ** (len(variant.depths) - 1), record.classes
     classifier = (channels,), (channels,), (classes, channels), (classes,)
-    return {**encoder, **dict(zip(classifier_keys(record.generation), classifier))}
+    return {**encoder, **dict(zip(classifier_keys(variant.generation), classifier))}
 
 
 def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: bool = True) -> None:
@@ -183,24 +174,11 @@ def check_inventory(state_dict: Mapping, record: WeightsRecord, *, classifier: b
     Raises:
         CheckpointError: something is missing, of another shape, or should not be there.
     """
-    left_out = () if classifier else classifier_keys(record.generation)
-    found = {key: _shape_of(value) for key, value in state_dict.items() if key not in left_out}
-    expected = {key: shape for key, shape in inventory(record).items() if key not in left_out}
-    faults = {
-        "missing": [key for key in expected if key not in found],
-        "unexpected": [key for key in found if key not in expected],
-        "of another shape": [
-            f"{key} {found[key]} instead of {shape}"
-            for key, shape in expected.items()
-            if found.get(key, shape) != shape
-        ],
-    }
-    if any(faults.values()):
-        told = "; ".join(f"{len(keys)} {fault}: {listed(keys)}" for fault, keys in faults.items() if keys)
+    left_out = () if classifier else classifier_keys(record.variant.generation)
+    found, expected = (
+        {key: shape for key, shape in shapes.items() if key not in left_out}
+        for shapes in (shapes_in(state_dict), inventory(record))
+    )
+    faults = differences(found, expected).items()
+    if told := "; ".join(f"{len(keys)} {fault}: {listed(keys, _LISTED)}" for fault, keys in faults if keys):
         raise CheckpointError(f"does not hold the {len(expected)} tensors of {record.title} ({told})")
-
-
-def listed(keys: Sequence) -> str:
-    """The first of some keys, for a message."""
-    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return ", ".join(map(str, keys[:_LISTED])) + more if keys else "none"

@@ -1,40 +1,28 @@
 """ImageNet weights in a training: found before it starts, loaded into a fresh one, recorded in its checkpoints."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from swin_umamba_nnunet.pretrained import WeightsError, ensure_weights, load_imagenet_weights
+from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
 CHECKPOINT_KEY = "imagenet_weights"
 
 
-class ImageNetStart:
-    """The part of a trainer that deals with ImageNet weights.  Does nothing where `imagenet_weights` is None.
+class ImageNetStart(NetworkTrainer):
+    """A trainer that deals with ImageNet weights.  Does nothing where `imagenet_weights` is None.
 
     nnU-Net initialises the network before `on_train_start` where its weights come from a checkpoint (`--c`, `--val`,
     `-pretrained_weights`), and inside it in a fresh training.  Only the latter needs the ImageNet file, and stops
     without it before the preprocessed data is looked at.
     """
 
-    imagenet_weights: ClassVar[str | None]
-    scratch_trainer: ClassVar[str]
-
-    # what nnUNetTrainer provides
-    network: Any
-    local_rank: int
-    was_initialized: bool
-    disable_checkpointing: bool
-    log_file: str
-    output_folder: str
-    print_to_log_file: Any
-    initialize: Any
-
     imagenet_record: dict[str, Any] | None = None  # the LoadReport, in this run or in the one it continues
     _resumed = False
 
-    def start_from_imagenet(self) -> None:
+    def prepare_weights(self) -> None:
         """In a fresh training: initialise, and load the ImageNet weights on every rank.  Else say what is in place.
 
         Raises:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, distributed, nn
 
 from swin_umamba_nnunet.networks._base import unwrap
@@ -25,7 +26,7 @@ class NonFiniteError(RuntimeError):
     """Too many steps in a row had a loss or gradient that is not finite."""
 
 
-class GuardedStep:
+class GuardedStep(nnUNetTrainer):
     """The part of a trainer that makes one step.
 
     Attributes:
@@ -36,15 +37,6 @@ class GuardedStep:
 
     precision: ClassVar[str] = "float16"
     max_skipped_steps: ClassVar[int] = 25
-
-    # what nnUNetTrainer provides
-    network: Any
-    loss: Any
-    optimizer: Any
-    grad_scaler: Any
-    device: torch.device
-    is_ddp: bool
-    print_to_log_file: Any
 
     _skipped_in_a_row = 0
 
@@ -95,8 +87,12 @@ class GuardedStep:
             loss: Tensor = self.loss(self.network(data), target)
         scaler = self.grad_scaler
         (loss if scaler is None else scaler.scale(loss)).backward()
-        # Before unscaling and clipping: neither their overflow nor their norm counts.
-        drop_gradients(self.held_parameters())
+        # AdamW skips a parameter without a gradient entirely: no update, no weight decay, no moments.  This freezes as
+        # `requires_grad = False` does, but every parameter still takes part in backward, as DistributedDataParallel
+        # (without find_unused_parameters) and an already compiled graph demand.  Before unscaling and clipping: neither
+        # their overflow nor their norm counts.
+        for parameter in self.held_parameters():
+            parameter.grad = None
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         finite = self._everywhere(self._clip() and bool(torch.isfinite(loss.detach())))
@@ -184,14 +180,3 @@ class GuardedStep:
         if not bad:
             return "no single gradient is, but their norm overflows"
         return f"{len(bad)} parameters have such a gradient, the deepest in the order of the network {bad[-1]}"
-
-
-def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Take the gradients away, so that the next optimiser step passes these parameters by.
-
-    AdamW skips a parameter without a gradient entirely: no update, no weight decay, no moments.  Called between
-    backward and clipping, this freezes exactly as `requires_grad = False` does, but every parameter still takes part in
-    backward, as DistributedDataParallel (without find_unused_parameters) and an already compiled graph demand.
-    """
-    for parameter in parameters:
-        parameter.grad = None

@@ -19,7 +19,7 @@ HALF_PERIODS = 6  # T_max = 50 of 300 epochs: the learning rate falls and rises 
 _PLANNED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 
 
-class MambaTrainer(ImageNetStart, NetworkTrainer):
+class MambaTrainer(ImageNetStart):
     """Trains a VMamba network the way Swin-UMamba's authors do.
 
     Attributes, besides those of NetworkTrainer:
@@ -48,10 +48,6 @@ class MambaTrainer(ImageNetStart, NetworkTrainer):
         if self.imagenet_weights is None:
             return 0
         return default_frozen_epochs(self.schedule_length()) if self.frozen_epochs is None else self.frozen_epochs
-
-    def prepare_weights(self) -> None:
-        """Brings the ImageNet weights in where they belong."""
-        self.start_from_imagenet()
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

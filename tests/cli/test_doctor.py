@@ -19,7 +19,7 @@ from swin_umamba_nnunet.cli import doctor as verb
 from swin_umamba_nnunet.ops import _selftest
 from swin_umamba_nnunet.pretrained import cache_folder, locate, registry
 from tests.messages import assert_names
-from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
+from tests.pretrained.conftest import save, saved, secluded, state_dict  # noqa: F401  (fixtures)
 
 NAMES = [record.name for record in TRAINERS]
 OURS = str(Path(trainers.__file__).parent)
@@ -69,21 +69,31 @@ def quick(finder, tested):
     return finder
 
 
-def doctor(capsys, *argv, code):
-    assert cli.main(["doctor", *argv]) == code
-    return capsys.readouterr().out
+@pytest.fixture
+def doctor(finder, capsys):
+    """A function (*argv, code=0) -> what the verb printed."""
+
+    def doctor(*argv, code=0):
+        assert cli.main(["doctor", *argv]) == code
+        return capsys.readouterr().out
+
+    return doctor
 
 
-def advice(capsys):
-    """The one thing that is to be put right."""
-    lines = doctor(capsys, code=1).split("To put right:\n")[1].splitlines()
-    assert len(lines) == 1
-    return lines[0]
+@pytest.fixture
+def advice(quick, doctor):
+    """A function -> the one thing that is to be put right."""
+
+    def advice():
+        (line,) = doctor(code=1).split("To put right:\n")[1].splitlines()
+        return line
+
+    return advice
 
 
-def test_healthy(finder, capsys):
+def test_healthy(finder, doctor):
     """With the self-test as it is: values and gradients of every backend that can run here."""
-    text = doctor(capsys, code=0)
+    text = doctor()
     assert "nnunetv2" in text
     assert "on cpu: numba" in text
     for backend in ("numba", "reference"):
@@ -109,12 +119,12 @@ def test_each_check_is_announced_before_it_begins(quick, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out) == {"slow": {}, "missing": [], "problems": []}
 
 
-def test_a_check_that_fails_is_a_finding_and_hides_no_other(quick, capsys, monkeypatch):
+def test_a_check_that_fails_is_a_finding_and_hides_no_other(quick, monkeypatch, doctor):
     def broken(found):
         raise OSError("libcudart.so.12: cannot open shared object file\nand more")
 
     monkeypatch.setattr(verb, "CHECKS", {broken: "a library"} | verb.CHECKS)
-    text = doctor(capsys, code=1)
+    text = doctor(code=1)
     assert "on cpu: numba" in text
     assert_names(text.split("To put right:")[1], "broken", "libcudart.so.12: cannot open")
 
@@ -122,48 +132,48 @@ def test_a_check_that_fails_is_a_finding_and_hides_no_other(quick, capsys, monke
 # ------------------------------------------------------------------------------------------------ ready for a training
 
 
-def needs(capsys):
-    """What a training still needs, a sentence each."""
-    text = doctor(capsys, code=0)
-    return text.split("Not ready to train yet:\n")[1].split("Installation: all is well")[0].splitlines()
+@pytest.fixture
+def needs(quick, doctor):
+    """A function -> what a training still needs, a sentence each."""
+    return lambda: doctor().split("Not ready to train yet:\n")[1].split("Installation: all is well")[0].splitlines()
 
 
-def test_what_a_training_still_needs_is_named_and_no_fault_of_the_installation(quick, capsys, monkeypatch):
+def test_what_a_training_still_needs_is_named_and_no_fault_of_the_installation(monkeypatch, doctor, needs):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    found = "\n".join(needs(capsys))
+    found = "\n".join(needs())
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "-device cpu", "vmamba_tiny_v0", "Scratch"):
         assert name in found
     assert "vmamba_base_v2" not in found  # no trainer starts from it
-    report = json.loads(doctor(capsys, "--json", code=0))
+    report = json.loads(doctor("--json"))
     assert "\n".join(report["missing"]).count("nnUNet_") >= 3
 
 
-def test_ready(quick, tiny, gpus, capsys, monkeypatch, tmp_path):
+def test_ready(quick, tiny, gpus, monkeypatch, tmp_path, doctor):
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(verb, "TRAINERS", [record for record in TRAINERS if record.weights == "vmamba_tiny_v0"])
-    text = doctor(capsys, code=0)
+    text = doctor()
     assert "Ready to train." in text
     assert "Installation: all is well" in text
 
 
-def test_folders_that_cannot_serve(quick, capsys, monkeypatch, tmp_path):
+def test_folders_that_cannot_serve(monkeypatch, tmp_path, needs):
     (tmp_path / "file").touch()
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "file" / "below"))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "absent" / "but can be made"))
-    found = {line.split()[1]: line for line in needs(capsys) if "nnUNet_" in line.split()[1]}
+    found = {line.split()[1]: line for line in needs() if "nnUNet_" in line.split()[1]}
     assert set(found) == {"nnUNet_raw", "nnUNet_results"}
     assert str(tmp_path / "absent") in found["nnUNet_raw"]
     assert_names(found["nnUNet_results"], tmp_path / "file" / "below", "written")
 
 
-def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, capsys, monkeypatch, tmp_path):
+def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, monkeypatch, tmp_path, doctor):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", str(tmp_path)))
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.setenv("nnUNet_results", f"{tmp_path}_other")
-    report = json.loads(doctor(capsys, "--json", code=0))
+    report = json.loads(doctor("--json"))
     assert report["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert report["backends"]["cpu"]["runs"] == "numba"
     test = report["backends"]["cpu"]["self_test"]["numba"]
@@ -175,9 +185,9 @@ def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, cap
     assert report["problems"] == []
 
 
-def test_problems_are_in_the_report_and_in_the_exit_code(quick, capsys):
+def test_problems_are_in_the_report_and_in_the_exit_code(quick, doctor):
     quick.places[NAMES[0]] = None
-    assert NAMES[0] in json.loads(doctor(capsys, "--json", code=1))["problems"][0]
+    assert NAMES[0] in json.loads(doctor("--json", code=1))["problems"][0]
 
 
 # ---------------------------------------------------------------------------------------------------------- trainers
@@ -191,24 +201,24 @@ def test_problems_are_in_the_report_and_in_the_exit_code(quick, capsys):
         (_autoregister.SWITCH, "0", ("export nnUNet_extTrainer=",)),  # a switch set to 0 is not blamed
     ],
 )
-def test_why_no_trainer_is_found(variable, value, facts, quick, capsys, monkeypatch):
+def test_why_no_trainer_is_found(variable, value, facts, quick, monkeypatch, advice):
     monkeypatch.setenv(variable, value)
     quick.places = dict.fromkeys(NAMES)
-    assert_names(advice(capsys), *facts)
+    assert_names(advice(), *facts)
 
 
 @pytest.mark.parametrize(
     ("place", "facts"),
     [(None, (f"not {NAMES[1]};", _autoregister.FOLDER)), ("/their/trainers", (NAMES[1], "/their/trainers"))],
 )
-def test_a_trainer_that_is_missing_or_elsewhere(place, facts, quick, capsys):
+def test_a_trainer_that_is_missing_or_elsewhere(place, facts, quick, advice):
     quick.places[NAMES[1]] = place
-    assert_names(advice(capsys), _autoregister.VARIABLE, *facts)
+    assert_names(advice(), _autoregister.VARIABLE, *facts)
 
 
-def test_an_import_error_in_the_finder_is_passed_on(quick, capsys):
+def test_an_import_error_in_the_finder_is_passed_on(quick, advice):
     quick.stderr = "Traceback\nModuleNotFoundError: No module named 'acvl_utils'"
-    assert "No module named 'acvl_utils'" in advice(capsys)
+    assert "No module named 'acvl_utils'" in advice()
 
 
 def test_what_the_real_finder_answers(tmp_path, monkeypatch, warm_python):
@@ -257,9 +267,9 @@ def test_a_trainer_file_that_cannot_be_imported_is_named(fault, tmp_path, monkey
         (RuntimeError("LLVM gave up\nat great length"), "RuntimeError: LLVM gave up"),
     ],
 )
-def test_a_backend_that_computes_wrong_or_raises_is_a_problem(found, said, quick, tested, capsys):
+def test_a_backend_that_computes_wrong_or_raises_is_a_problem(found, said, tested, advice):
     tested["numba"] = found
-    text = advice(capsys)
+    text = advice()
     assert_names(text, "numba", "cpu", said, *TILL_THEN)
     assert "at great length" not in text
 
@@ -288,22 +298,22 @@ def gpus(monkeypatch):
     monkeypatch.setattr(ops, "resolve_backend", lambda name, kind: "triton" if kind == "cuda" else resolve(name, kind))
 
 
-def test_every_gpu_computes_the_self_test(quick, tested, gpus, capsys):
+def test_every_gpu_computes_the_self_test(quick, tested, gpus, doctor):
     """Another architecture is compiled for anew, and may compute something else."""
     tested["cuda:1"] = 1e-3
-    text = doctor(capsys, code=1)
+    text = doctor(code=1)
     assert "on cuda:0 (NVIDIA A100, compute capability 8.0): triton" in text
     problems = text.split("To put right:\n")[1].splitlines()
     assert len(problems) == 1
     assert_names(problems[0], "triton", "cuda:1", "NVIDIA B200", "10.0", "1.0e-03", *TILL_THEN)
-    report = json.loads(doctor(capsys, "--json", code=1))["backends"]
+    report = json.loads(doctor("--json", code=1))["backends"]
     assert report["cuda:0"]["self_test"]["triton"]["ok"] is True
     assert report["cuda:1"]["self_test"]["triton"]["ok"] is False
 
 
-def test_a_backend_that_does_not_exist(quick, capsys, monkeypatch):
+def test_a_backend_that_does_not_exist(monkeypatch, advice):
     monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "nonsense")
-    assert_names(advice(capsys), "SWIN_UMAMBA_BACKEND", "'nonsense'", "numba", "portable")
+    assert_names(advice(), "SWIN_UMAMBA_BACKEND", "'nonsense'", "numba", "portable")
 
 
 # ------------------------------------------------------------------------------------------------- versions, devices
@@ -330,27 +340,27 @@ def test_versions(monkeypatch, package, version, facts):
         assert_names(problem, *facts)
 
 
-def test_a_driver_without_a_torch_for_it(quick, capsys, monkeypatch):
+def test_a_driver_without_a_torch_for_it(monkeypatch, advice):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    assert_names(advice(capsys), "NVIDIA driver", f"torch {torch.__version__}", "nvidia-smi", "pytorch.org")
+    assert_names(advice(), "NVIDIA driver", f"torch {torch.__version__}", "nvidia-smi", "pytorch.org")
 
 
-def test_every_variable_of_the_package_is_listed_with_its_meaning(quick, capsys, monkeypatch):
+def test_every_variable_of_the_package_is_listed_with_its_meaning(quick, monkeypatch, doctor):
     monkeypatch.setenv("SWIN_UMAMBA_FUSED_GLUE", "1")
-    text = doctor(capsys, code=0)
+    text = doctor()
     for name, meaning in settings.MEANINGS.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"  {name} ")]
         assert meaning in line
         assert line.split()[1] == ("1" if name == "SWIN_UMAMBA_FUSED_GLUE" else "not")
-    assert set(settings.MEANINGS) <= set(json.loads(doctor(capsys, "--json", code=0))["environment"])
+    assert set(settings.MEANINGS) <= set(json.loads(doctor("--json"))["environment"])
 
 
-def test_the_environment_is_shown_without_passwords(quick, capsys, monkeypatch, tmp_path):
+def test_the_environment_is_shown_without_passwords(quick, monkeypatch, tmp_path, doctor):
     monkeypatch.setenv("https_proxy", "http://me:secret@proxy:3128")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
-    text = doctor(capsys, code=0)
+    text = doctor()
     assert "secret" not in text
     lines = {line.split()[0]: line.strip() for line in text.splitlines() if line.startswith("  nnUNet_")}
     assert_names(lines["nnUNet_raw"], f"{tmp_path}/absent ", "no such folder")
@@ -362,49 +372,44 @@ def test_the_environment_is_shown_without_passwords(quick, capsys, monkeypatch, 
 
 
 @pytest.fixture
-def tiny(save, state_dict, monkeypatch):
+def tiny(monkeypatch, saved):
     """A sound checkpoint in the cache, as if its authors had published that very file."""
-    path = save({"model": state_dict()}, registry.RECORDS[0].file_name, cache_folder())
+    path = saved("vmamba_tiny_v0", registry.RECORDS[0].file_name, cache_folder())
     record = dataclasses.replace(registry.RECORDS[0], size_bytes=path.stat().st_size)
     records = (record, *registry.RECORDS[1:])
-    for module in ("pretrained.registry", "pretrained.variants", "cli.doctor"):
-        monkeypatch.setattr(f"swin_umamba_nnunet.{module}.RECORDS", records)
+    for module in (registry, verb):
+        monkeypatch.setattr(module, "RECORDS", records)
     return path
 
 
-def test_weights_that_are_here_are_read_and_hashed(quick, tiny, capsys):
-    text = doctor(capsys, code=0)
+def test_weights_that_are_here_are_read_and_hashed(quick, tiny, doctor):
+    text = doctor()
     assert_names(text, f"vmamba_tiny_v0: {tiny}, sound", "different", "not confirmed", "not here: vmamba_small_v0")
 
 
-def test_damaged_weights_are_a_problem(quick, tiny, capsys):
+def test_damaged_weights_are_a_problem(tiny, advice):
     tiny.write_bytes(tiny.read_bytes()[:-50])
-    assert_names(advice(capsys), tiny, "damaged")
+    assert_names(advice(), tiny, "damaged")
 
 
-def test_weights_under_another_ones_name_are_a_problem(quick, tiny, save, state_dict, capsys):
-    save({"model": state_dict("vmamba_small_v0")}, tiny.name, tiny.parent)
-    assert_names(advice(capsys), tiny, "VMamba-Small (first release)", f"swin-umamba weights verify {tiny}")
+def test_weights_under_another_ones_name_are_a_problem(tiny, advice, saved):
+    saved("vmamba_small_v0", tiny.name, tiny.parent)
+    assert_names(advice(), tiny, "VMamba-Small (first release)", f"swin-umamba weights verify {tiny}")
 
 
-def test_a_named_file_is_examined_whatever_its_name(quick, save, state_dict, capsys, monkeypatch):
-    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"model": state_dict()}, "mine.pth")))
-    assert "mine.pth, sound" in doctor(capsys, code=0)
+def test_a_named_file_is_examined_whatever_its_name(save, monkeypatch, doctor, advice, saved):
+    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(saved("vmamba_tiny_v0", "mine.pth")))
+    assert "mine.pth, sound" in doctor()
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(save({"a": torch.zeros(1)}, "mine.pth")))
-    assert_names(advice(capsys), "mine.pth", "VMamba", "keys are a")
+    assert_names(advice(), "mine.pth", "VMamba", "keys are a")
 
 
-def test_a_named_path_that_does_not_exist(quick, capsys, monkeypatch, tmp_path):
+def test_a_named_path_that_does_not_exist(monkeypatch, tmp_path, advice):
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "absent.pth"))
-    assert_names(advice(capsys), locate.ENVIRONMENT_VARIABLE, tmp_path / "absent.pth", "exist")
+    assert_names(advice(), locate.ENVIRONMENT_VARIABLE, tmp_path / "absent.pth", "exist")
 
 
-def test_a_cache_nobody_can_write_to(quick, capsys, monkeypatch, tmp_path):
+def test_a_cache_nobody_can_write_to(monkeypatch, tmp_path, advice):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert_names(advice(capsys), cache_folder(), "XDG_CACHE_HOME", locate.ENVIRONMENT_VARIABLE)
-
-
-def test_help_imports_nothing_heavy():
-    code = "import sys\nfrom swin_umamba_nnunet.cli import doctor\nsys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert_names(advice(), cache_folder(), "XDG_CACHE_HOME", locate.ENVIRONMENT_VARIABLE)

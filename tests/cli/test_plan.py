@@ -13,30 +13,23 @@ from tests.messages import assert_names
 TINY = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
 
 
-def plan(*arguments) -> int:
-    return cli.main(["plan", "-d", "907", *map(str, arguments)])
+def plan(*arguments, memory="40G") -> int:
+    """Ends as the verb does; the tiny trainer and a memory are chosen where the arguments choose none."""
+    chosen = () if "--trainer" in arguments else ("--trainer", "nnUNetTrainerTiny")
+    return cli.main(["plan", "-d", "907", "--gpu-memory", memory, *chosen, *arguments])
+
+
+def configurations(folder, name) -> dict:
+    return json.loads((folder / f"{name}.json").read_text())["configurations"]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A planned dataset, patches of 160x128 in batches of 5, and a trainer of a tiny network."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    folder = tmp_path / "nnUNet_preprocessed" / "Dataset907_Planned"
-    folder.mkdir(parents=True)
-    plans = task_of_shape((2, 160, 128), 3).plans
-    plans["configurations"]["2d"] |= {"batch_size": 5, "data_identifier": "nnUNetPlans_2d"}
-    plans["configurations"]["3d_fullres"] = {"inherits_from": "2d"}
-    plans["original_median_shape_after_transp"] = [1, 160, 128]
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-    labels = {"background": 0, "x": 1, "y": 2}
-    description = {"channel_names": {"0": "a", "1": "b"}, "labels": labels, "file_ending": ".png", "numTraining": 200}
-    (folder / "dataset.json").write_text(json.dumps(description))
-
+def folder(planned, monkeypatch):
+    """The folder of a planned dataset, and a trainer of a tiny network."""
     tiny = type("nnUNetTrainerTiny", (trainers.nnUNetTrainerSwinUMambaDScratch,), {"network_settings": TINY})
     find = finding.find_trainer
     monkeypatch.setattr(finding, "find_trainer", lambda name: tiny if name == tiny.__name__ else find(name))
-    return folder
+    return planned
 
 
 def files(folder) -> set[str]:
@@ -44,7 +37,7 @@ def files(folder) -> set[str]:
 
 
 def test_plans_that_share_the_preprocessed_data(folder, capsys):
-    assert plan("--gpu-memory", "12G", "--trainer", "nnUNetTrainerTiny") == 0
+    assert plan(memory="12G") == 0
     text = capsys.readouterr().out
     assert "patch 160 x 128, batch 5" in text
     assert_names(text, "as planned", "12.00 GiB")
@@ -62,8 +55,7 @@ def test_plans_that_share_the_preprocessed_data(folder, capsys):
 
 
 def test_a_smaller_batch_and_recomputation(folder, capsys):
-    arguments = ("--trainer", "nnUNetTrainerTiny", "--gradient-checkpointing", "-o", "mine", "--gpu-memory", "1060M")
-    assert plan(*arguments) == 0
+    assert plan("--gradient-checkpointing", "-o", "mine", memory="1060M") == 0
     text = capsys.readouterr().out
     assert_names(text, "patch 160 x 128", "gradient checkpointing")
     written = json.loads((folder / "mine.json").read_text())
@@ -76,41 +68,40 @@ def test_a_smaller_batch_and_recomputation(folder, capsys):
 
 
 def test_growing(folder, capsys):
-    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G", "--grow", "-o", "grown") == 0
-    written = json.loads((folder / "grown.json").read_text())
-    assert written["configurations"]["2d"]["batch_size"] == round(0.05 * 200)
+    assert plan("--grow", "-o", "grown") == 0
+    assert configurations(folder, "grown")["2d"]["batch_size"] == round(0.05 * 200)
 
 
 def test_an_inherited_configuration_stands_alone(folder):
-    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G", "-c", "3d_fullres", "-o", "alone") == 0
-    configurations = json.loads((folder / "alone.json").read_text())["configurations"]
-    assert list(configurations) == ["3d_fullres"]
-    assert "inherits_from" not in configurations["3d_fullres"]
-    assert configurations["3d_fullres"]["patch_size"] == [160, 128]
+    assert plan("-c", "3d_fullres", "-o", "alone") == 0
+    found = configurations(folder, "alone")
+    assert list(found) == ["3d_fullres"]
+    assert "inherits_from" not in found["3d_fullres"]
+    assert found["3d_fullres"]["patch_size"] == [160, 128]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "facts"),
+    ("memory", "arguments", "facts"),
     [
-        (("--gpu-memory", "twelve"), ("--gpu-memory", "'twelve'", "12G")),
-        (("--gpu-memory", "0G"), ("'0G'", "12G")),
-        (("--gpu-memory", "1G"), ("nnUNetTrainerTiny", "1.00 GiB", "128 x 128", "--gradient-checkpointing")),
-        (("--gpu-memory", "12G", "-o", "nnUNetPlans"), ("nnUNetPlans.json", "-o")),
-        (("--gpu-memory", "12G", "-o", "a/b"), ("'a/b'", "folder", "nnUNetPlans_12G")),
-        (("--gpu-memory", "12G", "-o", "a__b"), ("'a__b'", "double underscore", "nnUNetPlans_12G")),
-        (("--gpu-memory", "12G", "-o", "x.json"), ("'x.json'", " .json", "nnUNetPlans_12G")),
-        (("--gpu-memory", "12G", "-p", "Nobody"), ("Nobody.json", "nnUNetv2_plan_and_preprocess -d 907 -c 2d")),
-        (("--gpu-memory", "12G", "-c", "3d_lowres"), ("nnUNetPlans.json", "'3d_lowres'", "2d, 3d_fullres")),
+        ("twelve", (), ("--gpu-memory", "'twelve'", "12G")),
+        ("0G", (), ("'0G'", "12G")),
+        ("1G", (), ("nnUNetTrainerTiny", "1.00 GiB", "128 x 128", "--gradient-checkpointing")),
+        ("12G", ("-o", "nnUNetPlans"), ("nnUNetPlans.json", "-o")),
+        ("12G", ("-o", "a/b"), ("'a/b'", "folder", "nnUNetPlans_12G")),
+        ("12G", ("-o", "a__b"), ("'a__b'", "double underscore", "nnUNetPlans_12G")),
+        ("12G", ("-o", "x.json"), ("'x.json'", " .json", "nnUNetPlans_12G")),
+        ("12G", ("-p", "Nobody"), ("Nobody.json", "nnUNetv2_plan_and_preprocess -d 907 -c 2d")),
+        ("12G", ("-c", "3d_lowres"), ("nnUNetPlans.json", "'3d_lowres'", "2d, 3d_fullres")),
         (
-            ("--gpu-memory", "12G", "--trainer", "nnUNetTrainer", "--gradient-checkpointing"),
+            "12G",
+            ("--trainer", "nnUNetTrainer", "--gradient-checkpointing"),
             ("nnUNetTrainer ", "--gradient-checkpointing"),
         ),
     ],
 )
-def test_refused(folder, capsys, arguments, facts):
+def test_refused(folder, capsys, memory, arguments, facts):
     before = files(folder)
-    chosen = () if "--trainer" in arguments else ("--trainer", "nnUNetTrainerTiny")
-    assert plan(*arguments, *chosen) == 2
+    assert plan(*arguments, memory=memory) == 2
     assert_names(capsys.readouterr().err, *facts)
     assert files(folder) == before
 
@@ -120,7 +111,7 @@ def test_a_full_disk_leaves_nothing(folder, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G") == 2
+    assert plan() == 2
     assert_names(capsys.readouterr().err, folder / "nnUNetPlans_Tiny_40G.json", "No space left")
     assert files(folder) == {"nnUNetPlans.json", "dataset.json"}
 
@@ -130,7 +121,7 @@ def test_no_augmentation_workers(folder, monkeypatch, plans_name):
     """`nnUNet_n_proc_DA=0`, as for trainings that can be repeated, stops nnU-Net's own planner (2.8) and not this."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     assert task_of_shape((1, 64, 64), 2, plans_name).settings.patch_size == [64, 64]
-    assert plan("--trainer", "nnUNetTrainerTiny", "--gpu-memory", "40G", "--grow") == 0
+    assert plan("--grow") == 0
     assert files(folder) == {"nnUNetPlans.json", "dataset.json", "nnUNetPlans_Tiny_40G.json"}
 
 

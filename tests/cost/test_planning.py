@@ -85,22 +85,22 @@ def test_the_batch_is_reduced_first(task, linear, batch):
     )
 
 
-@pytest.mark.parametrize(("patch", "batch"), [((192, 224), 2), ((160, 192), 2), ((128, 128), 2)])
-def test_then_the_patch_by_its_longest_axis(task, linear, patch, batch):
-    assert chosen(fit_plans(Tiny, task, gpu(patch, batch))) == (patch, batch)
-
-
-def test_one_byte_too_few_is_too_few(task, linear):
-    assert chosen(fit_plans(Tiny, task, gpu((192, 256), 5) - 1)) == ((192, 256), 4)
-    assert chosen(fit_plans(Tiny, task, gpu((192, 256), 2) - 1)) == ((192, 224), 2)
-
-
-def test_the_batch_grows_only_where_asked(task, linear):
-    memory = gpu((192, 256), 20)
-    assert chosen(fit_plans(Tiny, task, memory)) == ((192, 256), 12)
-    assert chosen(fit_plans(Tiny, task, memory, largest_batch=16)) == ((192, 256), 16)
-    assert chosen(fit_plans(Tiny, task, memory, largest_batch=100)) == ((192, 256), 20)
-    assert chosen(fit_plans(Tiny, task, memory, largest_batch=3)) == ((192, 256), 12)
+@pytest.mark.parametrize(
+    ("memory", "largest", "patch", "batch"),
+    [
+        (gpu((192, 224), 2), None, (192, 224), 2),  # then the patch by its longest axis
+        (gpu((160, 192), 2), None, (160, 192), 2),
+        (gpu((128, 128), 2), None, (128, 128), 2),
+        (gpu((192, 256), 5) - 1, None, (192, 256), 4),  # one byte too few is too few
+        (gpu((192, 256), 2) - 1, None, (192, 224), 2),
+        (gpu((192, 256), 20), None, (192, 256), 12),  # the batch grows only where asked
+        (gpu((192, 256), 20), 16, (192, 256), 16),
+        (gpu((192, 256), 20), 100, (192, 256), 20),
+        (gpu((192, 256), 20), 3, (192, 256), 12),
+    ],
+)
+def test_patch_and_batch(task, linear, memory, largest, patch, batch):
+    assert chosen(fit_plans(Tiny, task, memory, largest_batch=largest)) == (patch, batch)
 
 
 def test_a_peak_that_bends_with_the_batch(task, monkeypatch):

@@ -1,6 +1,8 @@
 """Released models as the authors' copies of nnU-Net 2.1 wrote them, with golden weights in them."""
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +36,11 @@ def old_plans(patch=(64, 96), stages: int = 6) -> dict:
         "num_pool_per_axis": [stages - 1] * 2,
         "pool_op_kernel_sizes": [[1, 1], *[[2, 2]] * (stages - 1)],
         "conv_kernel_sizes": [[3, 3]] * stages,
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
-        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
-        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
         "batch_dice": True,
     }
+    for what, order in (("data", 3), ("seg", 1), ("probabilities", 1)):
+        how = {"is_seg": what == "seg", "order": order, "order_z": 0, "force_separate_z": None}
+        configuration |= {f"resampling_fn_{what}": "resample_data_or_seg_to_shape", f"resampling_fn_{what}_kwargs": how}
     return {
         "dataset_name": "Dataset702_AbdomenMR",
         "plans_name": "nnUNetPlans",
@@ -99,6 +98,25 @@ def released(tmp_path):
         return folder
 
     return write
+
+
+@pytest.fixture
+def full_disk():
+    """A context (bytes) in which no file may grow further: by a limit to their size, which fails in the same calls."""
+    if os.name != "posix":
+        pytest.skip("needs a limit to the size of files")
+    import resource
+
+    @contextlib.contextmanager
+    def full(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full
 
 
 CHECKPOINT = Path("fold_0", "checkpoint_final.pth")

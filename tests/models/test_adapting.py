@@ -30,12 +30,26 @@ def checkpoint(trained):
     return write
 
 
+@pytest.fixture
+def refused(checkpoint, tmp_path):
+    """A function (match, channels=, **changes): such a checkpoint is refused, by its name, and nothing is written."""
+
+    def refused(match: str, channels: int = 3, **changes) -> None:
+        _, file = checkpoint(**changes)
+        with pytest.raises(ModelError, match=match) as caught:
+            adapt_checkpoint(file, channels, tmp_path / "refused.pth")
+        assert channels == 0 or str(file) in str(caught.value)
+        assert not (tmp_path / "refused.pth").exists()
+
+    return refused
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 1)])
 def test_the_same_picture_in_every_channel_gives_the_same_output(name, before, after, checkpoint, tmp_path):
     network, file = checkpoint(name, before)
     done = adapt_checkpoint(file, after, tmp_path / "new.pth")
-    assert (done.channels, done.heads, done.trainer) == ((before, after), 4, name)
+    assert (done.channels, done.trainer) == ((before, after), name)
     assert len(done.adapted) == sum(
         a.shape != b.shape
         for a, b in zip(network.state_dict().values(), network_of(name, after).state_dict().values(), strict=True)
@@ -50,27 +64,18 @@ def test_the_same_picture_in_every_channel_gives_the_same_output(name, before, a
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_refusals(checkpoint, tmp_path):
-    _, file = checkpoint()
-    for channels, match in ((1, "for images of 1 channels already"), (0, "at least one channel")):
-        with pytest.raises(ModelError, match=match):
-            adapt_checkpoint(file, channels, tmp_path / "new.pth")
-    checkpoint(trainer_name="nnUNetTrainer")
-    with pytest.raises(ModelError, match=naming(file, " nnUNetTrainer ", "swin-umamba list")):
-        adapt_checkpoint(file, 3, tmp_path / "new.pth")
-    checkpoint(network_weights={"a": torch.zeros(1)})
-    with pytest.raises(ModelError, match=naming(file, "does not fit the SwinUMambaD", "encoder.")):
-        adapt_checkpoint(file, 3, tmp_path / "new.pth")
-    network, _ = checkpoint()
+def test_refusals(refused, checkpoint, tmp_path):
+    refused("for images of 1 channels already", channels=1)
+    refused("at least one channel", channels=0)
+    refused(naming(" nnUNetTrainer ", "swin-umamba list"), trainer_name="nnUNetTrainer")
+    refused(naming("does not fit the SwinUMambaD", "encoder."), network_weights={"a": torch.zeros(1)})
+    network, file = checkpoint()
     weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
     for odd in (torch.full((96,), torch.nan), torch.zeros(96, dtype=torch.int64), torch.zeros(96, device="meta")):
-        checkpoint(network_weights=weights | {key: odd})
-        with pytest.raises(ModelError, match=f"{file} holds .*{key}"):
-            adapt_checkpoint(file, 3, tmp_path / "new.pth")
+        refused(f" holds .*{key}", network_weights=weights | {key: odd})
     torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
     with pytest.raises(ModelError, match="not from an nnU-Net training"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
-    assert not (tmp_path / "new.pth").exists()
 
 
 @pytest.fixture
@@ -104,23 +109,21 @@ def own_trainers(tmp_path, monkeypatch):
     return folder
 
 
-def test_trainers_of_the_users_own(own_trainers, checkpoint, tmp_path):
+def test_trainers_of_the_users_own(own_trainers, refused, checkpoint, tmp_path):
     network = SwinUMambaD(1, 4, width=48)
     _, file = checkpoint(network_weights=network.state_dict(), trainer_name="nnUNetTrainerMine")
     done = adapt_checkpoint(file, 3, tmp_path / "new.pth")
     assert (done.trainer, done.channels) == ("nnUNetTrainerMine", (1, 3))
     weights = torch.load(done.output, weights_only=True)["network_weights"]
     assert weights["encoder.patch_embed.proj.weight"].shape == (48, 3, 4, 4)
-    checkpoint(trainer_name="nnUNetTrainerOfAnotherKind")
-    with pytest.raises(ModelError, match=naming(file, "nnUNetTrainerOfAnotherKind", "swin-umamba list")):
-        adapt_checkpoint(file, 3, tmp_path / "other.pth")
+    other = "nnUNetTrainerOfAnotherKind"
+    refused(naming(other, "swin-umamba list"), trainer_name=other)
     (own_trainers / "a_broken_one.py").write_text("def :\n")
-    checkpoint(trainer_name="nnUNetTrainerNowhere")
-    with pytest.raises(ModelError, match=naming(file, "nnUNetTrainerNowhere", "a_broken_one.py, line 1")):
-        adapt_checkpoint(file, 3, tmp_path / "other.pth")
+    nowhere = "nnUNetTrainerNowhere"
+    refused(naming(nowhere, "a_broken_one.py, line 1"), trainer_name=nowhere)
 
 
-def test_counters_of_the_users_own_network(own_trainers, checkpoint, tmp_path):
+def test_counters_of_the_users_own_network(own_trainers, refused, checkpoint, tmp_path):
     """BatchNorm counts batches in int64; what is no counter in the network may still be no integer."""
     network = network_of(D)
     network.bn = torch.nn.BatchNorm2d(5)
@@ -132,9 +135,8 @@ def test_counters_of_the_users_own_network(own_trainers, checkpoint, tmp_path):
     assert (kept.item(), kept.dtype) == (7, torch.int64)
     odd = {"bn.num_batches_tracked": torch.tensor(7.0), "bn.weight": torch.ones(5, dtype=torch.int64)}
     for key, tensor in odd.items():
-        checkpoint(trainer_name=name, network_weights=weights | {key: tensor})
-        with pytest.raises(ModelError, match=f"{file} holds {key} as a tensor of {tensor.dtype}"):
-            adapt_checkpoint(file, 3, tmp_path / "other.pth")
+        changed = weights | {key: tensor}
+        refused(f" holds {key} as a tensor of {tensor.dtype}", trainer_name=name, network_weights=changed)
 
 
 def test_a_number_per_channel_cannot_be_adapted(own_trainers, checkpoint, tmp_path):
@@ -146,10 +148,8 @@ def test_a_number_per_channel_cannot_be_adapted(own_trainers, checkpoint, tmp_pa
 
 
 @pytest.mark.parametrize("name", [torch.zeros(3), None, 3, ["nnUNetTrainerSwinUMambaD"], torch.ones(()).expand(10**9)])
-def test_a_trainer_that_is_no_name(name, checkpoint, tmp_path):
-    _, file = checkpoint(trainer_name=name)
-    with pytest.raises(ModelError, match=f"{file} names its trainer by a {type(name).__name__}"):
-        adapt_checkpoint(file, 3, tmp_path / "new.pth")
+def test_a_trainer_that_is_no_name(name, refused):
+    refused(f" names its trainer by a {type(name).__name__}", trainer_name=name)
 
 
 def test_the_verb_never_overwrites(checkpoint, tmp_path, capsys):

@@ -1,7 +1,6 @@
 """The reader of segmentation checkpoints on whatever may lie under such a name: read, or refused in a sentence."""
 
 import copy
-import os
 import pickle
 
 import numpy as np
@@ -10,10 +9,8 @@ import torch
 
 from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
-from tests.messages import naming
+from tests.messages import assert_names, naming
 from tests.models.conftest import DATASET, old_plans
-
-resource = pytest.importorskip("resource") if os.name == "posix" else None
 
 JUNK = [
     None,
@@ -184,38 +181,35 @@ def test_a_pickle_runs_nothing(tmp_path):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("failed"), KeyboardInterrupt()])
-def test_writing_is_all_or_nothing(tmp_path, monkeypatch, error):
+INLINE = "[enforce fail at inline_container.cc:672] . "
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("failed"), "failed"),
+        (RuntimeError(f"{INLINE}unexpected pos 768 vs 662"), "disk is full"),
+        (RuntimeError(f"{INLINE}file write failed"), "disk is full"),
+        (KeyboardInterrupt(), None),
+    ],
+)
+def test_writing_is_all_or_nothing(tmp_path, monkeypatch, error, said):
     def write_half(checkpoint, file):
         file.write(b"half")
         raise error
 
     monkeypatch.setattr(torch, "save", write_half)
-    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ModelError):
+    with pytest.raises(ModelError if said else KeyboardInterrupt) as refused:
         write_checkpoint(content(), tmp_path / "folder" / "new.pth")
     assert list((tmp_path / "folder").iterdir()) == []
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs a limit to the size of files")
-def test_a_disk_that_is_full_is_named(tmp_path):
-    """By a limit to the size of files, which fails in the same calls."""
-    path = tmp_path / "new.pth"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
-    try:
-        with pytest.raises(ModelError, match=naming(path, "File too large", "-o")):
-            write_checkpoint({"network_weights": {"a": torch.zeros(1 << 16)}}, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("text", ["unexpected pos 768 vs 662", "file write failed"])
-def test_what_pytorch_says_of_a_full_disk_is_put_in_words(tmp_path, monkeypatch, text):
-    def fail(checkpoint, file):
-        raise RuntimeError(f"[enforce fail at inline_container.cc:672] . {text}")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(ModelError, match=naming("new.pth", "disk is full", "-o")) as refused:
-        write_checkpoint(content(), tmp_path / "new.pth")
+    if said:
+        assert_names(refused.value, "new.pth", said, "-o")
     assert "inline_container" not in str(refused.value)
+
+
+def test_a_disk_that_is_full_is_named(tmp_path, full_disk):
+    path = tmp_path / "new.pth"
+    with full_disk(1 << 16), pytest.raises(ModelError, match=naming(path, "File too large", "-o")):
+        write_checkpoint({"network_weights": {"a": torch.zeros(1 << 16)}}, path)
+    assert list(tmp_path.iterdir()) == []

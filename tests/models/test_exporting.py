@@ -23,9 +23,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:You are using `torch.load`:FutureWarning",  # torch 2.4's own archive reader
 )
 
-resource = pytest.importorskip("resource") if os.name == "posix" else None
-
-
 ELSEWHERE = """
 import sys
 for name in ("swin_umamba_nnunet", "nnunetv2", "numba"):
@@ -87,17 +84,10 @@ def test_refusals_leave_nothing_behind(trained, tmp_path, capsys):
     assert "already exists" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs a limit to the size of files")
-def test_a_full_disk_leaves_nothing_behind(trained, tmp_path):
-    """By a limit to the size of files, which fails in the same calls."""
+def test_a_full_disk_leaves_nothing_behind(trained, tmp_path, full_disk):
     _, folder = trained("nnUNetTrainerUMambaBot")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    try:
-        with pytest.raises(ModelError, match=naming(tmp_path / "exported", "File too large", "-o")):
-            export_model(folder, tmp_path / "exported")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(1 << 20), pytest.raises(ModelError, match=naming(tmp_path / "exported", "File too large", "-o")):
+        export_model(folder, tmp_path / "exported")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 

@@ -98,6 +98,7 @@ def test_folds_are_averaged():
     assert not torch.equal(*(assert_same(network, image, weights=each) for each in (weights, weights[:1])))
 
 
+SMALL = {"depths": (1, 1), "width": 16, "d_state": 2, "decoder_depth": 1}
 UMAMBA = {
     "patch_size": [32, 40],
     "n_stages": 3,
@@ -111,7 +112,7 @@ UMAMBA = {
 
 @pytest.mark.parametrize(
     ("cls", "settings"),
-    [(SwinUMambaD, {"depths": (1, 1), "width": 16, "d_state": 2, "decoder_depth": 1}), (UMambaEnc, UMAMBA)],
+    [(SwinUMambaD, SMALL), (UMambaEnc, UMAMBA)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_our_networks_to_float_rounding(cls, settings):
@@ -186,7 +187,7 @@ def test_compiled_as_nnunet_does_it_no_image_size_needs_compiling_again(cls, mon
     monkeypatch.setenv("nnUNet_compile", "1")
     torch.compiler.reset()
     torch.manual_seed(0)
-    network = SwinUMambaD(1, HEADS, depths=(1, 1), width=16, d_state=2, decoder_depth=1)
+    network = SwinUMambaD(1, HEADS, **SMALL)
     settings = {"images_per_call": 8} if cls is FastPredictor else {}
     predictor = load(cls, network, (16, 20), weights=[network.state_dict()] * 2, **settings)
     assert isinstance(predictor.network, torch._dynamo.OptimizedModule)
@@ -200,7 +201,7 @@ def test_a_compiled_network_needs_no_compiling_for_each_new_size():
     counting = Counting()
     torch.compiler.reset()
     torch.manual_seed(0)
-    network = SwinUMambaD(1, HEADS, depths=(1, 1), width=16, d_state=2, decoder_depth=1).eval()
+    network = SwinUMambaD(1, HEADS, **SMALL).eval()
     compiled = torch.compile(network, backend=counting)
     with torch.inference_mode():
         for size in ((24, 32), (41, 57), (64, 40), (33, 95)):

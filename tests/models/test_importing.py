@@ -134,14 +134,11 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     for odd, match in (
         ({"trainer_name": torch.zeros(3)}, "names its trainer by a Tensor"),
         ({"inference_allowed_mirroring_axes": torch.zeros(2)}, "holds Tensor as its mirroring axes"),
+        ({"init_args": None}, "holds a NoneType as its init_args"),
+        ({"init_args": {}}, "does not say which configuration it is for; name it: -c 2d"),
     ):
-        torch.save(torch.load(checkpoint, weights_only=False) | odd, checkpoint)
+        torch.save(their_checkpoint("umamba_enc") | odd, checkpoint)
         refused(match)
-        checkpoint.write_bytes(good)
-    torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": None}, checkpoint)
-    refused("holds a NoneType as its init_args")
-    torch.save(torch.load(checkpoint, weights_only=False) | {"init_args": {}}, checkpoint)
-    refused("does not say which configuration it is for; name it: -c 2d")
     target.mkdir()
     with pytest.raises(ModelError, match="already exists"):
         import_model(source, target)

@@ -19,6 +19,36 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is depreca
 BOT = "nnUNetTrainerUMambaBot"
 
 
+@pytest.fixture
+def refused(trained, tmp_path):
+    """A function (*facts, match=): predicting the images fails with a message that names the facts; nothing is left."""
+
+    def refused(*facts, match=None) -> None:
+        with pytest.raises(ModelError, match=match or naming(*facts)):
+            predicting.predict(tmp_path / "model", tmp_path / "images", tmp_path / "out", device="cpu")
+        assert not (tmp_path / "out").exists()
+
+    (tmp_path / "images").mkdir()
+    return refused
+
+
+@pytest.fixture
+def save(tmp_path):
+    """A function (array, ending, number) that writes an image of the one case; returns its path."""
+
+    def save(array, ending=".nii.gz", number=0, *, vector=False):
+        path = tmp_path / "images" / f"case_000{number}{ending}"
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
+        return path
+
+    return save
+
+
+def change(file, **changes) -> None:
+    """Other entries in a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 @pytest.mark.parametrize("variable", [None, "", "/somewhere/else"])
 def test_the_trainer_is_found_whatever_nnunet_exttrainer_says(trained, variable, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", variable or "")
@@ -87,66 +117,40 @@ def test_models_that_cannot_be_loaded_are_told_in_a_sentence(trained, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
-def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending, trained, tmp_path):
+def test_a_channel_too_many_or_too_few_is_told_before_anything_is_written(ending, trained, refused, save):
     _, folder = trained(BOT)
-    images, output = tmp_path / "images", tmp_path / "out"
-    images.mkdir()
     if ending == ".png":
-        plans = json.loads((folder / "plans.json").read_text())
-        (folder / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": "NaturalImage2DIO"}))
-        dataset = json.loads((folder / "dataset.json").read_text())
-        (folder / "dataset.json").write_text(json.dumps(dataset | {"file_ending": ".png"}))
-        picture = sitk.GetImageFromArray(np.zeros((32, 40, 3), np.uint8), isVector=True)  # RGB for a grey model
-        sitk.WriteImage(picture, str(images / "case_0000.png"))
+        change(folder / "plans.json", image_reader_writer="NaturalImage2DIO")
+        change(folder / "dataset.json", file_ending=".png")
+        save(np.zeros((32, 40, 3), np.uint8), ending, vector=True)  # RGB for a grey model
     else:
         for channel in range(2):
-            sitk.WriteImage(
-                sitk.GetImageFromArray(np.zeros((2, 32, 40), np.float32)), str(images / f"case_000{channel}.nii.gz")
-            )
-    with pytest.raises(ModelError, match=r"case .* \d channels.* 1 \(0 MR\)"):
-        predicting.predict(folder, images, output, device="cpu")
-    assert not output.exists()
+            save(np.zeros((2, 32, 40), np.float32), number=channel)
+    refused(match=r"case .* \d channels.* 1 \(0 MR\)")
 
 
-def test_all_channels_in_one_file_of_four_axes(trained, tmp_path, monkeypatch):
+def test_all_channels_in_one_file_of_four_axes(trained, refused, save, monkeypatch):
     """nnU-Net's SimpleITKIO reads them, but its write_seg fails after the prediction; another's need not."""
     _, folder = trained(BOT, channels=2)
-    images, output = tmp_path / "images", tmp_path / "out"
-    images.mkdir()
-
-    def save(channels: int) -> None:
-        image = np.random.default_rng(0).normal(size=(channels, 2, 32, 40)).astype(np.float32)
-        sitk.WriteImage(sitk.GetImageFromArray(image, isVector=False), str(images / "case_0000.nii.gz"))
-
+    random = np.random.default_rng(0)
     for channels in (1, 3):
-        save(channels)
-        with pytest.raises(ModelError, match=naming("case_0000.nii.gz", f"has {channels} channel", "is for 2")):
-            predicting.predict(folder, images, output, device="cpu", mirroring=False)
-        assert not output.exists()
-    content = (images / "case_0000.nii.gz").read_bytes()
-    (images / "case_0000.nii.gz").write_bytes(content[:20])
-    with pytest.raises(ModelError, match=naming(images / "case_0000.nii.gz", "cannot be read")):
-        predicting.predict(folder, images, output, device="cpu", mirroring=False)
-    assert not output.exists()
-    save(2)
-    with pytest.raises(ModelError, match=naming("case_0000.nii.gz", "four axes", "2 channels", "file of its own")):
-        predicting.predict(folder, images, output, device="cpu", mirroring=False)
-    assert not output.exists()
+        path = save(random.normal(size=(channels, 2, 32, 40)).astype(np.float32))
+        refused("case_0000.nii.gz", f"has {channels} channel", "is for 2")
+    path.write_bytes(path.read_bytes()[:20])
+    refused(path, "cannot be read")
+    save(random.normal(size=(2, 2, 32, 40)).astype(np.float32))
+    refused("case_0000.nii.gz", "four axes", "2 channels", "file of its own")
     own = type("OwnIO", (SimpleITKIO,), {"write_seg": lambda *_: None})
     predictor = load_predictor(folder, device="cpu")
     monkeypatch.setattr(type(predictor.plans_manager), "image_reader_writer_class", own)
-    predicting._require_channels(predictor, images, "case", ".nii.gz")
+    predicting._require_channels(predictor, path.parent, "case", ".nii.gz")
 
 
-def test_a_missing_file_of_a_reader_of_one_channel_a_file(trained, tmp_path):
+def test_a_missing_file_of_a_reader_of_one_channel_a_file(trained, refused, save):
     _, folder = trained(BOT, channels=2)
-    plans = json.loads((folder / "plans.json").read_text())
-    (folder / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": "NibabelIO"}))
-    image = sitk.GetImageFromArray(np.zeros((2, 32, 40), np.float32))
-    sitk.WriteImage(image, str(tmp_path / "case_0000.nii.gz"))
-    with pytest.raises(ModelError, match=naming("case_0000.nii.gz", "has 1 channel", "is for 2")):
-        predicting.predict(folder, tmp_path, tmp_path / "out", device="cpu")
-    assert not (tmp_path / "out").exists()
+    change(folder / "plans.json", image_reader_writer="NibabelIO")
+    save(np.zeros((2, 32, 40), np.float32))
+    refused("case_0000.nii.gz", "has 1 channel", "is for 2")
 
 
 def test_an_array_of_other_channels_is_told(trained):

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from swin_umamba_nnunet.pretrained import download, locate, registry, variants
+from swin_umamba_nnunet.pretrained import download, locate, registry
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 
@@ -57,14 +57,12 @@ def mini(monkeypatch):
         name="vmamba_mini",
         title="VMamba-Mini",
         file_name="mini.pth",
-        depths=(1, 1),
-        width=16,
+        variant=registry.Variant((1, 1), 16, 2, 16, 1),
         size_bytes=None,
         sha256=None,
         other_file_names=(),
     )
-    for module in (registry, variants):
-        monkeypatch.setattr(module, "RECORDS", (*registry.RECORDS, record))
+    monkeypatch.setattr(registry, "RECORDS", (*registry.RECORDS, record))
     return record
 
 
@@ -79,6 +77,12 @@ def save(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def saved(save, state_dict):
+    """A function (checkpoint's name, file's name, folder) -> a file of it."""
+    return lambda name="vmamba_tiny_v0", *where: save({"model": state_dict(name)}, *where)
 
 
 @dataclass

@@ -35,7 +35,7 @@ CLASSIFIER_V2 = tuple(f"classifier.{key}" for key in CLASSIFIER)
 CONVOLUTION, CONVOLUTION_V2 = "patch_embed.proj.weight", "patch_embed.0.weight"
 PATCH = (CONVOLUTION, "patch_embed.proj.bias", "patch_embed.norm.weight")
 SMALL, TINY, BASE = (get_record(f"vmamba_{size}_v0") for size in ("small", "tiny", "base"))
-SMALL_SIZE, BASE_SIZE = {"depths": SMALL.depths}, {"depths": BASE.depths, "width": BASE.width}
+SMALL_SIZE, BASE_SIZE = {"depths": (2, 2, 27, 2)}, {"depths": (2, 2, 27, 2), "width": 128}
 PER_BLOCK = 13  # tensors
 
 
@@ -63,7 +63,9 @@ def build(mini, monkeypatch):
 
     def build(network, channels=3, **settings):
         decoder = {"depths_decoder": (1, 1)} if network is VMUNet else {}
-        return network(channels, 2, **{"depths": mini.depths, "width": mini.width, **decoder, **settings}).eval()
+        return network(
+            channels, 2, **{"depths": mini.variant.depths, "width": mini.variant.width, **decoder, **settings}
+        ).eval()
 
     return build
 
@@ -104,10 +106,10 @@ def test_the_golden_class_scores(save, name, network_class, tensors, classifier)
     assert golden.relative_error(scores, case.outputs[0]) < golden.OUTPUT
 
 
-def test_swin_umamba_loads_the_authors_205(save, state_dict):
+def test_swin_umamba_loads_the_authors_205(state_dict, saved):
     network = SwinUMamba(1, 2)
     before = copy_of(network)
-    report = load_imagenet_weights(network, save({"model": state_dict()}))
+    report = load_imagenet_weights(network, saved())
     assert (len(report.loaded), report.adapted, report.left_out_by_design) == (205, (), PATCH + CLASSIFIER)
     assert "patch_embed.norm.bias" in report.loaded
     assert "205 of 208" in report.summary()
@@ -171,8 +173,8 @@ def test_the_second_generation_loads_every_tensor(network_class, channels, as_co
         (SwinUMambaDV2, {"depths": (2, 2, 15, 2), "expand": 2}, "vmamba_small_v2", 397, 1),
     ],
 )
-def test_other_sizes(network_class, settings, name, loaded, adapted, save, state_dict):
-    report = load_imagenet_weights(network_class(1, 2, **settings), save({"model": state_dict(name)}))
+def test_other_sizes(network_class, settings, name, loaded, adapted, saved):
+    report = load_imagenet_weights(network_class(1, 2, **settings), saved(name))
     assert (report.variant, len(report.loaded), len(report.adapted)) == (name, loaded, adapted)
     assert (report.missing, report.unexpected) == ((), ())
 
@@ -251,9 +253,9 @@ def test_vm_unet_loads_what_the_authors_load_and_nothing_else(network, pristine,
     assert (report.variant, report.missing, report.unexpected) == (record.name, (), ())
 
 
-def test_the_report_names_what_was_cut_off(network, save, state_dict, caplog):
+def test_the_report_names_what_was_cut_off(network, caplog, saved):
     caplog.set_level(logging.INFO)
-    report = load_imagenet_weights(network, save({"model": state_dict(SMALL.name)}))
+    report = load_imagenet_weights(network, saved(SMALL.name))
     cut = {tuple(key.split(".")[:4]) for key in report.left_out_by_design if key not in CLASSIFIER}
     assert cut == {("layers", "2", "blocks", str(block)) for block in range(2, 27)}
     assert len(report.left_out_by_design) == 25 * PER_BLOCK + len(CLASSIFIER)
@@ -281,28 +283,28 @@ def test_a_decoder_deeper_than_the_encoder_takes_blocks_the_encoder_does_not(sav
 
 
 @pytest.mark.parametrize("record", [SMALL, TINY], ids=lambda record: record.name)
-def test_the_file_the_user_points_at_may_be_either(save, state_dict, monkeypatch, record):
-    path = save({"model": state_dict(record.name)}, "mine.pth")
+def test_the_file_the_user_points_at_may_be_either(monkeypatch, record, saved):
+    path = saved(record.name, "mine.pth")
     assert ensure_weights("vm_unet", path).path == path
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(path))
     assert ensure_weights("vm_unet").record is record
 
 
-def test_tiny_under_its_published_name_must_be_the_published_file(save, state_dict):
-    path = save({"model": state_dict(TINY.name)}, TINY.file_name)
+def test_tiny_under_its_published_name_must_be_the_published_file(saved):
+    path = saved(TINY.name, TINY.file_name)
     with pytest.raises(CheckpointError, match=naming("vssmtiny_dp01_ckpt_epoch_292.pth", "91,649,482")):
         ensure_weights("vm_unet", path)
 
 
 @pytest.mark.parametrize("name", SMALL.file_names)
-def test_small_is_found_in_a_folder_and_tiny_beside_it_is_not_looked_at(save, state_dict, name):
-    save({"model": state_dict(TINY.name)}, TINY.file_name, cache_folder())
-    path = save({"model": state_dict(SMALL.name)}, name, cache_folder())
+def test_small_is_found_in_a_folder_and_tiny_beside_it_is_not_looked_at(name, saved):
+    saved(TINY.name, TINY.file_name, cache_folder())
+    path = saved(SMALL.name, name, cache_folder())
     assert ensure_weights("vm_unet").path == path
 
 
-def test_tiny_in_a_folder_is_not_taken_silently(save, state_dict, monkeypatch):
-    path = save({"model": state_dict(TINY.name)}, TINY.file_name)
+def test_tiny_in_a_folder_is_not_taken_silently(monkeypatch, saved):
+    path = saved(TINY.name, TINY.file_name)
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(path.parent))
     facts = (SMALL.name, SMALL.url, "nnUNetTrainerVMUNetScratch", TINY.title, TINY.file_name)
     with pytest.raises(WeightsNotFoundError, match=naming(*facts, f"serves instead if {locate.ENVIRONMENT_VARIABLE}")):
@@ -363,15 +365,15 @@ def test_parameters_stay_the_optimisers(file, build):
         (SwinUMambaD, "vmamba_small_v0", ("is VMamba-Small (first", "expected VMamba-Tiny (first")),
     ],
 )
-def test_the_wrong_vmamba_is_named_and_changes_nothing(network_class, name, facts, save, state_dict):
+def test_the_wrong_vmamba_is_named_and_changes_nothing(network_class, name, facts, saved):
     """As a file, and as what was read of it for another network."""
-    path, network = save({"model": state_dict(name)}), network_class(1, 2)
+    path, network = saved(name), network_class(1, 2)
     for weights in (path, ensure_weights(name, path)):
         refused_unchanged(network, weights, CheckpointError, naming(path, *facts))
 
 
-def test_base_is_too_wide_and_says_so_in_one_sentence(network, save, state_dict):
-    path = save({"model": state_dict(BASE.name)})
+def test_base_is_too_wide_and_says_so_in_one_sentence(network, saved):
+    path = saved(BASE.name)
     facts = ("too wide for a network of width 96", SMALL.title, SMALL.file_name, TINY.title, TINY.file_name)
     with pytest.raises(CheckpointError, match=naming(*facts)) as caught:
         ensure_weights("vm_unet", path)
@@ -404,8 +406,3 @@ def test_an_encoder_nobody_published_weights_for_is_told(file, build):
     for network in (*(build(VMUNet, **settings) for settings in others), SwinUMambaD(3, 2, depths=(1,), width=16)):
         refused_unchanged(network, file, TypeError, naming(type(network).__name__, "nobody", "depths 1"))
     refused_unchanged(nn.Linear(2, 2), file, TypeError, naming("Linear", "imagenet_encoder"))
-
-
-def test_without_weights_it_says_what_to_do_and_names_the_scratch_trainer(build):
-    with pytest.raises(WeightsNotFoundError, match="use nnUNetTrainerSwinUMambaDScratch"):
-        load_imagenet_weights(build(SwinUMambaD), scratch_trainer="nnUNetTrainerSwinUMambaDScratch")

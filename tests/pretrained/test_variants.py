@@ -5,8 +5,8 @@ import math
 import pytest
 
 from swin_umamba_nnunet.pretrained import CheckpointError, get_record, identify, remap_vmamba_state_dict
-from swin_umamba_nnunet.pretrained.registry import RECORDS
-from swin_umamba_nnunet.pretrained.variants import Variant, check_inventory, inventory, variant_of
+from swin_umamba_nnunet.pretrained.registry import RECORDS, Variant
+from swin_umamba_nnunet.pretrained.variants import check_inventory, inventory
 from tests import golden
 from tests.messages import naming
 
@@ -28,7 +28,7 @@ def in_the_other_spelling(record, state_dict):
     """A first checkpoint as VMamba's later code saves it, or a later one as the first release would have saved it."""
     renamed = {}
     for key, value in state_dict.items():
-        if record.generation == 1:
+        if record.variant.generation == 1:
             key = f"classifier.{key}" if key.startswith(("norm.", "head.")) else key
             for first, later in LATER_NAMES.items():
                 key = key.replace(f"{first}.", f"{later}.")
@@ -84,7 +84,7 @@ def test_both_spellings_at_once_are_refused(record, other, name):
 
 
 def test_all_variants_differ_and_an_unpublished_one_is_described():
-    assert len({variant_of(record) for record in RECORDS}) == len(RECORDS)
+    assert len({record.variant for record in RECORDS}) == len(RECORDS)
     variant = Variant((1, 1), 32, 2, 8, 1)
     assert variant.record is None
     assert str(variant) == "a VMamba nobody published (depths 1,1, width 32, expand 2, d_state 8, generation 1)"

@@ -23,7 +23,6 @@ from swin_umamba_nnunet.pretrained import (
     cache_folder,
     get_record,
     registry,
-    variants,
 )
 from swin_umamba_nnunet.trainers import _imagenet
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError
@@ -87,8 +86,7 @@ def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkey
     """Whether it has to be fetched, as the first time, or is there."""
     url = save(state_dict(), "published.pth").as_uri()
     record = dataclasses.replace(get_record("vmamba_tiny_v0"), url=url, mirrors=(), size_bytes=None)
-    for module in (registry, variants):
-        monkeypatch.setattr(module, "RECORDS", [record])
+    monkeypatch.setattr(registry, "RECORDS", [record])
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     for _ in range(2):
         trainer = make_trainer(getattr(trainers, PRETRAINED))
