@@ -13,7 +13,6 @@ import torch
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
-from tests.workspace import NO_WORKERS
 
 pytestmark = pytest.mark.slow
 
@@ -124,10 +123,8 @@ def test_trains_and_predicts(workspace, imagenet, trainer):
     assert text.count("Epoch time") == 1
     assert "nan" not in text.split("Epoch 0")[1]
     assert ("sha256 of the ImageNet weights" in text) is (trainer in IMAGENET)
-    images = workspace.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
     output = workspace.folder / f"predicted_{trainer}"
-    where = ("-d", "901", "-c", configuration, "-f", "0", "-i", images, "-o", output)
-    workspace.ok("nnUNetv2_predict", *NO_WORKERS, *where, *which, "--disable_tta")
+    workspace.ok(*workspace.prediction(trainer, output, configuration, plans), "--disable_tta")
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(output / f"case{dataset.TRAINING_CASES}.nii.gz")))
     assert found.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
     shutil.rmtree(folder)  # up to 0.5 GB of checkpoints

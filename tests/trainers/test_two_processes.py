@@ -163,7 +163,6 @@ def alone(tmp_path_factory, warm_python):
 @pytest.mark.parametrize(
     ("case", "compiled", "resume_at"),
     [
-        ("pretrained", False, None),
         ("pretrained", True, None),
         ("pretrained", False, 1),
         ("pretrained", False, 3),
