@@ -133,15 +133,8 @@ def test_ranks_of_the_step_size(rank, states):
 @pytest.mark.parametrize("size", [(1, 1), (1, 66), (66, 1), (9, 8)], ids=str)
 def test_numbers_of_directions(directions, size):
     x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(inputs_2d(2, *size, 24, 4))
-    arguments = [
-        x,
-        dt[:directions],
-        Bs[..., :directions, :],
-        Cs[..., :directions, :],
-        A[:directions],
-        Ds[:directions],
-        dt_bias[:directions],
-    ]
+    outermost, inner = ([t[:directions] for t in (A, Ds, dt_bias)], [t[..., :directions, :] for t in (Bs, Cs)])
+    arguments = [x, dt[:directions], *inner, *outermost]
     assert not arguments[2].is_contiguous() or directions == 4
 
     def function(*leaves, backend):
