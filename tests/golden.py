@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "golden"
 _COPY = Path(__file__).resolve().parent / "golden_data"
@@ -93,6 +93,14 @@ def case(name: str) -> GoldenCase:
         gradients={key.removeprefix("grad:"): value for key, value in arrays.items() if key.startswith("grad:")},
         cotangents=[array(f"cotangent{i}", output.shape, seed) for i, output in enumerate(outputs)],
     )
+
+
+def network(make, state_dict: dict[str, Tensor]) -> nn.Module:
+    """The network that `make()` gives, in eval mode with that state dict; nothing is drawn or copied for it."""
+    with torch.device("meta"):
+        made = make().eval()
+    made.load_state_dict(state_dict, assign=True)
+    return made
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -15,7 +15,7 @@ import torch
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
-from tests.workspace import NO_WORKERS, TRAIN, Workspace, installed_wheel
+from tests.workspace import TRAIN, Workspace, installed_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -66,13 +66,12 @@ def test_training_and_resume(trained):
 
 
 def test_prediction_by_name_and_by_folder(trained):
-    images = trained.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
     moved, by_name, by_folder = (trained.folder / name for name in ("a moved model", "by_name", "by_folder"))
     shutil.copytree(trained.results("TinyScratch"), moved)
-    common = ("-f", "0", "-device", "cpu", "-i", images)
+    where = ("-m", moved, "-f", "0", "-device", "cpu", "-i", trained.images, "-o", by_folder)
     results = trained.cold.run_all(
-        ("nnUNetv2_predict", *NO_WORKERS, "-d", "901", "-c", "2d", "-tr", "TinyScratch", "-o", by_name, *common),
-        ("nnUNetv2_predict_from_modelfolder", "-npp", "1", "-nps", "1", "-m", moved, "-o", by_folder, *common),
+        trained.prediction("TinyScratch", by_name),
+        ("nnUNetv2_predict_from_modelfolder", "-npp", "1", "-nps", "1", *where),
     )
     assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
     assert prediction(by_name).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
@@ -86,26 +85,7 @@ def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_fa
     wheel = dataclasses.replace(installed_wheel(tmp_path_factory), variables=workspace.environment.variables)
     installed = dataclasses.replace(workspace, environment=wheel)
     output = workspace.folder / "predicted_from_a_wheel"
-    images = workspace.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
-    installed.ok(
-        "nnUNetv2_predict",
-        *NO_WORKERS,
-        "-d",
-        "901",
-        "-c",
-        "2d",
-        "-tr",
-        "TinyPlain",
-        "-f",
-        "0",
-        "-device",
-        "cpu",
-        "-i",
-        images,
-        "-o",
-        output,
-        "--disable_tta",
-    )
+    installed.ok(*installed.prediction("TinyPlain", output), "--disable_tta")
     assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
 
 
@@ -127,25 +107,7 @@ def test_imagenet_weights_in_a_training(trained_from_imagenet, imagenet_file):
 
 def test_imagenet_weights_are_needed_neither_to_predict_nor_to_validate(trained_from_imagenet):
     output = trained_from_imagenet.folder / "predicted_from_imagenet"
-    images = trained_from_imagenet.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
-    predict = (
-        "nnUNetv2_predict",
-        *NO_WORKERS,
-        "-d",
-        "901",
-        "-c",
-        "2d",
-        "-tr",
-        "ShortPretrained",
-        "-f",
-        "0",
-        "-device",
-        "cpu",
-        "-i",
-        images,
-        "-o",
-        output,
-    )
+    predict = trained_from_imagenet.prediction("ShortPretrained", output)
     results = trained_from_imagenet.run_all(predict, (*TRAIN, "ShortPretrained", "--val"))
     assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
     assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)

@@ -13,7 +13,6 @@ import torch
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
-from tests.workspace import NO_WORKERS
 
 pytestmark = pytest.mark.slow
 
@@ -84,19 +83,7 @@ IMAGENET = {
     "BriefDV2ImageNet": "vmamba_tiny_v2",
     "BriefDNoScanImageNet": "vmamba_tiny_v0",
 }
-FAMILIES = {  # trainer: configuration and plans
-    "BriefVMUNet": ("2d", "nnUNetPlans"),
-    "BriefUMambaEnc": ("2d", dataset.NARROW),
-    "BriefUMambaEncNoMamba": ("2d", dataset.NARROW),
-    "BriefUMambaEncPaper": ("2d", dataset.NARROW),
-    "BriefVMUNetImageNet": ("2d", "nnUNetPlans"),
-    "BriefDV2ImageNet": ("2d", "nnUNetPlans"),
-    "BriefDNoScanImageNet": ("2d", "nnUNetPlans"),
-    "BriefUMambaBotPaper": ("3d_fullres", dataset.NARROW),
-    "BriefV2": ("2d", "nnUNetPlans"),
-    "BriefDV2": ("2d", "nnUNetPlans"),
-    "BriefNoScan": ("2d", "nnUNetPlans"),
-}
+FAMILIES = [line.split()[1].split("(")[0] for line in TRAINERS.splitlines() if line.startswith("class Brief")]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +100,8 @@ def imagenet(workspace) -> Path:
 
 @pytest.mark.parametrize("trainer", FAMILIES)
 def test_trains_and_predicts(workspace, imagenet, trainer):
-    configuration, plans = FAMILIES[trainer]
+    configuration = "3d_fullres" if "BotPaper" in trainer else "2d"
+    plans = dataset.NARROW if "UMambaEnc" in trainer or "UMambaBot" in trainer else "nnUNetPlans"
     weights = str(imagenet / f"{IMAGENET[trainer]}.pth") if trainer in IMAGENET else ""
     which = ("-tr", trainer, "-p", plans, "-device", "cpu")
     workspace.ok("nnUNetv2_train", "901", configuration, "0", *which, SWIN_UMAMBA_WEIGHTS=weights)
@@ -124,10 +112,8 @@ def test_trains_and_predicts(workspace, imagenet, trainer):
     assert text.count("Epoch time") == 1
     assert "nan" not in text.split("Epoch 0")[1]
     assert ("sha256 of the ImageNet weights" in text) is (trainer in IMAGENET)
-    images = workspace.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
     output = workspace.folder / f"predicted_{trainer}"
-    where = ("-d", "901", "-c", configuration, "-f", "0", "-i", images, "-o", output)
-    workspace.ok("nnUNetv2_predict", *NO_WORKERS, *where, *which, "--disable_tta")
+    workspace.ok(*workspace.prediction(trainer, output, configuration, plans), "--disable_tta")
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(output / f"case{dataset.TRAINING_CASES}.nii.gz")))
     assert found.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
     shutil.rmtree(folder)  # up to 0.5 GB of checkpoints

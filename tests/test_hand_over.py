@@ -18,7 +18,7 @@ from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
 from tests.installed import Environment
-from tests.workspace import NO_WORKERS, Workspace
+from tests.workspace import Workspace
 
 pytestmark = [
     pytest.mark.slow,
@@ -182,34 +182,12 @@ def elsewhere(archive, own, tmp_path_factory) -> tuple[Environment, Path]:
     return environment, folder
 
 
-def prediction_command(images: Path, output: Path, trainer: str = REAL) -> tuple[str | Path, ...]:
-    return (
-        "nnUNetv2_predict",
-        *NO_WORKERS,
-        "-d",
-        "901",
-        "-c",
-        "2d",
-        "-tr",
-        trainer,
-        "-f",
-        "0",
-        "-device",
-        "cpu",
-        "-i",
-        images,
-        "-o",
-        output,
-    )
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # timm's
 def test_an_exported_model_predicts_on_a_machine_that_has_only_the_plugin(trained, elsewhere):
     environment, folder = elsewhere
-    images = trained.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
-    result = environment.command(*prediction_command(images, folder / "there"))
+    result = environment.command(*trained.prediction(REAL, folder / "there"))
     assert result.returncode == 0, result.stderr[-3000:]
-    (here,) = models.predict(trained.results(REAL), images, folder / "here", device="cpu")
+    (here,) = models.predict(trained.results(REAL), trained.images, folder / "here", device="cpu")
     ours, theirs = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (here, folder / "there" / here.name))
     assert ours.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
     assert (ours == theirs).mean() > 0.999  # other numbers of threads add in another order
@@ -222,8 +200,7 @@ def test_a_machine_without_the_plugin_says_which_trainer_it_lacks(trained, elsew
     bare = Environment(folder / "bare", there.variables)
     (libraries,) = there.folder.glob("lib/python*/site-packages/~libraries.pth")
     shutil.copy(libraries, next(bare.folder.glob("lib/python*/site-packages")))
-    images = trained.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
-    result = bare.command(*prediction_command(images, folder / "never"))
+    result = bare.command(*trained.prediction(REAL, folder / "never"))
     assert result.returncode == 1
     message = result.stderr.strip().splitlines()[-1]
     assert message.startswith(f"RuntimeError: Could not find requested nnunet trainer {REAL} in nnunetv2")
@@ -348,8 +325,7 @@ def test_ctrl_c_ends_a_training_at_once_and_it_can_be_continued(interrupted, req
 
 
 def test_ctrl_c_ends_a_prediction_at_once(finished):
-    images = finished.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
-    name, *arguments = prediction_command(images, finished.folder / "hand_over" / "interrupted", "Disturbed")
+    name, *arguments = finished.prediction("Disturbed", finished.folder / "hand_over" / "interrupted")
     arguments = [*arguments, "-npp", "1", "-nps", "1"]  # with workers; the last one counts
     outcome, output = press_ctrl_c(finished, (name, *arguments), DISTURBANCE="prediction takes long")
     assert outcome["interrupted"], output[-3000:]

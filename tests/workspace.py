@@ -53,6 +53,18 @@ class Workspace:
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return result.stdout
 
+    @property
+    def images(self) -> Path:
+        """The folder of raw images to predict."""
+        return self.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
+
+    def prediction(
+        self, trainer: str, output: Path, configuration: str = "2d", plans: str = "nnUNetPlans"
+    ) -> tuple[str | Path, ...]:
+        """nnU-Net's command that predicts them."""
+        which = ("-d", "901", "-c", configuration, "-p", plans, "-tr", trainer, "-f", "0", "-device", "cpu")
+        return ("nnUNetv2_predict", *NO_WORKERS, *which, "-i", self.images, "-o", output)
+
     def results(self, trainer: str, configuration: str = "2d", plans: str = "nnUNetPlans") -> Path:
         return self.folder / "nnUNet_results" / dataset.NAME / f"{trainer}__{plans}__{configuration}"
 

@@ -9,9 +9,9 @@ from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, SwinUMambaV2
 
 # what training needs of a network, run here on the controls (the fixture below takes the place of conftest's)
-from tests import golden
 from tests.networks.test_training import (  # noqa: F401
-    outputs_and_gradients,
+    autocasts,
+    check_autocast,
     test_exports,
     test_same_seed_same_gradients,
     test_whole_network_in_another_dtype,
@@ -97,16 +97,9 @@ def test_only_what_the_scan_alone_reads_is_no_parameter(cls):
     assert {module.mixing for module in control.modules() if isinstance(module, SS2D)} == {"skip"}
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
+@autocasts
 def test_autocast(tiny_network, dtype, tolerance):
-    network = tiny_network(deep_supervision=True).eval()
-    x = torch.randn(2, 1, 33, 50)
-    plain, plain_gradients = outputs_and_gradients(network, x)
-    with torch.autocast("cpu", dtype):
-        outputs, gradients = outputs_and_gradients(network, x)
-    assert all(golden.relative_error(found, expected) < tolerance for found, expected in zip(outputs, plain))
-    flat = [torch.cat([g.flatten() for g in each]) for each in (gradients, plain_gradients)]
-    assert golden.relative_error(*flat) < 10 * tolerance
+    check_autocast(tiny_network(deep_supervision=True).eval(), dtype, tolerance, factor=10)
 
 
 def test_another_mixing_is_refused():

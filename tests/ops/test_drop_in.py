@@ -95,7 +95,7 @@ def test_what_may_be_left_out(given, delta_softplus, backend):
 
 
 @pytest.mark.parametrize("backend", ["numba", "portable"])
-@pytest.mark.parametrize("length", [8, 16, 32, 64, 65, 128, 257, 1024])
+@pytest.mark.parametrize("length", [8, 64, 65, 257])
 def test_lengths(length, backend):
     check(backend, make(length, groups=2), True)
 

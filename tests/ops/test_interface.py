@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.testing import EagerAndRecordGraphs
 
 from swin_umamba_nnunet import ops
 from swin_umamba_nnunet.ops import _select
@@ -270,13 +271,8 @@ class TestTorch:
 
     def test_compiled_is_one_graph_and_equal(self):
         torch._dynamo.reset()
-        graphs = []
-
-        def backend(graph, _inputs):
-            graphs.append(graph)
-            return graph
-
-        compiled = torch.compile(selective_scan_2d, fullgraph=True, backend=backend, dynamic=True)
+        recorder = EagerAndRecordGraphs()
+        compiled = torch.compile(selective_scan_2d, fullgraph=True, backend=recorder, dynamic=True)
         # all sizes differ: torch takes equal ones for the same dynamic size
         arguments = [a.float() for a in inputs_2d(2, 6, 7, 16, 5)]
         expected = values_and_gradients(selective_scan_2d, arguments)
@@ -284,8 +280,8 @@ class TestTorch:
         assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
         values_and_gradients(compiled, [a + 0.1 for a in arguments])
         values_and_gradients(compiled, [a.float() for a in inputs_2d(2, 9, 11, 16, 5)])
-        assert len(graphs) == 1, "new values or another image size must not compile again"
-        assert sum("swin_umamba.scan" in str(node.target) for node in graphs[0].graph.nodes) == 1
+        assert len(recorder.graphs) == 1, "new values or another image size must not compile again"
+        assert sum("swin_umamba.scan" in str(node.target) for node in recorder.graphs[0].graph.nodes) == 1
 
     def test_export(self):
         class Scan(torch.nn.Module):

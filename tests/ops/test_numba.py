@@ -39,7 +39,7 @@ def test_2d_in_other_precisions(dtype):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("states", [1, 8, 16])
+@pytest.mark.parametrize("states", [1, 16])
 def test_1d_matches_the_reference(length, states):
     arguments = inputs_1d(2, 5, length, states)
     assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
@@ -124,25 +124,17 @@ def test_numbers_of_states(states):
     assert_matches_reference(selective_scan_2d, inputs_2d(1, 5, 15, 20, states), backend="numba")
 
 
-@pytest.mark.parametrize("rank", [1, 2, 5, 6, 12, 17, 48])
-@pytest.mark.parametrize("states", [2, 16])
+@pytest.mark.parametrize(("rank", "states"), [(1, 2), (2, 16), (5, 2), (6, 16), (12, 2), (17, 16), (48, 2)])
 def test_ranks_of_the_step_size(rank, states):
     assert_matches_reference(selective_scan_2d, inputs_2d(1, 7, 10, 35, states, rank), backend="numba")
 
 
 @pytest.mark.parametrize("directions", [1, 2, 4])
-@pytest.mark.parametrize("size", [(1, 1), (1, 70), (70, 1), (9, 8)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 66), (66, 1), (9, 8)], ids=str)
 def test_numbers_of_directions(directions, size):
     x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(inputs_2d(2, *size, 24, 4))
-    arguments = [
-        x,
-        dt[:directions],
-        Bs[..., :directions, :],
-        Cs[..., :directions, :],
-        A[:directions],
-        Ds[:directions],
-        dt_bias[:directions],
-    ]
+    outermost, inner = ([t[:directions] for t in (A, Ds, dt_bias)], [t[..., :directions, :] for t in (Bs, Cs)])
+    arguments = [x, dt[:directions], *inner, *outermost]
     assert not arguments[2].is_contiguous() or directions == 4
 
     def function(*leaves, backend):

@@ -84,13 +84,13 @@ def check(sizes, dtype=torch.float32, softplus=True):
 
 # batch, height, width, channels, directions, states
 @values
-@pytest.mark.parametrize("length", [1, 2, 63, 64, 65])
+@pytest.mark.parametrize("length", [1, 64, 65])
 def test_one_direction_at_the_edges_of_a_window(length, poisoned):
     check((1, 1, length, 3, 1, 2))
 
 
 @values
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (6, 1), (2, 5), (4, 3)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (4, 1), (2, 3)])
 def test_four_directions_at_uneven_sizes(height, width, poisoned):
     check((1, height, width, 3, 4, 2))
 
@@ -98,7 +98,7 @@ def test_four_directions_at_uneven_sizes(height, width, poisoned):
 @values
 @pytest.mark.parametrize("states", [1, 3, 8, 16, 24])
 def test_numbers_of_states(states, poisoned):
-    check((1, 2, 3, 5, 4, states))
+    check((1, 1, 2, 5, 4, states))
 
 
 @values
@@ -108,17 +108,19 @@ def test_channels_that_fill_no_block(channels, poisoned):
 
 
 @values
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("softplus", [True, False])
+@pytest.mark.parametrize(("dtype", "softplus"), [(torch.float16, True), (torch.bfloat16, False)])
 def test_half_precision_inputs_and_no_softplus(dtype, softplus, poisoned):
-    check((1, 2, 3, 4, 4, 4), dtype, softplus)
+    check((1, 1, 3, 4, 4, 4), dtype, softplus)
 
 
 @values
-@pytest.mark.parametrize("chunk_windows", [1, 2])
-def test_chunks_give_what_one_pass_gives(chunk_windows, poisoned, monkeypatch):
+@pytest.mark.parametrize(
+    ("chunk_windows", "sizes"),
+    [(1, (1, 5, 13, 2, 2, 2)), (1, (1, 10, 13, 2, 1, 2)), (2, (1, 10, 13, 2, 1, 2))],  # of two windows, and of three
+)
+def test_chunks_give_what_one_pass_gives(chunk_windows, sizes, poisoned, monkeypatch):
     monkeypatch.setattr(_triton, "_chunks", lambda windows, *_, **__: (-(-windows // chunk_windows), chunk_windows))
-    check((1, 10, 13, 2, 1, 2) if chunk_windows == 2 else (1, 5, 13, 2, 4, 2))  # three windows; two, every direction
+    check(sizes)
 
 
 @large
@@ -145,7 +147,7 @@ def test_step_sizes_of_all_magnitudes(poisoned):
 
 @values
 def test_same_bits_every_time():
-    inputs, dy = make_inputs(2, 2, 2, 5, 4, 4) if INTERPRETER else make_inputs(4, 60, 60, 96, 4, 16)
+    inputs, dy = make_inputs(2, 1, 2, 5, 4, 4) if INTERPRETER else make_inputs(4, 60, 60, 96, 4, 16)
     runs = []
     for _ in range(2):
         y, states = _triton.forward(*inputs, True, True)
@@ -200,15 +202,16 @@ def test_too_many_states_is_said_plainly():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the values are checked on the CUDA device itself")
 @pytest.mark.skipif(OLD_INTERPRETER, reason="the interpreter of Triton 3.0 fails on these kernels")
 def test_in_the_interpreter():
+    files = [str(Path(__file__).with_name(name)) for name in ("test_triton.py", "test_triton_glue.py")]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).resolve())],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 25, run.stdout[-2000:]
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 65, run.stdout[-2000:]
 
 
 @pytest.mark.skipif(INTERPRETER, reason="not about values")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -129,25 +130,16 @@ def test_what_is_not_the_files_fault_loses_no_epochs(where, error, trainer, make
     save(trainer, "checkpoint_latest.pth", 2)
     latest = save(trainer, "checkpoint_latest.pth", 3)
 
-    def fail(*args, **settings):
-        raise error
-
-    monkeypatch.setattr(*where, fail)
+    monkeypatch.setattr(*where, mock.Mock(side_effect=error))
     with pytest.raises(type(error)):
         resume(make_trainer, latest)
 
 
 def test_the_check_sums_are_verified_once(trainer, make_trainer, monkeypatch):
-    latest, opened = save(trainer, "checkpoint_latest.pth", 2), []
-    zip_file = _checkpoints.zipfile.ZipFile
-
-    def note(path):
-        opened.append(path)
-        return zip_file(path)
-
-    monkeypatch.setattr(_checkpoints.zipfile, "ZipFile", note)
+    latest, opened = save(trainer, "checkpoint_latest.pth", 2), mock.Mock(wraps=_checkpoints.zipfile.ZipFile)
+    monkeypatch.setattr(_checkpoints.zipfile, "ZipFile", opened)
     assert resume(make_trainer, latest).current_epoch == 2
-    assert opened == [str(latest)]
+    assert opened.mock_calls == [mock.call(str(latest))]
 
 
 def test_with_nothing_readable_left_it_is_an_error_and_no_fresh_start(trainer, make_trainer):
@@ -222,10 +214,7 @@ def test_no_moment_without_a_latest_checkpoint(trainer, monkeypatch):
 
 
 def test_without_hard_links_there_is_a_latest_and_no_previous(trainer, monkeypatch):
-    def refuse(source, target):
-        raise OSError("not supported")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=OSError("not supported")))
     save(trainer, "checkpoint_latest.pth", 1)
     latest = save(trainer, "checkpoint_latest.pth", 2)
     assert torch.load(latest, weights_only=False)["current_epoch"] == 2

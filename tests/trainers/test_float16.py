@@ -25,6 +25,8 @@ def with_sgd(name: str) -> type:
     """The trainer called `name` with a small network and nnU-Net's optimiser."""
 
     class Tiny(tiny(name)):
+        network_settings = {key: (1, 1, 1) for key in tiny(name).network_settings if key.startswith("depths")}
+
         def configure_optimizers(self):
             self.exclude_idle_heads()
             sgd = torch.optim.SGD(self.network.parameters(), 1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
@@ -53,7 +55,7 @@ def trainer_of(make_trainer, monkeypatch):
     def make(name: str, device: str = "cpu"):
         torch.manual_seed(0)
         monkeypatch.setenv("nnUNet_compile", "f")
-        trainer = make_trainer(with_sgd(name), device=device)
+        trainer = make_trainer(with_sgd(name), (32, 16), device=device)
         trainer.initialize()
         if device == "cpu":
             use_float16_on_a_cpu(trainer, monkeypatch)

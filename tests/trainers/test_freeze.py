@@ -44,9 +44,8 @@ def test_what_is_held(trainer):
 
 def test_held_part_neither_moves_nor_decays_nor_gets_state(trainer, batch):
     before = snapshot(trainer.network)
-    for epoch in (0, 1):
-        trainer.current_epoch = epoch
-        trainer.train_step(batch(trainer, epoch))
+    for trainer.current_epoch in (0, 1):
+        trainer.train_step(batch(trainer, trainer.current_epoch))
     held = frozen_names(trainer.network)
     moved = changed(before, trainer.network)
     assert not moved & held
@@ -86,8 +85,7 @@ def test_held_gradients_do_not_count_in_the_clip(trainer, batch, monkeypatch):
         return clip(parameters, limit, **settings)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
-    for epoch in (0, 2):
-        trainer.current_epoch = epoch
+    for trainer.current_epoch in (0, 2):
         trainer.train_step(batch(trainer))
     (limit, during), (_, after) = seen
     assert limit == 12
@@ -167,13 +165,11 @@ def test_under_ddp_without_find_unused_parameters(trainer, batch, process_group)
     # nnU-Net gives the last head this weight under uncompiled DDP, so that every parameter has a gradient.
     trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
     trainer.network = DistributedDataParallel(trainer.network)
-    for epoch in (0, 1):
-        trainer.current_epoch = epoch
-        trainer.train_step(batch(trainer, epoch))
+    for trainer.current_epoch in (0, 1):
+        trainer.train_step(batch(trainer, trainer.current_epoch))
     assert not changed(before, trainer.network) & frozen_names(trainer.network)
-    for epoch in (2, 3):
-        trainer.current_epoch = epoch
-        trainer.train_step(batch(trainer, epoch))  # raises if DDP still waits for a gradient
+    for trainer.current_epoch in (2, 3):
+        trainer.train_step(batch(trainer, trainer.current_epoch))  # raises if DDP still waits for a gradient
     assert changed(before, trainer.network) == set(before)
 
 

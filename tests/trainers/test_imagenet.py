@@ -30,7 +30,7 @@ from swin_umamba_nnunet.trainers._checks import told_alone
 from swin_umamba_nnunet.trainers._loaders import WorkerDiedError
 from swin_umamba_nnunet.trainers._step import NonFiniteError
 from tests.pretrained.conftest import save, secluded, state_dict  # noqa: F401  (fixtures)
-from tests.trainers.conftest import DATASET, make_plans, tiny
+from tests.trainers.conftest import DATASET, log_of, make_plans, tiny
 
 PRETRAINED, SCRATCH = "nnUNetTrainerSwinUMambaD", "nnUNetTrainerSwinUMambaDScratch"
 FILE = Path("weights.pth")
@@ -56,10 +56,6 @@ def calls(monkeypatch):
     monkeypatch.setattr(_imagenet, "load_imagenet_weights", load)
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: calls.append("nnU-Net starts"))
     return calls
-
-
-def log_of(trainer) -> str:
-    return Path(trainer.log_file).read_text()
 
 
 def bias(trainer) -> float:
@@ -187,12 +183,10 @@ def test_disabled_checkpointing_writes_nothing(make_trainer, calls):
 
 @pytest.mark.parametrize("stage", ["ensure_weights", "load_imagenet_weights"])
 def test_without_a_usable_file_nothing_is_left(stage, make_trainer, calls, monkeypatch, nnunet_folders):
-    def fail(*_, **__):
-        raise WeightsNotFoundError("not here") if stage == "ensure_weights" else CheckpointError("truncated")
-
-    monkeypatch.setattr(_imagenet, stage, fail)
+    error = WeightsNotFoundError if stage == "ensure_weights" else CheckpointError
+    monkeypatch.setattr(_imagenet, stage, mock.Mock(side_effect=error("unusable")))
     trainer = make_trainer(tiny(PRETRAINED))
-    with pytest.raises((WeightsNotFoundError, CheckpointError)):
+    with pytest.raises(error):
         trainer.run_training()
     assert "nnU-Net starts" not in calls
     assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
@@ -230,11 +224,8 @@ def test_nnunets_own_command_shows_the_message_alone(nnunet_folders, warm_python
 
 @pytest.mark.parametrize("error", [WeightsNotFoundError, CheckpointFileError, NonFiniteError, WorkerDiedError])
 def test_an_error_for_the_user_is_what_it_was_and_ends_python_with_its_message(error, make_trainer, calls, monkeypatch):
-    def fail(self):
-        raise error("what to do")
-
     trainer = make_trainer(tiny(SCRATCH))
-    monkeypatch.setattr(nnUNetTrainer, "run_training", fail)
+    monkeypatch.setattr(nnUNetTrainer, "run_training", mock.Mock(side_effect=error("what to do")))
     with pytest.raises(error, match="what to do") as caught:
         trainer.run_training()
     assert isinstance(caught.value, SystemExit)
@@ -269,10 +260,7 @@ def test_an_interactive_python_goes_on(monkeypatch):
 
 
 def test_what_others_wrote_stays(make_trainer, calls, monkeypatch):
-    def fail(*_, **__):
-        raise WeightsNotFoundError("not here")
-
-    monkeypatch.setattr(_imagenet, "ensure_weights", fail)
+    monkeypatch.setattr(_imagenet, "ensure_weights", mock.Mock(side_effect=WeightsNotFoundError("not here")))
     trainer = make_trainer(tiny(PRETRAINED))
     mine = Path(trainer.output_folder) / "checkpoint_best.pth"
     mine.touch()
@@ -284,11 +272,8 @@ def test_what_others_wrote_stays(make_trainer, calls, monkeypatch):
 def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(make_trainer, calls, monkeypatch):
     """No rank waits for another in a collective, which a slow download would let time out."""
 
-    def fail(name, *, scratch_trainer):
-        calls.append(("ensure", name, scratch_trainer))
-        raise WeightsNotFoundError("not here")
-
-    monkeypatch.setattr(_imagenet, "ensure_weights", fail)
+    ensure = mock.Mock(side_effect=WeightsNotFoundError("not here"))
+    monkeypatch.setattr(_imagenet, "ensure_weights", ensure)
     trainer = make_trainer(tiny(PRETRAINED))
     trainer.is_ddp = True  # without a process group: every collective would be an error
     for rank, log_is_left in ((1, True), (0, False)):
@@ -296,4 +281,4 @@ def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(make_trainer
         with pytest.raises(WeightsNotFoundError, match="not here"):
             trainer.on_train_start()
         assert Path(trainer.log_file).exists() is log_is_left
-    assert calls == [("ensure", "vmamba_tiny_v0", SCRATCH)] * 2
+    assert ensure.mock_calls == [mock.call("vmamba_tiny_v0", scratch_trainer=SCRATCH)] * 2

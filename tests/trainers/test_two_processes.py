@@ -5,8 +5,8 @@ list DistributedDataParallel is built with.
 """
 
 import functools
+import json
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +37,8 @@ def batch_of(trainer, epoch: int, part: slice) -> dict:
 
 
 def train(
-    case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None, start: Path | None
-) -> dict:
+    rank: int, case: str, world: int, folder: Path, compiled: bool, resume_at: int | None, start: str
+) -> list[float]:
     """Four epochs of one step; stopped and continued from its checkpoint before epoch `resume_at`.
 
     With `start`, a checkpoint of another training, only the epochs that are left of it.
@@ -74,8 +74,8 @@ def train(
         return trainer
 
     trainer, losses = new(), []
-    if start is not None:
-        trainer.load_checkpoint(str(start))
+    if start:
+        trainer.load_checkpoint(start)
     part = slice(4 * rank // world, 4 * (rank + 1) // world)
     for epoch in range(trainer.current_epoch, 4):
         if epoch == resume_at:
@@ -92,31 +92,24 @@ def train(
         trainer.lr_scheduler.step(epoch)
         losses.append(float(trainer.train_step(batch_of(trainer, epoch, part))["loss"]))
     trainer.save_checkpoint(str(folder / f"end_{world}.pth"))
-    return {"losses": losses}
+    return losses
 
 
-def main(
-    case: str, rank: int, world: int, folder: Path, compiled: bool, resume_at: int | None, start: Path | None
-) -> None:
+def main(rank: int, world: int, folder: str, **settings) -> None:
+    place = Path(folder)
     if world > 1:
-        store = distributed.FileStore(str(folder / "store"), world)
+        store = distributed.FileStore(str(place / "store"), world)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    result = train(case, rank, world, folder, compiled, resume_at, start)
-    (folder / f"result_{world}_{rank}.pickle").write_bytes(pickle.dumps(result))
+    losses = train(rank, world=world, folder=place, **settings)
+    (place / f"losses_{world}_{rank}.json").write_text(json.dumps(losses))
     if world > 1:
         distributed.destroy_process_group()
 
 
 def run(
-    python: str,
-    case: str,
-    world: int,
-    folder: Path,
-    compiled: bool = False,
-    resume_at: int | None = None,
-    start: Path | None = None,
-) -> list[dict]:
-    """What every rank returned, each a process of `python`."""
+    python: str, case: str, world: int, folder: Path, compiled=False, resume_at: int | None = None, start: str = ""
+) -> list[list[float]]:
+    """The losses of every rank, each a process of `python`."""
     folder.mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -125,10 +118,11 @@ def run(
     data = folder / "nnUNet_preprocessed" / "Dataset902_None" / "nnUNetPlans_2d"
     data.mkdir(parents=True)
     (data / "case.b2nd").touch()
-    arguments = [case, str(world), str(folder), str(int(compiled)), str(resume_at), str(start)]
+    settings = {"case": case, "compiled": compiled, "resume_at": resume_at, "start": start}
+    job = json.dumps({"world": world, "folder": str(folder), **settings})
     processes = [
         subprocess.Popen(
-            [python, "-m", "tests.trainers.test_two_processes", str(rank), *arguments],
+            [python, "-m", "tests.trainers.test_two_processes", str(rank), job],
             cwd=ROOT,
             env=variables,
             stdout=subprocess.PIPE,
@@ -139,7 +133,7 @@ def run(
     ]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)[-4000:]
-    return [pickle.loads((folder / f"result_{world}_{rank}.pickle").read_bytes()) for rank in range(world)]
+    return [json.loads((folder / f"losses_{world}_{rank}.json").read_text()) for rank in range(world)]
 
 
 def checkpoint_of(folder: Path, world: int) -> dict:
@@ -153,8 +147,8 @@ def alone(tmp_path_factory, warm_python):
     @functools.cache
     def get(case: str) -> tuple[list[float], dict]:
         folder = tmp_path_factory.mktemp(case)
-        (result,) = run(warm_python, case, 1, folder)
-        return result["losses"], checkpoint_of(folder, 1)
+        (losses,) = run(warm_python, case, 1, folder)
+        return losses, checkpoint_of(folder, 1)
 
     return get
 
@@ -163,7 +157,6 @@ def alone(tmp_path_factory, warm_python):
 @pytest.mark.parametrize(
     ("case", "compiled", "resume_at"),
     [
-        ("pretrained", False, None),
         ("pretrained", True, None),
         ("pretrained", False, 1),
         ("pretrained", False, 3),
@@ -174,10 +167,10 @@ def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_pa
     (losses_alone, one) = alone(case)
     both = run(warm_python, case, 2, tmp_path, compiled, resume_at)
     # Cross-entropy is a mean over patches; nnU-Net's Dice gathers the sums of all processes itself.
-    mean = [sum(losses) / 2 for losses in zip(*(result["losses"] for result in both))]
+    mean = [sum(losses) / 2 for losses in zip(*both)]
     if resume_at == 1:  # what two processes left, one continues
-        (rest,) = run(warm_python, case, 1, tmp_path / "later", start=tmp_path / f"{case}.pth")
-        assert rest["losses"] == pytest.approx(losses_alone[resume_at:], rel=2e-3)
+        (rest,) = run(warm_python, case, 1, tmp_path / "later", start=str(tmp_path / f"{case}.pth"))
+        assert rest == pytest.approx(losses_alone[resume_at:], rel=2e-3)
     assert mean == pytest.approx(losses_alone, rel=2e-3)
     two = checkpoint_of(tmp_path, 2)
     assert list(one["network_weights"]) == list(two["network_weights"])
@@ -198,13 +191,4 @@ def test_two_processes_do_what_one_does(case, compiled, resume_at, alone, tmp_pa
 
 
 if __name__ == "__main__":
-    _rank, _case, _world, _folder, _compiled, _epoch, _start = sys.argv[1:]
-    main(
-        _case,
-        int(_rank),
-        int(_world),
-        Path(_folder),
-        bool(int(_compiled)),
-        int(_epoch) if _epoch != "None" else None,
-        Path(_start) if _start != "None" else None,
-    )
+    main(int(sys.argv[1]), **json.loads(sys.argv[2]))
