@@ -18,6 +18,7 @@ from PIL import Image
 
 from swin_umamba_nnunet import catalogue, evaluation, ops, settings
 from swin_umamba_nnunet.cli import VERBS, convert
+from tests import warm
 from tests.commands import parse_printed
 from tests.installed import ROOT
 from tests.workspace import built_wheel, installed_editable
@@ -282,10 +283,6 @@ def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory):
     commands, own = tmp_path / "bin", tmp_path / "own"
     commands.mkdir()
     own.mkdir()
-    for name in {line.split()[0] for line in lines.splitlines()} - {"export"}:
-        script, further = commands / name, FEWER_WORKERS.get(name, "")
-        script.write_text(f'#!/bin/sh\nexec "{environment.python}" "{environment.script(name)}" "$@" {further}\n')
-        script.chmod(0o700)
     (own / "shorter.py").write_text(TRAINER)
     write_polyps(tmp_path / "polyps")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("nnUNet", "SWIN_UMAMBA"))}
@@ -297,6 +294,17 @@ def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory):
         "nnUNet_n_proc_DA": "1",
         "OMP_NUM_THREADS": "1",
     }
+    # nnU-Net reads its folders when it is imported, so a warm process needs what the tutorial exports
+    folders = {f"nnUNet_{name}": str(tmp_path / "nnunet" / name) for name in ("raw", "preprocessed", "results")}
+    python = (
+        warm.WarmPython(environment.python, tmp_path, variables | folders).path
+        if warm.AVAILABLE
+        else environment.python
+    )
+    for name in {line.split()[0] for line in lines.splitlines()} - {"export"}:
+        script, further = commands / name, FEWER_WORKERS.get(name, "")
+        script.write_text(f'#!/bin/sh\nexec "{python}" "{environment.script(name)}" "$@" {further}\n')
+        script.chmod(0o700)
     done = subprocess.run(
         ["bash", "-euc", lines], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=900
     )

@@ -134,7 +134,7 @@ def test_what_is_slow_or_fails_beside_the_operators_costs_no_figures(pytest_ends
 
 _BARE = """
 import sys
-ABSENT = ("nnunetv2", "dynamic_network_architectures", "batchgenerators", "numba", "llvmlite", "SimpleITK", "filelock")
+ABSENT = ("nnunetv2", "dynamic_network_architectures", "batchgenerators", "numba", "llvmlite", "SimpleITK")
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ABSENT:
