@@ -65,8 +65,8 @@ if __name__ == "__main__":
 """
 
 
-def run(what: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", SCRIPT, what], capture_output=True, encoding="utf-8", timeout=600)
+def run(what: str, python: str = sys.executable) -> subprocess.CompletedProcess:
+    return subprocess.run([python, "-c", SCRIPT, what], capture_output=True, encoding="utf-8", timeout=600)
 
 
 @pytest.mark.parametrize("when", ["killed", "killed at once"])
@@ -76,14 +76,14 @@ def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_end
     assert_names(result.stderr, "background workers", "(killed", "these 2 ", "nnUNet_n_proc_DA=1")
 
 
-def test_a_worker_that_raises_is_an_error_with_its_message_and_the_process_ends():
-    result = run("raises")
+def test_a_worker_that_raises_is_an_error_with_its_message_and_the_process_ends(warm_python):
+    result = run("raises", warm_python)
     assert result.returncode == 1, result.stderr
     assert "this batch cannot be made" in result.stdout + result.stderr
     assert "background workers" in result.stderr
     assert "(killed" not in result.stderr
 
 
-def test_workers_that_live_end_as_batchgenerators_ends_them():
-    result = run("ends")
+def test_workers_that_live_end_as_batchgenerators_ends_them(warm_python):
+    result = run("ends", warm_python)
     assert (result.returncode, result.stdout.split()[-1:]) == (0, ["ended"]), result.stderr
