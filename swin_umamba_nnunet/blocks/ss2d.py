@@ -55,6 +55,7 @@ class SS2D(nn.Module):
     dt_projs_weight: Tensor
     dt_projs_bias: Tensor
     A_logs: Tensor
+    given_scan: Callable[..., Tensor] | None = None  # of networks pickled before there was one, too
 
     def __init__(
         self,

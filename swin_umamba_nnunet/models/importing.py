@@ -108,11 +108,11 @@ def import_model(
         ModelError: something is missing, of another network, or does not fit the plans; nothing is left behind.
     """
     source, target = Path(source), Path(output)
+    folder, files = _find(source)
+    plans_file = _companion(plans, folder / "plans.json", "plans", source)
+    dataset_file = _companion(dataset_json, folder / "dataset.json", "dataset-json", source)
+    new_plans, dataset = modern_plans(read_json(plans_file), str(plans_file)), read_json(dataset_file)
     with new_model_folder(target) as unfinished:
-        folder, files = _find(source)
-        plans_file = _companion(plans, folder / "plans.json", "plans", source)
-        dataset_file = _companion(dataset_json, folder / "dataset.json", "dataset-json", source)
-        new_plans, dataset = modern_plans(read_json(plans_file), str(plans_file)), read_json(dataset_file)
         found = []
         for fold, file in files.items():
             checkpoint, facts = _translated(file, fold.removeprefix("fold_"), new_plans, dataset, configuration)

@@ -108,9 +108,12 @@ def check_image(x: Tensor, channels: int, dims: int = 2) -> None:
         raise ValueError(f"the image has {shape[1]} channels, shape {shape}; {expected}")
 
 
+_PARALLEL = (DistributedDataParallel, nn.DataParallel)
+
+
 def unwrap(network: Any) -> Any:
-    """The network itself, out of whatever torch.compile and DistributedDataParallel have put around it."""
-    while (compiled := hasattr(network, "_orig_mod")) or isinstance(network, DistributedDataParallel):
+    """The network itself, out of whatever torch.compile and data parallelism have put around it."""
+    while (compiled := hasattr(network, "_orig_mod")) or isinstance(network, _PARALLEL):
         network = network._orig_mod if compiled else network.module
     return network
 

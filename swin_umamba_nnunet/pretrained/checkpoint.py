@@ -236,7 +236,7 @@ def _state_dict_of(content: Any) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[Any, int, str]:
     """A file's content, size and SHA-256; every error continues the sentence that starts with the file's name."""
     with _opened(path, _IN_MEMORY) as file:
-        content = _content_of(file, _ALLOWED)
+        content = _content_of(file, _ALLOWED, "its weights: torch.save({'model': ...})")
         size = file.seek(0, os.SEEK_END)
         return content, size, _sha256(file)
 
@@ -248,10 +248,12 @@ def read_content(path: Path, allowed: Sequence[Any]) -> Any:
         CheckpointError: not a readable checkpoint, or with other objects in it; the message continues "PATH ...".
     """
     with _opened(path) as file:
-        return _content_of(file, allowed)
+        return _content_of(
+            file, allowed, "what makes it a checkpoint, such as network_weights, trainer_name, init_args"
+        )
 
 
-def _content_of(file: BinaryIO, allowed: Sequence[Any]) -> Any:
+def _content_of(file: BinaryIO, allowed: Sequence[Any], to_save: str) -> Any:
     try:
         with safe_globals(allowed):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -261,8 +263,7 @@ def _content_of(file: BinaryIO, allowed: Sequence[Any]) -> Any:
             raise CheckpointError("is damaged or not a PyTorch checkpoint") from error
         raise CheckpointError(
             f"holds Python objects besides tensors ({refused[1]}), which this package never loads because that "
-            "could run code; where you trust the file, load it elsewhere and save only its weights: "
-            "torch.save({'model': ...})"
+            f"could run code; where you trust the file, load it elsewhere and save only {to_save}"
         ) from error
     except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
         raise CheckpointError("is truncated or damaged: torch.load cannot read it") from error

@@ -46,7 +46,7 @@ _SPELLING = {
     },
 }
 _LINEAR = re.compile(rf"{_BLOCK}\.(op\.in_proj|op\.out_proj|mlp\.fc1|mlp\.fc2)\.weight$")
-_A_LOGS = re.compile(r"^(.*?)layers\.(\d+)\.blocks\.\d+\.(self_attention|op)\.A_logs$")
+_A_LOGS = re.compile(r"^(.*?)layers\.(\d{1,4})\.blocks\.\d+\.(self_attention|op)\.A_logs$")
 _LISTED = 4  # keys named in a message
 
 

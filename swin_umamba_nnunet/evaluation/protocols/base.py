@@ -58,7 +58,7 @@ def iou_option(default: Sequence[float], help: str) -> Any:
         for value in thresholds:
             if not 0 < value <= 1:
                 raise EvaluationError(f"--iou {value:g}: expected a threshold above 0 and up to 1, such as 0.5")
-        return thresholds
+        return thresholds or tuple(default)
 
     return option(default, help, flag="--iou", convert=convert, nargs="+", type=float, metavar="THRESHOLD")
 
