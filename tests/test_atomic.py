@@ -121,6 +121,17 @@ def test_killed_while_writing_and_repeated(target):
     assert texts(target.parent) == {"Data [1]/whole": ""}
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "no"), NotImplementedError()], ids=repr)
+def test_a_file_system_without_locks(target, monkeypatch, error):
+    def acquire(*_, **__):
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with new_folder(target) as folder:
+        (folder / "whole").write_text("")
+    assert texts(target) == {"whole": ""}
+
+
 def test_two_at_a_time_are_kept_apart(target):
     target.parent.mkdir()
     lock = FileLock(target.parent / ".Data [1].lock")

@@ -138,7 +138,10 @@ _RULES: dict[str, _Rule] = {
     "configuration": _name("2d"),
     "label": _TEXT,
     "num_gpus": _number(1, math.inf, "1 or more was expected (1 also runs on a CPU)"),
-    "slurm": (_is(Mapping), "a table was expected: [slurm] and then time = 720"),
+    "slurm": (
+        lambda value: _is(Mapping)(value) and all(isinstance(v, str | int | float | list) for v in value.values()),
+        "a table of numbers and strings was expected: [slurm] and then time = 720 (minutes)",
+    ),
     "output": (_is(str, Path), "the path of a folder was expected"),
     "datasets": (
         lambda value: _is(int)(value) or _is_name(value),
@@ -153,7 +156,7 @@ _RULES: dict[str, _Rule] = {
     "mirroring": _SWITCH,
     "checkpoint": _choice(CHECKPOINTS),
     "validation": _SWITCH,
-    "checkpoint_minutes": _number(0, math.inf, "a number of minutes, 0 or more, was expected", float),
+    "checkpoint_minutes": _number(0, 1e9, "a number of minutes, 0 or more (up to 1e9), was expected", float),
 }
 _REQUIRED = {
     "output": 'name the folder to write to, as in output = "bench"',
@@ -240,7 +243,9 @@ def _rows(entries: Iterable[Any], configuration: str, problems: list[str]) -> li
     rows = []
     for number, given in enumerate(entries, 1):
         where = f"row {number} of `trainers`"
-        entry = dict(zip(_IN_ROWS, given.split(":", 2))) if isinstance(given, str) else given
+        entry = given
+        if isinstance(given, str):
+            entry = {name: part for name, part in zip(_IN_ROWS, given.split(":", 2)) if part or name == "name"}
         if not entry.get("name"):
             problems.append(f'{where} is {given!r}, but needs a name, as in name = "nnUNetTrainer"')
             continue

@@ -143,7 +143,12 @@ def answered(remarks: Iterable[Remark]) -> list[Item]:
         found = [item for code in codes.split() for item in known[code]]
         if all(item["severity"] == "note" for item in found):
             found = [remark("fine", "", otherwise), *found]
-        spoiling = any(item["code"] in _SPOILING and item["severity"] != "note" for item in found)
+        spoiling = any(
+            item["code"] in _SPOILING
+            and item["severity"] != "note"
+            and (item["code"] != "scratch_missing" or known["pretraining_differs"])
+            for item in found
+        )
         verdicts = [PROBLEM] if spoiling else [_VERDICTS[item["severity"]] for item in found]
         worst = next(verdict for verdict in (PROBLEM, CAUTION, UNKNOWN, IN_ORDER) if verdict in verdicts)
         items.append(Item(question, worst, " ".join(map(said, found))))
@@ -296,7 +301,7 @@ def of_rows(given: Sequence[Row]) -> Iterator[Remark]:
         )
         yield from (remark("unknown", code, text) for code in ("baselines", "controls"))
         return
-    by_name = {row.name: label for label, row in reversed(rows.items())}
+    by_name = {row.name: label for label, row in reversed(rows.items()) if label not in pretrained}
     controls = False
     for label, row in rows.items():
         how = f" (changed as {row.trainer} is)" if row.derived else ""
@@ -308,6 +313,9 @@ def of_rows(given: Sequence[Row]) -> Iterator[Remark]:
             else:
                 text = f"{label} starts from ImageNet weights; add {wanted}{how} to see what they contribute."
                 yield remark("suggestion", "scratch_missing", text, [label])
+        elif label in pretrained:
+            text = f"{label} starts from ImageNet weights, and no row is known to be it from random ones."
+            yield remark("suggestion", "scratch_missing", text, [label])
         for control in row.controls:
             controls = True
             there = sorted((rows[name].derived != row.derived, name) for name in rows if rows[name].name == control)

@@ -90,9 +90,12 @@ def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, dict[str, Any]]:
     try:
         trainer = find_trainer(name)
     except Exception as error:  # noqa: BLE001 (a user's module may raise anything when it is imported)
-        hint = did_you_mean(name, catalogue.trainer_names(), before="; ")
-        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        return None, {"problems": [f"trainer {name}: {said}{hint}"]}
+        if isinstance(error, ValueError):
+            said = str(error)  # with what may have been meant
+        else:
+            hint = did_you_mean(name, catalogue.trainer_names(), before="; ")
+            said = f"{type(error).__name__}: {error}{hint}"
+        return None, {"problems": [f"trainer {name}: {said}"]}
     own = [what for method, what in PROTOCOL_METHODS.items() if not _same(trainer, nnUNetTrainer, method)]
     weights, problems = _weights(trainer, fetch)
     return trainer, {

@@ -102,7 +102,7 @@ def submit(groups: Sequence[tuple[Any, list[Job]]], rerun: bool = False) -> dict
 
 def queued_runs(output: Path) -> dict[str, tuple[str, str]]:
     """Runs with a job that SLURM still knows: name -> (job, its state); empty where there is no SLURM."""
-    if not (jobs := read_json(_jobs_file(output))):
+    if shutil.which("squeue") is None or not (jobs := read_json(_jobs_file(output))):
         return {}
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
     try:

@@ -41,7 +41,8 @@ _CONTENTS = (
     "nnUNet_preprocessed",
     "benchmark",
     "logs",
-    "nnUNetTrainer*",
+    "nnUNetTrainer*.png",
+    "nnUNetTrainer*.txt",
     "nnUNet_results",
     "predictions",
 )
@@ -111,6 +112,9 @@ def run(args: argparse.Namespace) -> int:
         # three checkpoints at most (best, latest, final) of parameters and AdamW's two moments, 4 bytes each
         needed = 3 * 3 * 4e6 * record.parameters_million + 0.3e9 if begins else 0.1e9
         free = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
+        if args.fresh:
+            earlier = (file for name in _CONTENTS for path in folder.glob(name) for file in (path, *path.rglob("*")))
+            free += sum(file.stat().st_size for file in earlier if file.is_file())
         if free < needed:
             raise CliError(
                 f"the disk of {folder} has {free / 1e9:.1f} GB free and the demo needs {needed / 1e9:.1f} GB (mostly "
@@ -241,7 +245,10 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
     prepared = prepare({**settings, "device": device})
     prepared.write()
     (job,) = prepared.jobs
-    done = job.is_done() and not job.changes()
+    changes = job.changes()
+    done = job.is_done() and not changes
+    if changes:
+        print(f"Training anew: the one that is here was made with something else ({'; '.join(changes)})")
     outcome = run_job(
         job, rerun=True, echo=True, listener=lambda job, said, command: begin(said.split()[0], shown(command))
     )

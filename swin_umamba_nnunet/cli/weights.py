@@ -246,7 +246,10 @@ def _download_told() -> Iterator[None]:
 
 def _verify(args: argparse.Namespace) -> int:
     """Say what the file is; 0 if it fits a trainer (the one asked for, if one was), else 1 and what fits instead."""
-    asked = _STARTING if args.trainer is None else {args.trainer: _weights_of(args.trainer)}
+    try:
+        asked = _STARTING if args.trainer is None else {args.trainer: _weights_of(args.trainer)}
+    except CliError as error:
+        raise CliError(f"--for {args.trainer}: {error}") from error
     if not args.file.expanduser().exists():
         raise CheckpointError(f"{args.file} does not exist")
     from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint  # imports torch

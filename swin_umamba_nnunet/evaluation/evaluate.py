@@ -65,6 +65,8 @@ def evaluate_folders(
     """
     if resamples < 1:
         raise EvaluationError(f"resamples {resamples}: expected 1 or more")
+    if seed < 0:
+        raise EvaluationError(f"seed {seed}: expected 0 or more")
     chosen = (protocol or Plain()).prepare(Path(ground_truth), Path(predictions))
     pairs, *left_out = pair_cases(
         ground_truth,

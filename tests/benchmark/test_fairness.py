@@ -149,3 +149,14 @@ def test_what_shows_once_cells_have_run():
     for device, expected in (("H100", ("hardware_differs", "flag")), ("cpu", ("hosts_differ", "note"))):
         (item,) = fairness.of_records([record(), record(host="b", device=device)])
         assert (item["code"], item["severity"]) == expected
+
+
+def test_a_lack_of_random_starts_spoils_only_a_comparison_of_both_kinds():
+    """All rows pretrained alike: with care; some: a problem, also where a user's trainer has no known counterpart."""
+    missing = fairness.remark("suggestion", "scratch_missing", "no row is it from random weights", ["A"])
+    differs = fairness.remark("flag", "pretraining_differs", "some start from ImageNet weights", ["A"])
+    verdicts = [
+        {item.verdict for item in fairness.answered(remarks) if "no row is it" in item.answer}
+        for remarks in ([missing], [missing, differs])
+    ]
+    assert verdicts == [{fairness.CAUTION}, {fairness.PROBLEM}]

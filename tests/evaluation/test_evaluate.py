@@ -209,10 +209,10 @@ def test_options_of_a_file_make_the_same_protocol():
     assert from_options("plain", table) == Plain(["liver=1"], tolerance=["liver=5"], iou_thresholds=(0.5,))
 
 
-@pytest.mark.parametrize("option", ["processes", "resamples"])
-def test_numbers_below_one(folders, option):
-    with refused(f"{option} 0", "1 or more"):
-        evaluated(folders, **{option: 0})
+@pytest.mark.parametrize(("option", "value", "least"), [("processes", 0, 1), ("resamples", 0, 1), ("seed", -1, 0)])
+def test_numbers_too_small(folders, option, value, least):
+    with refused(f"{option} {value}", f"{least} or more"):
+        evaluated(folders, **{option: value})
 
 
 @pytest.mark.parametrize("protocol", ["endoscopy", "cells", "isic"])
