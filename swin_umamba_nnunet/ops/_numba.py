@@ -19,7 +19,7 @@ Memory is linear in L, without a state per position: backward recomputes one win
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import IntEnum
 from pathlib import Path
@@ -810,11 +810,8 @@ class _Given:
     def _run(self, kernel, size: int, tensors: dict[str, Tensor], **settings: int) -> None:
         threads = min(torch.get_num_threads(), self.settings["tasks"])
         scratch = _buffer(threads * size)
-        values = {**self.settings, **settings, "scratch": scratch.data_ptr(), "scratch_size": size, **self.addresses}
-        for name, tensor in {**self.tensors, **tensors}.items():
-            values[name] = tensor.data_ptr()
-        by_name = {name.upper(): value for name, value in values.items()}
-        _run(kernel, np.array([by_name.get(place.name, 0) for place in _At], np.int64), threads)
+        values = {**self.settings, **settings, "scratch_size": size, **self.addresses}
+        launch(kernel, _At, values, {**self.tensors, **tensors, "scratch": scratch}, threads)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -835,6 +832,15 @@ def _buffer(*shape: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------- threads
+
+
+def launch(
+    kernel, places: type[IntEnum], values: Mapping[str, int], tensors: Mapping[str, Tensor], threads: int
+) -> None:
+    """Run a kernel; its arguments, numbers and tensors' addresses, lie where `places` has their names, else 0."""
+    by_name = {name.upper(): value for name, value in values.items()}
+    by_name |= {name.upper(): tensor.data_ptr() for name, tensor in tensors.items()}
+    _run(kernel, np.array([by_name.get(place.name, 0) for place in places], np.int64), threads)
 
 
 def _run(kernel, arguments: np.ndarray, threads: int) -> None:

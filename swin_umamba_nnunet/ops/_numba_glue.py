@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from swin_umamba_nnunet.ops._glue import rows_of
-from swin_umamba_nnunet.ops._numba import _buffer, _plain, _run, _sum
+from swin_umamba_nnunet.ops._numba import _buffer, _plain, _sum, launch
 from swin_umamba_nnunet.ops._numba_vectors import (
     LANES,
     LOG2E,
@@ -197,5 +197,4 @@ def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
         "eps": epsilon.ctypes.data,
     }
     given = {"scratch": scratch, "y": y, "gate": gate, "weight": weight, "bias": bias, **tensors}
-    values |= {name: tensor.data_ptr() for name, tensor in given.items()}
-    _run(kernel, np.array([values.get(place.name.lower(), 0) for place in _At], np.int64), threads)
+    launch(kernel, _At, values, given, threads)
