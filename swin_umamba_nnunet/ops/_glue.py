@@ -26,11 +26,10 @@ from swin_umamba_nnunet.ops._select import resolve_backend
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SWIN_UMAMBA_FUSED_GLUE"
-_LANES = 16  # of `_numba_vectors`, which only the backend imports
 
 
 @torch.compiler.assume_constant_result
-def _fuses_glue(backend: str | None, device_type: str, channels: int = _LANES) -> bool:
+def _fuses_glue(backend: str | None, device_type: str, channels: int = _scan.LANES) -> bool:
     """Whether `selective_scan_2d_norm_gate` is what runs on `device_type` with this choice of backend.
 
     On a CPU it takes whole vectors of 16 channels, which all networks here have.
@@ -40,7 +39,7 @@ def _fuses_glue(backend: str | None, device_type: str, channels: int = _LANES) -
         BackendUnavailableError: as in `resolve_backend`.
     """
     backend = resolve_backend(backend, device_type)
-    if backend != "triton" and (backend != "numba" or device_type != "cpu" or channels % _LANES):
+    if backend != "triton" and (backend != "numba" or device_type != "cpu" or channels % _scan.LANES):
         return False
     fused = settings.switch(ENVIRONMENT_VARIABLE, default=True)
     if not fused:
@@ -147,7 +146,7 @@ def _forward(
 @_forward.register_fake
 def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, dt_weight, gate, weight, bias, eps, delta_softplus, save):
     out = x.new_empty(x.shape)
-    _, states = _scan.fake_outputs(x, A.shape[0], A.shape[2], save)
+    _, states = _scan.fake_outputs(x, A.shape[0], A.shape[2], save, "triton")
     y = x.new_empty(x.shape if save else (0,), dtype=torch.float32)
     mean, rstd = (y.new_empty(x.shape[:3] if save else (0,)) for _ in range(2))
     return out, y, mean, rstd, states

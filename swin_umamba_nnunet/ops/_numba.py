@@ -1,10 +1,11 @@
 """CPU backend: explicit 16-lane vectors in numba, forward and backward, no autograd inside and no compiler at install.
 
 Channels are the lanes: one vector holds 16 neighbouring channels, so a time step is N independent vector updates and
-every load is contiguous, whichever direction the scan runs in.  A window of steps is first gathered (places, B, C, step
-sizes after the softplus: all that has no memory of the step before), then walked with the states in registers
-(`_numba_vectors` has the vectors and these loops).  Step sizes are made from their low-rank form window by window and
-never exist as a tensor; their gradient goes back the same way.
+every load is contiguous, whichever direction the scan runs in.  What has no memory of the step before (places, step
+sizes after the softplus, in the backward pass copies of B and C) is prepared for a window of steps, which is then
+walked with the states in registers (`_numba_vectors` has the vectors and these loops), while the caches fetch what the
+next window needs.  Step sizes are made from their low-rank form window by window and never exist as a tensor; their
+gradient goes back the same way.
 
 Work is split into (image, group of channels) tasks whose size depends on the shape alone.  A task owns the outputs it
 writes and runs its directions in order; what several tasks contribute to one number goes to separate rows that are
@@ -30,21 +31,24 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from swin_umamba_nnunet.ops._numba_vectors import (
+    AT_ONCE,
     LANES,
     LN2,
     LOG2E,
     address,
     argument,
     beyond,
-    combine,
     compile_kernel,
+    contract,
     correlate,
     exp2,
+    expand,
     forward_window,
     get,
     get_integer,
     inline,
     load,
+    prefetch,
     put,
     put_integer,
     recompute_window,
@@ -58,10 +62,9 @@ from swin_umamba_nnunet.ops._numba_vectors import (
 )
 
 WINDOW = 64  # steps between saved states, the contract of `_scan`
-_AT_ONCE = 8  # steps, or ranks, whose products with the low-rank form are independent sums in registers
-_FEW = 3  # of them where not so many are left: ranks are multiples of it
 _MOST_VECTORS = 4  # of a task: more share B and C, fewer feed more threads
 _TASKS_WANTED = 8
+_PLACES_SIZE = 4 * WINDOW  # float32 values that a window's integers take
 
 
 def unavailable_reason(device_type: str) -> str | None:
@@ -133,47 +136,62 @@ def _copy(source, target, count):
 
 
 @inline
-def _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank):
-    """What all channels of a task share: places of a window's steps, and B, C and low-rank step sizes there."""
+def _places(arguments, image, k, window, steps, places):
+    """The positions of a window's steps, and where their values of B, C and low-rank step sizes begin.
+
+    Two windows have room, since the next one's are asked for early.  Beginnings are filled up to what `expand` takes.
+    """
     height, width = argument(arguments, _At.HEIGHT), argument(arguments, _At.WIDTH)
-    N, rank = argument(arguments, _At.STATES), argument(arguments, _At.RANK)
-    given_B, given_C, given_rank = (
-        address(arguments, _At.BS),
-        address(arguments, _At.CS),
-        address(arguments, _At.LOW_RANK),
-    )
+    position_step, direction = argument(arguments, _At.POSITION_STEP), k * argument(arguments, _At.DIRECTION_STEP)
+    places = beyond(places, window % 2 * _PLACES_SIZE)
+    begins = beyond(places, 2 * WINDOW)
     # where the window begins, then step by step: a division for each would take as long as all of the rest
     along, across = (height, width) if k % 2 else (width, height)
-    step = begin if k < 2 else height * width - 1 - begin
+    step = window * WINDOW if k < 2 else height * width - 1 - window * WINDOW
     fast, slow = step % along, step // along
     forth = 1 if k < 2 else -1
+    begin = 0
     for t in range(steps):
         place = image * height * width + (fast * width + slow if k % 2 else slow * width + fast)
+        begin = place * position_step + direction
         put_integer(places, t, place)
+        put_integer(begins, t, begin)
         fast += forth
         if fast == along:
             fast, slow = 0, slow + 1
         elif fast < 0:
             fast, slow = along - 1, slow - 1
-        row = place * argument(arguments, _At.POSITION_STEP) + k * argument(arguments, _At.DIRECTION_STEP)
-        _copy(beyond(given_B, row), beyond(Bs, t * N), N)
-        _copy(beyond(given_C, row), beyond(Cs, t * N), N)
-        if N >= LANES // 2:  # whole vectors stay within the row, where B and C follow
-            for r in range(0, rank, LANES):
-                store(low_rank, t * rank + r, load(given_rank, row + r))
-        else:
-            _copy(beyond(given_rank, row), beyond(low_rank, t * rank), rank)
+    for t in range(steps, (steps + AT_ONCE - 1) // AT_ONCE * AT_ONCE):
+        put_integer(begins, t, begin)
 
 
 @inline
-def _before_softplus(arguments, k, first, bias, steps, places, weight, low_rank, z):
+def _ask_for(arguments, start, count, window, steps, places, first, second, rows, row_step):
+    """Have the second cache fetch what a task needs in a window: of two images, of the projections, and of rows."""
+    channels, columns = argument(arguments, _At.CHANNELS), argument(arguments, _At.DIRECTION_STEP)
+    projected = beyond(address(arguments, _At.BS), -argument(arguments, _At.RANK))
+    places = beyond(places, window % 2 * _PLACES_SIZE)
+    for t in range(steps):
+        at = get_integer(places, t) * channels + start
+        for v in range(count):
+            prefetch(first, at + v * LANES)
+            prefetch(second, at + v * LANES)
+        at = get_integer(places, WINDOW + t)
+        for i in range(0, columns, LANES):
+            prefetch(projected, at + i)
+            if row_step:
+                prefetch(rows, get_integer(places, t) * row_step + i)
+
+
+@inline
+def _before_softplus(arguments, k, first, bias, steps, places, begins, weight, z):
     """Step sizes of sixteen channels before the softplus, from their low-rank form or as they were given."""
     rank = argument(arguments, _At.RANK)
     if rank > 0:
-        for t in range(0, steps, _AT_ONCE):
-            for j in range(_AT_ONCE):
-                store(z, (t + j) * LANES, bias)
-            combine(_AT_ONCE, rank, rank, beyond(z, t * LANES), weight, beyond(low_rank, t * rank))
+        whole = (steps + AT_ONCE - 1) // AT_ONCE * AT_ONCE
+        for t in range(whole):
+            store(z, t * LANES, bias)
+        expand(whole, rank, z, weight, begins, address(arguments, _At.LOW_RANK))
     else:
         channels = argument(arguments, _At.CHANNELS)
         positions = argument(arguments, _At.IMAGES) * argument(arguments, _At.HEIGHT) * argument(arguments, _At.WIDTH)
@@ -183,135 +201,9 @@ def _before_softplus(arguments, k, first, bias, steps, places, weight, low_rank,
             store(z, t * LANES, load(given, at) + bias)
 
 
-@inline
-def _walk(steps, N, delta, delta_u, y, h, A, Bs, Cs):
-    """All states of a window, as many at once as fit into registers."""
-    n = 0
-    while n + 16 <= N:
-        i = n * LANES
-        forward_window(16, steps, N, delta, delta_u, y, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(Cs, n))
-        n += 16
-    while n + 4 <= N:
-        i = n * LANES
-        forward_window(4, steps, N, delta, delta_u, y, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(Cs, n))
-        n += 4
-    while n < N:
-        i = n * LANES
-        forward_window(1, steps, N, delta, delta_u, y, beyond(h, i), beyond(A, i), beyond(Bs, n), beyond(Cs, n))
-        n += 1
-
-
-@inline
-def _walk_back(steps, N, delta, delta_u, dy, through_A, through_B, h, g, dA, A, Bs, Cs, decays, history, dBs, dCs):
-    """The same: forwards once more, and back."""
-    n = 0
-    while n + 16 <= N:
-        i = n * LANES
-        recompute_window(
-            16,
-            steps,
-            N,
-            delta,
-            delta_u,
-            beyond(h, i),
-            beyond(A, i),
-            beyond(Bs, n),
-            beyond(decays, i),
-            beyond(history, i),
-        )
-        reverse_window(
-            16,
-            steps,
-            N,
-            delta,
-            delta_u,
-            dy,
-            through_A,
-            through_B,
-            beyond(g, i),
-            beyond(dA, i),
-            beyond(A, i),
-            beyond(Bs, n),
-            beyond(Cs, n),
-            beyond(decays, i),
-            beyond(history, i),
-            beyond(dBs, n),
-            beyond(dCs, n),
-        )
-        n += 16
-    while n + 4 <= N:
-        i = n * LANES
-        recompute_window(
-            4,
-            steps,
-            N,
-            delta,
-            delta_u,
-            beyond(h, i),
-            beyond(A, i),
-            beyond(Bs, n),
-            beyond(decays, i),
-            beyond(history, i),
-        )
-        reverse_window(
-            4,
-            steps,
-            N,
-            delta,
-            delta_u,
-            dy,
-            through_A,
-            through_B,
-            beyond(g, i),
-            beyond(dA, i),
-            beyond(A, i),
-            beyond(Bs, n),
-            beyond(Cs, n),
-            beyond(decays, i),
-            beyond(history, i),
-            beyond(dBs, n),
-            beyond(dCs, n),
-        )
-        n += 4
-    while n < N:
-        i = n * LANES
-        recompute_window(
-            1,
-            steps,
-            N,
-            delta,
-            delta_u,
-            beyond(h, i),
-            beyond(A, i),
-            beyond(Bs, n),
-            beyond(decays, i),
-            beyond(history, i),
-        )
-        reverse_window(
-            1,
-            steps,
-            N,
-            delta,
-            delta_u,
-            dy,
-            through_A,
-            through_B,
-            beyond(g, i),
-            beyond(dA, i),
-            beyond(A, i),
-            beyond(Bs, n),
-            beyond(Cs, n),
-            beyond(decays, i),
-            beyond(history, i),
-            beyond(dBs, n),
-            beyond(dCs, n),
-        )
-        n += 1
-
-
 def _forward_size(N: int, rank: int, vectors: int) -> int:
     """float32 values of working memory that `_forward_kernel` needs."""
-    return WINDOW * (2 + 2 * N + rank + 3 * LANES) + vectors * LANES * (2 * N + rank) + LANES
+    return WINDOW * 3 * LANES + 2 * _PLACES_SIZE + vectors * LANES * (2 * N + rank)
 
 
 @compile_kernel
@@ -331,6 +223,7 @@ def _forward_kernel(arguments):
     groups = tasks // argument(arguments, _At.IMAGES)
     x, y, saved = address(arguments, _At.X), address(arguments, _At.Y), address(arguments, _At.SAVED)
     Ds, bias = address(arguments, _At.DS), address(arguments, _At.BIAS)
+    Bs, Cs = address(arguments, _At.BS), address(arguments, _At.CS)
     softplus_on = argument(arguments, _At.SOFTPLUS)
     length = height * width
     windows = (length + WINDOW - 1) // WINDOW
@@ -341,11 +234,8 @@ def _forward_kernel(arguments):
     delta_u = beyond(delta, WINDOW * LANES)
     total = beyond(delta_u, WINDOW * LANES)
     places = beyond(total, WINDOW * LANES)
-    Bs = beyond(places, 2 * WINDOW)
-    Cs = beyond(Bs, WINDOW * N)
-    low_rank = beyond(Cs, WINDOW * N)
     vectors = argument(arguments, _At.VECTORS)
-    h = beyond(low_rank, WINDOW * rank + LANES)
+    h = beyond(places, 2 * _PLACES_SIZE)
     A = beyond(h, vectors * N * LANES)
     weight = beyond(A, vectors * N * LANES)
     while True:
@@ -362,31 +252,36 @@ def _forward_kernel(arguments):
                 )
                 for n in range(N):
                     store(h, (v * N + n) * LANES, splat(np.float32(0)))
+            _places(arguments, image, k, 0, min(WINDOW, length), places)
             for window in range(windows):
-                begin = window * WINDOW
-                steps = min(WINDOW, length - begin)
-                _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank)
+                steps = min(WINDOW, length - window * WINDOW)
+                if window + 1 < windows:
+                    following = min(WINDOW, length - (window + 1) * WINDOW)
+                    _places(arguments, image, k, window + 1, following, places)
+                    _ask_for(arguments, start, count, window + 1, following, places, x, y, y, 0)
+                own_places = beyond(places, window % 2 * _PLACES_SIZE)
+                begins = beyond(own_places, 2 * WINDOW)
                 for v in range(count):
                     first = start + v * LANES
                     own_h, own_A = beyond(h, v * N * LANES), beyond(A, v * N * LANES)
                     if argument(arguments, _At.SAVE):
-                        at = ((image * directions + k) * windows + window) * N * channels + first
+                        at = (((image * directions + k) * windows + window) * channels + first) * N
                         for n in range(N):
-                            store(saved, at + n * channels, load(own_h, n * LANES))
+                            store(saved, at + n * LANES, load(own_h, n * LANES))
                     _before_softplus(
                         arguments,
                         k,
                         first,
                         load(bias, own * channels + first),
                         steps,
-                        places,
+                        own_places,
+                        begins,
                         beyond(weight, v * rank * LANES),
-                        low_rank,
                         delta,
                     )
                     skip = load(Ds, own * channels + first)
                     for t in range(steps):
-                        at = get_integer(places, t) * channels + first
+                        at = get_integer(own_places, t) * channels + first
                         z = load(delta, t * LANES)
                         d = softplus(z) if softplus_on else z
                         u = load(x, at)
@@ -396,15 +291,15 @@ def _forward_kernel(arguments):
                         if k > 0:
                             so_far = so_far + load(y, at)
                         store(total, t * LANES, so_far)
-                    _walk(steps, N, delta, delta_u, total, own_h, own_A, Bs, Cs)
+                    forward_window(N, steps, delta, delta_u, total, own_h, own_A, begins, Bs, Cs)
                     for t in range(steps):
-                        store(y, get_integer(places, t) * channels + first, load(total, t * LANES))
+                        store(y, get_integer(own_places, t) * channels + first, load(total, t * LANES))
 
 
 def _backward_size(N: int, rank: int, vectors: int) -> int:
     """float32 values of working memory that `_backward_kernel` needs."""
-    steps = WINDOW * (2 + 4 * N + 3 * rank + 9 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
-    return steps + vectors * LANES * (3 * N + 2 * rank + 2) + N * LANES
+    steps = WINDOW * (4 * N + 2 * rank + 9 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
+    return steps + 2 * _PLACES_SIZE + vectors * LANES * (3 * N + 2 * rank + 2) + N * LANES
 
 
 @compile_kernel
@@ -428,6 +323,7 @@ def _backward_kernel(arguments):
     images = argument(arguments, _At.IMAGES)
     x, dy, saved = address(arguments, _At.X), address(arguments, _At.DY), address(arguments, _At.SAVED)
     Ds, bias = address(arguments, _At.DS), address(arguments, _At.BIAS)
+    low_rank = address(arguments, _At.LOW_RANK)
     dx, ddt, rows = address(arguments, _At.DX), address(arguments, _At.DDT), address(arguments, _At.ROWS)
     softplus_on, logarithms = argument(arguments, _At.SOFTPLUS), argument(arguments, _At.LOGARITHMS)
     length = height * width
@@ -448,13 +344,12 @@ def _backward_kernel(arguments):
     history = beyond(decays, WINDOW * N * LANES)
     turned = beyond(history, (WINDOW + 1) * N * LANES)
     places = beyond(turned, LANES * LANES)
-    Bs = beyond(places, 2 * WINDOW)
+    Bs = beyond(places, 2 * _PLACES_SIZE)
     Cs = beyond(Bs, WINDOW * N)
     dBs = beyond(Cs, WINDOW * N)
     dCs = beyond(dBs, WINDOW * N)
-    low_rank = beyond(dCs, WINDOW * N)
     rank_step = (rank + LANES - 1) // LANES * LANES
-    d_low_rank = beyond(low_rank, WINDOW * rank + LANES)
+    d_low_rank = beyond(dCs, WINDOW * N)
     turned_back = beyond(d_low_rank, WINDOW * rank + LANES * LANES)
     vectors = argument(arguments, _At.VECTORS)
     h = beyond(turned_back, WINDOW * rank_step)
@@ -485,10 +380,29 @@ def _backward_kernel(arguments):
                     store(dweight, (v * rank + r) * LANES, zero)
                 store(d_skip, v * LANES, zero)
                 store(d_bias, v * LANES, zero)
+            _places(arguments, image, k, windows - 1, length - (windows - 1) * WINDOW, places)
             for window in range(windows - 1, -1, -1):
-                begin = window * WINDOW
-                steps = min(WINDOW, length - begin)
-                _gather(arguments, image, k, begin, steps, places, Bs, Cs, low_rank)
+                steps = min(WINDOW, length - window * WINDOW)
+                if window > 0:
+                    _places(arguments, image, k, window - 1, WINDOW, places)
+                    _ask_for(
+                        arguments,
+                        start,
+                        count,
+                        window - 1,
+                        WINDOW,
+                        places,
+                        x,
+                        dy,
+                        beyond(rows, (task % groups * images * length * directions + k) * columns),
+                        directions * columns,
+                    )
+                own_places = beyond(places, window % 2 * _PLACES_SIZE)
+                begins = beyond(own_places, 2 * WINDOW)
+                for t in range(steps):
+                    at = get_integer(begins, t)
+                    _copy(beyond(address(arguments, _At.BS), at), beyond(Bs, t * N), N)
+                    _copy(beyond(address(arguments, _At.CS), at), beyond(Cs, t * N), N)
                 for i in range(0, steps * N, LANES):
                     store(dBs, i, zero)
                     store(dCs, i, zero)
@@ -502,22 +416,22 @@ def _backward_kernel(arguments):
                         beyond(dA, v * N * LANES),
                     )
                     own_weight = beyond(weight, v * rank * LANES)
-                    at = ((image * directions + k) * windows + window) * N * channels + first
+                    at = (((image * directions + k) * windows + window) * channels + first) * N
                     for n in range(N):
-                        store(h, n * LANES, load(saved, at + n * channels))
+                        store(h, n * LANES, load(saved, at + n * LANES))
                     _before_softplus(
                         arguments,
                         k,
                         first,
                         load(bias, own * channels + first),
                         steps,
-                        places,
+                        own_places,
+                        begins,
                         own_weight,
-                        low_rank,
                         delta,
                     )
                     for t in range(steps):
-                        at = get_integer(places, t) * channels + first
+                        at = get_integer(own_places, t) * channels + first
                         z = load(delta, t * LANES)
                         d, s = softplus_and_slope(z) if softplus_on else (z, splat(np.float32(1)))
                         store(delta, t * LANES, d)
@@ -527,15 +441,15 @@ def _backward_kernel(arguments):
                         store(g_y, t * LANES, load(dy, at))
                         store(through_A, t * LANES, zero)
                         store(through_B, t * LANES, zero)
-                    _walk_back(
-                        steps,
+                    recompute_window(N, steps, delta, delta_u, h, own_A, Bs, decays, history)
+                    reverse_window(
                         N,
+                        steps,
                         delta,
                         delta_u,
                         g_y,
                         through_A,
                         through_B,
-                        h,
                         own_g,
                         own_dA,
                         own_A,
@@ -549,7 +463,7 @@ def _backward_kernel(arguments):
                     skip = load(Ds, own * channels + first)
                     sum_skip, sum_bias = load(d_skip, v * LANES), load(d_bias, v * LANES)
                     for t in range(steps):
-                        at = get_integer(places, t) * channels + first
+                        at = get_integer(own_places, t) * channels + first
                         # A is held times log2(e), hence ln 2
                         gradient = load(through_A, t * LANES) * splat(np.float32(LN2))
                         gradient = (gradient + load(through_B, t * LANES) * load(u, t * LANES)) * load(slope, t * LANES)
@@ -564,39 +478,15 @@ def _backward_kernel(arguments):
                     store(d_bias, v * LANES, sum_bias)
                     if rank == 0:
                         for t in range(steps):
-                            at = (k * images * length + get_integer(places, t)) * channels + first
+                            at = (k * images * length + get_integer(own_places, t)) * channels + first
                             store(ddt, at, load(g_z, t * LANES))
                         continue
-                    r = 0
-                    own_dweight = beyond(dweight, v * rank * LANES)
-                    while r + _AT_ONCE <= rank:
-                        correlate(_AT_ONCE, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
-                        r += _AT_ONCE
-                    while r + _FEW <= rank:
-                        correlate(_FEW, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
-                        r += _FEW
-                    while r < rank:
-                        correlate(1, steps, rank, beyond(own_dweight, r * LANES), g_z, beyond(low_rank, r))
-                        r += 1
+                    correlate(rank, steps, beyond(dweight, v * rank * LANES), g_z, begins, low_rank)
                     for t in range(steps, (steps + LANES - 1) // LANES * LANES):
                         store(g_z, t * LANES, zero)
                     for t in range(0, steps, LANES):
                         transpose(beyond(g_z, t * LANES), LANES, turned, LANES)
-                        target = beyond(d_low_rank, t * rank)
-                        r = 0
-                        while r + _AT_ONCE <= rank:
-                            combine(
-                                _AT_ONCE, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES)
-                            )
-                            r += _AT_ONCE
-                        while r + _FEW <= rank:
-                            combine(
-                                _FEW, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES)
-                            )
-                            r += _FEW
-                        while r < rank:
-                            combine(1, LANES, LANES, beyond(target, r * LANES), turned, beyond(own_weight, r * LANES))
-                            r += 1
+                        contract(rank, beyond(d_low_rank, t * rank), turned, own_weight)
                 for t in range(0, steps, LANES):  # back to a row per step; what is too much gives way to B and C
                     for r in range(0, rank, LANES):
                         transpose(
@@ -606,7 +496,7 @@ def _backward_kernel(arguments):
                             rank_step,
                         )
                 for t in range(steps):
-                    row = ((task % groups * images * length + get_integer(places, t)) * directions + k) * columns
+                    row = ((task % groups * images * length + get_integer(own_places, t)) * directions + k) * columns
                     if N >= LANES // 2:
                         for r in range(0, rank, LANES):
                             store(rows, row + r, load(turned_back, t * rank_step + r))
@@ -762,7 +652,7 @@ class _Given:
         states = _buffer(self.images, self.directions, windows, self.states, self.padded) if save_states else _buffer(0)
         size = _forward_size(self.states, self.rank, self.vectors)
         self._run(_forward_kernel, size, {"y": y, "saved": states}, save=int(save_states))
-        return self._cut(y), self._cut(states) if save_states else states.to(self.device)
+        return self._cut(y), states.to(self.device)
 
     def backward(self, dy: Tensor, states: Tensor) -> tuple[Tensor, ...]:
         """Gradients of x, dt (empty if it has a low-rank form), rows of `projected`, A, Ds, dt_bias and dt_weight."""
@@ -778,7 +668,7 @@ class _Given:
             "dweight": _buffer(*own, self.rank),
         }
         size = _backward_size(self.states, self.rank, self.vectors)
-        self._run(_backward_kernel, size, {"dy": self._fit(dy), "saved": self._fit(states), **out})
+        self._run(_backward_kernel, size, {"dy": self._fit(dy), "saved": _plain(states), **out})
         dx, ddt, rows, dA, dDs, dbias, dweight = out.values()
         rows, dA, dDs, dbias, dweight = (_sum(parts) for parts in (rows, dA, dDs, dbias, dweight))
         dA, dweight = (rows_of[:, : self.channels] for rows_of in (dA, dweight))

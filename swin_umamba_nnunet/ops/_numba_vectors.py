@@ -174,12 +174,12 @@ def store(typingctx, pointer, index, value):
 
 @intrinsic
 def prefetch(typingctx, pointer, index):
-    """Ask for the cache line of an element: steps lie kilobytes apart, where no hardware prefetcher looks."""
+    """Have the second cache fetch an element's line: steps lie kilobytes apart, where no hardware prefetcher looks."""
 
     def codegen(context, builder, signature, args):
         byte = builder.bitcast(builder.gep(args[0], [args[1]]), ir.PointerType(ir.IntType(8)))
-        for_reading, keep, data = (ir.Constant(ir.IntType(32), v) for v in (0, 3, 1))
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, for_reading, keep, data)
+        for_reading, second_cache, data = (ir.Constant(ir.IntType(32), v) for v in (0, 2, 1))
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, for_reading, second_cache, data)
         return context.get_dummy_value()
 
     return types.void(floats, types.intp), codegen
@@ -383,7 +383,7 @@ def _loop(builder, count, values, body):
 
 
 class _Memory:
-    """Vectors and scalars at an address, by their number."""
+    """Vectors, scalars and integers at an address, by their number."""
 
     def __init__(self, builder, pointer) -> None:
         self.builder, self.pointer = builder, pointer
@@ -401,30 +401,55 @@ class _Memory:
         """One float32 value in every lane."""
         return _fill(self.builder, self.builder.load(self.builder.gep(self.pointer, [self._whole(number)])))
 
+    def integer(self, number):
+        """See `get_integer`."""
+        integers = self.builder.bitcast(self.pointer, ir.PointerType(ir.IntType(64)))
+        return self.builder.load(self.builder.gep(integers, [self._whole(number)]), align=4)
+
+    def beyond(self, count, each: int = 1):
+        """The memory behind so many times `each` values."""
+        return _Memory(self.builder, self.builder.gep(self.pointer, [self.builder.mul(count, _index(each))]))
+
     @staticmethod
     def _whole(number):
         return _index(number) if isinstance(number, int) else number
 
 
-def _as_written(group, signature, emit):
-    """An intrinsic's answer: code written out for so many states, which the caller names as a literal."""
-    if not isinstance(group, types.IntegerLiteral):
-        return None  # numba asks again with the literal
+_STATES = (16, 4, 1)  # at once: as many as fit into registers, then what is left
+AT_ONCE = 8  # ranks of the step size, or steps: as many independent sums as hide a multiplication's latency
+_RANKS = (AT_ONCE, 3, 1)  # ranks are multiples of three
+
+
+def _in_groups(groups, signature, emit):
+    """An intrinsic's answer: code for any number of states or ranks, written out for a group of them at a time.
+
+    Their number is the intrinsic's first argument; `emit` is also given the group's size and its first one.
+    """
 
     def codegen(context, builder, _signature, args):
-        is_pointer = [argument is floats for argument in signature.args[1:]]
-        emit(builder, group.literal_value, *(_Memory(builder, a) if p else a for a, p in zip(args[1:], is_pointer)))
+        total, *rest = (_Memory(builder, a) if kind is floats else a for kind, a in zip(signature.args, args))
+        done = _index(0)
+        for group in groups:
+            count = builder.sdiv(builder.sub(total, done), _index(group))
+
+            def emit_group(i, _, group=group, done=done):
+                emit(builder, group, builder.add(done, builder.mul(i, _index(group))), total, *rest)
+                return ()
+
+            _loop(builder, count, (), emit_group)
+            done = builder.add(done, builder.mul(count, _index(group)))
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _emit_forward(builder, group, steps, states, delta, delta_u, y, h, A, Bs, Cs):
+def _emit_forward(builder, group, first, states, steps, delta, delta_u, y, h, A, begins, Bs, Cs):
     """Per state and step: 9 multiplications and fused ones (the bound: one per cycle and 16 lanes), 7 others."""
+    h, A = h.beyond(first, LANES), A.beyond(first, LANES)
 
     def step(t, carried):
         d, d_u = delta[t], delta_u[t]
-        row = builder.mul(t, states)
+        row = builder.add(begins.integer(t), first)
         totals = [y[t], None]
         after = []
         for n in range(group):
@@ -444,18 +469,20 @@ def _emit_forward(builder, group, steps, states, delta, delta_u, y, h, A, Bs, Cs
         h[n] = state
 
 
-@intrinsic(prefer_literal=True)
-def forward_window(typingctx, group, steps, states, delta, delta_u, y, h, A, Bs, Cs):
-    """y[t] += <C, h> over the steps of a window, for `group` states (a literal) of `states`; h goes on from there.
+@intrinsic
+def forward_window(typingctx, states, steps, delta, delta_u, y, h, A, begins, Bs, Cs):
+    """y[t] += <C, h> over the steps of a window; h goes on from there.
 
-    delta, delta_u, y: a vector per step; h, A: a vector per state; Bs, Cs: `states` values per step.
+    delta, delta_u, y: a vector per step; h, A: a vector per state; begins: for each step an integer, how far beyond
+    Bs and Cs its values begin, one per state.
     """
-    signature = types.void(group, types.intp, types.intp, *[floats] * 7)
-    return _as_written(group, signature, _emit_forward)
+    return _in_groups(_STATES, types.void(types.intp, types.intp, *[floats] * 8), _emit_forward)
 
 
-def _emit_recompute(builder, group, steps, states, delta, delta_u, h, A, Bs, decays, history):
-    """Bound by stores: two vectors per state and step."""
+def _emit_recompute(builder, group, first, states, steps, delta, delta_u, h, A, Bs, decays, history):
+    """Bound by multiplications and stores alike: 8 of these, two vectors, per state and step."""
+    h, A, decays, history = (memory.beyond(first, LANES) for memory in (h, A, decays, history))
+    Bs = Bs.beyond(first)
 
     def step(t, carried):
         d, d_u = delta[t], delta_u[t]
@@ -474,11 +501,14 @@ def _emit_recompute(builder, group, steps, states, delta, delta_u, h, A, Bs, dec
         history[builder.add(last, _index(n))] = state
 
 
-@intrinsic(prefer_literal=True)
-def recompute_window(typingctx, group, steps, states, delta, delta_u, h, A, Bs, decays, history):
-    """The decays of a window, and the states before each of its steps and after the last one."""
-    signature = types.void(group, types.intp, types.intp, *[floats] * 7)
-    return _as_written(group, signature, _emit_recompute)
+@intrinsic
+def recompute_window(typingctx, states, steps, delta, delta_u, h, A, Bs, decays, history):
+    """The decays of a window, and the states before each of its steps and after the last one.
+
+    Bs: `states` values per step, one after the other: read in place, in between others, they leave the first cache
+    sooner.
+    """
+    return _in_groups(_STATES, types.void(types.intp, types.intp, *[floats] * 7), _emit_recompute)
 
 
 def _pick(builder, a, b, lanes):
@@ -525,9 +555,29 @@ class _Totals:
 
 
 def _emit_reverse(
-    builder, group, steps, states, delta, delta_u, dy, through_A, through_B, g, dA, A, Bs, Cs, decays, history, dBs, dCs
+    builder,
+    group,
+    first,
+    states,
+    steps,
+    delta,
+    delta_u,
+    dy,
+    through_A,
+    through_B,
+    g,
+    dA,
+    A,
+    Bs,
+    Cs,
+    decays,
+    history,
+    dBs,
+    dCs,
 ):
     """Per state and step: 8 multiplications and fused ones (the bound), 4 shuffles and 3 sums, 6 loads, a store."""
+    g, dA, A, decays, history = (memory.beyond(first, LANES) for memory in (g, dA, A, decays, history))
+    Bs, Cs, dBs, dCs = (memory.beyond(first) for memory in (Bs, Cs, dBs, dCs))
     lanes = ir.VectorType(ir.FloatType(), group)
     first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), group), list(range(group)))
 
@@ -566,12 +616,11 @@ def _emit_reverse(
         g[n] = gradient
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def reverse_window(
     typingctx,
-    group,
-    steps,
     states,
+    steps,
     delta,
     delta_u,
     dy,
@@ -587,50 +636,67 @@ def reverse_window(
     dBs,
     dCs,
 ):
-    """Gradients through the steps of a window, last one first, for `group` states (a literal) of `states`.
+    """Gradients through the steps of a window, last one first.
 
     through_A[t] += sum of dL/d(delta A) A over states, through_B[t] += sum of dL/d(delta u B) B; g: the gradient of
     the state, goes on from there; dA += dL/d(delta A) delta; dBs, dCs: `states` values per step, += sums over lanes.
     The others as `recompute_window` takes and leaves them.
     """
-    signature = types.void(group, types.intp, types.intp, *[floats] * 14)
-    return _as_written(group, signature, _emit_reverse)
+    return _in_groups(_STATES, types.void(types.intp, types.intp, *[floats] * 14), _emit_reverse)
 
 
-def _emit_combine(builder, group, count, rank, out, weights, factors):
-    """Bound by the fused multiplications."""
+def _combine(builder, out, count, weights, factors):
+    """out[j] += sum over r < count of weights[r] * factors[j][r]; bound by the fused multiplications."""
 
     def column(r, sums):
         w = weights[r]
-        return [
-            _fused(builder, w, factors.everywhere(builder.add(builder.mul(_index(j), rank), r)), each)
-            for j, each in enumerate(sums)
-        ]
+        return [_fused(builder, w, factor.everywhere(r), each) for factor, each in zip(factors, sums)]
 
-    for j, value in enumerate(_loop(builder, count, [out[j] for j in range(group)], column)):
+    for j, value in enumerate(_loop(builder, count, [out[j] for j in range(len(factors))], column)):
         out[j] = value
 
 
-@intrinsic(prefer_literal=True)
-def combine(typingctx, group, count, rank, out, weights, factors):
-    """out[j] += sum over r < count of weights[r] * factors[j * rank + r], for `group` vectors (a literal)."""
-    return _as_written(group, types.void(group, types.intp, types.intp, floats, floats, floats), _emit_combine)
+def _emit_expand(builder, group, first, steps, ranks, out, weights, begins, factors):
+    starts = [factors.beyond(begins.integer(builder.add(first, _index(j)))) for j in range(group)]
+    _combine(builder, out.beyond(first, LANES), ranks, weights, starts)
 
 
-def _emit_correlate(builder, group, steps, rank, out, vectors, factors):
+@intrinsic
+def expand(typingctx, steps, ranks, out, weights, begins, factors):
+    """out[t] += sum over r < ranks of weights[r] times value r of step t, for a multiple of `AT_ONCE` steps.
+
+    out: a vector per step; weights: a vector per rank; begins: for each step an integer, how far beyond `factors` its
+    values begin.
+    """
+    return _in_groups((AT_ONCE,), types.void(types.intp, types.intp, *[floats] * 4), _emit_expand)
+
+
+def _emit_contract(builder, group, first, ranks, out, vectors, weights):
+    rows = [weights.beyond(builder.add(first, _index(j)), LANES) for j in range(group)]
+    _combine(builder, out.beyond(first, LANES), _index(LANES), vectors, rows)
+
+
+@intrinsic
+def contract(typingctx, ranks, out, vectors, weights):
+    """out[r] += sum over the sixteen vectors of vectors[i] times lane i of weights[r]."""
+    return _in_groups(_RANKS, types.void(types.intp, *[floats] * 3), _emit_contract)
+
+
+def _emit_correlate(builder, group, first, ranks, steps, out, vectors, begins, factors):
+    out, factors = out.beyond(first, LANES), factors.beyond(first)
+
     def step(t, sums):
-        vector = vectors[t]
-        row = builder.mul(t, rank)
+        vector, row = vectors[t], begins.integer(t)
         return [_fused(builder, vector, factors.everywhere(builder.add(row, _index(j))), s) for j, s in enumerate(sums)]
 
     for j, value in enumerate(_loop(builder, steps, [out[j] for j in range(group)], step)):
         out[j] = value
 
 
-@intrinsic(prefer_literal=True)
-def correlate(typingctx, group, steps, rank, out, vectors, factors):
-    """out[j] += sum over t < steps of vectors[t] * factors[t * rank + j], for `group` vectors (a literal)."""
-    return _as_written(group, types.void(group, types.intp, types.intp, floats, floats, floats), _emit_correlate)
+@intrinsic
+def correlate(typingctx, ranks, steps, out, vectors, begins, factors):
+    """out[r] += sum over t < steps of vectors[t] times value r of step t, which `begins` places as for `expand`."""
+    return _in_groups(_RANKS, types.void(types.intp, types.intp, *[floats] * 4), _emit_correlate)
 
 
 @intrinsic

@@ -16,7 +16,8 @@ A backend that brings its own backward is a module with
         use in turn
     y (b,H,W,D) float32: sum over directions of the scan's output, at the position it was computed for
     states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for; only
-        the backend's own backward reads it, so the order of N and D inside is the backend's business
+        the backend's own backward reads it, so the order of N and D inside is the backend's business (`numba` has D
+        rounded up to whole vectors)
     gradients: float32, shaped as what they belong to
 
 Everything inside is float32, whatever floating-point dtype comes in (float64 inputs too: only the plain backends keep
@@ -39,6 +40,7 @@ from swin_umamba_nnunet.ops import _portable, _reference
 from swin_umamba_nnunet.ops._select import PLAIN, resolve_backend
 
 WINDOW = 64  # steps between saved states; the backward pass recomputes the states in between
+LANES = 16  # channels in a vector of the backend `numba`, whose module only the backend imports
 
 
 def selective_scan(
@@ -331,16 +333,18 @@ def _forward(
 
 @_forward.register_fake
 def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, delta_softplus, save_states, backend):
-    return fake_outputs(x, Bs.shape[3], A.shape[2], save_states)
+    return fake_outputs(x, Bs.shape[3], A.shape[2], save_states, backend)
 
 
-def fake_outputs(x: Tensor, directions: int, states: int, save_states: bool) -> tuple[Tensor, Tensor]:
+def fake_outputs(x: Tensor, directions: int, states: int, save_states: bool, backend: str) -> tuple[Tensor, Tensor]:
     """y and the states without values."""
     batch, height, width, channels = x.shape
     y = x.new_empty(x.shape, dtype=torch.float32)
     if not save_states:
         return y, y.new_empty(0)
     windows = (height * width + WINDOW - 1) // WINDOW
+    if backend == "numba":
+        channels = (channels + LANES - 1) // LANES * LANES
     return y, y.new_empty(batch, directions, windows, states, channels)
 
 
@@ -422,7 +426,7 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 #
 #     x (b,H,W,D), projected (b,H,W,K*(R+2N)): floating-point, each position's row holding R, N and N values (step size,
 #     B and C) of each direction; dt_weight (K,D,R), dt_bias (K,D), A_logs (K*D,N), Ds (K*D,)
-#     y (b,H,W,D) float32; states (b,K,ceil(L/WINDOW),N,D) float32, empty if not asked for
+#     y (b,H,W,D) float32; states as above
 
 
 def _scan_2d(
@@ -444,7 +448,7 @@ def _forward_2d(
 
 @_forward_2d.register_fake
 def _(x, projected, dt_weight, dt_bias, A_logs, Ds, save_states):
-    return fake_outputs(x, dt_weight.shape[0], A_logs.shape[1], save_states)
+    return fake_outputs(x, dt_weight.shape[0], A_logs.shape[1], save_states, "numba")
 
 
 @torch.library.custom_op("swin_umamba::scan_2d_backward", mutates_args=())
