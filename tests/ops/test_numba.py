@@ -398,3 +398,14 @@ def test_compiled_code_lies_in_the_users_cache(tmp_path, monkeypatch, caplog):
         assert ("XDG_CACHE_HOME" in caplog.text) == (folder != cache)
         assert len(list(tmp_path.rglob("*.nbi"))) == expected
     _numba_vectors._writable_cache.cache_clear()
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc gives memory back and can be told not to"
+)
+def test_freed_memory_is_kept_for_the_next_tensor():
+    resource = pytest.importorskip("resource")
+    torch.ones(1 << 24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # its pages are 16384
