@@ -10,15 +10,15 @@ Source: Kuş and Aydin, MedSegBench, Scientific Data 11 (2024), https://doi.org/
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 from swin_umamba_nnunet._distribution import install_line
@@ -46,29 +46,15 @@ _PARTS: tuple[Part, ...] = ("train", "val", "test")
 _KEPT = 64  # rows read on the way to a later one; threads ask in about the order of the cases
 
 
-class Published(NamedTuple):
-    """A row of medsegbench.csv: numbers of images, labels and categories (C1=lung,...), licence and source."""
-
-    name: str
-    train: str
-    val: str
-    test: str
-    channels: str
-    labels: str
-    categories: str
-    licence: str
-    source: str
-
-    @property
-    def category_names(self) -> dict[str, str]:
-        """C1 -> what it is."""
-        return dict(each.split("=") for each in filter(None, self.categories.split(",")))
+def published() -> dict[str, dict[str, str]]:
+    """Name -> row of medsegbench.csv: numbers of images, labels and categories (C1=lung,...), licence and source."""
+    with Path(__file__).with_suffix(".csv").open(encoding="utf-8") as file:
+        return {row["name"]: row for row in csv.DictReader(file, delimiter=";")}
 
 
-def published() -> dict[str, Published]:
-    """The datasets by name."""
-    _, *lines = Path(__file__).with_suffix(".csv").read_text(encoding="utf-8").splitlines()
-    return {row.name: row for row in (Published(*line.split(";")) for line in lines)}
+def _categories(row: dict[str, str]) -> dict[str, str]:
+    """C1 -> what it is."""
+    return dict(each.split("=") for each in filter(None, row.get("categories", "").split(",")))
 
 
 @dataclass(frozen=True)
@@ -95,7 +81,7 @@ Names need the package medsegbench:   {INSTALL_LINE}
         type=int,
         choices=(128, 256, 512),
     )
-    category: str | None = option("only the images of a category, C1 or its name", metavar="CATEGORY")
+    category: str | None = option("only the images of a category; --list and errors name them", metavar="C1|C2|...")
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -140,30 +126,29 @@ Names need the package medsegbench:   {INSTALL_LINE}
         if source.is_dir():
             files = _files.list_files(source, self.files, "*")
             if len(files) != 1:
-                names = listed(path.name for path in files) or "none"
-                raise ConversionError(f"{source} should hold one file of MedSegBench and holds {names}; give the file")
+                held = listed(path.name for path in files) or "none"
+                raise ConversionError(f"{source} should hold one file of MedSegBench and holds {held}; give the file")
             (source,) = files
         findings = Findings()
-        known = published().get(source.stem.rpartition("_")[0])
-        rows, code = self._arrays(source, known)
-        cases = []
-        for part, (images, masks) in zip(_PARTS, rows):
-            for index in range(len(masks)):
-                place = str(index)
-                cases.append(
-                    SourceCase(f"{part}_{index:05d}", (source / images.key / place,), source / masks.key / place, part)
-                )
-        if known is None:
-            findings.warning("the file's name is none of MedSegBench's: licence and source are not known", source.name)
+        known = published().get(source.stem.rpartition("_")[0], {})
+        categories = _categories(known)
+        rows = self._arrays(source, categories)
+        cases = [
+            SourceCase(f"{part}_{i:05d}", (source / images.key / str(i),), source / masks.key / str(i), part)
+            for part, (images, masks) in zip(_PARTS, rows)
+            for i in range(len(masks))
+        ]
+        if known:
+            findings.note(f"licence: {known['licence']}; source: {known['source']}")
+            counts, expected = [str(len(masks)) for _, masks in rows], [known[part] for part in _PARTS]
+            if not self.category and counts != expected:
+                text = f"{' + '.join(counts)}, published {' + '.join(expected)}"
+                findings.warning("not as many images as were published (train + val + test)", text)
         else:
-            findings.note(f"licence: {known.licence}; source: {known.source}")
-            counts = Counter(case.part for case in cases)
-            expected = {part: int(getattr(known, part)) for part in _PARTS}
-            if not code and counts != expected:
-                findings.warning("not as many images as were published", f"{dict(counts)}, published {expected}")
-        two = known is not None and known.labels == FOREGROUND
-        rule = LabelRule(threshold=0) if two else LabelRule.of(known.labels.split(",")) if known else LabelRule()
-        named = known.category_names.get(code, code) if known else code
+            findings.warning("the file's name is none of MedSegBench's: licence and source are not known", source.name)
+        names = known.get("labels", "").split(",")
+        category = f", {categories.get(self.category, self.category)}" if self.category else ""
+        two = names == [FOREGROUND]
         arrays = {each.key: each for pair in rows for each in pair}
 
         def read(case: SourceCase, findings: Findings) -> Content:
@@ -179,36 +164,28 @@ Names need the package medsegbench:   {INSTALL_LINE}
             source,
             tuple(cases),
             read,
-            labels=rule,
-            description=f"{source.stem} of MedSegBench{f', category {named}' if code else ''}; fixed splits, the "
-            "validation set is that of fold 0.",
+            labels=LabelRule(threshold=0) if two else LabelRule.of(names) if known else LabelRule(),
+            description=f"{source.stem} of MedSegBench{category}; its fixed splits, validation is fold 0's.",
             findings=findings,
-            extra={"reference": known.source, "licence": known.licence} if known else {},
-            dataset="_".join(filter(None, (source.stem, code))),
+            extra={"reference": known["source"], "licence": known["licence"]} if known else {},
+            dataset="_".join(filter(None, (source.stem, self.category))),
         )
 
-    def _arrays(self, source: Path, known: Published | None) -> tuple[list[tuple[_Rows, _Rows]], str]:
-        """Images and masks of each part, and the category's code.  Raises ConversionError where they are not there."""
+    def _arrays(self, source: Path, categories: dict[str, str]) -> list[tuple[_Rows, _Rows]]:
+        """Images and masks of each part.  Raises ConversionError where they are not there."""
         with _intact(source), ZipFile(source) as archive:
             keys = {name.removesuffix(".npy") for name in archive.namelist()}
-        names = known.category_names if known else {}
-        codes = sorted({key.rpartition("_label_")[2] for key in keys if "_label_" in key})
-        by_name = {names.get(code, code).lower(): code for code in codes} | {code.lower(): code for code in codes}
-        code = by_name.get((self.category or "").lower(), "")
-        shown = ", ".join(f"{code} ({names[code]})" if code in names else code for code in codes)
-        if self.category and not code:
-            raise ConversionError(f"--category {self.category}: {source} has {shown or 'no categories'}")
-        rows = []
+        end, rows = f"_{self.category}" if self.category else "", []
         for part in _PARTS:
-            images, masks = (f"{part}_{kind}{code and f'_{code}'}" for kind in ("images", "label"))
+            images, masks = f"{part}_images{end}", f"{part}_label{end}"
             if images not in keys:
                 images = f"{part}_images"  # idrib's, for all its categories
-            missing = [key for key in (images, masks) if key not in keys]
-            if missing:
-                hint = f"; --category takes {shown}" if codes else ""
+            if missing := [key for key in (images, masks) if key not in keys]:
+                codes = sorted({key.rpartition("_label_")[2] for key in keys if "_label_" in key})
+                shown = ", ".join(f"{code} ({categories[code]})" if code in categories else code for code in codes)
                 raise ConversionError(
                     f"{source} has no array {missing[0]}; a file of MedSegBench has train_images, train_label, and the "
-                    f"same for val and test{hint}"
+                    f"same for val and test{shown and f'; --category takes {shown}'}"
                 )
             with _intact(source):
                 pair = _Rows(source, images), _Rows(source, masks)
@@ -219,7 +196,7 @@ Names need the package medsegbench:   {INSTALL_LINE}
                     "(N, H, W, 3) and (N, H, W), the same number and size"
                 )
             rows.append(pair)
-        return rows, code
+        return rows
 
 
 class _Rows:
@@ -294,10 +271,11 @@ def _intact(source: Path) -> Iterator[None]:
 
 def _listing() -> str:
     """The datasets as a table."""
-    rows = [("name", "train", "val", "test", "channels", "classes", "categories", "licence")]
-    for each in published().values():
-        classes, categories = len(each.labels.split(",")) + 1, ", ".join(each.category_names)
-        rows.append((*each[:5], str(classes), categories, each.licence))
+    numbers = ("name", *_PARTS, "channels")
+    rows = [(*numbers, "classes", "categories", "licence")]
+    for row in published().values():
+        classes = str(len(row["labels"].split(",")) + 1)
+        rows.append((*map(row.__getitem__, numbers), classes, ", ".join(_categories(row)), row["licence"]))
     return "\n".join(
         [*table(rows, "<>>>>><<"), "", "Images of 128, 256 or 512 pixels a side; classes count background."]
     )
