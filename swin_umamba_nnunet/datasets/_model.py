@@ -154,7 +154,7 @@ class Conversion:
             Where there are "val" cases, fold 0 is train against val, and it is the only one.
         seed: of random splits.
         extra: further entries of dataset.json.
-        dataset: DatasetXXX_NAME where the source has such a name already; else "".
+        dataset: DatasetXXX_NAME, or NAME alone, where the source has such a name already; else "".
     """
 
     layout: str
