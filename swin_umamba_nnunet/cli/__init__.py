@@ -22,10 +22,10 @@ from swin_umamba_nnunet.cli.errors import CliError
 # verb, a module of this folder -> one line for `swin-umamba --help`
 VERBS = {
     "demo": "train, predict and evaluate on a small brain MRI dataset, step by step",
-    "convert": "make an nnU-Net dataset of images, volumes, ISIC, Synapse, ...",
+    "convert": "make an nnU-Net dataset of images, volumes, MedSegBench, ISIC, ...",
     "list": "the trainers that nnUNetv2_train -tr understands",
     "describe": "what a trainer's network is and what it costs",
-    "plan": "nnU-Net plans whose patch and batch fit a GPU for a trainer",
+    "plan": "nnU-Net plans that fit a GPU for a trainer, or with a stated patch",
     "doctor": "check this installation and say what to do about what is wrong",
     "model": "a trained model: import, adapt to other image channels, export",
     "evaluate": "Dice, IoU, NSD, HD95 and F1 of a prediction folder",

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         own = layouts.add_parser(layout.name, help=layout.summary, description=layout.text, formatter_class=formatter)
         own.set_defaults(layout=layout, install_splits=False)
-        own.add_argument("source", type=Path, metavar="SOURCE", help="the folder with the data; it is only read")
+        own.add_argument(
+            "source", type=Path, metavar="SOURCE", help="the folder (or file) with the data; it is only read"
+        )
         layout.add_options(own)
         target = own.add_argument_group("the dataset")
         target.add_argument(

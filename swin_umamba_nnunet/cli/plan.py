@@ -1,4 +1,4 @@
-"""`swin-umamba plan`: a plans file whose patch and batch fit a GPU's memory for one trainer's network."""
+"""`swin-umamba plan`: a plans file whose patch and batch fit a GPU's memory for one trainer, or with a stated patch."""
 
 import argparse
 import re
@@ -18,7 +18,12 @@ plans file beside the dataset's own, with patch and batch that fit a GPU for one
     nnUNetv2_train 702 2d 0 -tr nnUNetTrainerSwinUMambaD -p nnUNetPlans_SwinUMambaD_12G
 
 The patch is kept and the batch reduced, down to 2; then the patch is reduced along its longest axis. The preprocessed
-data are shared with the dataset's own plans. Memory is estimated on this machine, without a GPU, in a minute."""
+data are shared with the dataset's own plans. Memory is estimated on this machine, without a GPU, in a minute.
+
+Without a GPU, or to compare on one patch size, choose the patch; nnU-Net's planner works its network's stages out anew:
+
+    swin-umamba plan -d 702 --patch-size 64 64 --batch-size 2
+    nnUNetv2_train 702 2d 0 -tr nnUNetTrainerSwinUMambaD -p nnUNetPlans_64x64_batch2 -device cpu"""
 
 _UNITS = {"G": 2**30, "M": 2**20}
 
@@ -27,37 +32,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("-d", required=True, metavar="DATASET", dest="dataset", help="number or name of a dataset planned by nnU-Net")
-    add(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--gpu-memory",
-        required=True,
         metavar="SIZE",
         help="memory of the GPU that training may use: 12G (GiB, as GPUs are sold) or 11500M (MiB)",
     )
-    add("--trainer", "-tr", required=True, metavar="TRAINER", help="as given to nnUNetv2_train -tr")
+    what.add_argument(
+        "--patch-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="the patch in pixels, H W (for 3D configurations in voxels, D H W), for any trainer",
+    )
+    add("--batch-size", type=int, metavar="B", help="with --patch-size (default: as planned)")
+    add("--trainer", "-tr", metavar="TRAINER", help="as given to nnUNetv2_train -tr; --gpu-memory needs it")
     add("-c", default="2d", metavar="CONFIGURATION", dest="configuration", help="nnU-Net configuration (default: 2d)")
     add("-p", default="nnUNetPlans", metavar="PLANS", dest="plans", help="plans to start from (default: nnUNetPlans)")
     add(
         "-o",
         metavar="NAME",
         dest="output",
-        help="name of the new plans (default: made of the plans, trainer and memory)",
+        help="name of the new plans (default: made of the plans, and of trainer and memory, or the patch)",
     )
     add(
         "--gradient-checkpointing",
         action="store_true",
-        help="compute activations again in backward: less memory, the same gradients, more time; "
+        help="with --gpu-memory: compute activations again in backward: less memory, the same gradients, more time; "
         "kept in the plans, only for this package's trainers",
     )
     add(
         "--grow",
         action="store_true",
-        help="let the batch grow beyond the planned one, up to nnU-Net's 5 %% of the dataset's voxels",
+        help="with --gpu-memory: let the batch grow beyond the planned, up to nnU-Net's 5 %% of the dataset's voxels",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Estimate, write, and say what was decided."""
-    gpu_bytes = _bytes(args.gpu_memory)
+    """Plan, write, and say what was decided."""
+    gpu_bytes = None if args.gpu_memory is None else _bytes(args.gpu_memory)
+    if gpu_bytes is None and (args.grow or args.gradient_checkpointing):
+        raise CliError(
+            "--grow and --gradient-checkpointing go with --gpu-memory; to use them on a patch of yours, plan it first "
+            "and give the new plans with -p"
+        )
+    if gpu_bytes is not None and (args.trainer is None or args.batch_size is not None):
+        raise CliError(
+            "--gpu-memory needs --trainer, whose network has to fit, and no --batch-size: it finds the batch"
+        )
     from tqdm import tqdm
 
     from swin_umamba_nnunet.cost import planning
@@ -65,25 +87,39 @@ def run(args: argparse.Namespace) -> int:
     from swin_umamba_nnunet.trainers.finding import find_trainer
 
     try:
-        trainer = find_trainer(args.trainer)
+        trainer = args.trainer and find_trainer(args.trainer)
         task = task_of_dataset(args.dataset, args.plans, args.configuration)
         path = planning.check_name(task.folder, args.output or _name(args))
-        largest = planning.batch_by_share(task) if args.grow else None
-        with tqdm(desc="estimates", unit="", leave=False) as bar:
-            fit = planning.fit_plans(
-                trainer,
-                task,
-                gpu_bytes,
-                largest_batch=largest,
-                recompute=args.gradient_checkpointing,
-                progress=lambda memory: bar.update(),
-            )
-        planning.write_plans(fit, path, args.trainer, args.plans)
+        patch, batch = [int(side) for side in task.settings.patch_size], task.batch_size
+        record = {"made_from": args.plans, "planned_patch_size": patch, "planned_batch_size": batch}
+        if gpu_bytes is None:
+            task = planning.with_patch(task, args.patch_size, batch if args.batch_size is None else args.batch_size)
+        else:
+            largest = planning.batch_by_share(task) if args.grow else None
+            with tqdm(desc="estimates", unit="", leave=False) as bar:
+                fit = planning.fit_plans(
+                    trainer,
+                    task,
+                    gpu_bytes,
+                    largest_batch=largest,
+                    recompute=args.gradient_checkpointing,
+                    progress=lambda memory: bar.update(),
+                )
+            task, record = fit.task, record | {"trainer": args.trainer} | fit.record
+        planning.write_plans(task, path, record)
     except ValueError as error:
         raise CliError(str(error)) from error
-    _print(fit, args)
+    print(f"planned        patch {by(patch)}, batch {batch} ({args.plans})")
+    if gpu_bytes is None:
+        stages = len(task.settings.pool_op_kernel_sizes)
+        print(
+            f"now            patch {by(args.patch_size)}, batch {task.batch_size}, {stages} stages of nnU-Net's network"
+        )
+    else:
+        _print(fit, args)
     print(f"\nwritten        {path}")
-    print(f"\nnnUNetv2_train {args.dataset} {args.configuration} FOLD -tr {args.trainer} -p {path.stem}")
+    what = f"{args.configuration} FOLD -tr {args.trainer or 'TRAINER'}"
+    print(f"\nnnUNetv2_train {args.dataset} {what} -p {path.stem}")
     return 0
 
 
@@ -92,7 +128,6 @@ def _print(fit: "Fit", args: argparse.Namespace) -> None:
     from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION
 
     memory = fit.memory
-    print(f"planned        patch {by(fit.planned[0])}, batch {fit.planned[1]} ({args.plans})")
     new = f"patch {by(memory.patch_size)}, batch {memory.batch_size}"
     print(f"fits           {new if fit.changed else 'as planned'}")
     if args.gradient_checkpointing:
@@ -119,6 +154,9 @@ def _bytes(text: str) -> int:
 
 
 def _name(args: argparse.Namespace) -> str:
+    if args.gpu_memory is None:
+        patch = "x".join(map(str, args.patch_size))
+        return f"{args.plans}_{patch}" + ("" if args.batch_size is None else f"_batch{args.batch_size}")
     trainer = args.trainer.removeprefix("nnUNetTrainer") or args.trainer
     size = re.sub(r"\s|i?B$", "", args.gpu_memory.strip(), flags=re.IGNORECASE).upper()
     return "_".join((args.plans, trainer, size, *(["recompute"] if args.gradient_checkpointing else [])))

@@ -1,8 +1,9 @@
-"""nnU-Net's plans made to fit a stated GPU memory for a trainer whose network nnU-Net did not plan for.
+"""nnU-Net's plans made to fit a stated GPU memory for a trainer whose network it did not plan for, or a patch.
 
 nnU-Net chooses patch and batch for the memory of its own U-Net.  Here its patch is kept and the batch made smaller,
 down to two patches (nnU-Net's own minimum); if that is not enough, the patch is made smaller along its longest axis.
-Spacing and normalisation stay, so the preprocessed data serve the new plans as they are.
+A patch that is asked for has its stages worked out anew by nnU-Net's planner.  Spacing and normalisation stay, so the
+preprocessed data serve the new plans as they are.
 """
 
 import copy
@@ -11,16 +12,19 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
+import nnunetv2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size
 from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION, StepMemory, step_memory
-from swin_umamba_nnunet.cost.tasks import Task, build_network
+from swin_umamba_nnunet.cost.tasks import Task, build_network, plan_patch
 from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
 
 SMALLEST_BATCH = 2  # nnU-Net's
@@ -51,6 +55,16 @@ class Fit:
     memory: StepMemory
     planned: tuple[tuple[int, ...], int]
     gpu_bytes: int
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How they came about, for the plans."""
+        return {
+            "gpu_bytes": self.gpu_bytes,
+            "needed_bytes": needed_bytes(self.memory),
+            "peak_bytes": self.memory.peak_bytes,
+            "convention": f"{STEP_CONVENTION} {MARGIN_CONVENTION}",
+        }
 
     @property
     def changed(self) -> bool:
@@ -90,11 +104,7 @@ def fit_plans(
             f"{trainer.__name__} is none of this package's trainers, so it has no gradient checkpointing to switch on; "
             "leave out --gradient-checkpointing"
         )
-    if task.settings.previous_stage_name is not None:
-        raise ValueError(
-            f"{task.configuration!r} is the second stage of a cascade, which needs the plans of the first one "
-            "unchanged; choose another configuration with -c"
-        )
+    _refuse_cascade(task)
     planned = tuple(int(side) for side in task.settings.patch_size), task.batch_size
     if recompute:
         task = _changed(task, {RECOMPUTE: True})
@@ -118,6 +128,61 @@ def fit_plans(
     batch = _largest_batch(lambda n: needed_bytes(measure(patch, n)), smallest, most, gpu_bytes)
     changed = _changed(task, {"patch_size": list(patch), "batch_size": batch})
     return Fit(changed, measure(patch, batch), planned, gpu_bytes)
+
+
+def with_patch(task: Task, patch: Sequence[int], batch: int) -> Task:
+    """`task` with this patch and batch, and the stages that the planner of these plans makes of the patch.
+
+    Args:
+        task: nnU-Net's plans.
+        patch: in pixels or voxels, (H, W) or (D, H, W).
+        batch: patches per training step.
+
+    Raises:
+        ValueError: a patch or batch that makes no sense, a planner that is not found, a configuration in a cascade.
+    """
+    _refuse_cascade(task)
+    settings, asked = task.settings, by(patch)
+    if len(patch) != len(settings.patch_size):
+        raise ValueError(
+            f"--patch-size {asked}: a patch of {task.configuration!r} has {len(settings.patch_size)} sides"
+        )
+    if batch < SMALLEST_BATCH:
+        raise ValueError(
+            f"--batch-size {batch}: {SMALLEST_BATCH} is the least that nnU-Net plans (it would never see to it that a "
+            "single patch has foreground)"
+        )
+    if min(patch) < 2 * SMALLEST_MAP:
+        raise ValueError(f"--patch-size {asked}: give at least {2 * SMALLEST_MAP} a side, or there is nothing to pool")
+    name = task.plans.get("experiment_planner_used", "ExperimentPlanner")
+    home = Path(nnunetv2.__path__[0], "experiment_planning")
+    planner = recursive_find_python_class(str(home), name, "nnunetv2.experiment_planning")
+    if planner is None:
+        raise ValueError(f"these plans were made by {name}, and nnU-Net finds no such planner; choose others with -p")
+    plan = plan_patch(planner, task.channels, task.classes, [*patch], settings.spacing)
+    recursive_fix_for_json_export(plan)
+    if [*plan["patch_size"]] != [*patch]:
+        raise ValueError(
+            f"--patch-size {asked}: nnU-Net plans no such patches, but would take {by(plan['patch_size'])}; give that "
+            "size instead"
+        )
+    median = settings.median_image_size_in_voxels
+    strides = [prod(steps) for steps in zip(*plan["architecture"]["arch_kwargs"]["strides"])]
+    largest = [ceil(side / stride) * stride for side, stride in zip(median, strides)]
+    if any(side > most for side, most in zip(patch, largest)):
+        raise ValueError(
+            f"--patch-size {asked} is larger than the images, of median size {by(map(round, median))}; give at most "
+            f"{by(largest)}"
+        )
+    return _changed(task, {"patch_size": [*patch], "batch_size": batch, "architecture": plan["architecture"]})
+
+
+def _refuse_cascade(task: Task) -> None:
+    if task.settings.previous_stage_name is not None:
+        raise ValueError(
+            f"{task.configuration!r} is the second stage of a cascade, which needs the plans of the first one "
+            "unchanged; choose another configuration with -c"
+        )
 
 
 def _largest_batch(needed: Callable[[int], int], low: int, high: int, available: int) -> int:
@@ -181,34 +246,24 @@ def check_name(folder: Path, name: str) -> Path:
     return path
 
 
-def write_plans(fit: Fit, path: Path, trainer: str, source: str) -> None:
-    """Write the plans of `fit`, with only the fitted configuration in them, complete or not at all.
+def write_plans(task: Task, path: Path, record: dict[str, Any]) -> None:
+    """Write the plans of `task`, with only its configuration in them, complete or not at all.
 
     Args:
-        fit: the plans.
+        task: the plans.
         path: of the file; the plans' name is that of the file.
-        trainer: for which they are.
-        source: name of the plans they were made from.
+        record: how they came about.
 
     Raises:
         ValueError: the file exists, or cannot be written.
     """
     check_name(path.parent, path.stem)
-    name = fit.task.configuration
-    configuration = dict(fit.task.settings.configuration)  # with what it inherits
+    name = task.configuration
+    configuration = dict(task.settings.configuration)  # with what it inherits
     configuration.pop("inherits_from", None)
     configuration.pop("next_stage", None)  # a cascade is not among them
-    plans = copy.deepcopy(fit.task.plans) | {"plans_name": path.stem, "configurations": {name: configuration}}
-    plans[RECORD] = {
-        "made_from": source,
-        "trainer": trainer,
-        "gpu_bytes": fit.gpu_bytes,
-        "needed_bytes": needed_bytes(fit.memory),
-        "peak_bytes": fit.memory.peak_bytes,
-        "planned_patch_size": list(fit.planned[0]),
-        "planned_batch_size": fit.planned[1],
-        "convention": f"{STEP_CONVENTION} {MARGIN_CONVENTION}",
-    }
+    plans = copy.deepcopy(task.plans) | {"plans_name": path.stem, "configurations": {name: configuration}}
+    plans[RECORD] = record
     try:
         write_text(path, json.dumps(plans, indent=4))
     except OSError as error:

@@ -140,7 +140,7 @@ def task_of_shape(shape: Sequence[int], classes: int, plans_name: str = "nnUNetP
     if plans_name not in PLANNERS:
         raise ValueError(f"no planner of {plans_name!r} is known here; choose one of {', '.join(PLANNERS)}")
     configuration = "2d" if len(size) == 2 else "3d_fullres"
-    plan = _plan(PLANNERS[plans_name], channels, classes, size)
+    plan = plan_patch(PLANNERS[plans_name], channels, classes, size, [1.0] * len(size))
     planned_size = tuple(int(side) for side in plan["patch_size"])
     plans = {
         "dataset_name": _NAME,
@@ -152,8 +152,10 @@ def task_of_shape(shape: Sequence[int], classes: int, plans_name: str = "nnUNetP
     return Task(plans, configuration, channels, classes, planned_size if list(planned_size) != size else None)
 
 
-def _plan(planner_class: type, channels: int, classes: int, size: Sequence[int]) -> dict[str, Any]:
-    """One configuration, by nnU-Net's own rules for stages, kernels, widths and blocks."""
+def plan_patch(
+    planner_class: type, channels: int, classes: int, size: Sequence[int], spacing: Sequence[float]
+) -> dict[str, Any]:
+    """One configuration, by nnU-Net's own rules for stages, kernels, widths and blocks, whatever memory it takes."""
     dataset = {
         "channel_names": {str(i): "noNorm" for i in range(channels)},
         "labels": {"background": 0} | {str(i): i for i in range(1, classes)},
@@ -169,7 +171,6 @@ def _plan(planner_class: type, channels: int, classes: int, size: Sequence[int])
         with mock.patch.dict(os.environ, nnUNet_raw=folder, nnUNet_preprocessed=folder):
             planner = planner_class(_NAME)
     planner.static_estimate_VRAM_usage = lambda *_: 1  # else it reduces patches that need more memory than it aims at
-    spacing = [1.0] * len(size)
     return planner.get_plans_for_configuration(spacing, size, f"{_NAME}_data", float(prod(size)), {})
 
 

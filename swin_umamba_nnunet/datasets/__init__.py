@@ -12,11 +12,12 @@ from swin_umamba_nnunet.datasets._model import Conversion, ConversionError, Find
 from swin_umamba_nnunet.datasets.brain import BRAIN_DATASET_ID, BRAIN_DATASET_NAME, write_brain_dataset
 from swin_umamba_nnunet.datasets.folders import Images, Volumes
 from swin_umamba_nnunet.datasets.isic import Isic
+from swin_umamba_nnunet.datasets.medsegbench import MedSegBench
 from swin_umamba_nnunet.datasets.synapse import Synapse
 from swin_umamba_nnunet.datasets.umamba import UMamba
 
 # A row for each layout that `swin-umamba convert` takes; a further one is a file with a `Layout`, and a row here
-LAYOUTS: tuple[type[Layout], ...] = (Isic, Synapse, UMamba, Images, Volumes)
+LAYOUTS: tuple[type[Layout], ...] = (Isic, Synapse, UMamba, MedSegBench, Images, Volumes)
 
 __all__ = [
     "BRAIN_DATASET_ID",
@@ -28,6 +29,7 @@ __all__ = [
     "Images",
     "Isic",
     "Layout",
+    "MedSegBench",
     "Synapse",
     "UMamba",
     "Volumes",

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from swin_umamba_nnunet.datasets._model import ConversionError, Findings, Part
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr", "input")
+OBSERVER = ("1st_manual",)  # DRIVE's masks; its folders "mask" hold the fields of view, which are no labels
 MASK_FOLDERS = (
     "masks",
     "mask",
@@ -103,10 +104,11 @@ def find_parts(source: Path) -> dict[Part, PartFolders]:
     Empty where the source has no such folders.
     """
     parts: dict[Part, PartFolders] = {}
+    masks = OBSERVER if list(source.glob(f"*/{OBSERVER[0]}")) else MASK_FOLDERS
     for part, names in PART_FOLDERS.items():
         inside = subfolder(source, names)
         if inside and (images := subfolder(inside, IMAGE_FOLDERS)):
-            parts[part] = PartFolders(images, subfolder(inside, MASK_FOLDERS))
+            parts[part] = PartFolders(images, subfolder(inside, masks))
     all_images, all_masks = subfolder(source, IMAGE_FOLDERS), subfolder(source, MASK_FOLDERS)
     if parts or all_images is None:
         return parts

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from swin_umamba_nnunet._text import listed
-from swin_umamba_nnunet.datasets._model import CaseError, ConversionError
+from swin_umamba_nnunet.datasets._model import CaseError, ConversionError, Findings
 
 MAX_AUTOMATIC = 200  # so many values are no semantic classes
 LOSSY_MARGIN = 40  # JPEG moves most of a 0/255 mask's values by no more than that around edges
 LOSSY_VALUES = 8  # so many different ones beyond that are no classes, where hardly a pixel has them
+INSTANCE_LABELS = ("interior", "boundary")  # as U-Mamba's cell dataset has them
 
 
 class LabelError(ConversionError):
@@ -133,6 +134,35 @@ def raw_values(mask: np.ndarray, where: object, highest: int = 1 << 20) -> np.nd
         detail = f"{where} ({mask.min()} to {mask.max()})"
         raise CaseError("mask values are negative or too large for labels", detail)
     return mask.astype(np.int32)
+
+
+def interior_and_boundary(ids: np.ndarray, findings: Findings) -> np.ndarray:
+    """Ids of objects (H, W), 0 elsewhere -> 0, 1 in their insides, 2 on their boundaries, uint8: `INSTANCE_LABELS`.
+
+    A boundary is one pixel wide and belongs to its object: every pixel of it that has another value above, below, left
+    or right.  The insides of two objects so never touch, not even diagonally, and each is a component of its own.
+    What is lost on the way is added to the findings.
+    """
+    from scipy import ndimage
+
+    rows, columns = ids.shape
+    around = np.pad(ids, 1, mode="edge")  # an object that the image cuts has no boundary there
+    inside = ids > 0
+    for row, column in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        inside &= around[row : row + rows, column : column + columns] == ids
+    objects, sizes = np.unique(ids[ids > 0], return_counts=True)
+    left, pixels = np.unique(ids[inside], return_counts=True)
+    lost, small = len(objects) - len(left), np.count_nonzero(2 * pixels < sizes[np.isin(objects, left)])
+    pieces = ndimage.label(inside, np.ones((3, 3)))[1]
+    if lost:
+        findings.warning("objects are so small that they are boundary only, and cannot be found", f"{lost} objects")
+    if small:
+        topic = "objects are so small that most of them is boundary: a perfect prediction misses them at IoU 0.5"
+        findings.warning(topic, f"{small} objects")
+    if pieces > len(left):
+        topic = "insides come in pieces, each of which counts as an object (is it a mask of instances?)"
+        findings.warning(topic, f"{pieces} pieces of {len(left)} objects")
+    return np.where(inside, 1, np.where(ids > 0, 2, 0)).astype(np.uint8)
 
 
 def parse_label(text: str) -> LabelEntry:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning", "note"]
 Part = Literal["train", "val", "test"]
 VOLUME_ENDING = ".nii.gz"  # of all volumes written: compressed NIfTI, which everything reads
+INSTANCES = "instances"  # Tr, Ts: folders of instance masks
+INSTANCE_SUFFIX = "_label"  # the name `evaluate --protocol cells` knows: CASE_label.tiff
 
 NOT_FINITE = (
     "values are not finite (NaN or infinite); replace them by what they stand for: in an image usually the value of "
@@ -119,6 +121,7 @@ class Content:
         palette: value -> 0xRRGGBB, int32, where values that are no colours stand for some; None: they do not.
         volumes: what the images are views of, so that a volume is in memory once; the first has the spacing, origin and
             direction of all.  (): pictures, or these are unknown.
+        instances: ids of the objects that the mask was made of, (H, W), to be kept beside it.
     """
 
     images: Sequence[np.ndarray]
@@ -126,6 +129,7 @@ class Content:
     colour: bool = False
     palette: np.ndarray | None = None
     volumes: Sequence[sitk.Image] = ()
+    instances: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class Conversion:
             Where there are "val" cases, fold 0 is train against val, and it is the only one.
         seed: of random splits.
         extra: further entries of dataset.json.
-        dataset: DatasetXXX_NAME where the source has such a name already; else "".
+        dataset: DatasetXXX_NAME, or NAME alone, where the source has such a name already; else "".
     """
 
     layout: str
@@ -220,6 +224,7 @@ class Layout(ABC):
         name: on the command line.
         summary: a line for the list of layouts.
         text: for --help: what the layout looks like.
+        files: endings of single files that are a source too.
         numbered: the datasets have a number of their own.
         split: there may be folds to install.
     """
@@ -227,22 +232,23 @@ class Layout(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     text: ClassVar[str]
+    files: ClassVar[tuple[str, ...]] = ()
     numbered: ClassVar[bool] = False
     split: ClassVar[bool] = True
 
     def conversion(self, source: Path) -> Conversion:
-        """What lies in a folder and what it is to become, before any pixel is read.
+        """What lies in a folder, or a file, and what it is to become, before any pixel is read.
 
         Raises:
             ConversionError: it is not laid out like this, or an option does not fit.
             ImportError: a library is missing; the message has the install line.
         """
         source = source.expanduser().absolute()
-        if source.is_file():
+        if source.is_file() and not source.name.lower().endswith(self.files):
             packed = source.suffix.lower() in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
             hint = "; unpack it first" if packed else ""
             raise ConversionError(f"{source} is a file, and a folder is expected{hint}")
-        if not source.is_dir():
+        if not source.exists():
             raise ConversionError(f"the folder {source} does not exist; give the folder the data were unpacked to")
         return self._conversion(source)
 

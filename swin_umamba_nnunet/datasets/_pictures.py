@@ -1,4 +1,4 @@
-"""2D images and masks as arrays.  Decoding is Pillow's (PNG, JPEG, BMP), tifffile's and, for 16-bit colour, ITK's.
+"""2D images and masks as arrays.  Decoding is Pillow's (PNG, JPEG, BMP, GIF), tifffile's and, for 16-bit colour, ITK's.
 
 Pillow alone would do harm silently: it cuts 16-bit colour to 8 bit, so those files go another way.
 """
@@ -12,10 +12,10 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from swin_umamba_nnunet.datasets._labels import raw_values
+from swin_umamba_nnunet.datasets._labels import interior_and_boundary, raw_values
 from swin_umamba_nnunet.datasets._model import CaseError, Content, Findings, SourceCase, decoding
 
-_FORMATS = ("PNG", "JPEG", "BMP")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _PLAIN_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F", "RGB", "LA", "RGBA")  # NumPy has them as they are
 _EXIF_ORIENTATION = 0x0112
 _GREYS = np.arange(256) * 0x010101  # grey v is the colour v * this
@@ -97,6 +97,8 @@ def _read_tiff(path: Path) -> Picture:
 def _read_with_pillow(path: Path) -> Picture:
     palette = None
     with Image.open(path, formats=_FORMATS) as image:
+        if image.format == "GIF" and getattr(image, "is_animated", False):
+            raise CaseError("GIF holds more than one image (an animation)", str(path))
         # before anything decodes: "RGB;16B" and the like, which Pillow is going to cut to 8 bit
         stored = str(image.tile[0].args) if image.tile else ""
         deep_colour = image.mode in ("RGB", "RGBA", "LA") and ";16" in stored
@@ -185,6 +187,7 @@ def read_pictures(
     findings: Findings,
     channels: Literal["rgb", "grey"] | None = None,
     exif: Literal["apply", "ignore"] | None = "ignore",
+    instances: bool = False,
 ) -> Content:
     """Read a case of one image file and one mask file.
 
@@ -194,6 +197,7 @@ def read_pictures(
         channels: "rgb" and "grey" make all images alike; None takes them as they are.
         exif: what to do with a camera's orientation mark: "apply" turns image and mask each by its own, "ignore" takes
             the pixels as stored, None makes it an error, because only the user knows how the masks were drawn.
+        instances: every value or colour of the mask but 0 is one object, of which an inside and a boundary is made.
 
     Raises:
         CaseError: the case cannot be converted.
@@ -235,4 +239,6 @@ def read_pictures(
         findings.warning("mask is a JPEG, which changes label values around edges", case.label.name)
     if mask_picture.transparent:
         findings.warning("mask is partly transparent; transparency was not looked at", case.label.name)
+    if instances:
+        return Content([image], interior_and_boundary(values, findings), instances=values)
     return Content([image], values, colour, palette)

@@ -17,6 +17,8 @@ from swin_umamba_nnunet._atomic import new_folder, replacing
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap
 from swin_umamba_nnunet.datasets._model import (
+    INSTANCE_SUFFIX,
+    INSTANCES,
     VOLUME_ENDING,
     CaseError,
     ConversionError,
@@ -192,11 +194,12 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
     def write(case: SourceCase) -> None:
         images: Any = case.images
         label: Any = case.label
+        ids: Any = None
         put: Callable[[Any, Path], None] = copy
         if not conversion.copied:
             try:
                 content = conversion.read(case, Findings())
-                images, label = content.volumes or content.images, content.mask
+                ids, images, label = content.instances, content.volumes or content.images, content.mask
                 if label is not None:
                     colours = content.palette if labels.colour else None
                     label = labels.encode(label if colours is None else colours[np.minimum(label, len(colours) - 1)])
@@ -205,11 +208,14 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
             volumes = conversion.ending == VOLUME_ENDING
             put = partial(write_volume, place=content.volumes) if volumes else write_picture
         side = "Ts" if case.part == "test" else "Tr"
-        files = {f"images{side}/{case.name}_{channel:04d}": image for channel, image in enumerate(images)}
+        ending = conversion.ending
+        files = {f"images{side}/{case.name}_{channel:04d}{ending}": image for channel, image in enumerate(images)}
         if label is not None:
-            files[f"labels{side}/{case.name}"] = label
+            files[f"labels{side}/{case.name}{ending}"] = label
+        if ids is not None:
+            files[f"{INSTANCES}{side}/{case.name}{INSTANCE_SUFFIX}.tiff"] = ids.astype(np.min_scalar_type(ids.max()))
         for name, what in files.items():
-            target = folder / f"{name}{conversion.ending}"
+            target = folder / name
             target.parent.mkdir(exist_ok=True)
             put(what, target)
 

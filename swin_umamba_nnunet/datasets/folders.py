@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -200,7 +200,7 @@ class Images(Folders):
     name = "images"
     summary = "any folder of 2D images and masks"
     text = """\
-2D images and masks: PNG, JPEG, BMP, TIFF; grey, colour, 16 bit, with alpha or palette.  SOURCE holds folders named
+2D images and masks: PNG, JPEG, BMP, GIF, TIFF; grey, colour, 16 bit, with alpha or palette.  SOURCE holds folders named
 
     images and masks     or     train/images, train/masks, val/..., test/...     or     images/train, masks/train, ...
 
@@ -226,16 +226,31 @@ Mask values 0/255, 0/1 and 0, 1, 2, ... are understood; name others, once per la
         "two labels: mask values above VALUE are foreground; for JPEG masks, say 127", type=int, metavar="VALUE"
     )
 
+    instances: bool = option(
+        "every value or colour of a mask but 0 is one object (a nucleus, a cell): makes the labels interior and "
+        "boundary (one pixel wide), and keeps the masks in instancesTr and instancesTs for `swin-umamba evaluate`",
+        False,
+        "labels",
+        action="store_true",
+    )
+
     def _conversion(self, source: Path) -> Conversion:
+        from swin_umamba_nnunet.datasets._labels import INSTANCE_LABELS, LabelRule
         from swin_umamba_nnunet.datasets._pictures import read_pictures
 
-        return self._found(
+        if self.instances and (self.label or self.others_are_background or self.threshold is not None):
+            raise ConversionError(
+                "--instances makes labels of its own, interior and boundary; leave --label, --others-are-background "
+                "and --threshold out"
+            )
+        conversion = self._found(
             source,
             _files.list_files,
             self.threshold,
-            read=partial(read_pictures, channels=self.channels, exif=self.exif),
+            read=partial(read_pictures, channels=self.channels, exif=self.exif, instances=self.instances),
             description=f"2D images and masks of {source.name}.",
         )
+        return replace(conversion, labels=LabelRule.of(INSTANCE_LABELS)) if self.instances else conversion
 
 
 @dataclass(frozen=True)

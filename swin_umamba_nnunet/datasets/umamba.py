@@ -18,6 +18,8 @@ from pathlib import Path
 
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._model import (
+    INSTANCE_SUFFIX,
+    INSTANCES,
     CaseError,
     Content,
     Conversion,
@@ -29,8 +31,6 @@ from swin_umamba_nnunet.datasets._model import (
     option,
 )
 
-INSTANCES = "instancesTs"
-INSTANCE_SUFFIX = "_label"  # the name `evaluate --protocol cells` knows: CASE_label.tiff
 _INSTANCE_ENDINGS = (".tiff", ".tif", ".png")
 _MOVED = "image and mask lie at different places in space; the files are copied as they are"
 _ORGANS = (
@@ -135,7 +135,7 @@ Dataset704_Endovis17.  Every file is read and checked, dataset.json is repaired 
             ending=known.ending,
             copied="link" if self.link else "copy",
             added={
-                f"{INSTANCES}/{name}{INSTANCE_SUFFIX}{_files.ending_of(path, _INSTANCE_ENDINGS)}": path
+                f"{INSTANCES}Ts/{name}{INSTANCE_SUFFIX}{_files.ending_of(path, _INSTANCE_ENDINGS)}": path
                 for name, path in instances.items()
             },
             threads=8 if known.ending == ".png" else 2,
@@ -275,5 +275,5 @@ def _instances(source: Path, tests: list[str], findings: Findings) -> dict[str, 
         if name not in tests:
             findings.warning("instance mask without a test image was left out", path.name)
     found = {name: by_case[name] for name in tests if name in by_case}
-    findings.note(f"{len(found)} instance masks of test images go to {INSTANCES}")
+    findings.note(f"{len(found)} instance masks of test images go to {INSTANCES}Ts")
     return found

@@ -35,6 +35,7 @@ from tests.datasets.trees import (
     write_case,
     write_images,
     write_isic,
+    write_medsegbench,
     write_synapse,
     write_umamba_703,
     write_volumes,
@@ -42,12 +43,14 @@ from tests.datasets.trees import (
 from tests.messages import assert_names
 
 MAKERS = {
+    "medsegbench": write_medsegbench,
     "isic": write_isic,
     "synapse": write_synapse,
     "umamba": write_umamba_703,
     "images": write_images,
     "volumes": write_volumes,
 }
+WITH_FOLDS = ("isic", "medsegbench")
 every_layout = pytest.mark.parametrize("layout", MAKERS)
 
 
@@ -141,7 +144,7 @@ def test_every_layout_from_end_to_end(layout, source, tmp_path, convert, refused
     (dataset,) = (tmp_path / "raw").iterdir()
     assert dataset.name == ("Dataset042_s" if number else "Dataset703_NeurIPSCell")
     assert_names(text, "integrity check: passed", f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} -c 2d")
-    assert ("cp " in text) == (layout == "isic")
+    assert ("cp " in text) == (layout in WITH_FOLDS)
     assert ("--protocol cells" in text) == (layout == "umamba")
     assert_names(refused(command, source), dataset, "--overwrite", " -d ", " -n ")
     convert(f"{command} --overwrite", source)
@@ -260,7 +263,7 @@ def test_a_dry_run_needs_no_destination(layout, source, convert, refused, monkey
     monkeypatch.delenv("nnUNet_raw")
     text = convert("{1} {0} -d 1 --dry-run", source, layout)
     assert_names(text, "nnUNet_raw", "Dataset001_")
-    assert ("--install-splits" in text) == (layout == "isic")
+    assert ("--install-splits" in text) == (layout in WITH_FOLDS)
     assert "1 to 999" in refused("{1} {0} -d 1000 --dry-run", source, layout)
     # and the source is looked at before the destination
     error = refused("{1} {0}/nowhere -d 1000 -n 'No Name'", source, layout)
@@ -392,7 +395,7 @@ def test_what_is_printed_as_next_can_be_typed(layout, source, tmp_path, convert,
     dataset = Path(os.environ[raw]) / f"Dataset042_{'s' if layout != 'umamba' else 'NeurIPSCell'}"
     assert (dataset / "dataset.json").is_file()
     splits = Path(os.environ[preprocessed]) / "Dataset042_s/splits_final.json"
-    assert splits.is_file() == (layout == "isic")
+    assert splits.is_file() == (layout in WITH_FOLDS)
     (train,) = [line for line in lines if "nnUNetv2_train" in line]
     assert "-device cpu" in train
     words = shlex.split(train, comments=True)

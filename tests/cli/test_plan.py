@@ -3,6 +3,9 @@
 import json
 
 import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import cli, trainers
 from swin_umamba_nnunet.cost.tasks import task_of_shape
@@ -14,9 +17,11 @@ TINY = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
 
 
 def plan(*arguments, memory="40G") -> int:
-    """Ends as the verb does; the tiny trainer and a memory are chosen where the arguments choose none."""
-    chosen = () if "--trainer" in arguments else ("--trainer", "nnUNetTrainerTiny")
-    return cli.main(["plan", "-d", "907", "--gpu-memory", memory, *chosen, *arguments])
+    """Ends as the verb does; the tiny trainer and a memory are chosen where the arguments choose none, nor a patch."""
+    chosen = () if {"--trainer", "--patch-size"} & {*arguments} else ("--trainer", "nnUNetTrainerTiny")
+    if "--patch-size" not in arguments:
+        chosen = ("--gpu-memory", memory, *chosen)
+    return cli.main(["plan", "-d", "907", *chosen, *arguments])
 
 
 def configurations(folder, name) -> dict:
@@ -78,6 +83,101 @@ def test_an_inherited_configuration_stands_alone(folder):
     assert list(found) == ["3d_fullres"]
     assert "inherits_from" not in found["3d_fullres"]
     assert found["3d_fullres"]["patch_size"] == [160, 128]
+
+
+@pytest.mark.parametrize("planner", ["ExperimentPlanner", "nnUNetPlannerResEncL"])
+def test_a_patch_of_ones_own_has_stages_of_its_own(folder, capsys, planner):
+    """The planned seven stages would leave a patch of 64 a single position, where nnU-Net's network cannot train."""
+    file = folder / "nnUNetPlans.json"
+    source = json.loads(file.read_text())
+    planned = task_of_shape(
+        (2, 256, 512), 3, {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}.get(planner, "nnUNetPlans")
+    )
+    settings = planned.plans["configurations"]["2d"]
+    assert len(settings["architecture"]["arch_kwargs"]["strides"]) == 7
+    source["configurations"]["2d"] |= {
+        key: settings[key] for key in ("architecture", "patch_size", "median_image_size_in_voxels")
+    }
+    source["experiment_planner_used"] = planner
+    file.write_text(json.dumps(source))
+    assert plan("--patch-size", "64", "64", "--batch-size", "2") == 0
+    text = capsys.readouterr().out
+    assert_names(
+        text,
+        "patch 256 x 512, batch 5",
+        "patch 64 x 64, batch 2",
+        "5 stages",
+        "-tr TRAINER -p nnUNetPlans_64x64_batch2",
+    )
+    written = json.loads((folder / "nnUNetPlans_64x64_batch2.json").read_text())
+    record = written.pop("swin_umamba_plan")
+    assert record == {"made_from": "nnUNetPlans", "planned_patch_size": [256, 512], "planned_batch_size": 5}
+    configuration, former = written["configurations"]["2d"], source["configurations"]["2d"]
+    changed = {key for key in former if configuration[key] != former[key]}
+    assert changed == {"patch_size", "batch_size", "architecture"}  # so the preprocessed data are those of the source
+    assert configuration["architecture"]["network_class_name"] == settings["architecture"]["network_class_name"]
+
+    def step(plans, trainer):
+        manager = PlansManager(plans)
+        network = trainer.build_network_architecture(manager, manager.get_configuration("2d"), 2, 3, True)
+        sum(output.square().mean() for output in network(torch.randn(2, 2, 64, 64))).backward()
+        return network
+
+    with pytest.raises(ValueError, match="spatial"):
+        step(source, nnUNetTrainer)
+    for trainer in nnUNetTrainer, finding.find_trainer("nnUNetTrainerTiny"):
+        gradients = [each.grad for each in step(written, trainer).parameters() if each.grad is not None]
+        assert gradients
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_the_planned_batch_is_kept(folder):
+    assert plan("--patch-size", "128", "128", "--trainer", "nnUNetTrainer") == 0
+    assert configurations(folder, "nnUNetPlans_128x128")["2d"]["batch_size"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (("64",), ("--patch-size 64", "'2d'", "2 sides")),
+        (("64", "64", "64"), ("--patch-size 64 x 64 x 64", "2 sides")),
+        (("100", "64"), ("--patch-size 100 x 64", "112 x 64")),
+        (("4", "64"), ("--patch-size 4 x 64", "8 a side")),
+        (("0", "64"), ("--patch-size 0 x 64", "8 a side")),
+        (("256", "128"), ("--patch-size 256 x 128", "160 x 128")),
+        (("64", "64", "--batch-size", "1"), ("--batch-size 1", "2 is the least")),
+        (("64", "64", "--batch-size", "0"), ("--batch-size 0",)),
+        (("64", "64", "--grow"), ("--grow", "--gpu-memory", "-p")),
+        (("64", "64", "--gradient-checkpointing"), ("--gradient-checkpointing", "--gpu-memory")),
+        (("64", "64", "-o", "nnUNetPlans"), ("nnUNetPlans.json", "-o")),
+    ],
+)
+def test_patches_that_are_refused(folder, capsys, arguments, facts):
+    before = files(folder)
+    assert plan("--patch-size", *arguments) == 2
+    assert_names(capsys.readouterr().err, *facts)
+    assert files(folder) == before
+
+
+def test_a_planner_that_is_gone(folder, capsys):
+    source = json.loads((folder / "nnUNetPlans.json").read_text()) | {"experiment_planner_used": "MyPlanner"}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(source))
+    assert plan("--patch-size", "64", "64") == 2
+    assert_names(capsys.readouterr().err, "MyPlanner", "-p")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--gpu-memory", "12G", "--patch-size", "64", "64")])
+def test_memory_or_patch(folder, capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "-d", "907", *arguments])
+    assert ended.value.code == 2
+    assert_names(capsys.readouterr().err, "--gpu-memory", "--patch-size")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--trainer", "nnUNetTrainer", "--batch-size", "2")])
+def test_what_goes_with_a_memory(folder, capsys, arguments):
+    assert cli.main(["plan", "-d", "907", "--gpu-memory", "12G", *arguments]) == 2
+    assert_names(capsys.readouterr().err, "--gpu-memory", "--trainer", "--batch-size")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from swin_umamba_nnunet.datasets import ConversionError, Images, Isic, Synapse, UMamba, Volumes
+from swin_umamba_nnunet.datasets import ConversionError, Images, Isic, MedSegBench, Synapse, UMamba, Volumes
 from swin_umamba_nnunet.datasets._checks import inspect
 from swin_umamba_nnunet.datasets._report import format_report
 from swin_umamba_nnunet.datasets._write import write_dataset
@@ -16,6 +16,7 @@ from tests.datasets.trees import (
     snapshot,
     write_images,
     write_isic,
+    write_medsegbench,
     write_synapse,
     write_umamba_703,
     write_volumes,
@@ -31,6 +32,7 @@ LAYOUTS = {
         Images(group_pattern=r"([^/]*)\.[^.]*$", test_fraction=0.3, folds=2),
     ),
     "isic": (write_isic, Isic()),
+    "medsegbench": (lambda folder: write_medsegbench(folder, "kvasir_128"), MedSegBench()),
     "synapse": (write_synapse, Synapse()),
     "umamba": (write_umamba_703, UMamba(published=703, allow_incomplete=True)),
     "volumes": (write_volumes, Volumes()),
@@ -40,6 +42,8 @@ LAYOUTS = {
 def _damage(source, random) -> str:
     """Do one bad thing to one file of a tree."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
+    if not files:
+        return "nothing left to damage"
     path, other = (files[int(index)] for index in random.integers(0, len(files), 2))
     kind, content = int(random.integers(0, 11)), path.read_bytes()
     damaged = {

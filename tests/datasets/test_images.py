@@ -8,7 +8,9 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from swin_umamba_nnunet.datasets import ConversionError, Images
-from tests.datasets.trees import blob, photo, save, snapshot, write_case, write_images
+from swin_umamba_nnunet.evaluation import evaluate_folders
+from swin_umamba_nnunet.evaluation.protocols import Cells, Plain
+from tests.datasets.trees import blob, photo, save, snapshot, write_case, write_drive, write_images
 from tests.messages import assert_names, naming
 
 
@@ -233,6 +235,74 @@ def test_duplicates_across_train_and_test(tmp_path, inspected):
             write_case(tmp_path / part, f"{part}{seed}", seed)
     topics = _topics(inspected(Images(), tmp_path), "warning")
     assert "the same image in several of train, validation and test" in topics
+
+
+def test_drive_as_it_is_published(tmp_path, inspected, convert):
+    """Pictures and GIF masks of other names, two observers, and fields of view, which are no labels."""
+    source, key = write_drive(tmp_path / "DRIVE"), r"(\d+)_"
+    converted = convert(Images(image_key=key), source)
+    assert converted.names("labelsTr") == ["21.png", "22.png"]
+    assert_array_equal(converted.read("imagesTs/02_0000.png"), photo(2))
+    for name in ("labelsTr/22.png", "labelsTs/01.png"):
+        assert_array_equal(converted.read(name), blob(1))
+    second = Images(image_key=key, test_images=["test/images"], test_masks="test/2nd_manual")
+    converted = convert(second, source)
+    assert_array_equal(converted.read("labelsTs/01.png"), blob(1)[::-1])
+    assert_array_equal(converted.read("labelsTr/21.png"), blob(1))
+    assert "--image-key" in str(_topics(inspected(Images(), source), "warning"))
+    (source / "test/1st_manual").rename(source / "elsewhere")  # as newer copies hand it out
+    assert not (convert(Images(image_key=key), source).folder / "labelsTs").exists()
+
+
+IDS = np.zeros((40, 60), np.uint16)
+IDS[5:17, 5:15], IDS[5:17, 15:25], IDS[30:, 40:50] = 1, 300, 2  # two that touch, one that the image cuts
+
+
+def _colours(ids):
+    """Another colour for each id."""
+    return np.stack([ids % 7 * 30, ids % 11 * 20, ids % 256], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("ending", "mask"),
+    [(".png", IDS), (".tif", IDS), (".png", _colours(IDS)), (".gif", (IDS % 251).astype(np.uint8))],
+    ids=["16 bit", "TIFF", "colours", "GIF"],
+)
+def test_instance_masks(tmp_path, convert, ending, mask):
+    """Become insides and boundaries, and are kept where `evaluate` finds them: a perfect prediction finds all."""
+    for part in ("train", "test"):
+        save(tmp_path / "s" / part / "images" / "n.png", photo(len(part), 40, 60))
+        save(tmp_path / "s" / part / "masks" / f"n{ending}", mask)
+    converted = convert(Images(instances=True), tmp_path / "s")
+    assert converted.json["labels"] == {"background": 0, "interior": 1, "boundary": 2}
+    expected = np.where(IDS > 0, 2, 0)
+    expected[6:16, 6:14] = expected[6:16, 16:24] = expected[31:, 41:49] = 1
+    assert_array_equal(converted.read("labelsTr/train_n.png"), expected)
+    for name in ("instancesTr/train_n_label.tiff", "instancesTs/test_n_label.tiff"):
+        pairs = np.stack([converted.read(name), IDS]).reshape(2, -1)
+        assert len(np.unique(pairs, axis=1).T) == 4  # the same objects, whatever their numbers
+    folders = converted.folder / "instancesTs", converted.folder / "labelsTs"
+    for protocol, label in (Cells(), "cell"), (Plain(instances="gt-ids", distances=False), "object"):
+        result = evaluate_folders(*folders, protocol=protocol, processes=1)
+        assert result.value("test_n", label, "F1@0.5") == 1
+
+
+def test_small_objects_and_masks_of_classes_do_not_pass_in_silence(tmp_path, reported):
+    ids = np.zeros((40, 60), np.uint16)
+    ids[2:4, 2:9], ids[10:14, 10:14], ids[20:30, 20:30] = 1, 2, 3
+    save(tmp_path / "images/a.png", photo(1, 40, 60))
+    save(tmp_path / "masks/a.png", ids)
+    report = reported(Images(instances=True), tmp_path)
+    assert_names(report, "boundary only", "most of them is boundary", "a: 1 objects")
+    assert "pieces" not in report
+    save(tmp_path / "masks/a.png", 255 * (ids > 1).astype(np.uint8))
+    assert_names(reported(Images(instances=True), tmp_path), "insides come in pieces", "a: 2 pieces of 1 objects")
+
+
+@pytest.mark.parametrize("option", [{"label": ["a=1"]}, {"threshold": 0}])
+def test_instances_have_labels_of_their_own(source, option):
+    with pytest.raises(ConversionError, match=naming("--instances", "--label", "--threshold")):
+        Images(instances=True, **option).conversion(source)
 
 
 @pytest.fixture

@@ -145,6 +145,9 @@ def test_stacks_are_refused(tmp_path):
     for name in ("stack.tif", "pages.tif"):
         with pytest.raises(CaseError, match="more than one 2D image"):
             read_picture(tmp_path / name)
+    save(tmp_path / "moving.gif", blob(), save_all=True, append_images=[Image.fromarray(blob()[::-1].copy())])
+    with pytest.raises(CaseError, match="more than one image"):
+        read_picture(tmp_path / "moving.gif")
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -93,6 +93,31 @@ def synapse_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return random.random(SYNAPSE_SHAPE, np.float32), random.integers(0, 9, SYNAPSE_SHAPE).astype(np.float32)
 
 
+def write_medsegbench(folder: Path, name: str = "s", **arrays: np.ndarray | None) -> Path:
+    """`NAME.npz` of three training, two validation, two test images; `arrays` replace its own, None takes one out."""
+    content: dict = {}
+    for part, count in (("train", 3), ("val", 2), ("test", 2)):
+        content[f"{part}_images"] = np.stack([photo(10 * len(content) + index) for index in range(count)])
+        content[f"{part}_label"] = np.stack([blob(1)] * count)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {key: array for key, array in {**content, **arrays}.items() if array is not None}
+    np.savez_compressed(folder / f"{name}.npz", **kept)
+    return folder
+
+
+def write_drive(folder: Path) -> Path:
+    """DRIVE as it is published: two training and two test images, two observers of the test, fields of view."""
+    for part, word, numbers in (("training", "training", (21, 22)), ("test", "test", (1, 2))):
+        for number in numbers:
+            name = f"{number:02d}"
+            save(folder / part / "images" / f"{name}_{word}.tif", photo(number))
+            save(folder / part / "mask" / f"{name}_{word}_mask.gif", np.full_like(blob(), 255))
+            save(folder / part / "1st_manual" / f"{name}_manual1.gif", blob())
+            if part == "test":
+                save(folder / part / "2nd_manual" / f"{name}_manual2.gif", blob()[::-1].copy())
+    return folder
+
+
 def write_synapse(folder: Path, train=(5, 6), test=(1,)) -> Path:
     """TransUNet's tree."""
     import h5py
