@@ -183,7 +183,9 @@ def predict(
         began, findings = time.monotonic(), Findings()
         try:
             scan = scans.read(case, findings)
-            say(f"[{number}/{len(left)}] {case.name}: {by(scan.data.shape[1:])} (slices x rows x columns)")
+            slices, *size = scan.data.shape[1:]
+            kind = f"{by(size)} pixels" if slices == 1 else f"{slices} slices of {by(size)} voxels"
+            say(f"[{number}/{len(left)}] {case.name}: {kind}")
             for finding in findings:
                 say(f"    {finding.topic}" + f" ({finding.detail})" * bool(finding.detail))
             found = predictor.predict_single_npy_array(scan.data, scan.properties)
@@ -197,10 +199,10 @@ def predict(
             told = isinstance(error, ModelError | CaseError | MemoryError | torch.cuda.OutOfMemoryError)
             why = str(error) or "there is too little memory for it"
             failed[case.name] = why if told else f"{type(error).__name__}: {why}"
-            say(f"[{number}/{len(left)}] {case.name} failed: {failed[case.name]}")
             logger.log(logging.INFO if told else logging.ERROR, "%s", case.name, exc_info=error)
-    if len(failed) == len(left) == 1:
-        raise ModelError(*failed.values())
+            if len(left) == 1:
+                raise ModelError(failed[case.name]) from error
+            say(f"[{number}/{len(left)}] {case.name} failed: {failed[case.name]}")
     if failed:
         raise IncompleteError(
             f"{len(failed)} of {plural(len(left), 'image')} could not be predicted ({listed(failed)}); the masks of "

@@ -195,9 +195,11 @@ class Scans:
             ModelError: other channels than the model's, one slice for a 3D model, voxels more than `SPACING_FACTOR`
                 times larger or smaller than any of the training's (in 2D, within the slices).
         """
-        what = f"{case.name} ({listed(path.name for path in case.images)})"
-        if len(case.images) > len(channel_names(self._predictor.dataset_json)):  # a file has one channel at least
-            self._predictor.require_channels(len(case.images), what)
+        what, number = f"{case.name} ({listed(path.name for path in case.images)})", len(case.images)
+        if number == 1:
+            what = str(case.images[0])
+        if number > len(channel_names(self._predictor.dataset_json)):  # a file has one channel at least
+            self._predictor.require_channels(number, what)
         read = self._read_pictures if self._pictures else self._read_volumes if self._volumes else self._read_own
         scan = read(case, findings)
         self._predictor.require_channels(len(scan.data), what)

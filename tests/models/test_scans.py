@@ -184,9 +184,11 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
             predict(folder, tmp_path / "patients", tmp_path / "never", channels=channels, device="cpu")
 
 
-def test_a_model_whose_reader_is_neither_of_these(model, nnunet, tmp_path):
+def test_a_model_of_regions_whose_reader_is_neither_of_these(model, nnunet, tmp_path):
     """Tiff3DIO: its files go through it as they are."""
     folder = model(reader="Tiff3DIO", ending=".tif")
+    regions = {"background": 0, "whole": [1, 2, 3, 4], "most": [2, 3, 4], "core": [3, 4], "tip": 4}
+    change(folder / "dataset.json", labels=regions, regions_class_order=[2, 1, 3, 4])
     change(folder / "plans.json", original_median_spacing_after_transp=[1.0, 1.0, 1.0])
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in/stack_0000.tif", sitk.GetArrayFromImage(volume()), photometric="minisblack")
@@ -194,6 +196,8 @@ def test_a_model_whose_reader_is_neither_of_these(model, nnunet, tmp_path):
     (mask,) = predict(folder, tmp_path / "in", tmp_path / "out", device="cpu")
     np.testing.assert_array_equal(tifffile.imread(mask), tifffile.imread(expected))
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"stack.tif", "stack.json"}
+    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    assert record["labels"] == {"0": "background", "2": "whole", "1": "most", "3": "core", "4": "tip"}
 
 
 def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, monkeypatch):
