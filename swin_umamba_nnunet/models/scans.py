@@ -68,25 +68,25 @@ class Scans:
         folder: the model's; its dataset_fingerprint.json has the voxel sizes of the training images.
 
     Raises:
-        ModelError: nnU-Net has not the reader that the plans name.
+        ModelError: nnU-Net has not the reader that the plans name, or something is missing in the model's files.
     """
 
     def __init__(self, predictor: FastPredictor, folder: Path) -> None:
-        plans = predictor.plans_manager
+        plans, fingerprint = predictor.plans_manager, folder / "dataset_fingerprint.json"
         try:
-            self._reader = plans.image_reader_writer_class
-        except RuntimeError as error:
-            raise ModelError(f"{folder / 'plans.json'}: {error}") from error
-        self._predictor, self._ending = predictor, predictor.dataset_json["file_ending"]
+            self._reader, self._order = plans.image_reader_writer_class, plans.transpose_forward
+            self._predictor, self._ending = predictor, predictor.dataset_json["file_ending"]
+            median = plans.plans["original_median_spacing_after_transp"]
+            seen = read_json(fingerprint).get("spacings") if fingerprint.is_file() else None
+            self._seen = np.array(seen or [[median[axis] for axis in plans.transpose_backward]], float)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{folder} is no model that nnU-Net has trained ({type(error).__name__}: {error})"
+            ) from error
         self._pictures, self._volumes = self._reader is NaturalImage2DIO, self._reader.__name__ in _VOLUME_READERS
         self._endings = (
             PICTURE_ENDINGS if self._pictures else VOLUME_ENDINGS if self._volumes else (self._ending.lower(),)
         )
-        self._order = plans.transpose_forward
-        median = plans.plans["original_median_spacing_after_transp"]
-        fingerprint = folder / "dataset_fingerprint.json"
-        seen = read_json(fingerprint).get("spacings") if fingerprint.is_file() else None
-        self._seen = np.array(seen or [[median[axis] for axis in plans.transpose_backward]], float)
 
     def find(self, images: Sequence[Path], channels: Mapping[str, str | os.PathLike]) -> list[SourceCase]:
         """The cases in files and folders, sorted by name.
@@ -150,10 +150,12 @@ class Scans:
         for pattern in map(str, patterns):
             paths = {"": base / pattern}
             if re.search(r"[*?]", pattern):
+                root = Path(Path(pattern).anchor or base)
+                pattern = pattern.removeprefix(root.anchor)
                 wild = re.escape(pattern)
                 for mark, expression in ((r"\*\*/", "(?:(.*)/)?"), (r"\*", "([^/]*)"), (r"\?", "([^/])")):
                     wild = wild.replace(mark, expression)
-                paths = {str(apply_pattern(f"^{wild}$", path, base)): path for path in self._list(base, pattern)}
+                paths = {str(apply_pattern(f"^{wild}$", path, root)): path for path in self._list(root, pattern)}
             if not paths:
                 raise ModelError(f"{base} has nothing like {pattern} that this model is for: {self._kind}")
             for key, path in paths.items():

@@ -160,11 +160,12 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
         (numbered / f"{patient}_{number:04d}.nii.gz").write_bytes(path.read_bytes())
     expected = {patient: read(nnunet(folder, files[patient, 0], files[patient, 1])) for patient in ("P 1", "P 2")}
     assert not (expected["P 1"] == expected["P 2"]).all()
-    patterns = {"FLAIR": "*/flair.nii.gz", "T1": "*/t1.nii.gz"}
+    base = tmp_path / "patients"
+    patterns = {"FLAIR": f"{base}/*/flair.nii.gz", "T1": "*/t1.nii.gz"}  # from anywhere, or from the folder
     for number, masks in enumerate(
         (
             predict(folder, numbered, tmp_path / "out0", device="cpu"),
-            predict(folder, tmp_path / "patients", tmp_path / "out1", channels=patterns, device="cpu"),
+            predict(folder, base, tmp_path / "out1", channels=patterns, device="cpu"),
         )
     ):
         assert [mask.name for mask in masks] == ["P 1.nii.gz", "P 2.nii.gz"], number
@@ -181,7 +182,7 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
         (patterns | {"T1": "*/t9.nii.gz"}, ("patients", "*/t9.nii.gz")),
     ):
         with pytest.raises(ModelError, match=naming(*facts)):
-            predict(folder, tmp_path / "patients", tmp_path / "never", channels=channels, device="cpu")
+            predict(folder, base, tmp_path / "never", channels=channels, device="cpu")
 
 
 def test_a_model_of_regions_whose_reader_is_neither_of_these(model, nnunet, tmp_path):
