@@ -169,8 +169,8 @@ def predict(
     except ConversionError as error:
         raise ModelError(str(error)) from error
     masks = [output / scans.mask_name(case) for case in cases]
-    places = {path if path.is_dir() else path.parent for case in cases for path in (*case.images, *sources)}
-    if output.resolve() in {place.resolve() for place in places}:
+    places = {place.resolve() for case in cases for path in case.images for place in (path, path.parent)}
+    if output.resolve() in places:
         raise ModelError(f"{output} is where the images are, whose names the masks get: name another folder with -o")
     record = _record(predictor)
     _require_own(output, masks, record, overwrite)
@@ -180,12 +180,12 @@ def predict(
     say(f"{predictor.trainer_name}, {networks}, on {predictor.device.type}: {plural(len(cases), 'image')}{there}")
     failed: dict[str, str] = {}
     for number, (case, mask) in enumerate(left, 1):
-        began, findings = time.monotonic(), Findings()
+        began, findings, head = time.monotonic(), Findings(), f"[{number}/{len(left)}] {case.name}"
         try:
             scan = scans.read(case, findings)
             slices, *size = scan.data.shape[1:]
             kind = f"{by(size)} pixels" if slices == 1 else f"{slices} slices of {by(size)} voxels"
-            say(f"[{number}/{len(left)}] {case.name}: {kind}")
+            say(f"{head}: {kind}")
             for finding in findings:
                 say(f"    {finding.topic}" + f" ({finding.detail})" * bool(finding.detail))
             found = predictor.predict_single_npy_array(scan.data, scan.properties)
@@ -202,7 +202,7 @@ def predict(
             logger.log(logging.INFO if told else logging.ERROR, "%s", case.name, exc_info=error)
             if len(left) == 1:
                 raise ModelError(failed[case.name]) from error
-            say(f"[{number}/{len(left)}] {case.name} failed: {failed[case.name]}")
+            say(f"{head} failed: {failed[case.name]}")
     if failed:
         raise IncompleteError(
             f"{len(failed)} of {plural(len(left), 'image')} could not be predicted ({listed(failed)}); the masks of "

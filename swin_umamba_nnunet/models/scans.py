@@ -178,9 +178,8 @@ class Scans:
 
     @property
     def _kind(self) -> str:
-        what = "pictures" if self._pictures else "volumes" if self._volumes else "files"
-        dicom = " and folders with a DICOM series" if self._volumes else ""
-        return f"it was trained on {what} ({self._ending}), and takes {', '.join(self._endings)}{dicom}"
+        dicom = " and folders with a DICOM series" * self._volumes
+        return f"it was trained on {self._ending} files, and takes {', '.join(self._endings)}{dicom}"
 
     def mask_name(self, case: SourceCase) -> str:
         """File name of a case's mask: PNG for pictures, the volume's own format where that is one file, else NIfTI."""
@@ -238,18 +237,16 @@ class Scans:
 
     def _read_volumes(self, case: SourceCase, findings: Findings) -> Scan:
         volumes = list(read_volumes(case, findings).volumes)
-        original, direction, turned_back = volumes[0], None, ""
+        original, direction = volumes[0], None
         if original.GetDimension() == 3:
             if self._reader.__name__.endswith("WithReorient"):
-                cosines = original.GetDirection()
-                turned_back = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(cosines)
                 volumes = [sitk.DICOMOrient(volume, "RAS") for volume in volumes]
             direction = np.array(volumes[0].GetDirection()).reshape(3, 3)
         data = np.stack([sitk.GetArrayViewFromImage(volume).astype(np.float32) for volume in volumes])
         spacing = [abs(value) for value in reversed(volumes[0].GetSpacing())]
         if data.ndim == 3:  # nnU-Net's way to hold a 2D image
             data, spacing = data[:, None], [999 * max(spacing), *spacing]
-        write = partial(_write_volume, original, volumes[0] if turned_back else None, turned_back)
+        write = partial(_write_volume, original, volumes[0])
         return Scan(data, {"spacing": spacing}, write, Image(data[0], tuple(spacing), direction))  # type: ignore[arg-type]
 
     def _read_own(self, case: SourceCase, findings: Findings) -> Scan:
@@ -260,10 +257,11 @@ class Scans:
         return Scan(data, properties, lambda mask, path: reader.write_seg(mask, str(path), properties), shown)
 
 
-def _write_volume(original: sitk.Image, turned: sitk.Image | None, back: str, mask: np.ndarray, path: Path) -> None:
-    """Write a mask at the place of the original, turned back to how that is stored."""
-    if turned is not None:
-        image = sitk.GetImageFromArray(mask)
-        image.CopyInformation(turned)
-        mask = sitk.GetArrayFromImage(sitk.DICOMOrient(image, back))
-    write_volume(mask if original.GetDimension() == 3 else mask[0], path, [original])
+def _write_volume(original: sitk.Image, turned: sitk.Image, mask: np.ndarray, path: Path) -> None:
+    """Write a mask of the turned volume at the place of the original, and as that is stored."""
+    image = sitk.GetImageFromArray(mask if original.GetDimension() == 3 else mask[0])
+    image.CopyInformation(turned)
+    if turned is not original:
+        cosines = original.GetDirection()
+        image = sitk.DICOMOrient(image, sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(cosines))
+    write_volume(image, path, [original])
