@@ -198,7 +198,7 @@ def predict(
         except Exception as error:  # whatever libraries make of one image: the others are predicted all the same
             told = isinstance(error, ModelError | CaseError | MemoryError | torch.cuda.OutOfMemoryError)
             why = str(error) or "there is too little memory for it"
-            failed[case.name] = why if told else f"{type(error).__name__}: {why}"
+            failed[case.name] = why if told else f"{case.images[0]} ended in {type(error).__name__}: {why}"
             logger.log(logging.INFO if told else logging.ERROR, "%s", case.name, exc_info=error)
             if len(left) == 1:
                 raise ModelError(failed[case.name]) from error

@@ -112,7 +112,9 @@ def test_pictures_become_what_the_model_was_trained_on(model, nnunet, tmp_path):
     save(tmp_path / "in/a.png", luma)
     save(tmp_path / "in/IMG_0007.png", np.dstack([colours, colours[..., 0]]))  # with alpha
     Image.fromarray(luma).save(tmp_path / "in/deep.tif")
-    save(tmp_path / "in/IMG_0008.jpg", luma, quality=100, subsampling=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    save(tmp_path / "in/IMG_0008.jpg", luma, exif=exif)
     for channels, original in ((1, grey), (3, threefold)):
         folder, out, said = model(channels, "NaturalImage2DIO", ".png"), tmp_path / f"out{channels}", []
         expected = read(nnunet(folder, original))
@@ -122,8 +124,9 @@ def test_pictures_become_what_the_model_was_trained_on(model, nnunet, tmp_path):
         assert {mask.name for mask in (out / "overlay").iterdir()} == {mask.name for mask in masks}
         np.testing.assert_array_equal(read(out / "a.png"), expected)
         np.testing.assert_array_equal(read(out / "deep.png"), expected)
-        assert read(out / "IMG_0008.png").shape == luma.shape
+        assert read(out / "IMG_0008.png").shape == luma.T.shape
         text = "\n".join(said)
+        assert_names(text, "IMG_0008: 39 x 31 pixels", "EXIF orientation")
         if channels == 1:
             np.testing.assert_array_equal(read(out / "IMG_0007.png"), expected)
             assert_names(text, "alpha", "colour image was made grey")
