@@ -76,6 +76,10 @@ def test_prediction_by_name_and_by_folder(trained):
     assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
     assert prediction(by_name).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
     assert (prediction(by_name) == prediction(by_folder)).all()
+    scan, ours = trained.folder / "a scan.nii.gz", trained.folder / "by_us"
+    shutil.copyfile(trained.images / f"case{dataset.TRAINING_CASES}_0000.nii.gz", scan)
+    trained.ok("swin-umamba", "predict", "-m", moved, "-i", scan, "-o", ours, "--device", "cpu")
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(ours / scan.name))) == prediction(by_name)).all()
 
 
 def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_factory):

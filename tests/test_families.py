@@ -116,4 +116,9 @@ def test_trains_and_predicts(workspace, imagenet, trainer):
     workspace.ok(*workspace.prediction(trainer, output, configuration, plans), "--disable_tta")
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(output / f"case{dataset.TRAINING_CASES}.nii.gz")))
     assert found.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+    if configuration == "3d_fullres":
+        which = ("-m", folder.parent, "-o", f"{output}_too", "--no-mirroring", "--device", "cpu")
+        workspace.ok("swin-umamba", "predict", "-i", workspace.images, *which)
+        ours = sitk.ReadImage(f"{output}_too/case{dataset.TRAINING_CASES}.nii.gz")
+        assert (sitk.GetArrayFromImage(ours) == found).all()
     shutil.rmtree(folder)  # up to 0.5 GB of checkpoints

@@ -28,6 +28,7 @@ VERBS = {
     "plan": "nnU-Net plans that fit a GPU for a trainer, or with a stated patch",
     "doctor": "check this installation and say what to do about what is wrong",
     "model": "a trained model: import, adapt to other image channels, export",
+    "predict": "a trained model on new images, as they are: photographs, volumes, DICOM",
     "evaluate": "Dice, IoU, NSD, HD95 and F1 of a prediction folder",
     "weights": "list, fetch and verify the ImageNet weights trainers start from",
     "overlay": "pictures of images with ground truth and prediction, with scores",

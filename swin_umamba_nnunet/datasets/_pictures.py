@@ -211,7 +211,8 @@ def read_pictures(
             f"{case.images[0].name} (orientation {picture.orientation})",
         )
     if turned:
-        topic = f"image has an EXIF orientation mark (--exif {exif})"
+        done = "the image was turned by it" if exif == "apply" else "it was ignored"
+        topic = f"image has an EXIF orientation mark; {done}"
         findings.warning(topic, f"orientation {picture.orientation}")
     if picture.transparent:
         findings.warning("image is partly transparent; its alpha channel was dropped")
@@ -219,8 +220,9 @@ def read_pictures(
         findings.note("image has an alpha channel without content, which was dropped")
     if picture.palette is not None:
         findings.note("image has a palette; its colours were looked up")
-    if channels == "grey" and picture.pixels.ndim == 3:
-        findings.note("colour image was made grey (--channels grey)")
+    colour = picture.pixels.ndim == 3 or picture.palette is not None
+    if channels is not None and colour != (channels == "rgb"):
+        findings.note("colour image was made grey" if colour else "grey image was made colour, R = G = B")
 
     def shown(array: np.ndarray, of: Picture) -> np.ndarray:
         return oriented(array, of.orientation) if exif == "apply" else array

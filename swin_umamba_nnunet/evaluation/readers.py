@@ -155,15 +155,19 @@ def read_image(files: Sequence[Path], channel: int = 0, reader: str | None = Non
     array, (z, y, x) = found.array, map(float, found.properties["spacing"])
     count = len(files) if several else len(array)
     if found.is_picture and len(array) in (3, 4):
-        # in the file's range, 8 or 16 bits or [0, 1] -> [0, 255]
-        highest = float(array[:3].max(initial=0))
-        scale = 255.0 if highest <= 1 else 1.0 if highest <= 255 else 255.0 / 65535
-        shown = np.moveaxis(array[:3], 0, -1) * scale
+        shown = colours_of(array)
     elif channel < count:
         shown = array[0 if several else channel]
     else:
         raise EvaluationError(f"{path} was asked for channel {channel}; expected one of 0 to {count - 1}")
     return Image(shown, (z, y, x), _direction(found.properties))
+
+
+def colours_of(array: np.ndarray) -> np.ndarray:
+    """(3 or 4, D, H, W) in the range of 8 or 16 bits or in [0, 1] -> (D, H, W, 3) in [0, 255]."""
+    highest = float(array[:3].max(initial=0))
+    scale = 255.0 if highest <= 1 else 1.0 if highest <= 255 else 255.0 / 65535
+    return np.moveaxis(array[:3], 0, -1) * scale
 
 
 def _direction(properties: dict) -> np.ndarray | None:

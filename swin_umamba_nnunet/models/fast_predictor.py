@@ -8,6 +8,7 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class FastPredictor(nnUNetPredictor):
         if images_per_call is not None and images_per_call < 1:
             raise ModelError(f"images_per_call is {images_per_call}; at least one image goes through the network")
         self._images_per_call = images_per_call
+        self.checkpoints: list[Path] = []  # where its networks are from
 
     @property
     def images_per_call(self) -> int:
@@ -68,7 +70,8 @@ class FastPredictor(nnUNetPredictor):
             told = ", ".join(f"{number} {name}" for number, name in names.items())
             raise ModelError(
                 f"{what} has {found} channel{'s' if found != 1 else ''}, but the model is for {len(names)} ({told}): "
-                "give it the channels it was trained with, in that order"
+                "give it the channels it was trained with, in that order: files CASE_0000, CASE_0001, ..., or each by "
+                "its name (--channel NAME=FILE); and images of their own each as a file (-i FILE FILE ...)"
             )
 
     def predict_single_npy_array(self, input_image: np.ndarray, *args: Any, **kwargs: Any) -> Any:

@@ -1,21 +1,34 @@
-"""Prediction in one call, for programs: nnU-Net's own settings, in fewer calls of the network where that is faster."""
+"""Prediction in one call: images as they are, nnU-Net's settings, fewer calls of the network where that is faster."""
 
-import glob
+import contextlib
+import io
+import json
+import logging
 import os
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet._volume_files import VolumeFileError, read_header
-from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, read_json, read_segmentation_checkpoint
+from swin_umamba_nnunet import __version__, _autoregister
+from swin_umamba_nnunet._atomic import write_text
+from swin_umamba_nnunet._text import by, duration, listed, plural
+from swin_umamba_nnunet.datasets import ConversionError
+from swin_umamba_nnunet.datasets._model import CaseError, Findings
+from swin_umamba_nnunet.evaluation import read_dataset_json
+from swin_umamba_nnunet.models.checkpoints import ModelError, read_json, read_segmentation_checkpoint
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
+from swin_umamba_nnunet.models.scans import Scan, Scans
 from swin_umamba_nnunet.pretrained.checkpoint import require_checkpoint_file
 from swin_umamba_nnunet.pretrained.registry import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+RECORD = "prediction.json"  # beside the masks
 
 
 def load_predictor(
@@ -42,13 +55,18 @@ def load_predictor(
         ModelError: no such model, or a setting that is not understood.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    predictor = FastPredictor(
-        use_mirroring=mirroring,
-        perform_everything_on_device=device.type == "cuda",
-        device=device,
-        allow_tqdm=False,
-        images_per_call=images_per_call,
-    )
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, True):
+        raise ModelError(f"PyTorch finds no {device.type} here; `swin-umamba doctor` says why, and --device cpu works")
+    quiet = contextlib.redirect_stdout(io.StringIO())  # nnU-Net tells where it looks, and of settings made already
+    with quiet:
+        predictor = FastPredictor(
+            use_mirroring=mirroring,
+            perform_everything_on_device=device.type == "cuda",
+            device=device,
+            allow_tqdm=False,
+            images_per_call=images_per_call,
+        )
     folder = Path(model)
     found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
     numbered = [fold for fold in found if fold != "all"]  # as nnU-Net: "all" has seen every fold's validation cases
@@ -58,13 +76,15 @@ def load_predictor(
     if absent:
         raise ModelError(f"{folder} is no model folder, or not complete: it lacks {', '.join(absent)}")
     _autoregister.register()  # a program may have set nnUNet_extTrainer itself, or run without the start-up line
+    predictor.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in wanted]
     use = tuple(int(fold) if fold.isdigit() else fold for fold in wanted)
     for name in ("plans.json", "dataset.json"):
         read_json(folder / name)  # nnU-Net has no sentence for what is no JSON
     try:
-        predictor.initialize_from_trained_model_folder(str(folder), use, checkpoint)
+        with quiet:
+            predictor.initialize_from_trained_model_folder(str(folder), use, checkpoint)
     except Exception as error:  # plans and checkpoint are files: nnU-Net stumbles over whatever is in them
-        _explain(error, folder, [folder / f"fold_{fold}" / checkpoint for fold in wanted])
+        _explain(error, folder, predictor.checkpoints)
         raise
     return predictor
 
@@ -88,69 +108,160 @@ def _explain(error: Exception, folder: Path, checkpoints: Sequence[Path]) -> Non
     raise ModelError(f"{folder} holds no model that nnU-Net can load ({type(error).__name__}: {said})") from error
 
 
-def _require_channels(predictor: FastPredictor, images: Path, case: str, ending: str) -> None:
-    """Refuse a case of other channels than the model's as far as that shows without reading volumes twice."""
-    files = sorted(images.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{ending}"))
-    reader = predictor.plans_manager.image_reader_writer_class
-    names = channel_names(predictor.dataset_json)
-    if len(files) > len(names):  # a file has one channel at least
-        found = len(files)
-    elif issubclass(reader, SimpleITKIO):
-        found = sum(map(_channels_in, files))
-        if found == len(names) > len(files) and reader.write_seg is SimpleITKIO.write_seg:
-            raise ModelError(
-                f"{files[0]} has four axes: nnU-Net reads such a file as {found} channels, but cannot write its "
-                f"segmentation; save each channel as a file of its own, {case}_0000{ending} and so on"
-            )
-    elif issubclass(reader, NaturalImage2DIO) or len(files) < len(names):  # RGB: several channels in a file
-        try:
-            found = len(reader().read_images([str(path) for path in files])[0])
-        except Exception as error:  # whatever the picture library says of a damaged file
-            raise ModelError(f"{files[0]} cannot be read as an image ({type(error).__name__}: {error})") from error
-    else:
-        found = len(files)
-    predictor.require_channels(found, f"{case} ({', '.join(path.name for path in files)}) in {images}")
-
-
-def _channels_in(path: Path) -> int:
-    """As nnU-Net's SimpleITKIO counts them: the outermost of four axes, else one."""
-    try:
-        header = read_header(path)
-    except VolumeFileError as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    return header.shape[0] if header is not None and len(header.shape) == 4 else 1
+class IncompleteError(ModelError):
+    """Some of several images could not be predicted; the masks of the others are there."""
 
 
 def predict(
     model: str | os.PathLike,
-    images: str | os.PathLike,
+    images: str | os.PathLike | Sequence[str | os.PathLike],
     output: str | os.PathLike,
+    *,
+    channels: Mapping[str, str | os.PathLike] | None = None,
+    overwrite: bool = True,
+    overlay: bool = False,
+    say: Callable[[str], None] = logger.info,
+    progress: bool = False,
     **settings: Any,
 ) -> list[Path]:
-    """Segment a folder of images in nnU-Net's naming (CASE_0000.nii.gz, ...); what is there already is written anew.
+    """Segment images as they are: pictures, volumes, DICOM series, under any name; the voxels are nnUNetv2_predict's.
 
     Works in this process alone, which suits notebooks and services: images are read, prepared and written one after
     the other, which nnUNetv2_predict does beside the network's work.
 
+    Each mask has its image's name and geometry: PNG for pictures, for volumes the image's own format or .nii.gz.  It
+    appears when it is complete.  prediction.json beside the masks says what the values mean and which networks have
+    made them; dataset.json is the model's, for `evaluate` and `overlay`.
+
     Args:
         model: see `load_predictor`.
-        images: folder of images.
+        images: a file, a folder of images, a folder with a DICOM series, or several of these; in a folder, files
+            CASE_0000, CASE_0001, ... are the channels of one case, as in nnU-Net's format.
         output: folder of segmentations; created.
+        channels: for a model of several channels, name or number of each -> its file, or a pattern such as "*/t1.nii"
+            in the folder `images`: what `*` stands for tells which files belong together.  `images` may be empty then.
+        overwrite: write masks anew that are there already; False leaves those images out, to continue.
+        overlay: draw the masks on their images too, into `output`/overlay.
+        say: what is told to the user goes there, line by line.
+        progress: show a bar over the windows of each image.
         **settings: of `load_predictor`: folds, checkpoint, device, mirroring, images_per_call.
 
     Returns:
-        The segmentation files.
+        The segmentation files, those of a run before included.
 
     Raises:
-        ModelError: no such model, no images in its file format, or images of other channels.
+        ModelError: no such model or images, an image that the model cannot be meant for, an output that does not fit.
+        IncompleteError: the same of some of several images; the others are predicted first.
+        OSError: a mask cannot be written; those before are there.
     """
+    output = Path(output)
+    sources = [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
+    parent = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ModelError(f"{output} cannot be written: {parent} is no folder that may be; name another with -o")
     predictor = load_predictor(model, **settings)
-    ending = predictor.dataset_json["file_ending"]
-    cases = sorted({path.name[: -len(f"_0000{ending}")] for path in Path(images).glob(f"*_0000{ending}")})
-    if not cases:
-        raise ModelError(f"{images} has no images named CASE_0000{ending}, which this model is for")
-    for case in cases:
-        _require_channels(predictor, Path(images), case, ending)
-    Path(output).mkdir(parents=True, exist_ok=True)
-    predictor.predict_from_files_sequential(str(images), str(output), overwrite=True)
-    return [Path(output) / f"{case}{ending}" for case in cases]
+    predictor.allow_tqdm = progress
+    if stage := predictor.configuration_manager.previous_stage_name:
+        raise ModelError(f"{model} goes on from masks of {stage}: nnUNetv2_predict -prev_stage_predictions takes them")
+    scans = Scans(predictor, Path(model))
+    try:
+        cases = scans.find(sources, channels or {})
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+    masks = [output / scans.mask_name(case) for case in cases]
+    places = {place.resolve() for case in cases for path in case.images for place in (path, path.parent)}
+    if output.resolve() in places:
+        raise ModelError(f"{output} is where the images are, whose names the masks get: name another folder with -o")
+    record = _record(predictor)
+    _require_own(output, masks, record, overwrite)
+    left = [(case, mask) for case, mask in zip(cases, masks) if overwrite or not mask.exists()]
+    there = f", {len(cases) - len(left)} of them there already" if len(left) < len(cases) else ""
+    networks = plural(len(predictor.checkpoints), "network")
+    say(f"{predictor.trainer_name}, {networks}, on {predictor.device.type}: {plural(len(cases), 'image')}{there}")
+    failed: dict[str, str] = {}
+    for number, (case, mask) in enumerate(left, 1):
+        began, findings, head = time.monotonic(), Findings(), f"[{number}/{len(left)}] {case.name}"
+        try:
+            scan = scans.read(case, findings)
+            slices, *size = scan.data.shape[1:]
+            kind = f"{by(size)} pixels" if slices == 1 else f"{slices} slices of {by(size)} voxels"
+            say(f"{head}: {kind}")
+            for finding in findings:
+                say(f"    {finding.topic}" + f" ({finding.detail})" * bool(finding.detail))
+            found = predictor.predict_single_npy_array(scan.data, scan.properties)
+            _write(scan, found, mask, record, predictor.dataset_json)
+            if overlay:
+                _draw(case.name, scan, found, Path(model), output / "overlay")
+            say(f"    {mask} ({duration(time.monotonic() - began)})")
+        except OSError:  # a disk that is full will not take the next mask either
+            raise
+        except Exception as error:  # whatever libraries make of one image: the others are predicted all the same
+            told = isinstance(error, ModelError | CaseError | MemoryError | torch.cuda.OutOfMemoryError)
+            why = str(error) or "there is too little memory for it"
+            failed[case.name] = why if told else f"{case.images[0]} ended in {type(error).__name__}: {why}"
+            logger.log(logging.INFO if told else logging.ERROR, "%s", case.name, exc_info=error)
+            if len(left) == 1:
+                raise ModelError(failed[case.name]) from error
+            say(f"{head} failed: {failed[case.name]}")
+    if failed:
+        raise IncompleteError(
+            f"{len(failed)} of {plural(len(left), 'image')} could not be predicted ({listed(failed)}); the masks of "
+            f"the others are in {output}"
+        )
+    return masks
+
+
+def _record(predictor: FastPredictor) -> dict[str, Any]:
+    """What prediction.json says: mask values with their names, and what has made the masks."""
+    dataset = predictor.dataset_json
+    names = {name: value for name, value in dataset["labels"].items() if name != "ignore"}
+    if order := predictor.label_manager.has_regions and dataset["regions_class_order"]:
+        regions = [name for name, value in names.items() if value not in (0, [0])]
+        names = {"background": 0} | dict(zip(regions, order))
+    return {
+        "labels": {str(value): name for name, value in names.items()},
+        "checkpoints": [str(path.resolve()) for path in predictor.checkpoints],
+        "trainer": predictor.trainer_name,
+        "mirroring": bool(predictor.use_mirroring),
+        "version": f"swin_umamba_nnunet {__version__}",
+    }
+
+
+def _require_own(output: Path, masks: Sequence[Path], record: dict[str, Any], overwrite: bool) -> None:
+    """Refuse an output folder in which somebody else's files would be replaced, or another model's masks continued.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    file = output / RECORD
+    before = read_json(file) if file.is_file() else None
+    foreign = next((path for path in (*masks, output / "dataset.json") if path.exists()), None)
+    if before is None and foreign is not None:
+        raise ModelError(f"{foreign} is there and no {RECORD} beside it, so it was not predicted here: name another -o")
+    if before is not None and not overwrite and before | {"version": ""} != record | {"version": ""}:
+        raise ModelError(
+            f"{file} says that the masks there are of {listed(before.get('checkpoints', []))}, mirroring "
+            f"{before.get('mirroring')}; continue with these, write all anew (without --continue), or name another -o"
+        )
+
+
+def _write(scan: Scan, found: np.ndarray, mask: Path, record: dict[str, Any], dataset: dict[str, Any]) -> None:
+    """Write a mask, complete or not at all, and what explains it before it."""
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    plain = {key: value for key, value in dataset.items() if key != "overwrite_image_reader_writer"}
+    for name, content in ((RECORD, record), ("dataset.json", plain)):
+        write_text(mask.with_name(name), json.dumps(content, indent=2) + "\n")
+    with tempfile.TemporaryDirectory(prefix=".", dir=mask.parent) as beside:
+        scan.write(found, Path(beside) / mask.name)
+        for file in Path(beside).iterdir():  # nnU-Net's writer of 3D TIFF adds one
+            file.replace(mask.with_name(file.name))
+
+
+def _draw(name: str, scan: Scan, found: np.ndarray, model: Path, folder: Path) -> None:
+    """Draw a mask on its image: PNG, the fullest and the median slice of a volume."""
+    from swin_umamba_nnunet.pictures.looks import look_at
+    from swin_umamba_nnunet.pictures.overlay import draw_case
+
+    labels = read_dataset_json(model / "dataset.json")
+    folder.mkdir(exist_ok=True)
+    draw_case(look_at(name, scan.shown, None, found, labels), labels.classes, folder / f"{name}.png")

@@ -43,7 +43,10 @@ class View:
 
 @dataclass(frozen=True)
 class Look:
-    """What there is to see of a case: its slices, and Dice of the whole case by class (NaN: in neither mask)."""
+    """What there is to see of a case: its slices, and Dice of the whole case by class.
+
+    It is NaN where a class is in neither mask, and there is none without a ground truth.
+    """
 
     name: str
     views: tuple[View, ...]
@@ -91,7 +94,7 @@ def read_look(
 def look_at(
     name: str,
     image: Image,
-    truth: np.ndarray,
+    truth: np.ndarray | None,
     prediction: np.ndarray,
     labels: LabelSet,
     *,
@@ -103,11 +106,15 @@ def look_at(
     Args:
         name: nnU-Net's case identifier.
         image: (D, H, W) grey values or (D, H, W, 3) colours; D = 1 for a 2D image.
-        truth, prediction: (D, H, W) labels.
+        truth, prediction: (D, H, W) labels; without a truth nothing is scored, and the slices of a volume are the one
+            with most voxels of the classes, and the median.
         labels: the classes of the foreground.
         wanted: names out of `SLICES`; a 2D image is shown whatever they are.
         plane: one of `PLANES`; None for the one the slices were taken in.
     """
+    scored = truth is not None
+    truth = prediction if truth is None else truth
+    words = {} if scored else {"best": "fullest", "best and median": "fullest"}
     order, backwards = axes_in_lps(image.direction)
     spacing = [image.spacing_mm[axis] for axis in order]
     flat, anatomical = len(truth) == 1, image.direction is not None
@@ -123,18 +130,19 @@ def look_at(
     window = window_of(image.array)
     rows, columns = (spacing[axis] for axis in range(3) if axis != across)
     views = []
-    for word, index in choose_slices(scores, sizes.sum(axis=0), wanted).items():
+    for word, index in choose_slices(scores, sizes.sum(axis=0), wanted if scored else SLICES[:2]).items():
         picture, true, predicted, unscored = (
             _upright(np.take(array, index, axis=axis), order, backwards, across, anatomical)
             for array in (image.array, truth, prediction, ignored)
         )
         where = f"{PLANES[across] if anatomical else ''} slice {index + 1} of {len(scores)}".strip()
-        score = "nothing in either mask" if np.isnan(scores[index]) else f"Dice of the slice {scores[index]:.3f}"
-        caption = () if flat else (f"{word} slice", where, score)
+        some, none = (f"Dice of the slice {scores[index]:.3f}", "in either mask") if scored else ("", "predicted")
+        score = f"nothing {none}" if np.isnan(scores[index]) else some
+        caption = () if flat else (f"{words.get(word, word)} slice", where, score)
         edges = _EDGES[across] if anatomical and not flat else None
         views.append(View(caption, displayable(picture, window), true, predicted, unscored, rows / columns, edges))
-    dice = ratio(2 * overlaps.sum(axis=1), sizes.sum(axis=1))
-    return Look(name, tuple(views), dict(zip(labels.classes, dice.tolist())))
+    dice = ratio(2 * overlaps.sum(axis=1), sizes.sum(axis=1)).tolist() if scored else ()
+    return Look(name, tuple(views), dict(zip(labels.classes, dice)))
 
 
 def _upright(

@@ -77,7 +77,7 @@ def overview(
 
 
 def draw_case(look: Look, classes: Classes, path: Path) -> None:
-    """Write the picture of one case: a row per slice, below them the classes with their Dice.
+    """Write the picture of one case: a row per slice, below them the classes with their Dice (if there is a truth).
 
     Args:
         look: from `read_look`.
@@ -87,9 +87,11 @@ def draw_case(look: Look, classes: Classes, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    title = look.name + (f":  mean Dice {_number(look.mean_dice)} over classes" if len(classes) > 1 else "")
-    entries = [f"{name}  {_number(look.dice[name])}" for name in classes]
-    _draw([(view, _caption(view)) for view in look.views], classes, title, entries, path, _CASE_PANEL)
+    scored = bool(look.dice)
+    title = look.name + (f":  mean Dice {_number(look.mean_dice)} over classes" if scored and len(classes) > 1 else "")
+    entries = [f"{name}  {_number(look.dice[name])}" if scored else name for name in classes]
+    rows = [(view, _caption(view)) for view in look.views]
+    _draw(rows, classes, title, entries, path, _CASE_PANEL, panels=PANELS if scored else ("image", "prediction"))
 
 
 def draw_sheet(looks: Sequence[Look], classes: Classes, path: Path, title: str, log: Log | None = None) -> None:
@@ -140,11 +142,12 @@ def _draw(
     path: Path,
     side: float,
     log: Log | None = None,
+    panels: Sequence[str] = PANELS,
 ) -> None:
     """Lay out and write a page; all measures are inches from its upper left corner."""
     ratios = [view.truth.shape[1] / (view.truth.shape[0] * view.aspect) for view, _ in rows]
-    columns = 2 if min(ratios) > _WIDE else len(PANELS)
-    lines = len(PANELS) // columns  # of panels in a row of the page
+    columns = 2 if min(ratios) > _WIDE else len(panels)
+    lines = len(panels) // columns  # of panels in a row of the page
     sizes = [_panel_size(ratio, side, columns) for ratio in ratios]
     heights = [max(lines * (size[1] + _TITLE), _TITLE + len(text) * _LINE) for size, (_, text) in zip(sizes, rows)]
     caption = _CAPTION_WIDTH if any(text for _, text in rows) else 0.0
@@ -154,8 +157,9 @@ def _draw(
     sliced = any(view.caption for view, _ in rows)
     of_slice = "; of a slice: the mean over the classes in it" if sliced else ""
     said = CONVENTION.format(elements="voxels" if sliced else "pixels", slices=of_slice)
-    convention = wrap(said, int(page_width * _CHARACTERS_PER_INCH * 8 / 7))
-    errors = kinds_of_error([view for view, _ in rows], classes)
+    scored = "differences" in panels
+    convention = wrap(said, int(page_width * _CHARACTERS_PER_INCH * 8 / 7)) if scored else []
+    errors = kinds_of_error([view for view, _ in rows], classes) if scored else []
     legend_columns, legend_height = _legend_size([*(f"99 {entry}" for entry in entries), *errors], page_width)
     top = _MARGIN + _TITLE + len(convention) * _LINE
     curve = _CURVE if log else 0.0
@@ -167,7 +171,7 @@ def _draw(
     left = _MARGIN if caption else (page_width - content) / 2
     for (view, text), (width, height), row_height in zip(rows, sizes, heights):
         _write(figure, _MARGIN, top + _TITLE, "\n".join(text), fontsize=8, linespacing=1.35)
-        for i, name in enumerate(PANELS):
+        for i, name in enumerate(panels):
             x = left + caption + i % columns * (panel_width + _GAP) + (panel_width - width) / 2
             y = top + i // columns * (height + _TITLE) + _TITLE + height  # of the lower edge
             axes = figure.add_axes((x / page_width, 1 - y / page_height, width / page_width, height / page_height))

@@ -94,6 +94,7 @@ TOLD = ("weights verify absent", "weights fetch")  # a fault that shows without 
         ("list", set()),
         ("weights list", set()),
         ("convert images --help", set()),
+        ("predict --help", set()),
         ("evaluate --help", {"numpy", "tqdm"}),  # its protocols state their options
         *((line, {"filelock", "tqdm"}) for line in TOLD),
     ],

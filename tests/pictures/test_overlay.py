@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 
 from swin_umamba_nnunet.evaluation import Image, LabelSet
 from swin_umamba_nnunet.evaluation.surfaces import dice
-from swin_umamba_nnunet.pictures import PLANES, SLICES, looks, style
+from swin_umamba_nnunet.pictures import PLANES, SLICES, looks, overlay, style
 from swin_umamba_nnunet.pictures.drawing import PANELS, draw_panel, kinds_of_error, legend_handles
 from swin_umamba_nnunet.pictures.looks import choose_slices, slice_axis
 from swin_umamba_nnunet.pictures.overlay import draw_case, draw_sheet, overview
@@ -159,6 +159,30 @@ def test_a_volume_without_any_label_shows_its_middle():
     found = look_at(np.zeros((5, 3, 3), int))
     assert [view.caption[:2] for view in found.views] == [("middle slice", "slice 3 of 5")]
     assert np.isnan(found.mean_dice)
+
+
+def test_without_a_truth_the_fullest_and_the_median_slice_and_no_score(tmp_path, monkeypatch):
+    prediction = np.zeros((6, 30, 40), np.uint8)
+    for index, width in enumerate((0, 5, 30, 10, 0, 20)):
+        prediction[index, 5:20, :width] = 1
+    found = [
+        looks.look_at(
+            "a", Image(each.astype(float), (1.0, 1.0, 1.0), None), None, each, LabelSet(ORGANS), wanted=["worst"]
+        )
+        for each in (prediction, prediction[2:3], prediction * 0)
+    ]
+    captions = [[view.caption for view in look.views] for look in found]
+    assert captions == [
+        [("fullest slice", "slice 3 of 6", ""), ("median slice", "slice 6 of 6", "")],
+        [()],
+        [("middle slice", "slice 4 of 6", "nothing predicted")],
+    ]
+    drawn = []
+    monkeypatch.setattr(overlay, "draw_panel", lambda axes, name, view, classes: drawn.append(name))
+    for look in found[:2]:
+        assert not look.dice
+        draw_case(look, ORGANS, tmp_path / "a.png")
+    assert drawn == ["image", "prediction"] * 3
 
 
 def test_the_caption_scores_the_slice_and_not_the_case():

@@ -1,0 +1,315 @@
+"""Images as people have them get the masks that nnU-Net's own predictor gives the same images in its format."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from PIL import Image
+from skimage import io
+
+from swin_umamba_nnunet import cli
+from swin_umamba_nnunet.models import predicting
+from swin_umamba_nnunet.models.checkpoints import ModelError
+from swin_umamba_nnunet.models.predicting import IncompleteError, predict
+from tests.datasets.trees import photo, save, write_dicom
+from tests.messages import assert_names, naming
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+
+BOT = "nnUNetTrainerUMambaBot"
+
+
+def change(file: Path, **changes) -> None:
+    """Other entries in a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.fixture
+def model(trained):
+    """A function (channels=, reader=, ending=, names=) -> folder of a small random model for files of that kind."""
+
+    def make(channels: int = 1, reader: str = "SimpleITKIO", ending: str = ".nii.gz", names=()) -> Path:
+        _, folder = trained(BOT, channels, inference_allowed_mirroring_axes=None)
+        change(folder / "plans.json", image_reader_writer=reader)
+        change(folder / "dataset.json", file_ending=ending)
+        if names:
+            change(folder / "dataset.json", channel_names={str(i): name for i, name in enumerate(names)})
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def nnunet(tmp_path):
+    """A function (model, *files of a case): the mask file that nnU-Net's own predictor writes."""
+
+    def predict_as_nnunet(folder: Path, *files: Path) -> Path:
+        (tmp_path / "nnunet").mkdir(exist_ok=True)
+        predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(folder), (0,))
+        predictor.predict_from_files_sequential([list(map(str, files))], [str(tmp_path / "nnunet" / "case")])
+        return tmp_path / "nnunet" / f"case{predictor.dataset_json['file_ending']}"
+
+    return predict_as_nnunet
+
+
+def volume(seed: int = 0, shape=(2, 24, 40), turned: bool = True) -> sitk.Image:
+    """Noise and a bright box; oblique, and stored from left to right and from back to front."""
+    array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    array[:, 5:15, 12:30] += 3
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.75, 1.25, 3.0))
+    image.SetOrigin((10.5, -20.25, 30.125))
+    if turned:
+        cosine, sine = np.cos(0.2), np.sin(0.2)
+        image.SetDirection((-cosine, -sine, 0, -sine, cosine, 0, 0, 0, -1))
+    return image
+
+
+def read(path: Path) -> np.ndarray:
+    return io.imread(path) if path.suffix == ".png" else sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def assert_same_place(path: Path, image: sitk.Image) -> None:
+    mask = sitk.ReadImage(str(path))
+    assert mask.GetSize() == image.GetSize()
+    for name in ("Spacing", "Origin", "Direction"):
+        np.testing.assert_allclose(getattr(mask, f"Get{name}")(), getattr(image, f"Get{name}")(), atol=1e-6)
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"])
+def test_volumes_of_any_format_under_any_name(reader, model, nnunet, tmp_path):
+    folder, image = model(reader=reader), volume()
+    (tmp_path / "in").mkdir()
+    names = ("Scan 1.v2.nii.gz", "b.nii", "c.NRRD", "amos_0601.mha", "e.mhd") if reader == "SimpleITKIO" else ("b.nii",)
+    for name in names:
+        sitk.WriteImage(image, str(tmp_path / "in" / name.lower()))
+        (tmp_path / "in" / name.lower()).rename(tmp_path / "in" / name)
+    sitk.WriteImage(image, str(tmp_path / "case_0000.nii.gz"))
+    expected = nnunet(folder, tmp_path / "case_0000.nii.gz")
+    assert len(np.unique(read(expected))) > 1
+    masks = predict(folder, tmp_path / "in", tmp_path / "out", device="cpu", overlay=reader == "NibabelIOWithReorient")
+    wanted = {"Scan 1.v2.nii.gz", "b.nii", "c.nrrd", "amos_0601.mha", "e.nii.gz"}
+    assert {mask.name for mask in masks} == (wanted if reader == "SimpleITKIO" else {"b.nii"})
+    for mask in masks:
+        np.testing.assert_array_equal(read(mask), read(expected))
+        assert_same_place(mask, image)
+    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    assert record["labels"] == {"0": "background", "1": "a", "2": "b", "3": "c"}
+    assert record["checkpoints"] == [str((folder / "fold_0/checkpoint_final.pth").resolve())]
+
+
+def test_pictures_become_what_the_model_was_trained_on(model, nnunet, tmp_path):
+    colours = photo(1, 31, 39)
+    luma = np.rint(colours @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
+    grey = save(tmp_path / "grey_0000.png", luma)
+    threefold = save(tmp_path / "rgb_0000.png", np.repeat(luma[..., None], 3, axis=2))
+    save(tmp_path / "in/a.png", luma)
+    save(tmp_path / "in/IMG_0007.png", np.dstack([colours, colours[..., 0]]))  # with alpha
+    Image.fromarray(luma).save(tmp_path / "in/deep.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    save(tmp_path / "in/IMG_0008.jpg", luma, exif=exif)
+    for channels, original in ((1, grey), (3, threefold)):
+        folder, out, said = model(channels, "NaturalImage2DIO", ".png"), tmp_path / f"out{channels}", []
+        expected = read(nnunet(folder, original))
+        assert len(np.unique(expected)) > 1
+        masks = predict(folder, tmp_path / "in", out, device="cpu", say=said.append, overlay=True)
+        assert [mask.name for mask in masks] == ["IMG_0007.png", "IMG_0008.png", "a.png", "deep.png"]
+        assert {mask.name for mask in (out / "overlay").iterdir()} == {mask.name for mask in masks}
+        np.testing.assert_array_equal(read(out / "a.png"), expected)
+        np.testing.assert_array_equal(read(out / "deep.png"), expected)
+        assert read(out / "IMG_0008.png").shape == luma.T.shape
+        text = "\n".join(said)
+        assert_names(text, "IMG_0008: 39 x 31 pixels", "EXIF orientation")
+        if channels == 1:
+            np.testing.assert_array_equal(read(out / "IMG_0007.png"), expected)
+            assert_names(text, "alpha", "colour image was made grey")
+        else:
+            assert_names(text, "alpha", "grey image was made colour")
+
+
+def test_a_dicom_series(model, nnunet, tmp_path):
+    series = write_dicom(tmp_path / "patients" / "DOE.1")
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series))
+    image = sitk.ReadImage(names)
+    sitk.WriteImage(image, str(tmp_path / "case_0000.mha"))  # NIfTI has voxel sizes in float32 only
+    folder = model()
+    expected = read(nnunet(folder, tmp_path / "case_0000.mha"))
+    for number, given in enumerate((series, series.parent)):
+        (mask,) = predict(folder, given, tmp_path / f"out{number}", device="cpu")
+        assert mask.name == "DOE.1.nii.gz"
+        np.testing.assert_array_equal(read(mask), expected)
+        assert_same_place(mask, image)
+
+
+def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
+    folder = model(2, names=("T1", "FLAIR"))
+    files = {}
+    for patient in ("P 1", "P 2"):
+        for number, name in enumerate(("t1", "flair")):
+            path = tmp_path / "patients" / patient / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(volume(len(files)), str(path))
+            files[patient, number] = path
+    numbered = tmp_path / "numbered"
+    numbered.mkdir()
+    for (patient, number), path in files.items():
+        (numbered / f"{patient}_{number:04d}.nii.gz").write_bytes(path.read_bytes())
+    expected = {patient: read(nnunet(folder, files[patient, 0], files[patient, 1])) for patient in ("P 1", "P 2")}
+    assert not (expected["P 1"] == expected["P 2"]).all()
+    base = tmp_path / "patients"
+    patterns = {"FLAIR": f"{base}/*/flair.nii.gz", "T1": "*/t1.nii.gz"}  # from anywhere, or from the folder
+    for number, masks in enumerate(
+        (
+            predict(folder, numbered, tmp_path / "out0", device="cpu"),
+            predict(folder, base, tmp_path / "out1", channels=patterns, device="cpu"),
+        )
+    ):
+        assert [mask.name for mask in masks] == ["P 1.nii.gz", "P 2.nii.gz"], number
+        for mask in masks:
+            np.testing.assert_array_equal(read(mask), expected[mask.name[:3]])
+    (mask,) = predict(
+        folder, [], tmp_path / "out2", channels={"1": files["P 2", 1], "T1": files["P 2", 0]}, device="cpu"
+    )
+    assert mask.name == "t1.nii.gz"
+    np.testing.assert_array_equal(read(mask), expected["P 2"])
+    for channels, facts in (
+        ({"T1": "*/t1.nii.gz"}, ("T1", "FLAIR")),
+        (patterns | {"T2": "x"}, ("T2", "FLAIR")),
+        (patterns | {"T1": "*/t9.nii.gz"}, ("patients", "*/t9.nii.gz")),
+    ):
+        with pytest.raises(ModelError, match=naming(*facts)):
+            predict(folder, base, tmp_path / "never", channels=channels, device="cpu")
+
+
+def test_a_model_of_regions_whose_reader_is_neither_of_these(model, nnunet, tmp_path):
+    """Tiff3DIO: its files go through it as they are."""
+    folder = model(reader="Tiff3DIO", ending=".tif")
+    regions = {"background": 0, "whole": [1, 2, 3, 4], "most": [2, 3, 4], "core": [3, 4], "tip": 4}
+    change(folder / "dataset.json", labels=regions, regions_class_order=[2, 1, 3, 4])
+    change(folder / "plans.json", original_median_spacing_after_transp=[1.0, 1.0, 1.0])
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/stack_0000.tif", sitk.GetArrayFromImage(volume()), photometric="minisblack")
+    expected = nnunet(folder, tmp_path / "in/stack_0000.tif")
+    (mask,) = predict(folder, tmp_path / "in", tmp_path / "out", device="cpu")
+    np.testing.assert_array_equal(tifffile.imread(mask), tifffile.imread(expected))
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"stack.tif", "stack.json"}
+    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    assert record["labels"] == {"0": "background", "2": "whole", "1": "most", "3": "core", "4": "tip"}
+
+
+def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, monkeypatch):
+    folder = model()
+    good = tmp_path / "good.nii.gz"
+    sitk.WriteImage(volume(), str(good))
+    fine = volume()
+    fine.SetSpacing((0.004, 0.004, 3.0))
+    sitk.WriteImage(fine, str(tmp_path / "fine.nii.gz"))
+    flat = volume(shape=(1, 24, 40))
+    sitk.WriteImage(flat, str(tmp_path / "flat.nii.gz"))
+    (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
+    picture = save(tmp_path / "photo.png", photo(0))
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "pictures/a.png", photo(0))
+    (tmp_path / "twice").mkdir()
+    for name in ("a.nii.gz", "a.mhd"):
+        sitk.WriteImage(volume(), str(tmp_path / "twice" / name))
+    (tmp_path / "file").touch()
+
+    def refused(images, *facts, output=tmp_path / "out") -> None:
+        with pytest.raises(ModelError, match=naming(*facts)):
+            predict(folder, images, output, device="cpu")
+        assert not (tmp_path / "out").exists()
+
+    refused(tmp_path / "fine.nii.gz", "fine.nii.gz", "0.004 x 0.004 mm", "1 x 1 mm", "rows x columns", "5 times")
+    refused(picture, picture, ".nii.gz", "DICOM")
+    refused(tmp_path / "pictures", tmp_path / "pictures", ".nii.gz", "DICOM")
+    refused(tmp_path / "cut.nii.gz", tmp_path / "cut.nii.gz", "again")
+    refused(tmp_path / "none.nii.gz", tmp_path / "none.nii.gz", "does not exist")
+    refused(tmp_path / "twice", "a.nii.gz", "a.mhd", "rename")
+    refused(good, tmp_path / "file", "-o", output=tmp_path / "file")
+    refused(good, tmp_path / "file", "-o", output=tmp_path / "file" / "below")
+    refused(good, tmp_path, "-o", output=tmp_path)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "good.nii.gz").write_bytes(b"by hand")
+    refused(good, "good.nii.gz", "prediction.json", output=tmp_path / "labels")
+    assert [path.read_bytes() for path in (tmp_path / "labels").iterdir()] == [b"by hand"]
+    change(folder / "plans.json", image_reader_writer="NaturalImage2DIO")
+    refused(good, good, ".png")
+    change(folder / "plans.json", image_reader_writer="SimpleITKIO")
+    # as if it were 3D: what the network is does not matter before an image is read
+    load = predicting.load_predictor
+
+    def load_3d(*args, **settings):
+        predictor = load(*args, **settings)
+        predictor.configuration_manager.configuration["patch_size"] = [8, 32, 40]
+        return predictor
+
+    monkeypatch.setattr(predicting, "load_predictor", load_3d)
+    refused(tmp_path / "flat.nii.gz", "flat.nii.gz", "single slice", "3D")
+    (folder / "dataset_fingerprint.json").write_text(json.dumps({"spacings": [[0.5, 1, 1], [0.55, 1, 1]]}))
+    refused(good, "good.nii.gz", "3 x 1.25 x 0.75 mm", "0.5 to 0.55 x 1 x 1 mm", "slices")
+
+
+def test_one_bad_image_of_several_and_an_interrupted_run(model, tmp_path, monkeypatch, capsys):
+    folder, out = model(), tmp_path / "out"
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        sitk.WriteImage(volume(), str(tmp_path / "in" / f"{name}.nii.gz"))
+    (tmp_path / "in/b.nii.gz").write_bytes(b"nothing")
+    command = f"predict -m {folder} -i {tmp_path / 'in'} -o {out} --device cpu"
+    find = predicting.Scans.read
+
+    def interrupt(self, case, findings):
+        if case.name == "c":
+            raise KeyboardInterrupt
+        return find(self, case, findings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predicting.Scans, "read", interrupt)
+        assert cli.main(command.split()) == 130
+    assert "--continue" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == {"a.nii.gz", "prediction.json", "dataset.json"}
+    before = (out / "a.nii.gz").stat().st_mtime_ns
+    assert cli.main([*command.split(), "--continue"]) == 1
+    said = capsys.readouterr()
+    assert_names(said.err, "1 of 2 images", "b", out)
+    assert_names(said.out, str(folder), "1 of them there already", "b failed", "cpu")
+    assert (out / "a.nii.gz").stat().st_mtime_ns == before
+    assert read(out / "c.nii.gz").shape == (2, 24, 40)
+    (tmp_path / "in/b.nii.gz").unlink()
+    assert cli.main([*command.split(), "--continue", "--no-mirroring"]) == 2
+    assert_names(capsys.readouterr().err, out / "prediction.json", "--continue", "mirroring")
+    assert cli.main([*command.split(), "--no-mirroring"]) == 0  # written anew
+    assert (out / "a.nii.gz").stat().st_mtime_ns > before
+    assert_names(capsys.readouterr().out, "2 masks", out / "prediction.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [("", ("-i", "--channel")), ("--channel T1", ("T1", "NAME=FILE")), ("--channel a=b --channel a=c", ("NAME=FILE",))],
+)
+def test_options_that_do_not_fit(options, facts, capsys, tmp_path):
+    assert cli.main(f"predict -m {tmp_path} -o {tmp_path}/out {options}".split()) == 2
+    assert_names(capsys.readouterr().err, *facts)
+
+
+def test_an_unexpected_failure_of_one_image_is_a_sentence_too(model, tmp_path, monkeypatch, caplog):
+    folder = model()
+    files = [tmp_path / f"{name}.nii.gz" for name in "ab"]
+    for file in files:
+        sitk.WriteImage(volume(), str(file))
+
+    def fail(*_):
+        raise AssertionError("a library's own words")
+
+    monkeypatch.setattr(predicting.FastPredictor, "predict_single_npy_array", fail)
+    with pytest.raises(IncompleteError, match=naming("2 of 2 images", "a, b")):
+        predict(folder, files, tmp_path / "out", device="cpu")
+    assert "a library's own words" in caplog.text
