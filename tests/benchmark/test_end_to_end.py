@@ -207,8 +207,8 @@ def test_a_killed_run_is_continued(bench, warm_python):
     assert ["--c" in command for command in trainings] == [False, *[True] * (len(trainings) - 1)]
 
 
-def test_what_a_seed_fixes(ran):
-    """With augmentation in the training process, all of a training on a CPU; see `seeded`."""
+def test_a_seed_fixes_trainings_of_this_package(ran):
+    """Whatever makes the batches: here a worker, there the training process."""
 
     def losses(seed: int) -> list[float]:
         record = ran.folder / f"seed_{seed}.json"
@@ -217,9 +217,11 @@ def test_what_a_seed_fixes(ran):
         command[command.index("--record") + 1] = str(record)
         command[command.index("--seed") + 1] = str(seed)
         results = str(ran.folder / f"results_{seed}")
-        again = dataclasses.replace(ran, variables={**ran.variables, "nnUNet_results": results})
-        again.run(*command)
+        variables = {**ran.variables, "nnUNet_results": results, "nnUNet_n_proc_DA": "1"}
+        dataclasses.replace(ran, variables=variables).run(*command)
         return json.loads(record.read_text())["curves"]["train_losses"]
+
+    assert [ran.cell("bench", name)["training"]["replays"] for name in ("Ours", "Stock")] == [True, False]
 
     assert losses(0) == ran.cell("bench", "Ours")["curves"]["train_losses"]
     assert losses(1) != ran.cell("bench", "Ours")["curves"]["train_losses"]

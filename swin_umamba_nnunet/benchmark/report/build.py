@@ -144,4 +144,7 @@ def commands(benchmark: Benchmark) -> Iterator[tuple[str, str, list[str]]]:
         made = [list(map(str, command)) for command in run.record.get("commands") or []]
         if made:
             own = made[0][made[0].index("--") + 1 :] if "--" in made[0] else made[0]
-            yield run.title, f"{shlex.join(own)}  # seed {run.seed}", [shlex.join(command) for command in made]
+            line = f"{shlex.join(own)}  # seed {run.seed}"
+            if run.part("training").get("replays"):
+                line = f"SWIN_UMAMBA_SEED={run.seed} {shlex.join(own)}"
+            yield run.title, line, [shlex.join(command) for command in made]

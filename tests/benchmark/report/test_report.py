@@ -196,7 +196,8 @@ def test_the_checklist_is_filled_in(report):
         ("Length of the trainings", "caution", ["240 iterations", "0.096 %", "250,000"]),
         ("can they separate the methods?", "in order", [tree.SHAPES, tree.ORGANS, "ratio"]),
         ("how many?", "caution", ["2 datasets"]),
-        ("seeds and folds", "in order", ["3 seeds, 2 folds (0, 1)"]),
+        ("seeds and folds", "in order", ["3 seeds, 2 folds (0, 1)", "Of nnU-Net, ResEnc L a seed", tree.HOSTILE]),
+        ("Interrupted trainings", "in order", []),
         ("the same cases for every row, nothing left out", "problem", ["5 of 48 runs", "infinite"]),
         ("enough cases, corrected for many tests", "problem", ["In 9 of 18 comparisons"]),
         ("Times and memory measured alike", "in order", ["one machine"]),
@@ -244,6 +245,8 @@ def test_commands_versions_hardware_and_hashes_are_there(page):
     command = "nnUNetv2_train Dataset901_Shapes 2d 0 -tr nnUNetTrainer_10epochs"
     assert_names(page.text, f"python -m seeded -- {command}", "2.15.0", "Some CPU", "a" * 64, "d" * 16)
     assert page.text.count(f"{command} # seed") == 6  # of both plans, a line each
+    replay = "SWIN_UMAMBA_SEED=2 nnUNetv2_train Dataset901_Shapes 2d 0 -tr nnUNetTrainerSwinUMambaD_10epochs"
+    assert page.text.count(f"{replay} ") == 1
 
 
 def test_published_rows_are_marked_and_stand_beside_the_same_dataset(report, page):
