@@ -124,9 +124,9 @@ def checklist(benchmark: "Benchmark", results: Sequence["Result"]) -> list[Item]
         recorded = [remark("unknown", "not_recorded", "This benchmark recorded no findings about its fairness.")]
     return answered(
         [
-            *of_rows(benchmark.rows),
+            *of_rows([row for row in benchmark.rows if not row.human]),
             *(item for item in recorded if item["code"] not in _ANEW),
-            *of_records(run.record for run in benchmark.runs),
+            *of_records(run.record for run in benchmark.runs if not run.row.human),
             *_of_results(benchmark, results),
         ]
     )
@@ -411,7 +411,7 @@ def _recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator
 def _of_results(benchmark: "Benchmark", results: Sequence["Result"]) -> Iterator[Remark]:
     from swin_umamba_nnunet.benchmark.report.words import suitability  # brings pandas
 
-    runs, usual = benchmark.runs, catalogue.FULL_LENGTH * 250
+    runs, usual = [run for run in benchmark.runs if not run.row.human], catalogue.FULL_LENGTH * 250
     trained = [run.part("training") for run in runs if run.done]
     totals = {(item.get("epochs") or 0) * (item.get("iterations_per_epoch") or 0) for item in trained} - {0}
     if not totals:
@@ -441,7 +441,7 @@ def _of_results(benchmark: "Benchmark", results: Sequence["Result"]) -> Iterator
     lost = [sum(getattr(item, name) for item in summaries) for name in ("n_undefined", "n_infinite")]
     missing = len(benchmark.missing)
     text = (
-        f"{missing} of {plural(len(runs), 'run')} have no scores (listed under Runs)."
+        f"{missing} of {plural(len(benchmark.runs), 'run')} have no scores (listed under Runs)."
         if missing
         else "All runs are done."
     )

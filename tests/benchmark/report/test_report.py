@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 import shutil
@@ -239,6 +240,42 @@ def test_what_acts_on_a_screen_or_a_spreadsheet_reaches_neither(fresh, capsys):
             labels = [line[key] for key in ("label", "row", "class", "host") if line.get(key)]
             assert not [label for label in labels if label[0] in "=+-@"]
     assert any("'=disc" in line for line in texts["classes.csv"].splitlines())
+
+
+def test_an_observer_is_compared_and_asked_for_nothing_that_trainings_have(small, tmp_path):
+    """Beside three trainers, with the scores that nnU-Net's network has with seed 0."""
+    before = analyse(read_benchmark(small), PLAIN)
+    folder = shutil.copytree(small, tmp_path / "bench")
+    runs = [f"{tree.SHAPES}/second/fold_{fold}/seed_0" for fold in tree.FOLDS]
+
+    def add(content):
+        content["config"]["observers"] = {"second": "FOLDER"}
+        content["cells"] += runs
+
+    edit(folder / "benchmark.json", add)
+    for run in runs:
+        theirs = folder / "cells" / run.replace("second", tree.ROWS[0].key)
+        shutil.copytree(theirs / "evaluation", folder / "cells" / run / "evaluation")
+        record = {"state": "done", "host": "another", "commands": [["steps", "--", "swin-umamba", "evaluate"]]}
+        (folder / "cells" / run / "cell.json").write_text(json.dumps(record))
+    page = page_of(folder, tmp_path / "report")
+    analysis = analyse(read_benchmark(folder), PLAIN)
+    (result,), (usual,) = analysis.results, before.results
+    *trainers, human = result.summaries["Dice"]
+    assert (human.label, human.done, human.n_seeds) == ("second (human)", 2, 0)
+    assert human.mean == trainers[0].mean
+    assert math.isnan(human.rank)
+    assert [(item.mean, item.rank) for item in trainers] == [(s.mean, s.rank) for s in usual.summaries["Dice"]]
+    compared = {item.row: item for item in result.comparisons["Dice"]}["second (human)"]
+    assert (compared.n_pairs, compared.n_tied, compared.n_seeds) == (16, 16, 0)
+    assert result.costs == usual.costs
+    assert result.suitability == usual.suitability
+    told = [{item.question: item for item in checklist} for checklist in (analysis.checklist, before.checklist)]
+    assert {question for question in told[0] if told[0][question] != told[1][question]} <= {
+        "Statistics: enough cases, corrected for many tests"
+    }
+    assert_names(page.text, "3 trainers", "1 human observer", "second (human)", "swin-umamba evaluate")
+    assert "swin-umamba evaluate # seed" not in page.text
 
 
 def test_commands_versions_hardware_and_hashes_are_there(page):
