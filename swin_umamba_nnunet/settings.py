@@ -10,6 +10,7 @@ import sys
 MEANINGS = {
     "SWIN_UMAMBA_BACKEND": "scan backend to use instead of the automatic choice",
     "SWIN_UMAMBA_WEIGHTS": "file with the ImageNet weights, or a folder to search first",
+    "SWIN_UMAMBA_SEED": "seed of this package's trainers, a whole number; with the same seed the same weights",
     "SWIN_UMAMBA_FUSED_GLUE": "0: norm and gate after the scan in torch's own operations instead of one fused one",
     "SWIN_UMAMBA_NO_AUTOREGISTER": "1: do not make the trainers known to nnU-Net at start-up",
 }
@@ -51,6 +52,21 @@ def switch(name: str, default: bool = False) -> bool:
     if said and said not in _YES + _NO:
         raise ValueError(f"the environment variable {name} is {said!r}; set it to 1 or 0 ({MEANINGS[name]})")
     return said in _YES if said else default
+
+
+def number(name: str) -> int | None:
+    """The whole number a variable holds; None where it is not set or empty.
+
+    Raises:
+        ValueError: it holds something else, or one below 0.
+    """
+    said = os.environ.get(name, "").strip()
+    if said and not (said.isdecimal() and len(said) < 20):
+        raise ValueError(
+            f"the environment variable {name} is {said!r}; set it to a whole number of at most 19 digits, 0 or more "
+            f"({MEANINGS[name]})"
+        )
+    return int(said) if said else None
 
 
 def user_cache_folder() -> str:

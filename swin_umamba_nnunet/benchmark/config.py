@@ -46,8 +46,13 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Name of the folder nnU-Net gives such a model."""
-        return f"{self.name}__{self.plans}__{self.configuration}"
+        """Name of the folder nnU-Net gives such a model; of an observer, the name."""
+        return self.name if self.human else f"{self.name}__{self.plans}__{self.configuration}"
+
+    @property
+    def human(self) -> bool:
+        """Whether it is an observer (see `BenchmarkConfig`): scored as the others, and nothing is trained."""
+        return not self.plans
 
     @property
     def identity(self) -> dict[str, str]:
@@ -78,6 +83,8 @@ class BenchmarkConfig:
         validation: also let `nnUNetv2_train` run nnU-Net's own validation, which predicts the same cases once more.
         checkpoint_minutes: a training saves `checkpoint_latest.pth` at least that often (at the end of an epoch).
         slurm: resources of every job (parameters of submitit's slurm executor).
+        observers: name -> folder of segmentations by a human, or dataset -> folder; further rows, by whom the trainers
+            can be judged.
     """
 
     output: Path
@@ -94,10 +101,20 @@ class BenchmarkConfig:
     validation: bool = False
     checkpoint_minutes: float = 10.0
     slurm: Mapping[str, Any] = field(default_factory=dict)
+    observers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The trainers, and the observers."""
+        return (*self.trainers, *map(_observer, self.observers))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON and TOML take it."""
         return {**asdict(self), "output": str(self.output), "trainers": [row.to_dict() for row in self.trainers]}
+
+
+def _observer(name: str) -> Row:
+    return Row(name, plans="", configuration="", label=f"{printable(name)} (human)")
 
 
 # ------------------------------------------------------------------------------------------------------- rules
@@ -112,6 +129,12 @@ def _is_name(value: Any) -> bool:
     """Whether a text can be (part of) a folder's name, on every system, and an argument of a command."""
     clean = isinstance(value, str) and value == value.strip(" .") and value.isprintable()
     return clean and value != "" and value[0] != "-" and not {*value} & {*_NOT_IN_NAMES}
+
+
+def _are_observers(value: Any) -> bool:
+    """Whether it is a table of names, and of folders or tables of them by dataset."""
+    folders = [folder for given in value.values() for folder in (given.values() if _is(Mapping)(given) else (given,))]
+    return all(map(_is_name, value)) and {} not in value.values() and all(map(_is(str), folders))
 
 
 _Rule = tuple[Callable[[Any], bool], str]  # whether a setting, or each item of one in _LISTS, fits; what was expected
@@ -141,6 +164,10 @@ _RULES: dict[str, _Rule] = {
     "slurm": (
         lambda value: _is(Mapping)(value) and all(isinstance(v, str | int | float | list) for v in value.values()),
         "a table of numbers and strings was expected: [slurm] and then time = 720 (minutes)",
+    ),
+    "observers": (
+        lambda value: _is(Mapping)(value) and _are_observers(value),
+        'names with folders were expected: observers = {second = "FOLDER"}, or {second = {901 = "FOLDER"}}',
     ),
     "output": (_is(str, Path), "the path of a folder was expected"),
     "datasets": (
@@ -196,11 +223,12 @@ def build_config(settings: Mapping[str, Any]) -> BenchmarkConfig:
     given = {name: value for name, value in settings.items() if name not in missing}
     values = _fitting(given, [item.name for item in fields(BenchmarkConfig)], "the configuration", problems)
     rows = _rows(values.pop("trainers", ()), values.get("configuration", "2d"), problems)
+    observers = list(map(_observer, values.get("observers", ())))
     labels = [row.label for row in rows]
     twice = [f"`{name}` names {item}" for name in _LISTS for item in _repeated(values.get(name, ()))]
     twice += [f"the row {key} is there" for key in _repeated(row.key for row in rows)]
     problems += [f"{what} twice: two runs would write into one folder; leave one out" for what in twice]
-    for label in _repeated(row.label for row in {row.key: row for row in rows}.values()):
+    for label in _repeated(row.label for row in {row.key: row for row in (*rows, *observers)}.values()):
         problems.append(f"two rows have the label {label!r}; give each its own `label`")
     baseline = values.get("baseline")
     if baseline and rows and baseline not in (*labels, *(row.name for row in rows)):

@@ -20,7 +20,8 @@ class Estimate:
         seconds: of all epochs, without loading data where they were `timed`; None if nothing is known.
         memory_bytes: at the peak; None if nothing is known.
         basis: "measured" (one of the same row and dataset has trained), "timed" (a few iterations), "counted" (memory
-            alone: activations and weights in float32, more than mixed precision takes), or "unknown".
+            alone: activations and weights in float32, more than mixed precision takes), "human" (nothing to train), or
+            "unknown".
         error: why iterations could not be timed.
     """
 
@@ -45,7 +46,7 @@ def estimate(
         same.setdefault(job.pair, []).append(job)
     found = {}
     for number, (key, (job, *_)) in enumerate(same.items(), 1):
-        guess = _measured(same[key])
+        guess = Estimate(0.0, None, "human") if job.row.human else _measured(same[key])
         if guess is None and time_iterations:
             said(f"[{number}/{len(same)}] timing {time_iterations} iterations of {job.row.label} on {job.dataset}")
             guess = _timed(prepared, job, time_iterations)

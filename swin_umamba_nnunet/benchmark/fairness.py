@@ -68,11 +68,11 @@ _QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("Length of the trainings", "lengths", ""),
     ("Datasets: can they separate the methods?", "separation", ""),
     ("Datasets: how many?", "datasets", ""),
-    ("Repetitions: seeds and folds", "repetitions some_folds fold_all", ""),
+    ("Repetitions: seeds and folds", "repetitions replays some_folds fold_all", ""),
     ("Consistent reporting: the same cases for every row, nothing left out", "completeness", ""),
     ("Tuning on the cases that are scored", "selected_on_validation by_hand", _FINAL),
     ("Statistics: enough cases, corrected for many tests", "tests", ""),
-    ("Interrupted trainings", "resumed", "No finished training was interrupted."),
+    ("Interrupted trainings", "resumed", "No finished training drew other numbers because it was interrupted."),
 )
 _ANEW = " ".join(codes for _, codes, _ in _QUESTIONS[:4]).split()
 
@@ -124,9 +124,9 @@ def checklist(benchmark: "Benchmark", results: Sequence["Result"]) -> list[Item]
         recorded = [remark("unknown", "not_recorded", "This benchmark recorded no findings about its fairness.")]
     return answered(
         [
-            *of_rows(benchmark.rows),
+            *of_rows([row for row in benchmark.rows if not row.human]),
             *(item for item in recorded if item["code"] not in _ANEW),
-            *of_records(run.record for run in benchmark.runs),
+            *of_records(run.record for run in benchmark.runs if not run.row.human),
             *_of_results(benchmark, results),
         ]
     )
@@ -411,7 +411,7 @@ def _recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator
 def _of_results(benchmark: "Benchmark", results: Sequence["Result"]) -> Iterator[Remark]:
     from swin_umamba_nnunet.benchmark.report.words import suitability  # brings pandas
 
-    runs, usual = benchmark.runs, catalogue.FULL_LENGTH * 250
+    runs, usual = [run for run in benchmark.runs if not run.row.human], catalogue.FULL_LENGTH * 250
     trained = [run.part("training") for run in runs if run.done]
     totals = {(item.get("epochs") or 0) * (item.get("iterations_per_epoch") or 0) for item in trained} - {0}
     if not totals:
@@ -441,7 +441,7 @@ def _of_results(benchmark: "Benchmark", results: Sequence["Result"]) -> Iterator
     lost = [sum(getattr(item, name) for item in summaries) for name in ("n_undefined", "n_infinite")]
     missing = len(benchmark.missing)
     text = (
-        f"{missing} of {plural(len(runs), 'run')} have no scores (listed under Runs)."
+        f"{missing} of {plural(len(benchmark.runs), 'run')} have no scores (listed under Runs)."
         if missing
         else "All runs are done."
     )
@@ -450,7 +450,15 @@ def _of_results(benchmark: "Benchmark", results: Sequence["Result"]) -> Iterator
     text = "Whether settings were chosen by hand while looking at these scores, no report can see."
     yield remark("note", "by_hand", text)
     yield _tests([item for result in results for found in result.comparisons.values() for item in found])
-    if resumed := [run.title for run in runs if run.part("training").get("resumed_at_epoch")]:
+    done = [(run.row.label, run.title, run.part("training")) for run in runs if run.done]
+    others = list(dict.fromkeys(label for label, _, one in done if not one.get("replays")))
+    if own := list(dict.fromkeys(label for label, *_ in done if label not in others)):
+        text = f"A training of {', '.join(own)} follows from its seed, bit by bit, on the same machine with the same "
+        yield remark("note", "replays", f"{text}data, versions and number of threads.", own)
+    if others:
+        text = f"Of {', '.join(others)} a seed fixes the initial weights; batches that background workers make "
+        yield remark("note", "replays", f"{text}(nnU-Net's default) come from seeds of their own.", others)
+    if resumed := [title for _, title, one in done if one.get("resumed_at_epoch") and not one.get("replays")]:
         text = "Went on from a checkpoint and so drew other random numbers than a training in one go: "
         yield remark("flag", "resumed", f"{text}{'; '.join(resumed)}.")
 

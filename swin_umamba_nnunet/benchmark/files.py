@@ -70,6 +70,14 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
+def files_sha256(files: Mapping[str, Path]) -> str:
+    """Of files by name, as they are."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + hashlib.sha256(files[name].read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def json_sha256(path: Path) -> str | None:
     """Of what a JSON file says, whatever its white space and order of keys; None if there is no such file."""
     content = read_json(path)

@@ -1,7 +1,7 @@
 """What is added to nnU-Net's training from outside: seeds, measurements, safe checkpoints.
 
 The trainer object is instrumented after nnU-Net has made it, so any trainer can be a row: nnU-Net's own, this
-package's, a user's.  What the training computes is not changed.
+package's, a user's.  What the training computes is not changed, but for the algorithms that cuDNN takes.
 """
 
 import contextlib
@@ -87,6 +87,10 @@ def instrument(trainer: Any, settings: Settings) -> None:
             # Continued: the generators' states are not in nnU-Net's checkpoint.  Seeded with the seed alone, this part
             # would see the augmentation of the first epochs once more.
             seed_everything(settings.seed, trainer.local_rank, trainer.current_epoch)
+        if trainer.device.type == "cuda":  # whose trainer it is, so that times compare
+            from swin_umamba_nnunet.trainers._replay import fix_kernels
+
+            fix_kernels()
         _write(trainer, settings, resumed=bool(trainer.current_epoch))
         return run()
 
@@ -112,7 +116,7 @@ def instrument(trainer: Any, settings: Settings) -> None:
         trainer.print_to_log_file("nnU-Net's own validation is left out: nnUNetv2_predict comes next on the same cases")
 
     trainer.run_training, trainer.on_epoch_end = run_training, on_epoch_end
-    if not hasattr(trainer, "amend_checkpoint"):  # this package's trainers do so themselves
+    if not hasattr(trainer, "adopt_checkpoint"):  # this package's trainers do so themselves
         trainer.save_checkpoint = save_checkpoint
     if not settings.validation:
         trainer.perform_actual_validation = perform_actual_validation
@@ -153,6 +157,7 @@ def _write(trainer: Any, settings: Settings, resumed: bool = False) -> None:
         "device": trainer.device.type,
         "device_name": _device_name(trainer.device.type),
         "augmentation_workers": os.environ.get(WORKERS),
+        "replays": getattr(trainer, "replays", False),
         "resumed_at_epoch": [*before.get("resumed_at_epoch", []), *([trainer.current_epoch] if resumed else [])],
         **memory,
         "peak_memory_bytes": most,

@@ -6,15 +6,33 @@ import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet.benchmark import fairness
-from swin_umamba_nnunet.benchmark.config import BenchmarkConfig, build_config
-from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, json_sha256, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.config import BenchmarkConfig, Row, build_config
+from swin_umamba_nnunet.benchmark.files import (
+    BenchmarkError,
+    ConfigError,
+    files_sha256,
+    json_sha256,
+    now,
+    read_json,
+    write_json,
+)
 from swin_umamba_nnunet.benchmark.process import ask
 from swin_umamba_nnunet.benchmark.runs import Run
-from swin_umamba_nnunet.benchmark.sources import Case, Dataset, check_fold, check_plans, find_dataset, nnunet_folder
+from swin_umamba_nnunet.benchmark.sources import (
+    Case,
+    Dataset,
+    check_fold,
+    check_plans,
+    find_dataset,
+    nnunet_folder,
+    observed,
+    observer_folders,
+)
 
 # Those besides this one whose code decides what is trained, predicted and scored.
 PACKAGES = (
@@ -37,6 +55,7 @@ class Job(Run):
         cases: name -> images and ground truth of what is predicted and scored.
         file_ending: of images and segmentations.
         validation, checkpoint_minutes: see `BenchmarkConfig`.
+        given: name -> file, of what an observer's predictions are; {} of a trainer.
         recipe: what is known about training this row on this dataset, see `probe`: "epochs", "cost", ...
     """
 
@@ -46,11 +65,12 @@ class Job(Run):
     validation: bool = False
     checkpoint_minutes: float = 10.0
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Path] = field(default_factory=dict)
 
     def is_predicted(self) -> bool:
         """Whether every case has its prediction, and the step that makes them came to its end."""
         files = (self.predictions / f"{case}{self.file_ending}" for case in self.cases)
-        return self.measured_prediction.is_file() and all(file.is_file() for file in files)
+        return (self.row.human or self.measured_prediction.is_file()) and all(file.is_file() for file in files)
 
     def is_done(self) -> bool:
         """Whether it is finished and its outputs are all there.
@@ -169,9 +189,19 @@ def prepare(
         for row in config.trainers
         if holds(check_plans, dataset, row)
     ]
+    complete = len(datasets) == len(config.datasets)
+    observers = [
+        (row, *found)
+        for row in config.rows
+        if row.human and complete
+        for found in (holds(observer_folders, row.name, config.observers[row.name], [*datasets.values()]) or {}).items()
+    ]
     for dataset in datasets.values():  # before the probe, which would have nnU-Net make splits of its own
         for fold in config.folds:
-            holds(check_fold, dataset, fold, config.test)
+            if holds(check_fold, dataset, fold, config.test) and dataset.knows(fold, config.test):
+                for row, of, folder in observers:
+                    if of == dataset:
+                        holds(observed, row.name, folder, dataset, dataset.scored_cases(fold, config.test))
     request = {
         "rows": [row.identity for row in config.trainers],
         "pairs": pairs,
@@ -188,46 +218,63 @@ def prepare(
     if problems:
         raise ConfigError(problems)
     findings = tuple(fairness.findings(config, probed, sorted(datasets)))
-    return Prepared(config, device, _jobs(config, list(found.values()), device, probed, dry), probed, findings)
+    jobs = _jobs(config, list(found.values()), observers, device, probed, dry)
+    return Prepared(config, device, jobs, probed, findings)
 
 
 def _jobs(
-    config: BenchmarkConfig, datasets: Sequence[Dataset], device: str, probed: Mapping[str, Any], dry: bool
+    config: BenchmarkConfig,
+    datasets: Sequence[Dataset],
+    observers: Sequence[tuple[Row, Dataset, Path]],
+    device: str,
+    probed: Mapping[str, Any],
+    dry: bool,
 ) -> tuple[Job, ...]:
-    """All runs, so that early on every row has one: seeds and folds outside, rows inside."""
+    """All runs, so that early on every row has one: seeds and folds outside, rows inside; then the observers'."""
 
     @functools.cache
     def cases(dataset: Dataset, fold: int | str) -> Any:
-        unknown_yet = dry and not dataset.folds() and fold != "all" and not config.test
+        unknown_yet = dry and not dataset.knows(fold, config.test)
         return {} if unknown_yet else dataset.scored_cases(fold, config.test)
+
+    def common(dataset: Dataset, fold: int | str) -> dict[str, Any]:
+        return {
+            "dataset": dataset.name,
+            "fold": fold,
+            # of what the files say, so that their formatting does not matter
+            "splits_sha256": json_sha256(dataset.splits_file) if fold != "all" else None,
+            "versions": versions(),
+            "scored_on": "test set" if config.test or fold == "all" else "validation cases of the fold",
+        }
 
     jobs = []
     for seed, fold, dataset, row in itertools.product(config.seeds, config.folds, datasets, config.trainers):
         trainer = probed["trainers"][row.name]
         inputs = {
-            "dataset": dataset.name,
+            **common(dataset, fold),
             "trainer": row.name,
             "plans": row.plans,
             "configuration": row.configuration,
-            "fold": fold,
             "seed": seed,
-            # of what the files say, so that their formatting does not matter
             "plans_sha256": json_sha256(dataset.plans_file(row.plans)),
-            "splits_sha256": json_sha256(dataset.splits_file) if fold != "all" else None,
             "dataset_fingerprint_sha256": json_sha256(dataset.preprocessed / "dataset_fingerprint.json"),
             "weights_sha256": (trainer["weights"] or {}).get("sha256"),
             "trainer_sha256": trainer["file_sha256"],
-            "versions": versions(),
             "device": device,
             "num_gpus": row.num_gpus,
             "mirroring": config.mirroring,
             "checkpoint": config.checkpoint,
-            "scored_on": "test set" if config.test or fold == "all" else "validation cases of the fold",
         }
         run = (config.output, dataset.name, row, fold, seed)
         scored, recipe = cases(dataset, fold), probed["pairs"][f"{dataset.name} {row.key}"]
         how = (config.validation, config.checkpoint_minutes)
         jobs.append(Job(*run, inputs, scored, dataset.file_ending, *how, recipe))
+    for fold, (row, dataset, folder) in itertools.product(config.folds, observers):
+        scored = cases(dataset, fold)
+        given = observed(row.name, folder, dataset, scored)
+        inputs = {**common(dataset, fold), "observer": row.name, "segmentations_sha256": files_sha256(given)}
+        run = (config.output, dataset.name, row, fold, 0)
+        jobs.append(Job(*run, inputs, scored, dataset.file_ending, given=given))
     return tuple(jobs)
 
 

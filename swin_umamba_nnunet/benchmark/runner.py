@@ -48,8 +48,8 @@ def _train(job: Job) -> list[str]:
     return wrapped(command, *options, *(["--validation"] if job.validation else []))
 
 
-def _predict(job: Job) -> list[str]:
-    """On links to the images, which are made here; a prediction cut short may have left half a file."""
+def _lay_out(job: Job) -> None:
+    """Links to images, ground truth and what is given; what was there goes: half a file, if it was cut short."""
     for folder in (job.predictions, job.evaluation, job.images, job.references):
         shutil.rmtree(folder, ignore_errors=True)
     job.measured_prediction.unlink(missing_ok=True)
@@ -63,6 +63,13 @@ def _predict(job: Job) -> list[str]:
             spacing = beside.with_name(f"{name}.json")  # nnU-Net keeps the spacing of TIFF images in such a file
             if spacing.is_file():
                 _link(spacing, folder / spacing.name)
+    for name, file in job.given.items():
+        job.predictions.mkdir(exist_ok=True)
+        _link(file, job.predictions / name)
+
+
+def _predict(job: Job) -> list[str]:
+    _lay_out(job)
     command = [PREDICT, "-i", job.images, "-o", job.predictions, "-d", job.dataset, "-c", job.row.configuration]
     command += ["-f", job.fold, "-tr", job.row.name, "-p", job.row.plans, "-chk", job.inputs["checkpoint"]]
     command += ["-device", job.inputs["device"], "--disable_progress_bar"]
@@ -71,9 +78,12 @@ def _predict(job: Job) -> list[str]:
 
 
 def _evaluate(job: Job) -> list[str]:
+    if job.row.human:
+        _lay_out(job)
     shutil.rmtree(job.evaluation, ignore_errors=True)
+    description = (job.predictions if job.row.human else job.model.parent) / "dataset.json"
     command = [OURS, "evaluate", "-gt", job.references, "-pred", job.predictions, "-o", job.evaluation]
-    return wrapped([*command, "--dataset-json", job.model.parent / "dataset.json", "--file-ending", job.file_ending])
+    return wrapped([*command, "--dataset-json", description, "--file-ending", job.file_ending])
 
 
 def _link(source: Path, link: Path) -> None:
@@ -162,14 +172,16 @@ def _run(job: Job, gpus: Sequence[int], stop: threading.Event | None, listener: 
         ("train", _training(job), lambda: job.is_trained() or job.is_predicted(), _train, _trained),
         ("predict", "predicting", job.is_predicted, _predict, _predicted),
         ("evaluate", "evaluating", job.is_evaluated, _evaluate, lambda job: {}),
-    )
+    )[2 if job.row.human else 0 :]
     try:
         for name, doing, complete, make_command, summary in steps:
             if not complete():
                 command = make_command(job)
                 listener(job, doing, command)
                 job.update(commands=[*job.read().get("commands", []), command], step=name)
-                code = run_child(command, environment(job, job.inputs["device"], gpus), job.log(name), stop, echo)
+                code = run_child(
+                    command, environment(job, job.inputs.get("device", "cpu"), gpus), job.log(name), stop, echo
+                )
                 if code != 0 or not complete():
                     reason = describe_exit(code) if code else "ended without an error but its outputs are not all there"
                     if shutil.disk_usage(job.output).free < _FULL_DISK:

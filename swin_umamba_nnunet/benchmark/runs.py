@@ -40,7 +40,7 @@ class Run:
         dataset: full name, "Dataset901_Synthetic".
         row: trainer, plans and configuration.
         fold: of nnU-Net's split, or "all".
-        seed: of its random numbers.
+        seed: of its random numbers; 0 of an observer, of whom nothing is trained.
     """
 
     output: Path
@@ -53,6 +53,11 @@ class Run:
     def name(self) -> str:
         """Path of the folder below `cells`, which is also what people read."""
         return f"{self.dataset}/{self.row.key}/fold_{self.fold}/seed_{self.seed}"
+
+    @property
+    def shown_seed(self) -> str:
+        """For tables: the seed, "" of an observer."""
+        return "" if self.row.human else str(self.seed)
 
     @property
     def pair(self) -> str:
@@ -190,7 +195,7 @@ def read_benchmark(folder: Path) -> Benchmark:
         if not isinstance(cells, list) or not cells or not isinstance(settings, dict):
             raise ValueError("names no cells and their configuration")
         config = build_config(settings)
-        rows = {row.key: replace(row, recorded=_recorded(row, content)) for row in config.trainers}
+        rows = {row.key: replace(row, recorded=_recorded(row, content)) for row in config.rows}
         return Benchmark(folder, content, tuple(_parse(folder, name, rows) for name in cells))
     except (ConfigError, ValueError) as error:
         what = error.problems[0] if isinstance(error, ConfigError) else error

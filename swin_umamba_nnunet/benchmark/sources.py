@@ -4,11 +4,12 @@ Reads the same files as nnU-Net without importing it.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swin_umamba_nnunet._text import listed, plural
 from swin_umamba_nnunet.benchmark.config import Row
 from swin_umamba_nnunet.benchmark.files import BenchmarkError, read_json
 
@@ -62,6 +63,10 @@ class Dataset:
         """What splits_final.json says; empty if it does not exist yet."""
         return read_json(self.splits_file) or []
 
+    def knows(self, fold: int | str, test: bool) -> bool:
+        """Whether it is settled which cases are scored; of a fold, once there is a split."""
+        return bool(self.folds()) or fold == "all" or test
+
     def scored_cases(self, fold: int | str, test: bool) -> dict[str, Case]:
         """The cases that a training on `fold` is scored on.
 
@@ -101,6 +106,58 @@ class Dataset:
                 channels.setdefault(stem[:-5], []).append(path)
         labels = {name: self.raw / f"labels{part}" / f"{name}{ending}" for name in channels}
         return {name: Case(tuple(channels[name]), label) for name, label in labels.items() if label.is_file()}
+
+
+def observer_folders(name: str, given: Any, datasets: Sequence[Dataset]) -> dict[Dataset, Path]:
+    """Of each dataset that an observer has segmented, where.
+
+    Args:
+        name: of the observer.
+        given: a folder, or dataset (id or name) -> folder.
+        datasets: all of the benchmark.
+
+    Raises:
+        BenchmarkError: there is no such folder or dataset, or it is not said of which dataset a folder is.
+    """
+    if not isinstance(given, Mapping):
+        if len(datasets) > 1:
+            raise BenchmarkError(
+                f"`observers`: {name} has one folder, but there are {len(datasets)} datasets; say of which it is, as "
+                f'in {name} = {{{datasets[0].number} = "{given}"}}'
+            )
+        given = {dataset.name: given for dataset in datasets}
+    known = {key: item for item in datasets for key in (item.name, item.number, item.number.lstrip("0"))}
+    folders = {}
+    for dataset, folder in given.items():
+        if dataset not in known:
+            there = ", ".join(item.name for item in datasets)
+            raise BenchmarkError(f"`observers`: {name} has a folder of the dataset {dataset}; there are: {there}")
+        folders[known[dataset]] = path = Path(folder).expanduser().absolute()
+        if not path.is_dir():
+            raise BenchmarkError(f"`observers`: {path}, with the segmentations of {name}, is not a folder")
+    return folders
+
+
+def observed(name: str, folder: Path, dataset: Dataset, cases: Mapping[str, Case]) -> dict[str, Path]:
+    """What an observer's folder of predictions holds: names of files -> files.
+
+    Raises:
+        BenchmarkError: a scored case has no segmentation, or the reference is taken for one.
+    """
+    by_case = {case: folder / f"{case}{dataset.file_ending}" for case in cases}
+    if missing := [path.name for path in by_case.values() if not path.is_file()]:
+        raise BenchmarkError(
+            f"`observers`: {folder}, with the segmentations of {name}, has no {listed(missing)}: {len(missing)} of the "
+            f"{plural(len(by_case), 'case')} of {dataset.name} that are scored; files are called as the cases are"
+        )
+    if same := [case for case, path in by_case.items() if path.resolve() == cases[case].reference.resolve()]:
+        raise BenchmarkError(
+            f"`observers`: the segmentation of {same[0]} by {name} is the reference itself, {cases[same[0]].reference}"
+        )
+    files = {path.name: path for path in by_case.values()}
+    spacings = {f"{case}.json": folder / f"{case}.json" for case in cases}  # see `runner`
+    found = {file: path for file, path in spacings.items() if path.is_file()}
+    return {**files, **found, "dataset.json": dataset.preprocessed / "dataset.json"}
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -192,7 +249,7 @@ def check_fold(dataset: Dataset, fold: int | str, test: bool) -> None:
             f"{dataset.name}: fold {fold} does not exist; its split has {count} folds, 0 to {count - 1} (nnU-Net would "
             "silently make a random split instead)"
         )
-    if splits or fold == "all" or test:
+    if dataset.knows(fold, test):
         dataset.scored_cases(fold, test)
 
 

@@ -41,7 +41,7 @@ class RunStatus:
     @property
     def left(self) -> float | None:
         """Seconds of training still to go, prediction not counted; None where not known."""
-        if self.state == "done":
+        if self.state == "done" or self.run.row.human:
             return 0.0
         if self.seconds_per_epoch is None or self.epochs is None:
             return None
@@ -112,7 +112,7 @@ def render(statuses: Sequence[RunStatus]) -> str:
 
 def identity(run: Run, state: str) -> tuple[str, ...]:
     """The columns of `HEAD`."""
-    return tuple(map(printable, (run.dataset, run.row.label, str(run.fold), str(run.seed), state)))
+    return tuple(map(printable, (run.dataset, run.row.label, str(run.fold), run.shown_seed, state)))
 
 
 def _line(status: RunStatus) -> tuple[str, ...]:

@@ -5,19 +5,21 @@
 
 What comes after -- is what one would type.  It ends when the process that started it is gone.
 
-What a seed fixes: everything drawn in the training process (the network's initial weights, dropout and DropPath), and
-with `nnUNet_n_proc_DA=0` also patches and augmentation, which are then made in that process.  What it does not fix:
+A training with a trainer of this package follows from its seed, interrupted or not, see `trainers._replay`.  With any
+other trainer, nnU-Net's among them, a seed fixes what is drawn in the training process (the network's initial weights,
+dropout), and with `nnUNet_n_proc_DA=0` also patches and augmentation, which are then made in that process.  It does not
+fix:
 
 - patches and augmentation made by background workers (nnU-Net's default), which seed themselves from the operating
   system and hand in their batches in whatever order they finish;
-- on a GPU, nnU-Net's own choice of kernels (cudnn.benchmark) and the order in which some of them add;
-- a training that was interrupted and continued, which draws other numbers than one that was not.
+- what a training draws that was interrupted and continued.
 
-So seeds are repetitions from different starting points, not replays.
+There seeds are repetitions from different starting points, not replays.
 """
 
 import argparse
 import importlib.metadata
+import os
 import runpy
 import sys
 import time
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if name == TRAIN:
         hooks.install(hooks.Settings(**vars(settings)))
+        os.environ["SWIN_UMAMBA_SEED"] = str(settings.seed)  # for this package's trainers
     hooks.seed_everything(settings.seed)
     began = time.monotonic()
     run()

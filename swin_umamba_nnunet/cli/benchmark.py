@@ -48,6 +48,9 @@ override it:
     label = "ResEnc L"
     slurm = {mem = "48GB"}              # resources of this row alone
 
+    [observers]                         # rows of their own: segmentations of the scored cases by humans
+    second = "FOLDER"                   # of several datasets: second = {901 = "FOLDER"}
+
     [slurm]                             # for --launcher slurm: parameters of submitit's SlurmExecutor
     partition = "gpu"
     time = 720                          # minutes; longer runs are requeued and go on
@@ -71,6 +74,7 @@ _BASES = {
     "measured": "measured: a run of this row is there",
     "timed": "timed: a few iterations on made-up images, without loading data",
     "counted": "counted: memory of weights, optimiser and activations in float32; mixed precision takes less",
+    "human": "human: the segmentations of an observer are scored, and nothing is trained",
     "unknown": "unknown",
 }
 _WITHOUT_STEPS = {
@@ -168,10 +172,10 @@ def _overview(prepared: "Prepared", guesses: Mapping[str, "Estimate"]) -> list[s
         guess = guesses[job.pair]
         state = "changed" if job.changes() else "resume" if job.read().get("attempts") else "waiting"
         state = "done" if job.cases and job.is_done() and state != "changed" else state
-        left += [guess.seconds] if state != "done" else []
+        left += [guess.seconds] if state != "done" and not job.row.human else []
         seconds = duration(guess.seconds) if guess.seconds is not None else "unknown"
-        memory = byte_size(guess.memory_bytes) if guess.memory_bytes else "unknown"
-        iterations = by(job.recipe[name] for name in ("epochs", "iterations_per_epoch"))
+        memory = byte_size(guess.memory_bytes) if guess.memory_bytes else "" if job.row.human else "unknown"
+        iterations = by(job.recipe[name] for name in ("epochs", "iterations_per_epoch") if name in job.recipe)
         lines.append((*identity(job, state), iterations, seconds, memory, guess.basis))
     known = [seconds for seconds in left if seconds is not None]
     how = "try --time-iterations 10, which times ten iterations of every row"

@@ -35,8 +35,9 @@ class SafeCheckpoints:
     output_folder: str
     print_to_log_file: Any
 
-    def amend_checkpoint(self, partial: str) -> None:
-        """Add to a checkpoint that has been written but is not in place yet; nothing here."""
+    def additions(self) -> dict[str, Any]:
+        """What a checkpoint is to hold besides nnU-Net's own, which offers no place for more; nothing here."""
+        return {}
 
     def save_checkpoint(self, filename: str) -> None:
         """As nnU-Net's, complete or not at all.
@@ -50,7 +51,8 @@ class SafeCheckpoints:
         partial = f"{filename}.partial"
         try:
             super().save_checkpoint(partial)  # type: ignore[misc]
-            self.amend_checkpoint(partial)
+            if added := self.additions():
+                torch.save({**torch.load(partial, map_location="cpu", weights_only=False), **added}, partial)
             if os.path.basename(filename) == LATEST:
                 _keep(filename, os.path.join(os.path.dirname(filename), PREVIOUS))
             os.replace(partial, filename)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from swin_umamba_nnunet.pretrained import WeightsError, ensure_weights, load_imagenet_weights
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
@@ -71,13 +69,13 @@ class ImageNetStart(NetworkTrainer):
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
-    def amend_checkpoint(self, partial: str) -> None:
-        """Add the LoadReport under the key `imagenet_weights` if there is one: nnU-Net offers no place for more."""
-        if self.imagenet_record is not None:
-            checkpoint = torch.load(partial, map_location="cpu", weights_only=False)
-            torch.save({**checkpoint, CHECKPOINT_KEY: self.imagenet_record}, partial)
+    def additions(self) -> dict[str, Any]:
+        """The LoadReport under the key `imagenet_weights`, if there is one."""
+        report = {} if self.imagenet_record is None else {CHECKPOINT_KEY: self.imagenet_record}
+        return {**super().additions(), **report}
 
     def adopt_checkpoint(self, checkpoint: dict) -> None:
         """Take over what the checkpoint says about its ImageNet weights."""
+        super().adopt_checkpoint(checkpoint)
         self.imagenet_record = checkpoint.get(CHECKPOINT_KEY)
         self._resumed = True

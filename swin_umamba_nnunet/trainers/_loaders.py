@@ -5,10 +5,13 @@ Python itself when the training ends with an error) may leave half a batch in th
 waits for it waits for ever, holding the GPU.  Here nobody waits for workers that are not all alive any more.
 """
 
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from operator import attrgetter
 from queue import Empty
 from typing import Any
 
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer
 
@@ -20,10 +23,15 @@ class WorkerDiedError(RuntimeError):
     """A data-loader worker is gone."""
 
 
-class EndingLoader(NonDetMultiThreadedAugmenter):
-    """batchgenerators' loader, except for what happens once a worker is dead."""
+class _Ending:
+    """What a loader of batchgenerators does once a worker is dead; the names are those of its unordered one."""
 
     _processes: list[BaseProcess]
+    initialized: Any
+    results_loop_queue: Any
+    results_loop_thread: Any
+    wait_time: float
+    _start: Callable[[], None]
 
     def __next__(self) -> Any:
         if not self.initialized:
@@ -52,7 +60,7 @@ class EndingLoader(NonDetMultiThreadedAugmenter):
         """The same where every worker is alive, otherwise without waiting for any."""
         workers = self._processes
         if all(worker.is_alive() for worker in workers):
-            super()._finish(*args, **kwargs)
+            super()._finish(*args, **kwargs)  # type: ignore[misc]
             return
         for worker in workers:
             worker.kill()
@@ -62,15 +70,32 @@ class EndingLoader(NonDetMultiThreadedAugmenter):
         self._processes, self.initialized = [], False
 
 
+class EndingLoader(_Ending, NonDetMultiThreadedAugmenter):
+    """batchgenerators' loader of batches in whatever order they come, which is nnU-Net's, with that ending."""
+
+
+class OrderedLoader(_Ending, MultiThreadedAugmenter):
+    """batchgenerators' loader with a queue per worker: batch j comes from worker j mod n; with that ending."""
+
+    initialized = property(attrgetter("was_initialized"), lambda self, value: setattr(self, "was_initialized", value))
+    results_loop_queue = property(attrgetter("pin_memory_queue"))
+    results_loop_thread = property(attrgetter("pin_memory_thread"))
+
+
 class EndingLoaders:
     """The part of a trainer that makes its data loaders."""
 
+    def augmenters(self) -> dict[str, Callable[..., Any]]:
+        """What makes them, by the name of what nnU-Net would call instead."""
+        return {"NonDetMultiThreadedAugmenter": EndingLoader}
+
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """As nnU-Net's, with the ending described above."""
+        """As nnU-Net's, of `augmenters`."""
         # nnU-Net makes them in the middle of a long function, which also waits for the first batches.
-        former = nnUNetTrainer.NonDetMultiThreadedAugmenter
-        nnUNetTrainer.NonDetMultiThreadedAugmenter = EndingLoader
+        ours, module = self.augmenters(), vars(nnUNetTrainer)
+        former = {name: module[name] for name in ours}
+        module.update(ours)
         try:
             return super().get_dataloaders()  # type: ignore[misc]
         finally:
-            nnUNetTrainer.NonDetMultiThreadedAugmenter = former
+            module.update(former)

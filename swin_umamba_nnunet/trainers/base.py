@@ -19,7 +19,8 @@ from swin_umamba_nnunet.ops import PLAIN, resolve_backend
 from swin_umamba_nnunet.pretrained.registry import WeightsError
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError, SafeCheckpoints
 from swin_umamba_nnunet.trainers._checks import check_device, check_patch, told_alone
-from swin_umamba_nnunet.trainers._loaders import EndingLoaders, WorkerDiedError
+from swin_umamba_nnunet.trainers._loaders import WorkerDiedError
+from swin_umamba_nnunet.trainers._replay import Replay, SeedError
 from swin_umamba_nnunet.trainers._step import GuardedStep, NonFiniteError
 
 # nnU-Net sets these on the instance; a class attribute of the same name in a trainer takes precedence.
@@ -36,17 +37,17 @@ CLASS_SETTINGS = (
 )
 
 # Errors that end a training and are one sentence.
-_FOR_THE_USER = (WeightsError, CheckpointFileError, NonFiniteError, WorkerDiedError)
+_FOR_THE_USER = (WeightsError, CheckpointFileError, NonFiniteError, SeedError, WorkerDiedError)
 
 # Setting of every network, which a configuration in the plans may hold too (`swin-umamba plan` writes it there).
 RECOMPUTE = "gradient_checkpointing"
 
 
-class NetworkTrainer(SafeCheckpoints, EndingLoaders, GuardedStep, nnUNetTrainer):
+class NetworkTrainer(Replay, SafeCheckpoints, GuardedStep, nnUNetTrainer):
     """Trains one of this package's networks inside stock nnU-Net, with nnU-Net's recipe.
 
-    Subclasses set class attributes; besides those below and those of `GuardedStep`, any of `CLASS_SETTINGS`.  nnU-Net's
-    own way of assigning them in `__init__` after `super().__init__(...)` works as well.
+    Subclasses set class attributes; besides those below and those of `GuardedStep` and `Replay`, any of
+    `CLASS_SETTINGS`.  nnU-Net's own way of assigning them in `__init__` after `super().__init__(...)` works as well.
 
     Attributes:
         network_class: class in `swin_umamba_nnunet.networks`.
@@ -78,13 +79,14 @@ class NetworkTrainer(SafeCheckpoints, EndingLoaders, GuardedStep, nnUNetTrainer)
         """As nnU-Net's; refuses what cannot work before anything is written.
 
         Raises:
-            ValueError: a configuration of other dimensions, an empty patch, or a scan backend that does not exist.
+            ValueError: a configuration of other dimensions, an empty patch, or a scan backend or seed that is none.
             RuntimeError: a device that is not there, or that no scan backend (or not the one asked for) can run on.
         """
         with told_alone(ValueError, RuntimeError):
             patch_size = PlansManager(plans).get_configuration(configuration).patch_size
             check_patch(type(self).__name__, patch_size, configuration, self.dims)
             check_device(device, self.all_network_settings().get("backend"), self.scans())
+            self.seed = self.asked_seed()
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in CLASS_SETTINGS:
             if hasattr(type(self), name):
@@ -166,7 +168,8 @@ class NetworkTrainer(SafeCheckpoints, EndingLoaders, GuardedStep, nnUNetTrainer)
         """As nnU-Net's; what ends it with a sentence for the user is in the log too, and shown without a traceback.
 
         Raises:
-            WeightsError, CheckpointFileError, NonFiniteError, WorkerDiedError: each a SystemExit too, see `told_alone`.
+            WeightsError, CheckpointFileError, NonFiniteError, SeedError, WorkerDiedError: each a SystemExit too, see
+                `told_alone`.
         """
         with told_alone(*_FOR_THE_USER):
             try:

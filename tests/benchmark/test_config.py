@@ -99,6 +99,9 @@ def test_values_that_toml_has_and_json_has_not(key, value, facts):
         ({"trainers": [{"name": "A", "label": "x"}, {"name": "B", "label": "x"}]}, ("two rows", "'x'", "`label`")),
         ({"output": 3}, ("`output` is 3", "folder")),
         ({"slurm": 3}, ("`slurm` is 3", "table")),
+        ({"observers": "FOLDER"}, ("`observers` is 'FOLDER'", '{second = "FOLDER"}')),
+        ({"observers": {"second": {}}}, ("`observers` is ", '{second = {901 = "FOLDER"}}')),
+        ({"observers": {"a/b": "FOLDER"}}, ("`observers` is ", "a/b")),
         ({"checkpoint": "best"}, ("`checkpoint` is 'best'", "checkpoint_final.pth")),
     ],
 )

@@ -3,6 +3,7 @@
 Trainers are tiny.  The runs that are killed start as a user starts them, the others from a warm interpreter.
 """
 
+import csv
 import dataclasses
 import json
 import os
@@ -14,7 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from tests import synthetic_dataset as dataset
 from tests.benchmark.conftest import edit
@@ -98,9 +101,9 @@ class Bench:
         path = self.folder / output / "cells" / dataset.NAME / key / name
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    def write_config(self, output: str, *trainers: str) -> str:
+    def write_config(self, output: str, *trainers: str, more: str = "") -> str:
         rows = "".join(f'[[trainers]]\nname = "{name}"\n' for name in trainers)
-        (self.folder / f"{output}.toml").write_text(COMMON.format(output=output) + rows)
+        (self.folder / f"{output}.toml").write_text(COMMON.format(output=output) + more + rows)
         return f"{output}.toml"
 
 
@@ -130,13 +133,19 @@ def bench(tmp_path_factory) -> Bench:
 
 @pytest.fixture(scope="module")
 def ran(bench, warm_python) -> Bench:
-    """With two rows run: one fails at first, the other is done."""
+    """With two trainers run, of which one fails at first, and an observer who drew all with an offset."""
     bench = dataclasses.replace(bench, python=warm_python)
-    config = bench.write_config("bench", "Stock", "Ours")
+    (bench.folder / "second").mkdir()
+    for file in (bench.folder / "nnUNet_raw" / dataset.NAME / "labelsTr").iterdir():
+        label = sitk.ReadImage(str(file))
+        moved = sitk.GetImageFromArray(np.roll(sitk.GetArrayFromImage(label), 2, axis=1))
+        moved.CopyInformation(label)
+        sitk.WriteImage(moved, str(bench.folder / "second" / file.name))
+    config = bench.write_config("bench", "Stock", "Ours", more='observers = {second = "second"}\n')
     marker = bench.folder / "nnUNet_raw" / "stock_is_broken"
     marker.touch()
     out = bench.run(*VERB, "run", "--config", config, code=1)
-    assert_names(out, "1 failed, 1 done", "RuntimeError: the network has a hole")  # the end of its log
+    assert_names(out, "1 failed, 2 done", "RuntimeError: the network has a hole")  # the end of its log
     assert bench.cell("bench", "Stock")["error"]["step"] == "train"
     assert bench.cell("bench", "Ours")["state"] == "done"
     marker.unlink()
@@ -145,7 +154,7 @@ def ran(bench, warm_python) -> Bench:
 
 def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
     before = ran.cell("bench", "Ours")
-    assert "2 done" in ran.run(*VERB, "run", "--config", "bench.toml")
+    assert "3 done" in ran.run(*VERB, "run", "--config", "bench.toml")
     assert ran.cell("bench", "Ours") == before
     stock = ran.cell("bench", "Stock")
     assert (stock["state"], stock["attempts"], stock["error"]) == ("done", 2, None)
@@ -162,7 +171,15 @@ def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
         log = metrics.parent / "logs" / "train.log"
         assert "nnU-Net's own validation is left out" in log.read_text()
     assert not (ran.folder / "nnUNet_results").exists()
-    assert "2 runs: 2 done" in ran.run(*VERB, "status", "bench")
+    assert "3 runs: 3 done" in ran.run(*VERB, "status", "bench")
+
+
+def test_an_observer_is_scored(ran):
+    """A box of 16 rows, moved by two."""
+    scores = ran.folder / "bench/cells" / dataset.NAME / "second/fold_0/seed_0/evaluation/metrics.csv"
+    with open(scores, newline="") as file:
+        (dice,) = (float(line["value"]) for line in csv.DictReader(file) if line["metric"] == "Dice")
+    assert dice == pytest.approx(14 / 16)
 
 
 def test_a_killed_run_is_continued(bench, warm_python):
@@ -207,8 +224,8 @@ def test_a_killed_run_is_continued(bench, warm_python):
     assert ["--c" in command for command in trainings] == [False, *[True] * (len(trainings) - 1)]
 
 
-def test_what_a_seed_fixes(ran):
-    """With augmentation in the training process, all of a training on a CPU; see `seeded`."""
+def test_a_seed_fixes_trainings_of_this_package(ran):
+    """Whatever makes the batches: here a worker, there the training process."""
 
     def losses(seed: int) -> list[float]:
         record = ran.folder / f"seed_{seed}.json"
@@ -217,9 +234,11 @@ def test_what_a_seed_fixes(ran):
         command[command.index("--record") + 1] = str(record)
         command[command.index("--seed") + 1] = str(seed)
         results = str(ran.folder / f"results_{seed}")
-        again = dataclasses.replace(ran, variables={**ran.variables, "nnUNet_results": results})
-        again.run(*command)
+        variables = {**ran.variables, "nnUNet_results": results, "nnUNet_n_proc_DA": "1"}
+        dataclasses.replace(ran, variables=variables).run(*command)
         return json.loads(record.read_text())["curves"]["train_losses"]
+
+    assert [ran.cell("bench", name)["training"]["replays"] for name in ("Ours", "Stock")] == [True, False]
 
     assert losses(0) == ran.cell("bench", "Ours")["curves"]["train_losses"]
     assert losses(1) != ran.cell("bench", "Ours")["curves"]["train_losses"]

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import ConfigError
+from swin_umamba_nnunet.benchmark import ConfigError, run_job
 from tests.benchmark.conftest import NAME, edit
 from tests.messages import assert_names, naming
 
@@ -100,6 +100,42 @@ def test_the_test_set(plan, folders):
         (job, _) = plan(**settings).jobs
         assert set(job.cases) == {"t"}
         assert job.inputs["scored_on"] == "test set"
+
+
+@pytest.fixture
+def second(folders):
+    """The folder of an observer who has segmented three of the four cases."""
+    folder = folders.raw.parent / "second"
+    folder.mkdir()
+    for case in "abc":
+        (folder / f"{case}.png").write_text(f"{case} as the second observer sees it")
+    return folder
+
+
+def test_an_observer_is_a_row_of_which_only_the_scores_are_made(plan, second, fake_steps):
+    one, _, observer = plan(observers={"second": str(second)}).jobs
+    assert (observer.name, observer.row.label) == (f"{NAME}/second/fold_0/seed_0", "second (human)")
+    assert observer.cases == one.cases
+    assert run_job(observer) == "done"
+    (command,) = fake_steps.commands
+    assert command[:2] == ["swin-umamba", "evaluate"]
+    assert (observer.predictions / "a.png").read_text().startswith("a as the second")
+    assert command[command.index("--dataset-json") + 1] == str(observer.predictions / "dataset.json")
+    assert observer.is_done()
+    assert plan(observers={"second": {"903": str(second)}}).jobs[2].changes() == []
+    (second / "b.png").write_text("corrected")
+    (changed,) = plan(observers={"second": {NAME: str(second)}}).jobs[2].changes()
+    assert "segmentations_sha256" in changed
+
+
+def test_what_is_wrong_with_observers(problems, second, folders):
+    for given, named in (
+        (str(second / "absent"), [second / "absent", "not a folder"]),
+        ({"904": str(second)}, ["second", "dataset 904", NAME]),
+        (str(second), [second, "second", " d.png", "1 of the 2 cases"]),
+        (str(folders.raw / "labelsTr"), ["a by second", "reference itself", folders.raw / "labelsTr" / "a.png"]),
+    ):
+        assert_names(problems(observers={"second": given}, folds=[0, 1]), "`observers`", *named)
 
 
 def test_cases_listed_in_dataset_json(plan, folders):

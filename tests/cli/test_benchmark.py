@@ -104,7 +104,8 @@ def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, tmp_
     assert f"[3/4] {NAME}/One__nnUNetPlans__2d/fold_0/seed_1: training" in out
 
 
-def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch, told):
+def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch, tmp_path, told):
+    """Of an observer nothing."""
     from swin_umamba_nnunet.benchmark import estimates
 
     said = []
@@ -114,9 +115,15 @@ def test_a_dry_run_says_what_it_times(arguments, capsys, monkeypatch, told):
         return estimates.Estimate(60.0, None, "timed")
 
     monkeypatch.setattr(estimates, "_timed", timed)
-    out = told(0, "run", *arguments, "--dry-run", "--time-iterations", "7").out
+    (tmp_path / "bench.toml").write_text(f"observers = {{second = '{tmp_path}'}}")
+    for case in ("a", "b"):
+        (tmp_path / f"{case}.png").write_text("by the second observer")
+    settings = ("--config", str(tmp_path / "bench.toml"), *arguments)
+    out = told(0, "run", *settings, "--dry-run", "--time-iterations", "7").out
     for text, number, row in zip(said, (1, 2), ("One", "Two"), strict=True):
-        assert_names(line_with(f"[{number}/2]", text), "7 iterations", row)
+        assert_names(line_with(f"[{number}/3]", text), "7 iterations", row)
+    assert_names(line_with("second", out), "(human)", "waiting", "human")
+    assert "unknown" not in line_with("second", out)
     assert "without --dry-run" in out
 
 

@@ -166,7 +166,7 @@ def test_a_failed_save_leaves_the_last_checkpoint(make_trainer, calls, monkeypat
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(_imagenet.torch, "save", full_disk)
+    monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(CheckpointFileError, match="No space"):
         trainer.save_checkpoint(str(path))
     assert path.read_bytes() == before

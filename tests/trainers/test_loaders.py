@@ -14,7 +14,7 @@ SCRIPT = """
 import multiprocessing, os, sys, time
 import numpy as np
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer
-from swin_umamba_nnunet.trainers import _loaders
+from swin_umamba_nnunet.trainers import _loaders, _replay
 
 class Batches:
     left = None
@@ -47,9 +47,12 @@ class Loaders:
 class Trainer(_loaders.EndingLoaders, Loaders):
     pass
 
+class Seeded(_replay.Replay, Loaders):
+    seed = current_epoch = local_rank = num_iterations_per_epoch = num_val_iterations_per_epoch = 0
+
 if __name__ == "__main__":
     multiprocessing.set_start_method("fork")
-    training, validation = Trainer().get_dataloaders()
+    training, validation = (Seeded if sys.argv[2] == "ordered" else Trainer)().get_dataloaders()
     time.sleep(1)
     if sys.argv[1] == "killed":
         training._processes[0].kill()
@@ -65,25 +68,29 @@ if __name__ == "__main__":
 """
 
 
-def run(what: str, python: str = sys.executable) -> subprocess.CompletedProcess:
-    return subprocess.run([python, "-c", SCRIPT, what], capture_output=True, encoding="utf-8", timeout=600)
+def run(what: str, order: str, python: str = sys.executable) -> subprocess.CompletedProcess:
+    return subprocess.run([python, "-c", SCRIPT, what, order], capture_output=True, encoding="utf-8", timeout=600)
 
 
-@pytest.mark.parametrize("when", ["killed", "killed at once"])
-def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends(when):
-    result = run(when)
+@pytest.mark.parametrize(
+    ("when", "order"), [("killed", "unordered"), ("killed", "ordered"), ("killed at once", "unordered")]
+)
+def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends(when, order):
+    result = run(when, order)
     assert result.returncode == 1, result.stderr
     assert_names(result.stderr, "background workers", "(killed", "these 2 ", "nnUNet_n_proc_DA=1")
 
 
-def test_a_worker_that_raises_is_an_error_with_its_message_and_the_process_ends(warm_python):
-    result = run("raises", warm_python)
+@pytest.mark.parametrize("order", ["unordered", "ordered"])
+def test_a_worker_that_raises_is_an_error_with_its_message_and_the_process_ends(order, warm_python):
+    result = run("raises", order, warm_python)
     assert result.returncode == 1, result.stderr
     assert "this batch cannot be made" in result.stdout + result.stderr
     assert "background workers" in result.stderr
     assert "(killed" not in result.stderr
 
 
-def test_workers_that_live_end_as_batchgenerators_ends_them(warm_python):
-    result = run("ends", warm_python)
+@pytest.mark.parametrize("order", ["unordered", "ordered"])
+def test_workers_that_live_end_as_batchgenerators_ends_them(order, warm_python):
+    result = run("ends", order, warm_python)
     assert (result.returncode, result.stdout.split()[-1:]) == (0, ["ended"]), result.stderr

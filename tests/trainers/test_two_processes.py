@@ -4,6 +4,7 @@ nnU-Net ties DDP to CUDA in two places, which are all that is replaced here: the
 list DistributedDataParallel is built with.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -36,6 +37,35 @@ def batch_of(trainer, epoch: int, part: slice) -> dict:
     return {"data": data[part], "target": target}
 
 
+def on_the_cpu(base: type, world: int, compiled: bool = False) -> type:
+    """A trainer class that trains in `world` processes over gloo."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    class OnTheCPU(base):
+        def __init__(self, plans, configuration, fold, dataset_json, device=None):
+            super().__init__(plans, configuration, fold, dataset_json, device)
+            self.device, self.grad_scaler = torch.device("cpu"), None
+
+        def _do_i_compile(self):
+            return compiled
+
+    OnTheCPU.__name__ = "OnTheCPU"
+    module = sys.modules["nnunetv2.training.nnUNetTrainer.nnUNetTrainer"]
+    module.DDP = lambda network, device_ids: DistributedDataParallel(network)
+    module.device_count = lambda: world
+    return OnTheCPU
+
+
+def joined(rank: int, world: int, folder: Path) -> contextlib.AbstractContextManager:
+    """Process `rank` as one of `world`, which meet in a folder."""
+    stack = contextlib.ExitStack()
+    if world > 1:
+        store = distributed.FileStore(str(folder / "store"), world)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+        stack.callback(distributed.destroy_process_group)
+    return stack
+
+
 def train(
     rank: int, case: str, world: int, folder: Path, compiled: bool, resume_at: int | None, start: str
 ) -> list[float]:
@@ -48,26 +78,13 @@ def train(
 
     name, settings = CASES[case]
 
-    class OnTheCPU(tiny(name)):
-        def __init__(self, plans, configuration, fold, dataset_json, device=None):
-            super().__init__(plans, configuration, fold, dataset_json, device)
-            self.device, self.grad_scaler = torch.device("cpu"), None
-
-        def _do_i_compile(self):
-            return compiled
-
-    OnTheCPU.__name__ = "OnTheCPU"
-    for key, value in settings.items():
-        setattr(OnTheCPU, key, value)
-    module = sys.modules["nnunetv2.training.nnUNetTrainer.nnUNetTrainer"]
-    module.DDP = lambda network, device_ids: DistributedDataParallel(network)
-    module.device_count = lambda: world
+    trainer_class = on_the_cpu(tiny(name, **settings), world, compiled)
     if compiled:
         compile_, torch.compile = torch.compile, lambda network: compile_(network, backend="aot_eager")
 
     def new():
         torch.manual_seed(0)
-        trainer = OnTheCPU(make_plans(batch_size=4), "2d", 0, DATASET, torch.device("cpu"))
+        trainer = trainer_class(make_plans(batch_size=4), "2d", 0, DATASET, torch.device("cpu"))
         trainer.initialize()
         assert isinstance(trainer.optimizer, AdamW)
         assert isinstance(trainer.network, DistributedDataParallel) is (world > 1)
@@ -97,34 +114,18 @@ def train(
 
 def main(rank: int, world: int, folder: str, **settings) -> None:
     place = Path(folder)
-    if world > 1:
-        store = distributed.FileStore(str(place / "store"), world)
-        distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    losses = train(rank, world=world, folder=place, **settings)
+    with joined(rank, world, place):
+        losses = train(rank, world=world, folder=place, **settings)
     (place / f"losses_{world}_{rank}.json").write_text(json.dumps(losses))
-    if world > 1:
-        distributed.destroy_process_group()
 
 
-def run(
-    python: str, case: str, world: int, folder: Path, compiled=False, resume_at: int | None = None, start: str = ""
-) -> list[list[float]]:
-    """The losses of every rank, each a process of `python`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        variables[name] = str(folder / name)
-        (folder / name).mkdir(exist_ok=True)
-    data = folder / "nnUNet_preprocessed" / "Dataset902_None" / "nnUNetPlans_2d"
-    data.mkdir(parents=True)
-    (data / "case.b2nd").touch()
-    settings = {"case": case, "compiled": compiled, "resume_at": resume_at, "start": start}
-    job = json.dumps({"world": world, "folder": str(folder), **settings})
+def run_ranks(python: str, module: str, world: int, variables: dict, **job) -> None:
+    """`world` processes of `python -m module RANK JOB`, side by side, which all have to succeed."""
     processes = [
         subprocess.Popen(
-            [python, "-m", "tests.trainers.test_two_processes", str(rank), job],
+            [python, "-m", module, str(rank), json.dumps({"world": world, **job})],
             cwd=ROOT,
-            env=variables,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -133,6 +134,22 @@ def run(
     ]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)[-4000:]
+
+
+def run(
+    python: str, case: str, world: int, folder: Path, compiled=False, resume_at: int | None = None, start: str = ""
+) -> list[list[float]]:
+    """The losses of every rank, each a process of `python`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = {}
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        variables[name] = str(folder / name)
+        (folder / name).mkdir(exist_ok=True)
+    data = folder / "nnUNet_preprocessed" / "Dataset902_None" / "nnUNetPlans_2d"
+    data.mkdir(parents=True)
+    (data / "case.b2nd").touch()
+    settings = {"case": case, "compiled": compiled, "resume_at": resume_at, "start": start}
+    run_ranks(python, __name__, world, variables, folder=str(folder), **settings)
     return [json.loads((folder / f"losses_{world}_{rank}.json").read_text()) for rank in range(world)]
 
 

@@ -62,7 +62,7 @@ class Summary:
         n_values, n_undefined, n_infinite: single values (case x class x run), and how many are not in the means.
         done, planned: runs.
         comparable: scored on every case that any row was scored on, so that its mean may be ranked.
-        rank: among the comparable rows, ties sharing the mean rank; NaN if it is not.
+        rank: among the comparable trainers, ties sharing the mean rank; NaN of others.
         rank_low, rank_high: where the rank lies in 95 % of the resamples of the cases.
     """
 
@@ -148,8 +148,8 @@ class Result:
 
     @cached_property
     def costs(self) -> list[dict[str, Any]]:
-        """Of every row."""
-        return [costs(self.arena, row.label) for row in self.arena.rows]
+        """Of every trainer."""
+        return [costs(self.arena, row.label) for row in self.arena.rows if not row.human]
 
     @property
     def memory_of(self) -> str:
@@ -259,7 +259,8 @@ def summarise(
     """One summary per row, in the order of the rows; `table` is from `class_table`."""
     seeds, folds = (means_of(arena, metric, part) for part in ("seed", "fold"))
     overall = {row.label: table[row.label].get(ALL_CLASSES, _NOTHING) for row in arena.rows}
-    means = {name: item.mean for name, item in overall.items() if arena.comparable(name) and not math.isnan(item.mean)}
+    ranked = [row.label for row in arena.rows if arena.comparable(row.label) and not row.human]
+    means = {name: mean for name in ranked if not math.isnan(mean := overall[name].mean)}
     ranks = _ranks(arena, metric, means, bootstrap)
     found = []
     for label, item in overall.items():
@@ -310,11 +311,11 @@ def _ranks(
 
 
 def suitability(arena: Arena, metric: str) -> Suitability | None:
-    """Between rows over within rows; None below two rows of at least two runs each."""
+    """Between trainers over within them; None below two of at least two runs each."""
     means: dict[str, list[float]] = {}
     for run in arena.done:
         mean = mean_of_class_means(run.values(metric))
-        if arena.comparable(run.row.label) and not math.isnan(mean):
+        if arena.comparable(run.row.label) and not run.row.human and not math.isnan(mean):
             means.setdefault(run.row.label, []).append(mean)
     several = [found for found in means.values() if len(found) > 1]
     if len(several) < 2:

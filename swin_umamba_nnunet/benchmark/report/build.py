@@ -33,6 +33,7 @@ _HASHES = {
     "dataset_fingerprint_sha256": "dataset fingerprint of {run.dataset}",
     "weights_sha256": "ImageNet weights of {run.row.label}",
     "trainer_sha256": "file of the trainer of {run.row.label}",
+    "segmentations_sha256": "segmentations of {run.row.label}",
 }
 
 
@@ -139,9 +140,12 @@ def _values(values: Iterable[Any]) -> str:
 
 
 def commands(benchmark: Benchmark) -> Iterator[tuple[str, str, list[str]]]:
-    """Per run its name, nnU-Net's training command in one line, and all commands as they ran."""
+    """Per run its name, nnU-Net's training command (an observer's evaluation) in one line, and all as they ran."""
     for run in benchmark.runs:
         made = [list(map(str, command)) for command in run.record.get("commands") or []]
         if made:
             own = made[0][made[0].index("--") + 1 :] if "--" in made[0] else made[0]
-            yield run.title, f"{shlex.join(own)}  # seed {run.seed}", [shlex.join(command) for command in made]
+            line = shlex.join(own) + (f"  # seed {run.seed}" if run.shown_seed else "")
+            if run.part("training").get("replays"):
+                line = f"SWIN_UMAMBA_SEED={run.seed} {shlex.join(own)}"
+            yield run.title, line, [shlex.join(command) for command in made]

@@ -226,7 +226,7 @@ _COSTS = {
 def cost_chart(name: str, result: Result) -> str:
     """Mean against each cost, a panel per cost; "" where no cost is recorded."""
     arena, metric = result.arena, result.arena.metric
-    means = {s.label: s for s in result.summaries[metric] if not math.isnan(s.mean)}
+    means = {s.label: s for s in result.summaries[metric] if not (math.isnan(s.mean) or arena.is_human(s.label))}
     costs = pd.DataFrame(result.costs).set_index("label").loc[list(means)]
     table = pd.DataFrame({what: costs[key].astype(float) / scale for key, (what, scale) in _COSTS.items()})
     table = table.dropna(axis=1, how="all")

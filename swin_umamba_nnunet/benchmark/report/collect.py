@@ -54,7 +54,8 @@ class Scored(layout.Run):
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{self.dataset}, {self.row.label}, fold {self.fold}, seed {self.seed}"
+        seed = f", seed {self.seed}" if self.shown_seed else ""
+        return f"{self.dataset}, {self.row.label}, fold {self.fold}{seed}"
 
     @property
     def done(self) -> bool:
@@ -155,7 +156,7 @@ class Arena:
         dataset: full name.
         scored_on: which cases.
         title: heading; the dataset, with `scored_on` where a dataset has several arenas.
-        rows: all of the benchmark's.
+        rows: all of the benchmark's, less observers who have not segmented it.
         runs: of this arena, done or not.
         metrics: names of those reported, the first of which decides ranks and charts.
     """
@@ -190,6 +191,10 @@ class Arena:
     def runs_of(self, label: str) -> tuple[Scored, ...]:
         """Those of one row."""
         return tuple(run for run in self.runs if run.row.label == label)
+
+    def is_human(self, label: str) -> bool:
+        """Whether a row is an observer."""
+        return any(row.human for row in self.rows if row.label == label)
 
     def values(self, metric: str, label: str = "") -> pd.DataFrame:
         """The lines of `scores` with this metric, of one row or of all."""
@@ -260,7 +265,8 @@ def make_arenas(benchmark: Benchmark, metrics: Sequence[str]) -> list[Arena]:
             title = f"{dataset} ({scored_on})" if len(several) > 1 else dataset
             there = {str(name) for run in runs for name in run.scores["metric"].unique()}
             names = tuple(name for name in metrics if name in there) or tuple(metrics)
-            arenas.append(Arena(dataset, scored_on, title, benchmark.rows, tuple(runs), names))
+            rows = tuple(row for row in benchmark.rows if not row.human or row in {run.row for run in runs})
+            arenas.append(Arena(dataset, scored_on, title, rows, tuple(runs), names))
     return arenas
 
 

@@ -106,7 +106,8 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
         )
         if metric == arena.metric:
             cases = cases_needed(ours - theirs, len(rows), bootstrap.seed)
-            seeds = seeds_needed(item.difference, item.seed_sd, bootstrap.seed)
+            spread = item.seed_sd if own and other else math.nan
+            seeds = seeds_needed(item.difference, spread, bootstrap.seed)
             item = replace(item, cases_needed=cases, seeds_needed=seeds)
         found.append(item)
     return correct(found)
@@ -250,14 +251,14 @@ def means_of(arena: Arena, metric: str, part: str) -> dict[str, dict[int | str, 
     Args:
         arena: where.
         metric: which.
-        part: "seed", each over the cases of all folds, only seeds whose folds are all done; or "fold", each over its
-            seeds averaged per case, only folds of which a seed is done.
+        part: "seed", each over the cases of all folds, only seeds whose folds are all done, none of an observer; or
+            "fold", each over its seeds averaged per case, only folds of which a seed is done.
     """
     found: dict[str, dict[int | str, float]] = {}
     for row in arena.rows:
         frame = arena.values(metric, row.label)
         done: dict[int | str, list[bool]] = {}
-        for run in arena.runs_of(row.label):
+        for run in arena.runs_of(row.label) if part == "fold" or not row.human else ():
             done.setdefault(getattr(run, part), []).append(run.done)
         whole = all if part == "seed" else any
         found[row.label] = {

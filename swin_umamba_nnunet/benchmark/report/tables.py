@@ -119,7 +119,7 @@ def runs(analysis: Analysis) -> Iterator[dict[str, Any]]:
             "label": run.row.label,
             "trainer": run.row.name,
             "fold": run.fold,
-            "seed": run.seed,
+            "seed": run.shown_seed,
             "state": run.record["state"],
             "problem": run.problem,
             f"mean {metric}": mean_of_class_means(run.values(metric)),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 import shutil
@@ -196,7 +197,8 @@ def test_the_checklist_is_filled_in(report):
         ("Length of the trainings", "caution", ["240 iterations", "0.096 %", "250,000"]),
         ("can they separate the methods?", "in order", [tree.SHAPES, tree.ORGANS, "ratio"]),
         ("how many?", "caution", ["2 datasets"]),
-        ("seeds and folds", "in order", ["3 seeds, 2 folds (0, 1)"]),
+        ("seeds and folds", "in order", ["3 seeds, 2 folds (0, 1)", "Of nnU-Net, ResEnc L a seed", tree.HOSTILE]),
+        ("Interrupted trainings", "in order", []),
         ("the same cases for every row, nothing left out", "problem", ["5 of 48 runs", "infinite"]),
         ("enough cases, corrected for many tests", "problem", ["In 9 of 18 comparisons"]),
         ("Times and memory measured alike", "in order", ["one machine"]),
@@ -240,10 +242,48 @@ def test_what_acts_on_a_screen_or_a_spreadsheet_reaches_neither(fresh, capsys):
     assert any("'=disc" in line for line in texts["classes.csv"].splitlines())
 
 
+def test_an_observer_is_compared_and_asked_for_nothing_that_trainings_have(small, tmp_path):
+    """Beside three trainers, with the scores that nnU-Net's network has with seed 0."""
+    before = analyse(read_benchmark(small), PLAIN)
+    folder = shutil.copytree(small, tmp_path / "bench")
+    runs = [f"{tree.SHAPES}/second/fold_{fold}/seed_0" for fold in tree.FOLDS]
+
+    def add(content):
+        content["config"]["observers"] = {"second": "FOLDER"}
+        content["cells"] += runs
+
+    edit(folder / "benchmark.json", add)
+    for run in runs:
+        theirs = folder / "cells" / run.replace("second", tree.ROWS[0].key)
+        shutil.copytree(theirs / "evaluation", folder / "cells" / run / "evaluation")
+        record = {"state": "done", "host": "another", "commands": [["steps", "--", "swin-umamba", "evaluate"]]}
+        (folder / "cells" / run / "cell.json").write_text(json.dumps(record))
+    page = page_of(folder, tmp_path / "report")
+    analysis = analyse(read_benchmark(folder), PLAIN)
+    (result,), (usual,) = analysis.results, before.results
+    *trainers, human = result.summaries["Dice"]
+    assert (human.label, human.done, human.n_seeds) == ("second (human)", 2, 0)
+    assert human.mean == trainers[0].mean
+    assert math.isnan(human.rank)
+    assert [(item.mean, item.rank) for item in trainers] == [(s.mean, s.rank) for s in usual.summaries["Dice"]]
+    compared = {item.row: item for item in result.comparisons["Dice"]}["second (human)"]
+    assert (compared.n_pairs, compared.n_tied, compared.n_seeds) == (16, 16, 0)
+    assert result.costs == usual.costs
+    assert result.suitability == usual.suitability
+    told = [{item.question: item for item in checklist} for checklist in (analysis.checklist, before.checklist)]
+    assert {question for question in told[0] if told[0][question] != told[1][question]} <= {
+        "Statistics: enough cases, corrected for many tests"
+    }
+    assert_names(page.text, "3 trainers", "1 human observer", "second (human)", "swin-umamba evaluate")
+    assert "swin-umamba evaluate # seed" not in page.text
+
+
 def test_commands_versions_hardware_and_hashes_are_there(page):
     command = "nnUNetv2_train Dataset901_Shapes 2d 0 -tr nnUNetTrainer_10epochs"
     assert_names(page.text, f"python -m seeded -- {command}", "2.15.0", "Some CPU", "a" * 64, "d" * 16)
     assert page.text.count(f"{command} # seed") == 6  # of both plans, a line each
+    replay = "SWIN_UMAMBA_SEED=2 nnUNetv2_train Dataset901_Shapes 2d 0 -tr nnUNetTrainerSwinUMambaD_10epochs"
+    assert page.text.count(f"{replay} ") == 1
 
 
 def test_published_rows_are_marked_and_stand_beside_the_same_dataset(report, page):

@@ -147,6 +147,8 @@ def _write_run(run, state):
         record |= {
             "training": {
                 "epochs": epochs,
+                "replays": "SwinUMamba" in run.row.name,
+                "resumed_at_epoch": [3] * (run.row.label == "Swin-UMamba-dagger"),
                 "iterations_per_epoch": 20,
                 "batch_size": 4,
                 "patch_size": [64, 64],
