@@ -5,8 +5,6 @@ import contextlib
 import locale
 import os
 import signal
-import sys
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; before torch starts a thread for each
 
@@ -30,8 +28,10 @@ def pytest_runtest_setup():
 
 
 def pytest_configure(config):
-    """The order below is kept by pytest-xdist too, where it is there and would change it."""
+    """What pytest-xdist, where it is there, would do otherwise: order files anew, and a warm process per worker."""
     config.option.loadscopereorder = False
+    if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+        os.environ[warm.SHARED] = warm.warm_python()
 
 
 def pytest_collection_modifyitems(items):
@@ -77,8 +77,5 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def warm_python():
-    """Path of an interpreter that starts warm, with this checkout; the usual one where there is no `tests/warm.py`."""
-    if not warm.AVAILABLE:
-        return sys.executable
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
-    return str(warm.WarmPython(sys.executable, Path(__file__).parents[1], variables).path)
+    """Path of an interpreter that starts warm, with this checkout (`tests/warm.py`)."""
+    return warm.warm_python()
