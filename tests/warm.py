@@ -10,6 +10,7 @@ the imports is not safe.
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import multiprocessing.context
@@ -106,6 +107,7 @@ def _serve(server: socket.socket) -> NoReturn:
         connection, _ = server.accept()
         for name in MODULES:
             importlib.import_module(name)
+        gc.freeze()  # else a collection in a fork writes to, and so copies, every page
         with connection:
             if os.fork() == 0:
                 server.close()
