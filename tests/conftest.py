@@ -2,11 +2,10 @@
 
 # ruff: noqa: E402
 import contextlib
+import gc
 import locale
 import os
 import signal
-import sys
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; before torch starts a thread for each
 
@@ -30,19 +29,29 @@ def pytest_runtest_setup():
 
 
 def pytest_configure(config):
-    """The order below is kept by pytest-xdist too, where it is there and would change it."""
+    """What pytest-xdist, where it is there, would do otherwise: order files anew, and a warm process per worker."""
     config.option.loadscopereorder = False
+    if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+        os.environ[warm.SHARED] = warm.warm_python()
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first, so that no worker is left with one; tests marked `gpu` are skipped where there is none."""
+    """Long files first, so that no worker is left with one, then rooms from the last (trainers) to the first (cli).
+
+    Tests marked `gpu` are skipped where there is none.
+    """
     long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: (item.path in long, str(item.path)), reverse=True)
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device (torch.cuda.is_available() is False)"))
+
+
+def pytest_collection_finish():
+    """A full collection of garbage looks at a million objects of libraries otherwise, half a second each time."""
+    gc.freeze()
 
 
 @pytest.fixture(params=list(NETWORKS))
@@ -77,8 +86,5 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def warm_python():
-    """Path of an interpreter that starts warm, with this checkout; the usual one where there is no `tests/warm.py`."""
-    if not warm.AVAILABLE:
-        return sys.executable
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
-    return str(warm.WarmPython(sys.executable, Path(__file__).parents[1], variables).path)
+    """Path of an interpreter that starts warm, with this checkout (`tests/warm.py`)."""
+    return warm.warm_python()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.warm import WarmPython
+from tests.warm import warm_python
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -33,7 +33,7 @@ class Environment:
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
-    warm: WarmPython | None = None
+    warm: str | None = None
 
     @property
     def python(self) -> Path:
@@ -41,7 +41,7 @@ class Environment:
 
     def run(self, *command: str | Path, timeout_s: float = 600, **variables: str) -> subprocess.CompletedProcess:
         """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
-        python = self.warm.path if self.warm else self.python
+        python = self.warm or self.python
         return subprocess.run(
             [python, *command],
             cwd=self.folder,
@@ -57,8 +57,8 @@ class Environment:
         return self.run(self.script(name), *arguments, **variables)
 
     def warmed(self) -> "Environment":
-        """This one with a warm process of its own, which has these variables."""
-        return replace(self, warm=WarmPython(self.python, self.folder, self._environ({})))
+        """This one with commands in forks of the warm process."""
+        return replace(self, warm=warm_python())
 
     def _environ(self, variables: dict[str, str]) -> dict[str, str]:
         inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")

@@ -69,7 +69,7 @@ def test_prediction_by_name_and_by_folder(trained):
     moved, by_name, by_folder = (trained.folder / name for name in ("a moved model", "by_name", "by_folder"))
     shutil.copytree(trained.results("TinyScratch"), moved)
     where = ("-m", moved, "-f", "0", "-device", "cpu", "-i", trained.images, "-o", by_folder)
-    results = trained.cold.run_all(
+    results = trained.run_all(
         trained.prediction("TinyScratch", by_name),
         ("nnUNetv2_predict_from_modelfolder", "-npp", "1", "-nps", "1", *where),
     )
@@ -87,9 +87,9 @@ def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_fa
     assert workspace.log("TinyPlain").count("Epoch time") == 1
     assert workspace.checkpoint("TinyPlain")["current_epoch"] == 1
     wheel = dataclasses.replace(installed_wheel(tmp_path_factory), variables=workspace.environment.variables)
-    installed = dataclasses.replace(workspace, environment=wheel)
+    installed = dataclasses.replace(workspace, environment=wheel)  # whose commands start from nothing, workers too
     output = workspace.folder / "predicted_from_a_wheel"
-    installed.ok(*installed.prediction("TinyPlain", output), "--disable_tta")
+    installed.ok(*installed.prediction("TinyPlain", output), "-npp", "1", "-nps", "1", "--disable_tta")
     assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
 
 

@@ -112,13 +112,14 @@ def test_trains_and_predicts(workspace, imagenet, trainer):
     assert text.count("Epoch time") == 1
     assert "nan" not in text.split("Epoch 0")[1]
     assert ("sha256 of the ImageNet weights" in text) is (trainer in IMAGENET)
-    output = workspace.folder / f"predicted_{trainer}"
-    workspace.ok(*workspace.prediction(trainer, output, configuration, plans), "--disable_tta")
-    found = sitk.GetArrayFromImage(sitk.ReadImage(str(output / f"case{dataset.TRAINING_CASES}.nii.gz")))
-    assert found.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
-    if configuration == "3d_fullres":
-        which = ("-m", folder.parent, "-o", f"{output}_too", "--no-mirroring", "--device", "cpu")
-        workspace.ok("swin-umamba", "predict", "-i", workspace.images, *which)
-        ours = sitk.ReadImage(f"{output}_too/case{dataset.TRAINING_CASES}.nii.gz")
-        assert (sitk.GetArrayFromImage(ours) == found).all()
+    if trainer not in IMAGENET:  # `test_end_to_end` predicts with one of these, and their small twins do here
+        output = workspace.folder / f"predicted_{trainer}"
+        workspace.ok(*workspace.prediction(trainer, output, configuration, plans), "--disable_tta")
+        found = sitk.GetArrayFromImage(sitk.ReadImage(str(output / f"case{dataset.TRAINING_CASES}.nii.gz")))
+        assert found.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+        if configuration == "3d_fullres":
+            which = ("-m", folder.parent, "-o", f"{output}_too", "--no-mirroring", "--device", "cpu")
+            workspace.ok("swin-umamba", "predict", "-i", workspace.images, *which)
+            ours = sitk.ReadImage(f"{output}_too/case{dataset.TRAINING_CASES}.nii.gz")
+            assert (sitk.GetArrayFromImage(ours) == found).all()
     shutil.rmtree(folder)  # up to 0.5 GB of checkpoints

@@ -70,7 +70,7 @@ class Disturbed(trainers.nnUNetTrainerSwinUMambaDScratch):
 
     def train_step(self, batch):
         if self.current_epoch == 1 and "MARKER" in os.environ:
-            open(os.environ["MARKER"], "w").close()
+            mark()
         return super().train_step(batch)
 
     def perform_actual_validation(self, save_probabilities=False):
@@ -88,14 +88,21 @@ class Disturbed(trainers.nnUNetTrainerSwinUMambaDScratch):
         return network
 
 
+def mark():
+    """Tell the group of this process, to which a terminal would send Ctrl-C."""
+    with open(os.environ["MARKER"] + ".partial", "w") as file:
+        file.write(str(os.getpgrp()))
+    os.replace(file.name, os.environ["MARKER"])
+
+
 def dawdle(module, inputs):
-    open(os.environ["MARKER"], "w").close()
+    mark()
     for _ in range(3000):
         time.sleep(0.1)
 '''
 
 # Runs a command as a terminal does, in a process group of its own, and presses Ctrl-C once the file named MARKER is
-# there.  What is left of the group afterwards are orphans; zombies are the container's business.
+# there, which names the group.  What is left of it afterwards are orphans; zombies are the container's business.
 CTRL_C = """
 import json, os, pathlib, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # not inherited as ignored, as a background job's is
@@ -104,12 +111,15 @@ output = open(f"{marker}.output", "w")
 process = subprocess.Popen([sys.executable, *sys.argv[1:]], start_new_session=True, stdout=output, stderr=output)
 while not marker.exists() and process.poll() is None:
     time.sleep(0.1)
-if process.poll() is None:
-    os.killpg(process.pid, signal.SIGINT)
+interrupted = marker.exists()
+group = int(marker.read_text()) if interrupted else process.pid
 def left():
     rows = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,pid="], capture_output=True, text=True, check=True).stdout
     rows = [row.split() for row in rows.splitlines()]
-    return [row for row in rows if row[0] == str(process.pid) and not row[1].startswith("Z")]
+    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+running = len(left())
+if interrupted:
+    os.killpg(group, signal.SIGINT)
 try:
     status = process.wait(90)
     deadline = time.monotonic() + 20
@@ -118,8 +128,8 @@ try:
 finally:
     orphans = left()
     if orphans:
-        os.killpg(process.pid, signal.SIGKILL)
-print(json.dumps({"status": status, "orphans": orphans, "interrupted": marker.exists()}))
+        os.killpg(group, signal.SIGKILL)
+print(json.dumps({"status": status, "orphans": orphans, "interrupted": interrupted, "running": running}))
 """
 
 
@@ -315,6 +325,7 @@ def test_ctrl_c_ends_a_training_at_once_and_it_can_be_continued(interrupted, req
     own, outcome, output = interrupted
     assert outcome["interrupted"], output[-3000:]
     assert outcome["status"] != 0
+    assert outcome["running"] > 1  # with workers
     assert outcome["orphans"] == []
     assert "KeyboardInterrupt" in output
     assert own.checkpoint("Disturbed", "checkpoint_latest.pth")["current_epoch"] == 1
@@ -330,5 +341,6 @@ def test_ctrl_c_ends_a_prediction_at_once(finished):
     outcome, output = press_ctrl_c(finished, (name, *arguments), DISTURBANCE="prediction takes long")
     assert outcome["interrupted"], output[-3000:]
     assert outcome["status"] != 0
+    assert outcome["running"] > 1  # with workers
     assert outcome["orphans"] == []
     assert "KeyboardInterrupt" in output

@@ -66,11 +66,21 @@ def test_wheel_has_one_start_up_line_and_no_strangers(wheel):
     assert [name for name in names if "/nnunet_ext/" in name] == [(FOLDER / "swin_umamba_nnunet_ext.py").as_posix()]
 
 
-def test_found_from_a_wheel(from_wheel):
-    names = [record.name for record in catalogue.TRAINERS] + ["nnUNetTrainerSwinUMambaD_first100"]
-    found = find(from_wheel, *names)
+def test_found_from_a_wheel_beside_the_users_own(from_wheel, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMamba\n"
+        "class MyTrainer(nnUNetTrainerSwinUMamba): pass\n"
+    )
+    own = str(tmp_path)
+    ours = [record.name for record in catalogue.TRAINERS] + ["nnUNetTrainerSwinUMambaD_first100"]
+    names = ["MyTrainer", *ours, "nnUNetTrainer_5epochs", "MyTrainer"]
+    found = find(from_wheel, *names, nnUNet_extTrainer=own)
     assert [name for name, _ in found] == names
-    assert all(file.is_relative_to(from_wheel.folder.resolve()) for _, file in found)
+    assert all(file.is_relative_to(from_wheel.folder.resolve()) for name, file in found if name in ours)
+    first, second = variable(from_wheel, nnUNet_extTrainer=own)
+    assert first == own
+    assert second.endswith(str(FOLDER))
+    assert variable(from_wheel) == [second]
 
 
 def test_found_from_an_editable_install(editable):
@@ -78,19 +88,6 @@ def test_found_from_an_editable_install(editable):
     assert name == "nnUNetTrainerSwinUMambaDScratch_5epochs"
     assert file.is_relative_to(ROOT)
     assert variable(editable) == [str(ROOT / FOLDER)]
-
-
-def test_found_beside_the_users_own(from_wheel, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMamba\n"
-        "class MyTrainer(nnUNetTrainerSwinUMamba): pass\n"
-    )
-    own = str(tmp_path)
-    names = ("MyTrainer", "nnUNetTrainerSwinUMamba", "nnUNetTrainer_5epochs", "MyTrainer")
-    assert [name for name, _ in find(from_wheel, *names, nnUNet_extTrainer=own)] == list(names)
-    first, second = variable(from_wheel, nnUNet_extTrainer=own)
-    assert first == own
-    assert second.endswith(str(FOLDER))
 
 
 def test_added_once_in_child_processes(from_wheel):

@@ -277,7 +277,7 @@ def write_polyps(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the tutorial is typed into a POSIX shell")
-def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory):
+def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory, warm_python):
     environment = installed_editable(tmp_path_factory)
     lines = "".join(blocks(read(DOCS / "your-data.md"), "sh tutorial"))
     commands, own = tmp_path / "bin", tmp_path / "own"
@@ -294,13 +294,7 @@ def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory):
         "nnUNet_n_proc_DA": "1",
         "OMP_NUM_THREADS": "1",
     }
-    # nnU-Net reads its folders when it is imported, so a warm process needs what the tutorial exports
-    folders = {f"nnUNet_{name}": str(tmp_path / "nnunet" / name) for name in ("raw", "preprocessed", "results")}
-    python = (
-        warm.WarmPython(environment.python, tmp_path, variables | folders).path
-        if warm.AVAILABLE
-        else environment.python
-    )
+    python = warm_python if warm.AVAILABLE else environment.python
     for name in {line.split()[0] for line in lines.splitlines()} - {"export"}:
         script, further = commands / name, FEWER_WORKERS.get(name, "")
         script.write_text(f'#!/bin/sh\nexec "{python}" "{environment.script(name)}" "$@" {further}\n')

@@ -2,15 +2,18 @@
 
 A command of nnU-Net's spends five seconds of CPU time on its imports, several times what a tiny training takes.  Where
 starting from nothing proves nothing, tests run the command by an interpreter that is a tiny client: it passes its
-arguments, variables, folder and standard streams to a warm process, which forks, and it ends as the fork ends.  Linux
-only: elsewhere forking after the imports is not safe.
+arguments, variables, folder and standard streams to a warm process, which forks, and it ends as the fork ends.  What
+a fork would spawn, it forks too.  One warm process serves all workers of a run.  Linux only: elsewhere forking after
+the imports is not safe.
 """
 
 import atexit
 import contextlib
+import functools
+import gc
 import importlib
 import json
-import multiprocessing.spawn
+import multiprocessing.context
 import os
 import random
 import runpy
@@ -22,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 import warnings
 from pathlib import Path
@@ -54,66 +56,67 @@ sys.exit(status)
 """
 
 
-class WarmPython:
-    """A stand-in for the interpreter `python`, whose processes are forks of one that has imported `MODULES`.
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = "SWIN_UMAMBA_TESTS_WARM_PYTHON"  # holds the path of the stand-in of this run, for its workers
 
+
+@functools.cache
+def warm_python() -> str:
+    """Path of the stand-in for this interpreter, whose processes are forks of one that has imported `MODULES`.
+
+    Where forks are not safe, it is the interpreter itself.
     Its options are `-m module`, `-c code` or a file, and arguments.  Forks have the variables of their client, but the
-    number of threads and the like was settled when the libraries were imported.
-
-    Args:
-        python: the interpreter.
-        cwd: where the warm process runs; what is imported must be importable from there.
-        variables: its environment.
-
-    Attributes:
-        path: of the stand-in.
+    number of threads and the like was settled when the libraries were imported, which the first client waits for.
     """
+    if not AVAILABLE or SHARED in os.environ:
+        return os.environ.get(SHARED, sys.executable)
+    folder = Path(tempfile.mkdtemp(prefix="warm", dir="/tmp"))  # a socket's path has room for 100 characters
+    path, address = folder / "python", str(folder / "socket")
+    path.write_text(CLIENT.format(python=Path(sys.executable).resolve(), address=address))
+    path.chmod(0o700)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(address)
+    server.listen(64)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(server.fileno()), str(path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[server.fileno()],
+    )
+    server.close()
 
-    def __init__(self, python: Path | str, cwd: Path, variables: dict[str, str]) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="warm", dir="/tmp"))  # a socket's path has room for 100 characters
-        self.path, self._folder = folder / "python", folder
-        address = str(folder / "socket")
-        self.path.write_text(CLIENT.format(python=Path(sys.executable).resolve(), address=address))
-        self.path.chmod(0o700)
-        command = [str(python), __file__, address, str(self.path)]
-        with (folder / "log").open("w") as log:
-            self._process = subprocess.Popen(
-                command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        atexit.register(self.close)
-        deadline = time.monotonic() + 300
-        while not (folder / "socket").exists():
-            log_text = (folder / "log").read_text()
-            assert self._process.poll() is None, f"the warm process ended:\n{log_text[-3000:]}"
-            assert time.monotonic() < deadline, f"the warm process does not begin:\n{log_text[-3000:]}"
-            time.sleep(0.05)
+    def close() -> None:  # forks that still run go on
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def close(self) -> None:
-        """End the process; forks that still run go on."""
-        self._process.terminate()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+    atexit.register(close)
+    return str(path)
 
 
-def _serve(address: str) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the handlers
+def _serve(server: socket.socket) -> NoReturn:
     parent = os.getppid()
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
-        server.listen(64)
-        while os.getppid() == parent:  # else the tests were killed
-            if not select.select([server], [], [], 1)[0]:
-                continue
-            connection, _ = server.accept()
-            with connection:
-                if os.fork() == 0:
-                    server.close()
-                    _handle(connection)
+    while os.getppid() == parent:  # else the tests were killed
+        with contextlib.suppress(ChildProcessError):  # their time counts as that of the tests
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not select.select([server], [], [], 1)[0]:
+            continue
+        connection, _ = server.accept()
+        for name in MODULES:
+            importlib.import_module(name)
+        gc.freeze()  # else a collection in a fork writes to, and so copies, every page
+        with connection:
+            if os.fork() == 0:
+                server.close()
+                _handle(connection)
+    sys.exit()
 
 
 def _handle(connection: socket.socket) -> NoReturn:
     """Fork again, so that any way to end has a status; a client that is gone takes its fork with it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, streams, *_ = socket.recv_fds(connection, 1 << 16, 3)
     while not message.endswith(b"\n"):
         more = connection.recv(1 << 16)
@@ -170,7 +173,10 @@ def _become(arguments: list[str], cwd: str, variables: dict[str, str]) -> NoRetu
 
 
 def _settle() -> None:
-    """What a new process does by itself: filters of warnings, the start-up line, random numbers of its own."""
+    """What a new process does by itself: filters of warnings, the start-up line, random numbers of its own.
+
+    And what spawning would cost: the imports again, for each worker of nnU-Net's.
+    """
     import numpy as np
     import torch
 
@@ -178,6 +184,8 @@ def _settle() -> None:
 
     for option in filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")):
         warnings._setoption(option)  # type: ignore[attr-defined]
+    contexts = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
+    contexts["spawn"] = contexts["fork"]
     _autoregister.register()
     random.seed()
     np.random.seed()  # noqa: NPY002 (the state that nnU-Net's augmentation uses)
@@ -200,8 +208,5 @@ def _run(what: str, *arguments: str) -> None:
 
 if __name__ == "__main__":
     sys.path[0] = os.getcwd()  # not the folder of this file
-    for _name in MODULES:
-        importlib.import_module(_name)
-    multiprocessing.spawn.set_executable(sys.executable)  # it hands over descriptors, which the stand-in does not
     sys.executable = sys.argv[2]
-    _serve(sys.argv[1])
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,14 +1,13 @@
 """An environment with the package, nnU-Net's folders and a preprocessed dataset, for tests of whole commands.
 
 Environment and dataset are prepared once per run of the tests, whatever the number of workers; each worker has its own
-copy of nnU-Net's folders and its own warm process.
+copy of nnU-Net's folders.
 """
 
 import dataclasses
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,7 +107,7 @@ def prepare(folder: Path) -> None:
     entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as run"
     plan = ("-d", "901", "-c", "2d", "3d_fullres", "-np", "1", "1", "-npfp", "1")
     done = subprocess.run(
-        [sys.executable, "-c", f"{entry}; run()", *plan],
+        [warm.warm_python(), "-c", f"{entry}; run()", *plan],
         env={**os.environ, **variables, "nnUNet_n_proc_DA": "1"},
         capture_output=True,
         text=True,

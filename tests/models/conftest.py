@@ -1,6 +1,7 @@
 """Released models as the authors' copies of nnU-Net 2.1 wrote them, with golden weights in them."""
 
 import contextlib
+import functools
 import json
 import os
 from pathlib import Path
@@ -13,11 +14,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.models.building import modern_plans
 from tests import golden
+from tests.trainers.conftest import tiny
 
 DATASET = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "file_ending": ".nii.gz"}
 
 
-def old_plans(patch=(64, 96), stages: int = 6) -> dict:
+def old_plans(patch=(64, 96), stages: int = 6, width: int = 32) -> dict:
     """plans.json as nnU-Net 2.1 wrote it: the architecture is spread over the configuration."""
     configuration = {
         "data_identifier": "nnUNetPlans_2d",
@@ -29,8 +31,8 @@ def old_plans(patch=(64, 96), stages: int = 6) -> dict:
         "normalization_schemes": ["ZScoreNormalization"],
         "use_mask_for_norm": [False],
         "UNet_class_name": "PlainConvUNet",
-        "UNet_base_num_features": 32,
-        "unet_max_num_features": 512,
+        "UNet_base_num_features": width,
+        "unet_max_num_features": 16 * width,
         "n_conv_per_stage_encoder": [2] * stages,
         "n_conv_per_stage_decoder": [2] * (stages - 1),
         "num_pool_per_axis": [stages - 1] * 2,
@@ -56,21 +58,30 @@ def old_plans(patch=(64, 96), stages: int = 6) -> dict:
     }
 
 
-def their_checkpoint(name: str) -> dict:
-    """What their nnU-Net saved, with the golden weights of a case under every name the authors' state dict has."""
+@functools.lru_cache(maxsize=1)  # 0.2 GB where they are not narrow
+def their_weights(name: str, narrow: bool) -> dict[str, torch.Tensor]:
+    """Golden weights of a case under every name the authors' state dict has; of U-Mamba_Bot an eighth as wide."""
     aliases = golden.manifest()[name].get("aliases", {})
     shapes = golden.shapes(name)
+    if narrow:
+        shapes = {key: tuple(side if side < 32 else side // 8 for side in shape) for key, shape in shapes.items()}
+        (projection,) = (key for key in shapes if key.endswith("x_proj.weight"))
+        shapes[projection] = (4 + 2 * 16, shapes[projection][1])  # to the step size, B and C; 16 states
     weights = golden.weights({key: shape for key, shape in shapes.items() if key not in aliases})
-    weights = {key: weights[aliases.get(key, key)] for key in shapes}
+    return {key: weights[aliases.get(key, key)] for key in shapes}
+
+
+def their_checkpoint(name: str, narrow: bool = False) -> dict:
+    """What their nnU-Net saved."""
     return {
-        "network_weights": weights,
+        "network_weights": dict(their_weights(name, narrow)),
         "optimizer_state": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4}]},
         "grad_scaler_state": None,
         "logging": {"mean_fg_dice": [np.float64(0.5), np.float32(0.25)], "train_losses": [np.float64(-0.1)]},
         "_best_ema": np.float64(0.5),
         "current_epoch": 100,
         "init_args": {
-            "plans": old_plans(),
+            "plans": old_plans(width=4 if narrow else 32),
             "configuration": "2d",
             "fold": 0,
             "dataset_json": DATASET,
@@ -84,14 +95,14 @@ def their_checkpoint(name: str) -> dict:
 
 @pytest.fixture
 def released(tmp_path):
-    """A function (golden case, folds=, **changes to the checkpoint) -> the authors' model folder."""
+    """A function (golden case, folds=, narrow=, **changes to the checkpoint) -> the authors' model folder."""
 
-    def write(name: str, folds=("fold_all",), **changes) -> Path:
+    def write(name: str, folds=("fold_all",), narrow=False, **changes) -> Path:
         folder = tmp_path / "released" / "nnUNetTrainer__nnUNetPlans__2d"
         folder.mkdir(parents=True)
-        (folder / "plans.json").write_text(json.dumps(old_plans()))
+        checkpoint = their_checkpoint(name, narrow) | changes
+        (folder / "plans.json").write_text(json.dumps(checkpoint["init_args"]["plans"]))
         (folder / "dataset.json").write_text(json.dumps(DATASET))
-        checkpoint = their_checkpoint(name) | changes
         for fold in folds:
             (folder / fold).mkdir()
             torch.save(checkpoint, folder / fold / "checkpoint_final.pth")
@@ -117,6 +128,14 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return full
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Networks of few numbers under the trainers' names."""
+    for name in ("SwinUMambaScratch", "SwinUMambaD", "SwinUMambaDScratch", "VMUNet"):
+        small = tiny(f"nnUNetTrainer{name}")
+        monkeypatch.setattr(small.__base__, "network_settings", small.network_settings)
 
 
 CHECKPOINT = Path("fold_0", "checkpoint_final.pth")

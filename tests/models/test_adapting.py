@@ -4,7 +4,7 @@ import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
-from swin_umamba_nnunet import cli
+from swin_umamba_nnunet import cli, trainers
 from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.networks import SwinUMambaD
@@ -16,7 +16,10 @@ D = "nnUNetTrainerSwinUMambaD"
 NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # torchvision's
+pytestmark = [
+    pytest.mark.usefixtures("small_networks"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning"),  # torchvision's
+]
 
 
 @pytest.fixture
@@ -72,7 +75,8 @@ def test_refusals(refused, checkpoint, tmp_path):
     refused(naming("does not fit the SwinUMambaD", "encoder."), network_weights={"a": torch.zeros(1)})
     network, file = checkpoint()
     weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
-    for odd in (torch.full((96,), torch.nan), torch.zeros(96, dtype=torch.int64), torch.zeros(96, device="meta")):
+    zeros = torch.zeros_like(weights[key])
+    for odd in (zeros + torch.nan, zeros.to(torch.int64), zeros.to("meta")):
         refused(f" holds .*{key}", network_weights=weights | {key: odd})
     torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
     with pytest.raises(ModelError, match="not from an nnU-Net training"):
@@ -111,7 +115,7 @@ def own_trainers(tmp_path, monkeypatch):
 
 
 def test_trainers_of_the_users_own(own_trainers, refused, checkpoint, tmp_path):
-    network = SwinUMambaD(1, 4, width=48)
+    network = SwinUMambaD(1, 4, **{**trainers.nnUNetTrainerSwinUMambaD.network_settings, "width": 48})
     _, file = checkpoint(network_weights=network.state_dict(), trainer_name="nnUNetTrainerMine")
     done = adapt_checkpoint(file, 3, tmp_path / "new.pth")
     assert (done.trainer, done.channels) == ("nnUNetTrainerMine", (1, 3))

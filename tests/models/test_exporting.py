@@ -16,12 +16,15 @@ from swin_umamba_nnunet.models import export_model
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from tests.messages import assert_names, naming
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.interface` is deprecated:FutureWarning",
-    "ignore::DeprecationWarning",
-    "ignore:.*isinstance.treespec",
-    "ignore:You are using `torch.load`:FutureWarning",  # torch 2.4's own archive reader
-)
+pytestmark = [
+    pytest.mark.usefixtures("small_networks"),
+    pytest.mark.filterwarnings(
+        "ignore:`torch.jit.interface` is deprecated:FutureWarning",
+        "ignore::DeprecationWarning",
+        "ignore:.*isinstance.treespec",
+        "ignore:You are using `torch.load`:FutureWarning",  # torch 2.4's own archive reader
+    ),
+]
 
 ELSEWHERE = """
 import sys

@@ -84,13 +84,13 @@ def test_one_channel_of_logits_is_a_region(tmp_path):
 
 
 def test_the_present_format_is_written_and_the_old_files_are_untouched(released, tmp_path):
-    source = released("umamba_bot", folds=("fold_0", "fold_1"))
+    source = released("umamba_bot", narrow=True, folds=("fold_0", "fold_1"))
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     report = import_model(source, tmp_path / "model")
     assert {path: path.read_bytes() for path in before} == before
     written = json.loads((tmp_path / "model" / "plans.json").read_text())
     settings = written["configurations"]["2d"]
-    assert settings["architecture"]["arch_kwargs"]["features_per_stage"] == [32, 64, 128, 256, 512, 512]
+    assert settings["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8, 16, 32, 64, 64]
     assert "UNet_class_name" not in settings
     assert [target.parent.name for _, target in report.folds] == ["fold_0", "fold_1"]
     assert report.their_trainer == "nnUNetTrainerUMambaEnc"  # the file says so, its tensors say otherwise
@@ -147,7 +147,7 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # PyTorch's about sparse and quantised tensors
 @pytest.mark.parametrize("kind", [*ODD_TENSORS, "nan", "beyond float32"])
 def test_tensors_that_are_no_weights_make_no_model(kind, released, tmp_path):
-    source = released("umamba_bot")
+    source = released("umamba_bot", narrow=True)
     file = source / "fold_all" / "checkpoint_final.pth"
     checkpoint = torch.load(file, weights_only=False)
     key = "decoder.seg_layers.0.weight"
@@ -169,7 +169,7 @@ def test_a_number_in_a_name_is_not_counted_up_to(key):
 
 @pytest.mark.parametrize("at", ["checkpoint_final.pth", "plans.json"])
 def test_a_full_disk_leaves_nothing_behind(at, released, tmp_path, monkeypatch):
-    source = released("umamba_bot")
+    source = released("umamba_bot", narrow=True)
 
     def full(*args, **settings):
         raise OSError(28, "No space left on device")
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_nothing_behind(at, released, tmp_path, monkeypatch):
 
 
 def test_the_verb(released, tmp_path, capsys):
-    source = released("umamba_bot_2024_01")
+    source = released("umamba_bot_2024_01", narrow=True)
     assert cli.main(["model", "import", str(source), "-o", str(tmp_path / "model")]) == 0
     text = capsys.readouterr().out
     for part in ("umamba_bot_2024_01", "nnUNetTrainerUMambaBotPaper", "--disable_tta", "modelfolder -m", "-f all"):
@@ -191,7 +191,7 @@ def test_the_verb(released, tmp_path, capsys):
 
 
 def test_the_command_to_predict_with_can_be_typed_as_it_is_printed(released, tmp_path, capsys):
-    source, target = released("umamba_bot", folds=("fold_0", "fold_3")), tmp_path / "my model (new) $HOME"
+    source, target = released("umamba_bot", narrow=True, folds=("fold_0", "fold_3")), tmp_path / "my model (new) $HOME"
     assert cli.main(["model", "import", str(source), "-o", str(target)]) == 0
     (command,) = printed(capsys.readouterr().out, "nnUNetv2_predict_from_modelfolder")
     assert (command.m, command.f, command.i, command.o) == (str(target), ["0", "3"], "NEW_SCANS", "OUT")

@@ -43,6 +43,17 @@ def copy_of(network):
     return {key: value.clone() for key, value in network.state_dict().items()}
 
 
+def blank(network, *arguments, **settings):
+    """A network of full size with 0.5 everywhere: nothing is drawn for it."""
+    with torch.device("meta"):
+        made = network(*arguments, **settings).eval()
+    made = made.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in made.state_dict().values():
+            tensor.fill_(0.5)
+    return made
+
+
 def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
 
@@ -94,7 +105,7 @@ def test_the_golden_class_scores(save, name, network_class, tensors, classifier)
     case = golden.case(name)
     weights = case.state_dict
     path = save({"model": weights})
-    network = network_class(3, 2).eval()
+    network = blank(network_class, 3, 2)
     report = load_imagenet_weights(network, path)
     assert (report.source, report.variant) == (str(path), name)
     assert (len(report.loaded), report.adapted, report.left_out_by_design) == (tensors, (), classifier)
@@ -107,7 +118,7 @@ def test_the_golden_class_scores(save, name, network_class, tensors, classifier)
 
 
 def test_swin_umamba_loads_the_authors_205(state_dict, saved):
-    network = SwinUMamba(1, 2)
+    network = blank(SwinUMamba, 1, 2)
     before = copy_of(network)
     report = load_imagenet_weights(network, saved())
     assert (len(report.loaded), report.adapted, report.left_out_by_design) == (205, (), PATCH + CLASSIFIER)
@@ -151,7 +162,7 @@ def test_the_second_generation_loads_every_tensor(network_class, channels, as_co
         key: value[..., None, None] if as_convolutions and key.endswith(LINEAR) else value
         for key, value in published.items()
     }
-    network = network_class(channels, 2)
+    network = blank(network_class, channels, 2)
     before = copy_of(network.decoder)
     report = load_imagenet_weights(network, save({"model": stored}))
     assert report.adapted == (() if channels == 3 else (CONVOLUTION_V2,))
@@ -174,7 +185,7 @@ def test_the_second_generation_loads_every_tensor(network_class, channels, as_co
     ],
 )
 def test_other_sizes(network_class, settings, name, loaded, adapted, saved):
-    report = load_imagenet_weights(network_class(1, 2, **settings), saved(name))
+    report = load_imagenet_weights(blank(network_class, 1, 2, **settings), saved(name))
     assert (report.variant, len(report.loaded), len(report.adapted)) == (name, loaded, adapted)
     assert (report.missing, report.unexpected) == ((), ())
 
@@ -367,7 +378,7 @@ def test_parameters_stay_the_optimisers(file, build):
 )
 def test_the_wrong_vmamba_is_named_and_changes_nothing(network_class, name, facts, saved):
     """As a file, and as what was read of it for another network."""
-    path, network = saved(name), network_class(1, 2)
+    path, network = saved(name), blank(network_class, 1, 2)
     for weights in (path, ensure_weights(name, path)):
         refused_unchanged(network, weights, CheckpointError, naming(path, *facts))
 
