@@ -29,6 +29,9 @@ MAX_STATES = 256  # 16 warps of 16 states each
 PROGRAMS = 8
 FORWARD_FIRST_PASS = 0.85  # finding what enters each chunk
 BACKWARD_FIRST_PASS = 0.22
+# Registers of a thread in the kernels that hold no gradients: so many let ptxas keep the loads first, where the source
+# has them; left alone it sinks them and a step waits for them one by one (predicted by a model, no GPU has judged it).
+REGISTERS = 160
 CARRY = 0.05  # walking over the chunks before (or behind) one's own, in windows per chunk
 
 
@@ -100,6 +103,7 @@ def forward_parts(
     A_rows = (A * LOG2E).transpose(1, 2).contiguous()
     sizes = (height, width, length, channels, chunks, chunk_windows, batch, 0)
     options = _options(directions, states, channels, delta_softplus)
+    registers = _registers(x.device, options["num_warps"])
 
     ends = sums = A_rows  # placeholders of the right type, not read if there is one chunk
     with _on(x.device):
@@ -107,12 +111,12 @@ def forward_parts(
             ends = _empty(x, batch, directions, chunks, states, channels)
             sums = _empty(x, batch, directions, chunks, channels)
             kernels.state_kernel[(rows * blocks * (chunks - 1),)](
-                x, dt, Bs, A_rows, dt_bias, ends, sums, *sizes, **options
+                x, dt, Bs, A_rows, dt_bias, ends, sums, *sizes, **options, **registers
             )
         ys = _empty(x, batch, directions, height, width, channels)
         saved = _empty(x, batch, directions, windows, states, channels) if save_states else _empty(x, 0)
         kernels.forward_kernel[(rows * blocks * chunks,)](
-            x, dt, Bs, Cs, A_rows, Ds, dt_bias, ends, sums, ys, saved, *sizes, SAVE=save_states, **options
+            x, dt, Bs, Cs, A_rows, Ds, dt_bias, ends, sums, ys, saved, *sizes, SAVE=save_states, **options, **registers
         )
     return ys, saved
 
@@ -151,8 +155,9 @@ def backward(
         if chunks > 1:
             heads = _empty(x, batch, directions, chunks, channels, n_states)
             sums = _empty(x, batch, directions, chunks, channels)
+            A_rows, registers = A2.transpose(1, 2).contiguous(), _registers(x.device, options["num_warps"])
             kernels.adjoint_kernel[(rows * blocks * (chunks - 1),)](
-                dy, dt, Cs, A2.transpose(1, 2).contiguous(), dt_bias, heads, sums, *sizes, 0, **options
+                dy, dt, Cs, A_rows, dt_bias, heads, sums, *sizes, 0, **options, **registers
             )
         items = rows * blocks * chunks
         programs = min(items, PROGRAMS * _multiprocessors(x.device))
@@ -209,6 +214,12 @@ def _options(directions: int, states: int, channels: int, delta_softplus: bool) 
         "num_warps": max(1, padded // 16),
         "enable_fp_fusion": True,
     }
+
+
+def _registers(device: torch.device, warps: int) -> dict[str, int]:
+    """The launch option, where the compiler knows it; 16 warps of a program share all that there are."""
+    known = device.type == "cuda" and torch.version.hip is None
+    return {"maxnreg": min(REGISTERS, 65536 // 32 // warps)} if known else {}
 
 
 @functools.lru_cache(maxsize=1024)
