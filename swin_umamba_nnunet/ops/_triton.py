@@ -23,16 +23,17 @@ GROUP = 3  # steps between the checkpoints inside a window, which the backward k
 MIN_CAPABILITY = (7, 5)
 MAX_STATES = 256  # 16 warps of 16 states each
 
-# Programs of one warp that keep a multiprocessor busy: two for each of its four schedulers hide the latency of loads,
-# and as many backward programs fit into its registers.  The other figures come from instructions counted in the machine
-# code (main pass 1).  No GPU has judged any of them yet; `make gpu-check` does.
-PROGRAMS = 8
+# Warps of a multiprocessor that its registers hold, three and two for each of its four schedulers: programs are cut to
+# fill them.  The other figures come from a model of the machine code (first passes relative to the main one, which is
+# 1).  No GPU has judged any of them yet; `make gpu-check` does.
+FORWARD_WARPS = 12
+BACKWARD_WARPS = 8
 FORWARD_FIRST_PASS = 0.85  # finding what enters each chunk
-BACKWARD_FIRST_PASS = 0.22
+BACKWARD_FIRST_PASS = 0.17
+CARRY = 0.05  # walking over the chunks before (or behind) one's own, in windows per chunk
 # Registers of a thread in the kernels that hold no gradients: so many let ptxas keep the loads first, where the source
 # has them; left alone it sinks them and a step waits for them one by one (predicted by a model, no GPU has judged it).
 REGISTERS = 160
-CARRY = 0.05  # walking over the chunks before (or behind) one's own, in windows per chunk
 
 
 @functools.cache
@@ -96,13 +97,12 @@ def forward_parts(
     windows = _ceil(length, WINDOW)
     blocks = _ceil(channels, BLOCK)
     rows = batch * directions
-    chunks, chunk_windows = _chunks(
-        windows, rows * blocks, PROGRAMS * _multiprocessors(x.device), FORWARD_FIRST_PASS, turns=False
-    )
+    options = _options(directions, states, channels, delta_softplus)
+    slots = _slots(x.device, FORWARD_WARPS, options)
+    chunks, chunk_windows = _chunks(windows, rows * blocks, slots, FORWARD_FIRST_PASS, turns=False)
     Bs, Cs = Bs.float(), Cs.float()
     A_rows = (A * LOG2E).transpose(1, 2).contiguous()
     sizes = (height, width, length, channels, chunks, chunk_windows, batch, 0)
-    options = _options(directions, states, channels, delta_softplus)
     registers = _registers(x.device, options["num_warps"])
 
     ends = sums = A_rows  # placeholders of the right type, not read if there is one chunk
@@ -142,13 +142,12 @@ def backward(
     windows = _ceil(length, WINDOW)
     blocks = _ceil(channels, BLOCK)
     rows = batch * directions
-    chunks, chunk_windows = _chunks(
-        windows, rows * blocks, PROGRAMS * _multiprocessors(x.device), BACKWARD_FIRST_PASS, turns=True
-    )
+    options = _options(directions, n_states, channels, delta_softplus)
+    slots = _slots(x.device, BACKWARD_WARPS, options)
+    chunks, chunk_windows = _chunks(windows, rows * blocks, slots, BACKWARD_FIRST_PASS, turns=True)
     Bs, Cs = Bs.float(), Cs.float()
     A2 = A * LOG2E
     sizes = (height, width, length, channels, chunks, chunk_windows, batch)
-    options = _options(directions, n_states, channels, delta_softplus)
 
     heads = sums = A2  # placeholders of the right type, not read if there is one chunk
     with _on(x.device):
@@ -160,7 +159,7 @@ def backward(
                 dy, dt, Cs, A_rows, dt_bias, heads, sums, *sizes, 0, **options, **registers
             )
         items = rows * blocks * chunks
-        programs = min(items, PROGRAMS * _multiprocessors(x.device))
+        programs = min(items, slots)
         scratch = _empty(x, programs, _ceil(WINDOW, GROUP), BLOCK, options["NP"])
         dx = _empty(x, batch, directions, height, width, channels)
         ddt = _empty(x, directions, batch, height, width, channels)
@@ -248,6 +247,11 @@ def _chunks(windows: int, programs: int, slots: int, first_pass: float, turns: b
 @functools.cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _slots(device: torch.device, warps: int, options: dict[str, Any]) -> int:
+    """Programs that run at the same time, at so many warps of a multiprocessor."""
+    return max(1, warps // options["num_warps"]) * _multiprocessors(device)
 
 
 def _on(device: torch.device) -> Any:
