@@ -495,23 +495,39 @@ def backward_kernel(
             pos = position(window * WINDOW, k, H, W, L)
             h = tl.load(states_ptr + ((b * K + k) * windows + window) * D * N + tile, mask=tile_ok, other=0.0)
             tl.store(slot, h)
+            # each group's loads are made one round early, else every one of them is waited for
+            step = tl.where(groups > 1, stride, 0)  # nothing behind the window is touched
+            pos1 = move(pos, step, L)
+            pos2 = move(pos1, step, L)
+            x0 = load_row(x_row, pos, D, d_ok, not EVEN)
+            x1 = load_row(x_row, pos1, D, d_ok, not EVEN)
+            x2 = load_row(x_row, pos2, D, d_ok, not EVEN)
+            dt0 = load_row(dt_row, pos, D, d_ok, not EVEN)
+            dt1 = load_row(dt_row, pos1, D, d_ok, not EVEN)
+            dt2 = load_row(dt_row, pos2, D, d_ok, not EVEN)
+            B0 = load_row(B_row, pos, K * N, n_ok, NP != N)
+            B1 = load_row(B_row, pos1, K * N, n_ok, NP != N)
+            B2 = load_row(B_row, pos2, K * N, n_ok, NP != N)
             for group in range(1, groups):
+                pos = tl.where(group + 1 < groups, move(pos2, stride, L), pos)  # the last round loads its own again
                 pos1 = move(pos, stride, L)
                 pos2 = move(pos1, stride, L)
-                x0 = load_row(x_row, pos, D, d_ok, not EVEN)
-                x1 = load_row(x_row, pos1, D, d_ok, not EVEN)
-                x2 = load_row(x_row, pos2, D, d_ok, not EVEN)
-                dt0 = load_row(dt_row, pos, D, d_ok, not EVEN)
-                dt1 = load_row(dt_row, pos1, D, d_ok, not EVEN)
-                dt2 = load_row(dt_row, pos2, D, d_ok, not EVEN)
-                B0 = load_row(B_row, pos, K * N, n_ok, NP != N)
-                B1 = load_row(B_row, pos1, K * N, n_ok, NP != N)
-                B2 = load_row(B_row, pos2, K * N, n_ok, NP != N)
+                next_x0 = load_row(x_row, pos, D, d_ok, not EVEN)
+                next_x1 = load_row(x_row, pos1, D, d_ok, not EVEN)
+                next_x2 = load_row(x_row, pos2, D, d_ok, not EVEN)
+                next_dt0 = load_row(dt_row, pos, D, d_ok, not EVEN)
+                next_dt1 = load_row(dt_row, pos1, D, d_ok, not EVEN)
+                next_dt2 = load_row(dt_row, pos2, D, d_ok, not EVEN)
+                next_B0 = load_row(B_row, pos, K * N, n_ok, NP != N)
+                next_B1 = load_row(B_row, pos1, K * N, n_ok, NP != N)
+                next_B2 = load_row(B_row, pos2, K * N, n_ok, NP != N)
                 h = backward_state_step(h, x0, dt0, B0, A, bias, SOFTPLUS)
                 h = backward_state_step(h, x1, dt1, B1, A, bias, SOFTPLUS)
                 h = backward_state_step(h, x2, dt2, B2, A, bias, SOFTPLUS)
                 tl.store(slot + group * (BD * NP), h)
-                pos = move(pos2, stride, L)
+                x0, x1, x2 = next_x0, next_x1, next_x2
+                dt0, dt1, dt2 = next_dt0, next_dt1, next_dt2
+                B0, B1, B2 = next_B0, next_B1, next_B2
             tl.debug_barrier()  # what one thread stored another may load
             # backwards, group by group; `ahead` is the last pixel of the group
             ahead = position(window * WINDOW + steps - 1, k, H, W, L)
