@@ -133,7 +133,7 @@ def backward(
     states: Tensor,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of everything that went into `forward`, float32; `states` as `forward` returned them."""
+    """Gradients of everything that went into `forward`, float32 but for ddt; `states` as `forward` returned them."""
     from swin_umamba_nnunet.ops import _triton_kernels as kernels
 
     batch, height, width, channels = x.shape
@@ -162,7 +162,7 @@ def backward(
         programs = min(items, slots)
         scratch = _empty(x, programs, _ceil(WINDOW, GROUP), BLOCK, options["NP"])
         dx = _empty(x, batch, directions, height, width, channels)
-        ddt = _empty(x, directions, batch, height, width, channels)
+        ddt = _empty(x, directions, batch, height, width, channels, dtype=x.dtype)
         dBs = _empty(x, blocks, batch, height, width, directions, n_states)
         dCs = _empty(x, blocks, batch, height, width, directions, n_states)
         dA = _empty(x, batch * chunks, directions, channels, n_states)

@@ -30,7 +30,11 @@ NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
 @pytest.fixture
 def poisoned(monkeypatch):
     """Every buffer a kernel has to fill starts as NaN."""
-    monkeypatch.setattr(_triton, "_empty", lambda like, *shape: torch.full(shape, float("nan"), device=like.device))
+
+    def nan(like, *shape, dtype=torch.float32):
+        return torch.full(shape, float("nan"), dtype=dtype, device=like.device)
+
+    monkeypatch.setattr(_triton, "_empty", nan)
 
 
 def make_inputs(batch, height, width, channels, directions, states, dtype=torch.float32, softplus=True):
@@ -76,7 +80,9 @@ def check(sizes, dtype=torch.float32, softplus=True):
     for name, found, tensor in zip(NAMES, gradients, exact, strict=True):
         assert found.shape == tensor.shape, name
         assert found.is_contiguous(), name
-        assert relative_error(found, tensor.grad) < 5e-6, name
+        rounded = found.dtype == dtype != torch.float32  # of ddt, and the interpreter cuts bfloat16 off
+        assert found.dtype == (dtype if name == "dt" else torch.float32)
+        assert relative_error(found, tensor.grad) < (torch.finfo(dtype).eps if rounded else 5e-6), name
     y_only, nothing = _triton.forward(*inputs, softplus, False)
     assert torch.equal(y_only, y)
     assert nothing.numel() == 0
