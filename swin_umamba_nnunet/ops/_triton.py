@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swin_umamba_nnunet.ops._select import BackendUnavailableError
+
 WINDOW = 64
 LOG2E = 1.4426950408889634
 BLOCK = 32  # channels of one program, one warp: lane = channel where states are walked forwards
@@ -50,15 +52,24 @@ def unavailable_reason(device_type: str) -> str | None:
     if device_type != "cuda":
         return f"Triton has no kernels for {device_type!r} devices here"
     if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    capability = torch.cuda.get_device_capability()
-    if torch.version.hip is None and capability < MIN_CAPABILITY:
-        return f"Triton needs compute capability {MIN_CAPABILITY}, this device has {capability}"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return "torch finds no CUDA device" + ("" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})")
+    reasons = [_too_old(torch.cuda.get_device_properties(i)) for i in range(torch.cuda.device_count())]
+    if all(reasons):  # with one that will do, the others are refused when it is their turn
+        return reasons[0]
     try:
         from swin_umamba_nnunet.ops import _triton_kernels  # noqa: F401
     except ImportError as error:
         return f"the package triton does not load: {error}"
     return None
+
+
+def _too_old(gpu: Any) -> str | None:
+    """One clause about a GPU, from its properties, that Triton compiles nothing for."""
+    if torch.version.hip is not None or (gpu.major, gpu.minor) >= MIN_CAPABILITY:
+        return None
+    needed = ".".join(map(str, MIN_CAPABILITY))
+    return f"Triton needs compute capability {needed} or more, the {gpu.name} has {gpu.major}.{gpu.minor}"
 
 
 def forward(
@@ -246,7 +257,17 @@ def _chunks(windows: int, programs: int, slots: int, first_pass: float, turns: b
 
 @functools.cache
 def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    """How many the device has; refuses a GPU that is too old, where another of this machine is not."""
+    if device.type != "cuda":
+        return 1
+    gpu = torch.cuda.get_device_properties(device)
+    if (reason := _too_old(gpu)) is not None:
+        raise BackendUnavailableError(
+            f"the backend 'triton' cannot run on {device}: {reason}; use another GPU (CUDA_VISIBLE_DEVICES chooses "
+            "those that torch sees) or another backend (SWIN_UMAMBA_BACKEND)"
+        )
+    units: int = gpu.multi_processor_count
+    return units
 
 
 def _slots(device: torch.device, warps: int, options: dict[str, Any]) -> int:
