@@ -18,7 +18,7 @@ A backend that brings its own backward is a module with
     states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for; only
         the backend's own backward reads it, so the order of N and D inside is the backend's business (`numba` has D
         rounded up to whole vectors)
-    gradients: float32, shaped as what they belong to
+    gradients: float32, shaped as what they belong to; ddt, the largest, may come in the dtype of x
 
 Everything inside is float32, whatever floating-point dtype comes in (float64 inputs too: only the plain backends keep
 float64); integers are refused, since the result would be cut to their kind.
@@ -370,12 +370,13 @@ def _backward(
         assert weight is not None
         with torch.autocast(x.device.type, enabled=False):
             dt = step_sizes(x, low_rank, weight).to(x.dtype)
-    return _backend(backend).backward(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus)
+    dx, ddt, *others = _backend(backend).backward(dy, x, dt, Bs, Cs, A, Ds, dt_bias, states, delta_softplus)
+    return dx, ddt.to(x.dtype), *others
 
 
 @_backward.register_fake
 def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, states, delta_softplus, backend):
-    steps = x.new_empty((A.shape[0], *x.shape), dtype=torch.float32)
+    steps = x.new_empty((A.shape[0], *x.shape))
     dx, *others = (t.new_empty(t.shape, dtype=torch.float32) for t in (x, Bs, Cs, A, Ds, dt_bias))
     return dx, steps, *others
 
@@ -393,7 +394,6 @@ def scan_gradients(ctx, dy: Tensor, saved: Sequence, states: Tensor, backend: st
     x, _, *others, low_rank, weight = saved
     dx, ddt, *rest = _backward(dy, *saved, states, ctx.delta_softplus, backend)
     found = dx.to(x.dtype), *(g.to(t.dtype) for g, t in zip(rest, others))
-    ddt = ddt.to(x.dtype)
     if low_rank is None:
         return found[0], ddt, *found[1:], None, None
     ddt = ddt.flatten(1, 3).to(low_rank.dtype)

@@ -19,6 +19,7 @@ DIRECTIONS = 4
 ALLOWED_ERROR = 1e-5  # relative L2, float32 against the float64 reference
 _CHECKED = (2, 9, 13, 40)  # B, H, W, D: uneven on purpose
 MOST_CALLS = 200  # of one figure
+QUEUE = 2_000_000  # cycles, a millisecond or a little more: four times what it takes to launch a backward scan
 
 
 def core_arguments(shape: tuple[int, ...], states: int = 16) -> list[Tensor]:
@@ -66,11 +67,13 @@ def giga_state_steps(backend: str, device: str, seconds: float = 0.3) -> float:
     side = 4 if backend in PLAIN else 32
     arguments = [a.to(device) for a in core_arguments((1, side, side, 192))]
     with torch.no_grad():
-        _, median, _ = quartiles(lambda: selective_scan_2d(*arguments, backend=backend), device, seconds)
+        _, median, _ = quartiles(lambda: selective_scan_2d(*arguments, backend=backend), device, seconds, queued=True)
     return DIRECTIONS * arguments[0].numel() * 16 / median / 1e6
 
 
-def quartiles(call: Callable[[], Any], device: str, seconds: float, warm_up: int = 1) -> list[float]:
+def quartiles(
+    call: Callable[[], Any], device: str, seconds: float, warm_up: int = 1, queued: bool = False
+) -> list[float]:
     """Quartiles of the milliseconds of a call: at least five calls, then more until the time is spent.
 
     `torch.utils.benchmark` does this too, but takes a second to import and warns of compilers it does not find.
@@ -79,15 +82,21 @@ def quartiles(call: Callable[[], Any], device: str, seconds: float, warm_up: int
         call()
     times: list[float] = []
     while len(times) < 5 or (sum(times) < 1e3 * seconds and len(times) < MOST_CALLS):
-        times.append(milliseconds(call, device))
+        times.append(milliseconds(call, device, queued))
     return statistics.quantiles(times, n=4)
 
 
-def milliseconds(call: Callable[[], Any], device: str) -> float:
-    """How long one call takes: on a GPU by its own events, elsewhere by the wall clock."""
+def milliseconds(call: Callable[[], Any], device: str, queued: bool = False) -> float:
+    """How long one call takes: on a GPU by its own events, elsewhere by the wall clock.
+
+    On a GPU that has nothing to do this includes what the CPU takes to launch the call; `queued` lets it launch while
+    the GPU still waits, for the time of short kernels alone.
+    """
     if device.startswith("cuda"):
         with torch.cuda.device(device):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            if queued:
+                torch.cuda._sleep(QUEUE)
             begin.record()
             call()
             end.record()

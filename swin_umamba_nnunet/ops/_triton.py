@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swin_umamba_nnunet.ops._select import BackendUnavailableError
+
 WINDOW = 64
 LOG2E = 1.4426950408889634
 BLOCK = 32  # channels of one program, one warp: lane = channel where states are walked forwards
@@ -23,13 +25,17 @@ GROUP = 3  # steps between the checkpoints inside a window, which the backward k
 MIN_CAPABILITY = (7, 5)
 MAX_STATES = 256  # 16 warps of 16 states each
 
-# Programs of one warp that keep a multiprocessor busy: two for each of its four schedulers hide the latency of loads,
-# and as many backward programs fit into its registers.  The other figures come from instructions counted in the machine
-# code (main pass 1).  No GPU has judged any of them yet; `make gpu-check` does.
-PROGRAMS = 8
+# Warps of a multiprocessor that its registers hold, three and two for each of its four schedulers: programs are cut to
+# fill them.  The other figures come from a model of the machine code (first passes relative to the main one, which is
+# 1).  No GPU has judged any of them yet; `make gpu-check` does.
+FORWARD_WARPS = 12
+BACKWARD_WARPS = 8
 FORWARD_FIRST_PASS = 0.85  # finding what enters each chunk
-BACKWARD_FIRST_PASS = 0.22
+BACKWARD_FIRST_PASS = 0.17
 CARRY = 0.05  # walking over the chunks before (or behind) one's own, in windows per chunk
+# Registers of a thread in the kernels that hold no gradients: so many let ptxas keep the loads first, where the source
+# has them; left alone it sinks them and a step waits for them one by one (predicted by a model, no GPU has judged it).
+REGISTERS = 160
 
 
 @functools.cache
@@ -46,15 +52,24 @@ def unavailable_reason(device_type: str) -> str | None:
     if device_type != "cuda":
         return f"Triton has no kernels for {device_type!r} devices here"
     if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    capability = torch.cuda.get_device_capability()
-    if torch.version.hip is None and capability < MIN_CAPABILITY:
-        return f"Triton needs compute capability {MIN_CAPABILITY}, this device has {capability}"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return "torch finds no CUDA device" + ("" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})")
+    reasons = [_too_old(torch.cuda.get_device_properties(i)) for i in range(torch.cuda.device_count())]
+    if all(reasons):  # with one that will do, the others are refused when it is their turn
+        return reasons[0]
     try:
         from swin_umamba_nnunet.ops import _triton_kernels  # noqa: F401
     except ImportError as error:
         return f"the package triton does not load: {error}"
     return None
+
+
+def _too_old(gpu: Any) -> str | None:
+    """One clause about a GPU, from its properties, that Triton compiles nothing for."""
+    if torch.version.hip is not None or (gpu.major, gpu.minor) >= MIN_CAPABILITY:
+        return None
+    needed = ".".join(map(str, MIN_CAPABILITY))
+    return f"Triton needs compute capability {needed} or more, the {gpu.name} has {gpu.major}.{gpu.minor}"
 
 
 def forward(
@@ -93,13 +108,13 @@ def forward_parts(
     windows = _ceil(length, WINDOW)
     blocks = _ceil(channels, BLOCK)
     rows = batch * directions
-    chunks, chunk_windows = _chunks(
-        windows, rows * blocks, PROGRAMS * _multiprocessors(x.device), FORWARD_FIRST_PASS, turns=False
-    )
+    options = _options(directions, states, channels, delta_softplus)
+    slots = _slots(x.device, FORWARD_WARPS, options)
+    chunks, chunk_windows = _chunks(windows, rows * blocks, slots, FORWARD_FIRST_PASS, turns=False)
     Bs, Cs = Bs.float(), Cs.float()
     A_rows = (A * LOG2E).transpose(1, 2).contiguous()
     sizes = (height, width, length, channels, chunks, chunk_windows, batch, 0)
-    options = _options(directions, states, channels, delta_softplus)
+    registers = _registers(x.device, options["num_warps"])
 
     ends = sums = A_rows  # placeholders of the right type, not read if there is one chunk
     with _on(x.device):
@@ -107,12 +122,12 @@ def forward_parts(
             ends = _empty(x, batch, directions, chunks, states, channels)
             sums = _empty(x, batch, directions, chunks, channels)
             kernels.state_kernel[(rows * blocks * (chunks - 1),)](
-                x, dt, Bs, A_rows, dt_bias, ends, sums, *sizes, **options
+                x, dt, Bs, A_rows, dt_bias, ends, sums, *sizes, **options, **registers
             )
         ys = _empty(x, batch, directions, height, width, channels)
         saved = _empty(x, batch, directions, windows, states, channels) if save_states else _empty(x, 0)
         kernels.forward_kernel[(rows * blocks * chunks,)](
-            x, dt, Bs, Cs, A_rows, Ds, dt_bias, ends, sums, ys, saved, *sizes, SAVE=save_states, **options
+            x, dt, Bs, Cs, A_rows, Ds, dt_bias, ends, sums, ys, saved, *sizes, SAVE=save_states, **options, **registers
         )
     return ys, saved
 
@@ -129,7 +144,7 @@ def backward(
     states: Tensor,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of everything that went into `forward`, float32; `states` as `forward` returned them."""
+    """Gradients of everything that went into `forward`, float32 but for ddt; `states` as `forward` returned them."""
     from swin_umamba_nnunet.ops import _triton_kernels as kernels
 
     batch, height, width, channels = x.shape
@@ -138,27 +153,27 @@ def backward(
     windows = _ceil(length, WINDOW)
     blocks = _ceil(channels, BLOCK)
     rows = batch * directions
-    chunks, chunk_windows = _chunks(
-        windows, rows * blocks, PROGRAMS * _multiprocessors(x.device), BACKWARD_FIRST_PASS, turns=True
-    )
+    options = _options(directions, n_states, channels, delta_softplus)
+    slots = _slots(x.device, BACKWARD_WARPS, options)
+    chunks, chunk_windows = _chunks(windows, rows * blocks, slots, BACKWARD_FIRST_PASS, turns=True)
     Bs, Cs = Bs.float(), Cs.float()
     A2 = A * LOG2E
     sizes = (height, width, length, channels, chunks, chunk_windows, batch)
-    options = _options(directions, n_states, channels, delta_softplus)
 
     heads = sums = A2  # placeholders of the right type, not read if there is one chunk
     with _on(x.device):
         if chunks > 1:
             heads = _empty(x, batch, directions, chunks, channels, n_states)
             sums = _empty(x, batch, directions, chunks, channels)
+            A_rows, registers = A2.transpose(1, 2).contiguous(), _registers(x.device, options["num_warps"])
             kernels.adjoint_kernel[(rows * blocks * (chunks - 1),)](
-                dy, dt, Cs, A2.transpose(1, 2).contiguous(), dt_bias, heads, sums, *sizes, 0, **options
+                dy, dt, Cs, A_rows, dt_bias, heads, sums, *sizes, 0, **options, **registers
             )
         items = rows * blocks * chunks
-        programs = min(items, PROGRAMS * _multiprocessors(x.device))
+        programs = min(items, slots)
         scratch = _empty(x, programs, _ceil(WINDOW, GROUP), BLOCK, options["NP"])
         dx = _empty(x, batch, directions, height, width, channels)
-        ddt = _empty(x, directions, batch, height, width, channels)
+        ddt = _empty(x, directions, batch, height, width, channels, dtype=x.dtype)
         dBs = _empty(x, blocks, batch, height, width, directions, n_states)
         dCs = _empty(x, blocks, batch, height, width, directions, n_states)
         dA = _empty(x, batch * chunks, directions, channels, n_states)
@@ -211,6 +226,12 @@ def _options(directions: int, states: int, channels: int, delta_softplus: bool) 
     }
 
 
+def _registers(device: torch.device, warps: int) -> dict[str, int]:
+    """The launch option, where the compiler knows it; 16 warps of a program share all that there are."""
+    known = device.type == "cuda" and torch.version.hip is None
+    return {"maxnreg": min(REGISTERS, 65536 // 32 // warps)} if known else {}
+
+
 @functools.lru_cache(maxsize=1024)
 def _chunks(windows: int, programs: int, slots: int, first_pass: float, turns: bool) -> tuple[int, int]:
     """How to cut the sequence so that it takes the least time: (chunks, windows in each chunk but the last).
@@ -236,7 +257,22 @@ def _chunks(windows: int, programs: int, slots: int, first_pass: float, turns: b
 
 @functools.cache
 def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    """How many the device has; refuses a GPU that is too old, where another of this machine is not."""
+    if device.type != "cuda":
+        return 1
+    gpu = torch.cuda.get_device_properties(device)
+    if (reason := _too_old(gpu)) is not None:
+        raise BackendUnavailableError(
+            f"the backend 'triton' cannot run on {device}: {reason}; use another GPU (CUDA_VISIBLE_DEVICES chooses "
+            "those that torch sees) or another backend (SWIN_UMAMBA_BACKEND)"
+        )
+    units: int = gpu.multi_processor_count
+    return units
+
+
+def _slots(device: torch.device, warps: int, options: dict[str, Any]) -> int:
+    """Programs that run at the same time, at so many warps of a multiprocessor."""
+    return max(1, warps // options["num_warps"]) * _multiprocessors(device)
 
 
 def _on(device: torch.device) -> Any:

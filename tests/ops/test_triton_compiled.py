@@ -1,9 +1,10 @@
 """The machine code of the Triton kernels, built without a GPU: a new Triton must not make them slow unnoticed.
 
-What the loops may cost is what Triton 3.6 and 3.9 produce, plus a margin.  Three accidents are caught: a channel's
-states spread over lanes (shuffles in the forward kernels), registers that do not suffice (local memory in a loop), and
-arithmetic that is no longer fused.  What follows the scan is bound by memory: there it is narrow loads, and registers
-that leave room for too few warps.
+What the loops may cost is what Triton 3.6 and 3.9 produce, plus a margin.  Four accidents are caught: a channel's
+states spread over lanes (shuffles in the forward kernels), registers that do not suffice (local memory in a loop),
+arithmetic that is no longer fused, and loads that the assembler moves to where they are used, which a model of a
+scheduler tells.  What follows the scan is bound by memory: there it is narrow loads, and registers that leave room for
+too few warps.
 """
 
 import collections
@@ -21,7 +22,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from swin_umamba_nnunet.ops import _triton_glue, _triton_glue_kernels, _triton_kernels  # noqa: E402
+from swin_umamba_nnunet.ops import _triton, _triton_glue, _triton_glue_kernels, _triton_kernels  # noqa: E402
+from tests.ops.scheduler_model import cycles, decode  # noqa: E402
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
@@ -37,7 +39,13 @@ EXPECTED = {
     "adjoint_kernel": (4, 125, 17, 0),
     "backward_kernel": (3, 440, 22, 40),
 }
-
+# kernel: (warps on each scheduler, cycles per step of its loops over groups of steps by `scheduler_model`)
+EXPECTED_CYCLES = {
+    "state_kernel": (3, [180]),
+    "forward_kernel": (3, [210]),
+    "adjoint_kernel": (3, [180]),
+    "backward_kernel": (2, [250, 850]),
+}
 
 # kernel: (elements of one warp, instructions for all of them)
 EXPECTED_GLUE = {
@@ -51,7 +59,7 @@ HALF_PRECISION = ("x_ptr", "dt_ptr", "gate_ptr", "out_ptr", "dout_ptr", "dgate_p
 SPECIALISED = ("D", "gate_stride")
 
 
-def compiled(kernel, constants, warps, capability):
+def compiled(kernel, constants, warps, capability, **further):
     signature, values, hints = {}, {}, {}
     for index, argument in enumerate(kernel.arg_names):
         if argument in constants:
@@ -65,12 +73,12 @@ def compiled(kernel, constants, warps, capability):
             if argument in SPECIALISED:
                 hints[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, values, hints)
-    options = {"num_warps": warps, "enable_fp_fusion": True}
+    options = {"num_warps": warps, "enable_fp_fusion": True, **further}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
 
 
 def machine_code(cubin, folder):
-    """[(address, instruction without its predicate)], and the bytes of stack and the registers a thread needs."""
+    """[(address, instruction without its predicate, control bits)]; bytes of stack and registers a thread needs."""
     file = folder / "kernel.cubin"
     file.write_bytes(cubin)
     environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
@@ -79,24 +87,29 @@ def machine_code(cubin, folder):
         command = [TOOLS / "cuobjdump", option, file]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
-    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(.*?);", ask("-sass"))
+    hexadecimal = r"/\* 0x([0-9a-f]{16}) \*/"
+    lines = re.findall(
+        rf"/\*([0-9a-f]{{4,}})\*/\s+(?:@!?U?P\w+\s+)?(.*?);\s+{hexadecimal}\s+{hexadecimal}", ask("-sass")
+    )
     usage = ask("-res-usage")
     stack, registers = (int(re.search(rf"{what}:(\d+)", usage)[1]) for what in ("STACK", "REG"))
-    return [(int(address, 16), text) for address, text in lines], stack, registers
+    return [(int(address, 16), text, int(control, 16)) for address, text, _, control in lines], stack, registers
 
 
 def inner_loops(code):
-    """For every loop without a loop inside, how often each opcode occurs in it."""
+    """The instructions of every loop without a loop inside."""
     ends = []
-    for address, text in code:
+    for address, text, _ in code:
         target = re.match(r"BRA(?:\.\w+)*\s.*?0x([0-9a-f]+)", text)
         if target and int(target[1], 16) < address:
             ends.append((int(target[1], 16), address))
     inner = [a for a in ends if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in ends)]
-    return [
-        collections.Counter(text.split()[0].split(".")[0] for address, text in code if start <= address <= end)
-        for start, end in inner
-    ]
+    return [[line for line in code if start <= line[0] <= end] for start, end in inner]
+
+
+def opcodes_of(code):
+    """How often each occurs."""
+    return collections.Counter(text.split()[0].split(".")[0] for _, text, _ in code)
 
 
 def skip_without_assembler(capability):
@@ -110,15 +123,24 @@ def test_machine_code(name, capability, tmp_path):
     skip_without_assembler(capability)
     steps, instructions, exponentials, shuffles = EXPECTED[name]
     constants = {"K": 4, "N": 16, "NP": 16, "BD": 32, "SOFTPLUS": True, "EVEN": True, "SAVE": True}
-    cubin = compiled(getattr(_triton_kernels, name), constants, 1, capability)
-    code, stack, _ = machine_code(cubin, tmp_path)
+    further = {} if name == "backward_kernel" else {"maxnreg": _triton.REGISTERS}
+    cubin = compiled(getattr(_triton_kernels, name), constants, 1, capability, **further)
+    code, stack, registers = machine_code(cubin, tmp_path)
     loops = inner_loops(code)
-    assert all(loop["LDL"] + loop["STL"] <= 2 for loop in loops), "registers spill inside a loop"
+    counts = [opcodes_of(loop) for loop in loops]
+    assert all(count["LDL"] + count["STL"] <= 2 for count in counts), "registers spill inside a loop"
     assert stack <= 64, f"{stack} bytes of stack: registers spill"
-    main = max(loops, key=lambda loop: sum(loop.values()))
+    main = max(counts, key=lambda count: sum(count.values()))
     assert main["MUFU"] <= steps * exponentials + steps
     assert main["SHFL"] == steps * shuffles
     assert sum(main.values()) <= steps * instructions, dict(main)
+    if capability == 90:  # one stands for all: the model takes a second each time
+        warps, limits = EXPECTED_CYCLES[name]
+        assert registers <= 65536 // 32 // (4 * warps)
+        walks = [loop for loop, count in zip(loops, counts, strict=True) if count["MUFU"] >= steps * 16]
+        found = [cycles([decode(*line[1:]) for line in walk], warps) / steps for walk in walks]
+        assert len(found) == len(limits)
+        assert all(now <= limit for now, limit in zip(found, limits, strict=True)), f"{found}: loads are waited for"
 
 
 @pytest.mark.parametrize("name", EXPECTED_GLUE)
@@ -132,7 +154,7 @@ def test_machine_code_of_norm_and_gate(name, channels, capability, tmp_path):
     constants = {"K": 4, "DP": options["DP"], "ROWS": rows, "GATED": True, "SAVE": True}
     cubin = compiled(getattr(_triton_glue_kernels, name), constants, options["num_warps"], capability)
     code, stack, registers = machine_code(cubin, tmp_path)
-    opcodes = [text.split()[0] for _, text in code]
+    opcodes = [text.split()[0] for _, text, _ in code]
     assert stack == 0, "registers spill"
     assert not any(opcode.startswith(("LDL", "STL")) for opcode in opcodes), "registers spill"
     assert registers <= REGISTERS

@@ -73,7 +73,8 @@ class Clock:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() if cuda and not whole else 0
-        low, median, high = quartiles(call, self.device, self.seconds, warm_up=0)
+        operator = figure.passes in (FORWARD, BACKWARD, BOTH)  # a network's launches are part of its time
+        low, median, high = quartiles(call, self.device, self.seconds, warm_up=0, queued=operator)
         bound = None
         if self.exponentials_per_second and elements:
             each = sum(DIRECTIONS * (figure.states + extra) for extra in EXTRA[figure.passes])
