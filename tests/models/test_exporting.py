@@ -117,5 +117,5 @@ def test_predict_in_one_line(trained, tmp_path):
     assert files == [tmp_path / "out" / "case_a.nii.gz"]
     assert sitk.GetArrayFromImage(sitk.ReadImage(str(files[0]))).shape == volume.shape
     (tmp_path / "none").mkdir()
-    with pytest.raises(ModelError, match="none .* CASE_0000.nii.gz"):
+    with pytest.raises(ModelError, match=r"none .*\.nii\.gz"):
         swin_umamba_nnunet.predict(folder, tmp_path / "none", tmp_path / "out", device="cpu")
