@@ -830,7 +830,7 @@ def _keep_freed_memory() -> None:
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc: another allocator, another system
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 1 << 30)
+        mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 1 << 25)  # the most that older ones take
         mallopt(trim_threshold, (1 << 31) - 1)
 
 
