@@ -230,6 +230,8 @@ def _record(predictor: FastPredictor) -> dict[str, Any]:
 def _require_own(output: Path, masks: Sequence[Path], record: dict[str, Any], overwrite: bool) -> None:
     """Refuse an output folder in which somebody else's files would be replaced, or another model's masks continued.
 
+    Another model's masks that are to be written anew are removed.
+
     Raises:
         ModelError: naming the file.
     """
@@ -238,11 +240,15 @@ def _require_own(output: Path, masks: Sequence[Path], record: dict[str, Any], ov
     foreign = next((path for path in (*masks, output / "dataset.json") if path.exists()), None)
     if before is None and foreign is not None:
         raise ModelError(f"{foreign} is there and no {RECORD} beside it, so it was not predicted here: name another -o")
-    if before is not None and not overwrite and before | {"version": ""} != record | {"version": ""}:
+    if before is None or before | {"version": ""} == record | {"version": ""}:
+        return
+    if not overwrite:
         raise ModelError(
             f"{file} says that the masks there are of {listed(before.get('checkpoints', []))}, mirroring "
             f"{before.get('mirroring')}; continue with these, write all anew (without --continue), or name another -o"
         )
+    for mask in masks:  # or, interrupted and continued, those of the former model would pass for this one's
+        mask.unlink(missing_ok=True)
 
 
 def _write(scan: Scan, found: np.ndarray, mask: Path, record: dict[str, Any], dataset: dict[str, Any]) -> None:

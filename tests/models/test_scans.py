@@ -286,6 +286,11 @@ def test_one_bad_image_of_several_and_an_interrupted_run(model, tmp_path, monkey
     (tmp_path / "in/b.nii.gz").unlink()
     assert cli.main([*command.split(), "--continue", "--no-mirroring"]) == 2
     assert_names(capsys.readouterr().err, out / "prediction.json", "--continue", "mirroring")
+    with monkeypatch.context() as patch:
+        patch.setattr(predicting.Scans, "read", interrupt)
+        assert cli.main([*command.split(), "--no-mirroring"]) == 130
+    assert not (out / "c.nii.gz").exists()  # which --continue would take for one without mirroring
+    capsys.readouterr()
     assert cli.main([*command.split(), "--no-mirroring"]) == 0  # written anew
     assert (out / "a.nii.gz").stat().st_mtime_ns > before
     assert_names(capsys.readouterr().out, "2 masks", out / "prediction.json")
