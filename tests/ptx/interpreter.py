@@ -196,7 +196,11 @@ class Machine:
         if base == "ld.param":
             value = values[operands[1].strip("[]")]
             raw = np.float32(value).view(np.uint32) if isinstance(value, float) else int(value)
-            put(np.full(32, raw, np.int64 if kind[1:] == "64" or kind[0] == "s" else np.uint32 if raw >= 0 else np.int32))
+            put(
+                np.full(
+                    32, raw, np.int64 if kind[1:] == "64" or kind[0] == "s" else np.uint32 if raw >= 0 else np.int32
+                )
+            )
         elif root in ("ld", "st", "ldmatrix"):
             self.access(warp, name, operands, mask)
         elif name.startswith("mov.b") and operands[0][0] == "{":
@@ -212,7 +216,11 @@ class Machine:
                 raise PtxError(f"unknown instruction {name}")
             put(get(1)[LANES ^ amount if mode == "bfly" else amount & 31])
         elif base in ("shl", "shr"):
-            put(np.where(get(2, "u32") < 8 * TYPES[kind].itemsize, BINARY[base](get(1), get(2, "u32")), 0).astype(TYPES[kind]))
+            put(
+                np.where(get(2, "u32") < 8 * TYPES[kind].itemsize, BINARY[base](get(1), get(2, "u32")), 0).astype(
+                    TYPES[kind]
+                )
+            )
         elif base in BINARY:
             put(BINARY[base](get(1), get(2)))
         elif base in UNARY:
@@ -250,7 +258,7 @@ class Machine:
         if parts[0] == "ldmatrix":
             if bits != 16:
                 raise PtxError(f"unknown instruction {name}")
-            active, count = LANES < 8 * len(registers), 16  # every lane names a row of 16 bytes
+            active, count = 8 * len(registers) > LANES, 16  # every lane names a row of 16 bytes
         elif parts[1] not in ("global", "shared"):
             raise PtxError(f"unknown instruction {name}")
         where = addresses[active]
