@@ -281,12 +281,18 @@ class Machine:
             if parts[0] != "st" and not region.written[spots].all():
                 raise PtxError("memory is read that nobody wrote")
             mine = threads[chosen][:, None]
+            if parts[0] == "ldmatrix":  # who gets the bytes, not who names the row
+                mine = threads[0] + 4 * (LANES[chosen][:, None] % 8) + np.arange(count) // 4
             for who, when in [(region.writer, region.wrote)] + [(region.reader, region.read)] * (parts[0] == "st"):
                 limit = np.where(who[spots] // 32 == mine // 32, max(warp.since, self.since), self.since)
+                if parts[0] == "st":  # the same bytes once more harm nobody: Triton lets several threads hold one value
+                    limit = np.where(region.data[spots] == stored[chosen], self.clock + 1, limit)
                 if ((who[spots] != mine) & (who[spots] != -1) & (when[spots] >= limit)).any():
                     raise PtxError("two threads at one address without a barrier between")
             if parts[0] == "st":
                 region.data[spots], region.written[spots] = stored[chosen], True
+                if (region.data[spots] != stored[chosen]).any():
+                    raise PtxError("lanes store different values at one address")
                 region.writer[spots], region.wrote[spots] = mine, self.clock
             else:
                 loaded[chosen] = region.data[spots]

@@ -46,21 +46,24 @@ def scan(monkeypatch, sizes, dtype=torch.float32, chunk_windows=1):
         assert relative_error(value.double(), reference) < 1e-5
 
 
-@pytest.mark.parametrize(("capability", "dtype"), [(80, torch.float16), (90, torch.float32)])
-def test_scan(monkeypatch, capability, dtype):
+@pytest.mark.parametrize(
+    ("capability", "dtype", "sizes"),
+    [(80, torch.float16, (1, 5, 13, 33, 1, 20)), (90, torch.float32, (1, 5, 13, 3, 4, 3))],  # two warps, and one
+)
+def test_scan(monkeypatch, capability, dtype, sizes):
     """Two chunks, the last one short; odd sides, channels that fill no block, states below their power of two."""
     monkeypatch.setattr(_triton, "_multiprocessors", lambda device: 1)
-    for name in [name for name in vars(_triton) if "PROGRAMS" in name]:
+    for name in [name for name in vars(_triton) if "PROGRAMS" in name or name.endswith("_WARPS")]:
         monkeypatch.setattr(_triton, name, 1)
     launcher = Launcher(monkeypatch, capability)
-    scan(monkeypatch, (1, 5, 13, 3, 2, 3), dtype)
+    scan(monkeypatch, sizes, dtype)
     assert [name for name, _, _ in launcher.runs] == [
         "state_kernel",
         "forward_kernel",
         "adjoint_kernel",
         "backward_kernel",
     ]
-    assert launcher.runs[-1][1] == 1  # for four items
+    assert launcher.runs[-1][1] == 1  # for four items, and for eight
     assert launcher.runs[-1][2]["fma.rn.f32"] > 1000
 
 
