@@ -43,7 +43,8 @@ def scan(monkeypatch, sizes, dtype=torch.float32, chunk_windows=1):
     y, saved = _triton.forward(*inputs, True, True)
     found = [y, *_triton.backward(dy, *inputs, saved, True)]
     for value, reference in zip(found, [expected.detach(), *(t.grad for t in exact)], strict=True):
-        assert relative_error(value.double(), reference) < 1e-5
+        # what leaves in half precision is rounded once
+        assert relative_error(value.double(), reference) < max(1e-5, torch.finfo(value.dtype).eps / 2)
 
 
 @pytest.mark.parametrize(
