@@ -13,10 +13,16 @@ import torch
 
 LANES = np.arange(32)
 TYPES = {
-    **{f"{kind}{bits}": np.dtype(f"{code}{bits}") for kind, code in (("b", "uint"), ("u", "uint"), ("s", "int"))
-       for bits in (8, 16, 32, 64)},
-    "f16": np.dtype("float16"), "f32": np.dtype("float32"), "f64": np.dtype("float64"), "pred": np.dtype("bool"),
-}  # fmt: skip
+    **{
+        f"{kind}{bits}": np.dtype(f"{code}{bits}")
+        for kind, code in (("b", "uint"), ("u", "uint"), ("s", "int"))
+        for bits in (8, 16, 32, 64)
+    },
+    "f16": np.dtype("float16"),
+    "f32": np.dtype("float32"),
+    "f64": np.dtype("float64"),
+    "pred": np.dtype("bool"),
+}
 WIDE = {"s32": np.int64, "u32": np.uint64}
 
 
@@ -32,20 +38,44 @@ def divide(a, b):
 
 
 BINARY = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "mul.lo": np.multiply, "and": np.bitwise_and,
-    "or": np.bitwise_or, "xor": np.bitwise_xor, "min": np.fmin, "max": np.fmax, "div": divide, "div.full": divide,
-    "div.rn": divide, "rem": lambda a, b: a - divide(a, b) * b,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "mul.lo": np.multiply,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "min": np.fmin,
+    "max": np.fmax,
+    "div": divide,
+    "div.full": divide,
+    "div.rn": divide,
+    "rem": lambda a, b: a - divide(a, b) * b,
     "shl": lambda a, b: a << np.minimum(b, 8 * a.itemsize - 1).astype(a.dtype),
     "shr": lambda a, b: a >> np.minimum(b, 8 * a.itemsize - 1).astype(a.dtype),
-}  # fmt: skip
+}
 UNARY = {
-    "neg": np.negative, "abs": np.abs, "not": np.invert, "mov": lambda a: a, "ex2.approx": np.exp2,
-    "ex2.approx.ftz": np.exp2, "sqrt.approx": np.sqrt, "sqrt.approx.ftz": np.sqrt, "sqrt.rn": np.sqrt,
-    "rcp.approx.ftz": np.reciprocal, "rsqrt.approx.ftz": lambda a: 1 / np.sqrt(a), "lg2.approx.ftz": np.log2,
-}  # fmt: skip
+    "neg": np.negative,
+    "abs": np.abs,
+    "not": np.invert,
+    "mov": lambda a: a,
+    "ex2.approx": np.exp2,
+    "ex2.approx.ftz": np.exp2,
+    "sqrt.approx": np.sqrt,
+    "sqrt.approx.ftz": np.sqrt,
+    "sqrt.rn": np.sqrt,
+    "rcp.approx.ftz": np.reciprocal,
+    "rsqrt.approx.ftz": lambda a: 1 / np.sqrt(a),
+    "lg2.approx.ftz": np.log2,
+}
 COMPARE = {
-    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal
-}  # fmt: skip
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
 TERNARY = {
     "mad.lo": lambda a, b, c: a * b + c,
     "fma.rn": lambda a, b, c: (a.astype(np.float64) * b + c).astype(a.dtype),

@@ -33,8 +33,10 @@ def scan(monkeypatch, sizes, dtype=torch.float32, chunk_windows=1):
         *(draw(*rows, directions, states) for _ in "BC"),
     ]
     inputs = [t.to(dtype) for t in sequences] + [
-        -torch.exp(draw(directions, channels, states)), draw(directions, channels), draw(directions, channels) - 1
-    ]  # fmt: skip
+        -torch.exp(draw(directions, channels, states)),
+        draw(directions, channels),
+        draw(directions, channels) - 1,
+    ]
     dy = draw(*rows, channels)
     monkeypatch.setattr(_triton, "_chunks", lambda windows, *_, **__: (-(-windows // chunk_windows), chunk_windows))
     exact = [t.double().requires_grad_() for t in inputs]
