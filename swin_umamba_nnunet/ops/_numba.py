@@ -137,15 +137,21 @@ def _copy(source, target, count):
 
 
 @inline
+def _of_window(places, window):
+    """Where its places and beginnings lie: there is room for two windows, as the next one's are asked for early."""
+    own = beyond(places, window % 2 * _PLACES_SIZE)
+    return own, beyond(own, 2 * WINDOW)
+
+
+@inline
 def _places(arguments, image, k, window, steps, places):
     """The positions of a window's steps, and where their values of B, C and low-rank step sizes begin.
 
-    Two windows have room, since the next one's are asked for early.  Beginnings are filled up to what `expand` takes.
+    Beginnings are filled up to what `expand` takes.
     """
     height, width = argument(arguments, _At.HEIGHT), argument(arguments, _At.WIDTH)
     position_step, direction = argument(arguments, _At.POSITION_STEP), k * argument(arguments, _At.DIRECTION_STEP)
-    places = beyond(places, window % 2 * _PLACES_SIZE)
-    begins = beyond(places, 2 * WINDOW)
+    places, begins = _of_window(places, window)
     # where the window begins, then step by step: a division for each would take as long as all of the rest
     along, across = (height, width) if k % 2 else (width, height)
     step = window * WINDOW if k < 2 else height * width - 1 - window * WINDOW
@@ -171,13 +177,13 @@ def _ask_for(arguments, start, count, window, steps, places, first, second, rows
     """Have the second cache fetch what a task needs in a window: of two images, of the projections, and of rows."""
     channels, columns = argument(arguments, _At.CHANNELS), argument(arguments, _At.DIRECTION_STEP)
     projected = beyond(address(arguments, _At.BS), -argument(arguments, _At.RANK))
-    places = beyond(places, window % 2 * _PLACES_SIZE)
+    places, begins = _of_window(places, window)
     for t in range(steps):
         at = get_integer(places, t) * channels + start
         for v in range(count):
             prefetch(first, at + v * LANES)
             prefetch(second, at + v * LANES)
-        at = get_integer(places, WINDOW + t)
+        at = get_integer(begins, t)
         for i in range(0, columns, LANES):
             prefetch(projected, at + i)
             if row_step:
@@ -260,8 +266,7 @@ def _forward_kernel(arguments):
                     following = min(WINDOW, length - (window + 1) * WINDOW)
                     _places(arguments, image, k, window + 1, following, places)
                     _ask_for(arguments, start, count, window + 1, following, places, x, y, y, 0)
-                own_places = beyond(places, window % 2 * _PLACES_SIZE)
-                begins = beyond(own_places, 2 * WINDOW)
+                own_places, begins = _of_window(places, window)
                 for v in range(count):
                     first = start + v * LANES
                     own_h, own_A = beyond(h, v * N * LANES), beyond(A, v * N * LANES)
@@ -398,8 +403,7 @@ def _backward_kernel(arguments):
                         beyond(rows, (task % groups * images * length * directions + k) * columns),
                         directions * columns,
                     )
-                own_places = beyond(places, window % 2 * _PLACES_SIZE)
-                begins = beyond(own_places, 2 * WINDOW)
+                own_places, begins = _of_window(places, window)
                 for t in range(steps):
                     at = get_integer(begins, t)
                     _copy(beyond(address(arguments, _At.BS), at), beyond(Bs, t * N), N)
