@@ -272,7 +272,12 @@ def _jobs(
     for fold, (row, dataset, folder) in itertools.product(config.folds, observers):
         scored = cases(dataset, fold)
         given = observed(row.name, folder, dataset, scored)
-        inputs = {**common(dataset, fold), "observer": row.name, "segmentations_sha256": files_sha256(given)}
+        inputs = {
+            **common(dataset, fold),
+            "observer": row.name,
+            "segmentations_sha256": files_sha256(given),
+            "device": "cpu",
+        }
         run = (config.output, dataset.name, row, fold, 0)
         jobs.append(Job(*run, inputs, scored, dataset.file_ending, given=given))
     return tuple(jobs)

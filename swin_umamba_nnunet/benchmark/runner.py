@@ -179,9 +179,7 @@ def _run(job: Job, gpus: Sequence[int], stop: threading.Event | None, listener: 
                 command = make_command(job)
                 listener(job, doing, command)
                 job.update(commands=[*job.read().get("commands", []), command], step=name)
-                code = run_child(
-                    command, environment(job, job.inputs.get("device", "cpu"), gpus), job.log(name), stop, echo
-                )
+                code = run_child(command, environment(job, job.inputs["device"], gpus), job.log(name), stop, echo)
                 if code != 0 or not complete():
                     reason = describe_exit(code) if code else "ended without an error but its outputs are not all there"
                     if shutil.disk_usage(job.output).free < _FULL_DISK:

@@ -68,7 +68,7 @@ def arrays(jobs: Sequence[Job], common: Mapping[str, Any]) -> list[tuple[Any, li
     problems = []
     queued = queued_runs(jobs[0].output) if jobs else {}
     for job in jobs:
-        wanted = resources(common, job.row, job.inputs.get("device", "cpu"))
+        wanted = resources(common, job.row, job.inputs["device"])
         same = json.dumps(wanted, sort_keys=True)
         try:
             if same not in found:
