@@ -7,7 +7,7 @@ for ink and paper, so that it is light or dark as the page is.
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,15 +20,15 @@ from matplotlib.ticker import MaxNLocator
 
 from swin_umamba_nnunet.benchmark.report.analysis import Result
 from swin_umamba_nnunet.benchmark.report.collect import Arena
-from swin_umamba_nnunet.benchmark.report.words import direction, in_unit, lost, number
+from swin_umamba_nnunet.benchmark.report.words import direction, in_unit, interval, lost, number
 from swin_umamba_nnunet.pictures.style import INK, LINES, MUTED, OKABE_ITO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH = 5.2  # inches, at 72 to the inch: on a phone its letters are still as large as the page's notes
+_WIDTH = 4.6  # inches, at 72 to the inch: a little less than a phone is wide, so that letters keep their size there
 _QUARTILES_FROM = 5  # cases, below which they say nothing
-_ROW, _FRAME = 0.52, 0.62  # height of a row of a chart, and of what is around them
+_ROW, _FRAME = 0.46, 0.62  # height of a row of a chart, and of what is around them
 PAGE = "#ffffff"
 # What a colour of the charts is called in the page, which has a light and a dark form of it.
 _OF_PAGE = {INK: "ink", MUTED: "muted", LINES: "line", PAGE: "page", OKABE_ITO["blue"].lower(): "blue"}
@@ -61,7 +61,8 @@ _SETTINGS: Any = {
 # carry the same information in a greyscale print.
 _COLOURS = (INK, *(OKABE_ITO[name] for name in ("orange", "blue", "sky blue", "vermilion", "green", "purple")))
 _MARKERS = "osD^vPX*"
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)))
+_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)))
+_LOOKS: tuple[Any, ...] = (_COLOURS, _MARKERS, _DASHES)
 
 
 class Style(NamedTuple):
@@ -70,6 +71,10 @@ class Style(NamedTuple):
     colour: str
     marker: str
     dashes: Any
+    hollow: bool = False
+
+
+_HUMAN = Style(MUTED, "o", (0, (1, 2)), hollow=True)  # and without a colour: no competitor
 
 
 def settings() -> Any:
@@ -132,9 +137,12 @@ def forest_chart(name: str, result: Result) -> str:
             if text := lost(item):
                 axes.text(1, y - 0.3, text, transform=axes.get_yaxis_transform(), ha="right", va="center", color=MUTED)
         axes.set_xlabel(f"{in_unit(metric, unit)} minus that of {shortened(baseline)} ({direction(metric)})")
-        said = "; ".join(f"{item.row} {number(item.median, unit, True)}" for item in comparisons)
-        title = f"{metric} of each trainer minus that of {baseline} on {arena.title}, case by case"
-        return to_svg(figure, name, title, f"Median difference over cases: {said}.")
+        said = "; ".join(
+            f"{item.row} {number(item.median, unit, True)} ({interval(item.low, item.high, unit, True)})"
+            for item in comparisons
+        )
+        title = f"{metric} of each row minus that of {baseline} on {arena.title}, case by case"
+        return to_svg(figure, name, title, f"Median difference over cases, with its 95 % interval: {said}.")
 
 
 def cases_chart(name: str, arena: Arena) -> str:
@@ -204,13 +212,19 @@ def curves_chart(name: str, arena: Arena) -> str:
             axes.set_title(_CURVES[key])
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        _legend(figure, arena, list(found))
-        ends = "; ".join(
-            f"{label} {number(by_key['mean_fg_dice'].mean(axis=1).iloc[-1])}" for label, by_key in found.items()
-        )
-        return to_svg(
-            figure, name, f"Training curves on {arena.title}", f"Pseudo Dice at the end, mean over runs: {ends}."
-        )
+        dice = {label: by_key["mean_fg_dice"].mean(axis=1) for label, by_key in found.items()}
+        rises = {label: number(rise(curve.to_numpy()), signed=True) for label, curve in dice.items()}
+        _legend(figure, arena, {label: f"{_named(arena, label)} ({rises[label]})" for label in found})
+        ends = "; ".join(f"{label} {number(curve.iloc[-1])} ({rises[label]})" for label, curve in dice.items())
+        said = f"Pseudo Dice at the end, mean over runs, and in brackets its rise over the last fifth: {ends}."
+        return to_svg(figure, name, f"Training curves on {arena.title}", said)
+
+
+def rise(curve: np.ndarray) -> float:
+    """Mean of the last fifth of a curve's epochs minus that of the fifth before it; NaN where there are not two."""
+    fifth = max(1, len(curve) // 5)
+    last, before = curve[-fifth:], curve[-2 * fifth : -fifth]
+    return float(last.mean() - before.mean()) if len(before) else math.nan
 
 
 # What a row costs, how an axis calls it, and how many of the one make one of the other.
@@ -226,8 +240,9 @@ _COSTS = {
 def cost_chart(name: str, result: Result) -> str:
     """Mean against each cost, a panel per cost; "" where no cost is recorded."""
     arena, metric = result.arena, result.arena.metric
-    means = {s.label: s for s in result.summaries[metric] if not (math.isnan(s.mean) or arena.is_human(s.label))}
-    costs = pd.DataFrame(result.costs).set_index("label").loc[list(means)]
+    costs = pd.DataFrame(result.costs).set_index("label")
+    means = {s.label: s for s in result.summaries[metric] if s.label in costs.index and not math.isnan(s.mean)}
+    costs = costs.loc[list(means)]
     table = pd.DataFrame({what: costs[key].astype(float) / scale for key, (what, scale) in _COSTS.items()})
     table = table.dropna(axis=1, how="all")
     if table.empty:
@@ -247,7 +262,7 @@ def cost_chart(name: str, result: Result) -> str:
             axes.set_xlabel(what)
             axes.margins(y=0.12)
             axes.set_xlim(0, 1.08 * column.max() or 1)
-        _legend(figure, arena, list(means))
+        _legend(figure, arena, {label: _named(arena, label) for label in means})
         said = "; ".join(
             f"{label} {metric} {number(item.mean, arena.unit(metric))} at "
             + ", ".join(f"{x:.3g} {what}" for what, x in table.loc[label].dropna().items())
@@ -258,8 +273,10 @@ def cost_chart(name: str, result: Result) -> str:
 
 def _style(arena: Arena, label: str) -> Style:
     """Of a row by its place among all; the periods differ, so that many rows differ too."""
+    if arena.is_human(label):
+        return _HUMAN
     position = [row.label for row in arena.rows].index(label)
-    return Style(*(options[position % len(options)] for options in (_COLOURS, _MARKERS, _DASHES)))
+    return Style(*(options[position % len(options)] for options in _LOOKS))
 
 
 def _rows_figure(names: Sequence[str]) -> "tuple[Figure, Axes]":
@@ -275,7 +292,8 @@ def _rows_figure(names: Sequence[str]) -> "tuple[Figure, Axes]":
 
 
 def _mark(axes: "Axes", x: float, y: float, style: Style) -> None:
-    axes.plot(x, y, marker=style.marker, ms=8, color=style.colour, mec=PAGE, mew=0.8)
+    face, edge, width = (PAGE, style.colour, 1.6) if style.hollow else (style.colour, PAGE, 0.8)
+    axes.plot(x, y, marker=style.marker, ms=8, color=face, mec=edge, mew=width)
 
 
 def _dots(axes: "Axes", values: np.ndarray, y: float, style: Style) -> None:
@@ -290,7 +308,9 @@ def _finite(values: Any) -> np.ndarray:
 
 
 def _named(arena: Arena, label: str) -> str:
-    return label if arena.comparable(label) or not arena.runs_of(label) else f"{label} (fewer cases)"
+    if arena.comparable(label):
+        return label
+    return f"{label} ({'fewer cases' if arena.cases_of(label) else 'not scored yet'})"
 
 
 def shortened(name: str, most: int = 34) -> str:
@@ -298,9 +318,9 @@ def shortened(name: str, most: int = 34) -> str:
     return name if len(name) <= most else f"{name[: most - 12]}\u2026{name[-11:]}"
 
 
-def _legend(figure: Figure, arena: Arena, labels: Sequence[str]) -> None:
-    styles = [_style(arena, label) for label in labels]
+def _legend(figure: Figure, arena: Arena, texts: Mapping[str, str]) -> None:
+    """Of the labels in `texts`, each with its text."""
+    styles = [_style(arena, label) for label in texts]
     handles = [Line2D([], [], color=s.colour, marker=s.marker, ls=s.dashes, ms=6) for s in styles]
-    texts = [shortened(_named(arena, label)) for label in labels]
-    columns = 2 if max(map(len, texts)) < 26 else 1
-    figure.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=3.2)
+    columns = 2 if max(map(len, texts.values())) < 24 else 1
+    figure.legend(handles, map(shortened, texts.values()), loc="outside lower center", ncols=columns, handlelength=3.2)
