@@ -7,7 +7,7 @@ for ink and paper, so that it is light or dark as the page is.
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from swin_umamba_nnunet.benchmark.report.analysis import Result
@@ -110,7 +109,6 @@ def charts_of(result: Result, name: str) -> dict[str, str]:
         "forest": forest_chart(f"{name}-forest", result),
         "cases": cases_chart(f"{name}-cases", result.arena),
         "curves": curves_chart(f"{name}-curves", result.arena),
-        "cost": cost_chart(f"{name}-cost", result),
     }
 
 
@@ -130,7 +128,8 @@ def forest_chart(name: str, result: Result) -> str:
             _dots(axes, gaps, y + 0.24, style)
             axes.plot([item.low, item.high], [y, y], color=style.colour, lw=2.4, solid_capstyle="butt")
             if math.isfinite(item.median):
-                _mark(axes, item.median, y, style)
+                face, edge, width = (PAGE, style.colour, 1.6) if style.hollow else (style.colour, PAGE, 0.8)
+                axes.plot(item.median, y, marker=style.marker, ms=8, color=face, mec=edge, mew=width)
             ours, theirs = (result.seeds[label] for label in (item.row, baseline))
             seeds = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
             axes.plot(seeds, [y] * len(seeds), ls="", marker="|", ms=9, mew=1, color=INK)
@@ -214,7 +213,10 @@ def curves_chart(name: str, arena: Arena) -> str:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         dice = {label: by_key["mean_fg_dice"].mean(axis=1) for label, by_key in found.items()}
         rises = {label: number(rise(curve.to_numpy()), signed=True) for label, curve in dice.items()}
-        _legend(figure, arena, {label: f"{_named(arena, label)} ({rises[label]})" for label in found})
+        texts = [shortened(f"{_named(arena, label)} ({rises[label]})") for label in found]
+        columns = 2 if max(map(len, texts)) < 24 else 1
+        handles = panels["mean_fg_dice"].get_lines()
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=3.2)
         ends = "; ".join(f"{label} {number(curve.iloc[-1])} ({rises[label]})" for label, curve in dice.items())
         said = f"Pseudo Dice at the end, mean over runs, and in brackets its rise over the last fifth: {ends}."
         return to_svg(figure, name, f"Training curves on {arena.title}", said)
@@ -225,50 +227,6 @@ def rise(curve: np.ndarray) -> float:
     fifth = max(1, len(curve) // 5)
     last, before = curve[-fifth:], curve[-2 * fifth : -fifth]
     return float(last.mean() - before.mean()) if len(before) else math.nan
-
-
-# What a row costs, how an axis calls it, and how many of the one make one of the other.
-_COSTS = {
-    "parameters": ("parameters (millions)", 1e6),
-    "flops": ("multiply-adds at batch 1 (G)", 1e9),
-    "seconds_per_epoch": ("seconds per epoch", 1),
-    "peak_memory_bytes": ("peak memory in training (GiB)", 2**30),
-    "seconds_per_case": ("seconds per predicted case", 1),
-}
-
-
-def cost_chart(name: str, result: Result) -> str:
-    """Mean against each cost, a panel per cost; "" where no cost is recorded."""
-    arena, metric = result.arena, result.arena.metric
-    costs = pd.DataFrame(result.costs).set_index("label")
-    means = {s.label: s for s in result.summaries[metric] if s.label in costs.index and not math.isnan(s.mean)}
-    costs = costs.loc[list(means)]
-    table = pd.DataFrame({what: costs[key].astype(float) / scale for key, (what, scale) in _COSTS.items()})
-    table = table.dropna(axis=1, how="all")
-    if table.empty:
-        return ""
-    with settings():
-        lines = math.ceil(table.shape[1] / 2)
-        figure = Figure(figsize=(_WIDTH, 1.9 * lines + 0.3), layout="constrained")
-        figure.supylabel(f"mean {metric}", fontsize="medium")
-        grid = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
-        grid[-1].set_axis_off()
-        for axes, (what, column) in zip(grid, table.items()):
-            axes.set_axis_on()
-            for label, x in column.dropna().items():
-                style, item = _style(arena, label), means[label]
-                axes.plot([x, x], [item.low, item.high], color=style.colour, lw=1.1, ls=style.dashes)
-                _mark(axes, x, item.mean, style)
-            axes.set_xlabel(what)
-            axes.margins(y=0.12)
-            axes.set_xlim(0, 1.08 * column.max() or 1)
-        _legend(figure, arena, {label: _named(arena, label) for label in means})
-        said = "; ".join(
-            f"{label} {metric} {number(item.mean, arena.unit(metric))} at "
-            + ", ".join(f"{x:.3g} {what}" for what, x in table.loc[label].dropna().items())
-            for label, item in means.items()
-        )
-        return to_svg(figure, name, f"Mean {metric} against cost on {arena.title}", f"{said}.")
 
 
 def _style(arena: Arena, label: str) -> Style:
@@ -291,11 +249,6 @@ def _rows_figure(names: Sequence[str]) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _mark(axes: "Axes", x: float, y: float, style: Style) -> None:
-    face, edge, width = (PAGE, style.colour, 1.6) if style.hollow else (style.colour, PAGE, 0.8)
-    axes.plot(x, y, marker=style.marker, ms=8, color=face, mec=edge, mew=width)
-
-
 def _dots(axes: "Axes", values: np.ndarray, y: float, style: Style) -> None:
     """Single values around a height: scattered, and always the same (golden ratio)."""
     jitter = 2 * np.modf(np.arange(len(values)) * 0.6180339887)[0] - 1
@@ -313,14 +266,6 @@ def _named(arena: Arena, label: str) -> str:
     return f"{label} ({'fewer cases' if arena.cases_of(label) else 'not scored yet'})"
 
 
-def shortened(name: str, most: int = 34) -> str:
-    """A name with its middle left out where it is longer than `most` characters."""
-    return name if len(name) <= most else f"{name[: most - 12]}\u2026{name[-11:]}"
-
-
-def _legend(figure: Figure, arena: Arena, texts: Mapping[str, str]) -> None:
-    """Of the labels in `texts`, each with its text."""
-    styles = [_style(arena, label) for label in texts]
-    handles = [Line2D([], [], color=s.colour, marker=s.marker, ls=s.dashes, ms=6) for s in styles]
-    columns = 2 if max(map(len, texts.values())) < 24 else 1
-    figure.legend(handles, map(shortened, texts.values()), loc="outside lower center", ncols=columns, handlelength=3.2)
+def shortened(name: str) -> str:
+    """A name with its middle left out where it is longer than a chart is wide."""
+    return name if len(name) <= 34 else f"{name[:22]}\u2026{name[-11:]}"

@@ -64,8 +64,9 @@ class Picture:
 
 
 def most_different(arena: Arena, count: int) -> list[str]:
-    """Cases in order of the range of the rows' values, largest first; only cases that at least two rows have."""
-    values = arena.per_case(arena.metric).astype(float)
+    """Cases in order of the range of the trainers' values, largest first; only cases that at least two have."""
+    trainers = [row.label for row in arena.rows if not row.human]
+    values = arena.per_case(arena.metric)[trainers].astype(float)
     finite = values.where(np.isfinite(values))
     spread = (finite.max(axis=1) - finite.min(axis=1)).sort_values(ascending=False, kind="stable")
     return [str(case) for case in spread.index[spread > 0]][:count]

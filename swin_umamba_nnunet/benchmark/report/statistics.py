@@ -103,20 +103,22 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
         ours, theirs = values[[row, baseline]].dropna(how="all").to_numpy(float).T
         own, other = means[row], means[baseline]
         gaps = [sign * (own[seed] - other[seed]) for seed in own if seed in other]
-        difference, *_ = np.diff([mean_of_class_means(arena.values(metric, name)) for name in (baseline, row)])
-        item = replace(
-            compare_values(row, baseline, metric, ours, theirs, bootstrap),
-            difference=float(difference),
-            seed_sd=max(sd(own.values()), sd(other.values()), key=lambda value: (not math.isnan(value), value)),
-            n_seeds=len(gaps),
-            n_seeds_better=sum(gap > 0 for gap in gaps),
-            family=family,
-        )
+        mean, than = (mean_of_class_means(arena.values(metric, name)) for name in (row, baseline))
+        spread = float(np.fmax(sd(own.values()), sd(other.values())))
+        cases = seeds = math.nan
         if metric == arena.metric:
             cases = cases_needed(ours - theirs, [*rows.values()].count(family), bootstrap.seed)
-            spread = item.seed_sd if own and other else math.nan
-            seeds = seeds_needed(item.difference, spread, bootstrap.seed)
-            item = replace(item, cases_needed=cases, seeds_needed=seeds)
+            seeds = seeds_needed(mean - than, spread if own and other else math.nan, bootstrap.seed)
+        item = replace(
+            compare_values(row, baseline, metric, ours, theirs, bootstrap),
+            difference=mean - than,
+            seed_sd=spread,
+            n_seeds=len(gaps),
+            n_seeds_better=sum(gap > 0 for gap in gaps),
+            cases_needed=cases,
+            seeds_needed=seeds,
+            family=family,
+        )
         found.append(item)
     return correct(found)
 

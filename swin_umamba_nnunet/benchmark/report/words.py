@@ -189,6 +189,8 @@ def settling(comparisons: Sequence[Comparison]) -> str:
     if known := [c for c in comparisons if c.seeds_needed > c.n_seeds]:
         rows = (f"{_many(c.seeds_needed, AT_MOST)} ({c.row})" for c in known)
         texts.append(f"Seeds of each, to show that recipes and not only these trainings differ so: {', '.join(rows)}.")
+    if all(c.n_seeds < 2 for c in comparisons):
+        texts.append("A second seed of each: from one, the number of seeds that would do cannot be computed.")
     return " ".join(texts) or "Nothing is left open on this dataset; others, and more seeds."
 
 

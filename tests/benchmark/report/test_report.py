@@ -137,7 +137,7 @@ def test_every_id_is_unique_and_every_link_leads_somewhere(page):
 
 def test_charts_and_pictures_have_text_alternatives(page):
     charts = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(charts) == 8
+    assert len(charts) == 6
     for attributes in charts:
         assert attributes["role"] == "img"
         assert {*attributes["aria-labelledby"].split()} <= {*page.ids}
@@ -267,11 +267,11 @@ def test_an_observer_is_compared_and_asked_for_nothing_that_trainings_have(small
     assert human.mean == trainers[0].mean
     assert math.isnan(human.rank)
     assert [(item.mean, item.rank) for item in trainers] == [(s.mean, s.rank) for s in usual.summaries["Dice"]]
-    compared = {item.row: item for item in result.comparisons["Dice"]}["second (human)"]
-    assert (compared.n_pairs, compared.n_tied, compared.n_seeds) == (16, 16, 0)
+    compared = result.comparisons["Dice"][-1]
+    assert (compared.row, compared.n_pairs, compared.n_tied, compared.n_seeds) == (human.label, 16, 16, 0)
     assert result.costs == usual.costs
     assert result.suitability == usual.suitability
-    assert [item for item in result.comparisons["Dice"] if item.row != human.label] == usual.comparisons["Dice"]
+    assert str(result.comparisons["Dice"][:-1]) == str(usual.comparisons["Dice"])  # their p is corrected as before
     assert analysis.checklist == before.checklist
     assert_names(page.text, "3 trainers", "1 human observer", "second (human)", "swin-umamba evaluate")
     assert "swin-umamba evaluate # seed" not in page.text

@@ -8,7 +8,8 @@ import pytest
 
 from swin_umamba_nnunet.benchmark.report import words
 from swin_umamba_nnunet.benchmark.report.analysis import Suitability
-from swin_umamba_nnunet.benchmark.report.pictures import slice_of_most_difference
+from swin_umamba_nnunet.benchmark.report.charts import rise
+from swin_umamba_nnunet.benchmark.report.pictures import slice_of_most_difference, window_of_most_difference
 from swin_umamba_nnunet.benchmark.report.statistics import Comparison
 from tests.messages import assert_names
 
@@ -118,6 +119,24 @@ def test_suitability():
     verdicts = [words.suitability(item)[0] for item in (found, replace(found, ratio=1.5), replace(found, ratio=2.0))]
     assert verdicts == ["problem", "flag", "fine"]
     assert words.suitability(None)[0] == "unknown"
+
+
+def test_the_window_where_predictions_differ_most():
+    first = np.zeros((300, 900), int)
+    second = first.copy()
+    second[200:220, 500:520] = second[0, 0] = 1
+    rows, columns = window_of_most_difference([first, second])
+    assert rows.stop - rows.start == columns.stop - columns.start == 256
+    assert rows.start >= 0
+    assert rows.stop <= 300
+    assert second[rows, columns].sum() == 400
+    assert window_of_most_difference([first[:, :512], second[:, :512]]) == (slice(0, 300), slice(0, 512))
+
+
+def test_how_much_a_curve_still_rises():
+    assert rise(np.array([0, 0, 0, 0, 0, 0, 0.5, 0.6, 0.7, 0.7])) == pytest.approx(0.15)  # fifths of two epochs
+    assert rise(np.array([0.5, 0.75])) == 0.25
+    assert math.isnan(rise(np.array([0.5])))
 
 
 def test_the_slice_where_predictions_differ_most():
