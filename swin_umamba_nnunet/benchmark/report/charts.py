@@ -179,23 +179,17 @@ _CURVES = {
 
 def curves_chart(name: str, arena: Arena) -> str:
     """Training curves of all rows: nnU-Net's pseudo Dice and the two losses, averaged over runs; "" without any."""
-    curves = {row.label: [run.part("curves") for run in arena.runs_of(row.label)] for row in arena.rows}
-    found = {
-        label: {
-            key: pd.DataFrame({i: pd.Series(run.get(key) or [], dtype=float) for i, run in enumerate(runs)})
-            for key in _CURVES
-        }
-        for label, runs in curves.items()
-        if any(run.get("mean_fg_dice") for run in runs)
-    }  # a column per run, NaN where it ended earlier or logged nothing
+    found = {row.label: [run.part("curves") for run in arena.runs_of(row.label)] for row in arena.rows}
+    found = {label: runs for label, runs in found.items() if any(run.get("mean_fg_dice") for run in runs)}
     if not found:
         return ""
     with settings():
         figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
         panels = figure.subplot_mosaic([["mean_fg_dice"] * 2, ["train_losses", "val_losses"]], height_ratios=(1.25, 1))
         for key, axes in panels.items():
-            for label, by_key in found.items():
-                values = by_key[key]
+            for label, runs in found.items():
+                # a column per run, NaN where it ended earlier or logged nothing
+                values = pd.DataFrame({i: pd.Series(run.get(key) or [], dtype=float) for i, run in enumerate(runs)})
                 style, epochs = _style(arena, label), values.index + 1
                 axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=style.colour, alpha=0.13, lw=0)
                 axes.plot(
@@ -211,13 +205,13 @@ def curves_chart(name: str, arena: Arena) -> str:
             axes.set_title(_CURVES[key])
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        dice = {label: by_key["mean_fg_dice"].mean(axis=1) for label, by_key in found.items()}
-        rises = {label: number(rise(curve.to_numpy()), signed=True) for label, curve in dice.items()}
-        texts = [shortened(f"{_named(arena, label)} ({rises[label]})") for label in found]
-        columns = 2 if max(map(len, texts)) < 24 else 1
         handles = panels["mean_fg_dice"].get_lines()
+        dice = [np.asarray(line.get_ydata(), float) for line in handles]
+        rises = [number(rise(curve), signed=True) for curve in dice]
+        texts = [shortened(f"{_named(arena, label)} ({by})") for label, by in zip(found, rises)]
+        columns = 2 if max(map(len, texts)) < 24 else 1
         figure.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=3.2)
-        ends = "; ".join(f"{label} {number(curve.iloc[-1])} ({rises[label]})" for label, curve in dice.items())
+        ends = "; ".join(f"{label} {number(curve[-1])} ({by})" for label, curve, by in zip(found, dice, rises))
         said = f"Pseudo Dice at the end, mean over runs, and in brackets its rise over the last fifth: {ends}."
         return to_svg(figure, name, f"Training curves on {arena.title}", said)
 

@@ -1,4 +1,4 @@
-"""The cases on which the trainers differ most, as pictures: image, ground truth, and every trainer's prediction."""
+"""The cases on which the trainers differ most, as pictures: image, ground truth, and what every row has wrong."""
 
 import base64
 import io
