@@ -128,7 +128,9 @@ def shown(comparisons: Mapping[str, Sequence[Comparison]], unit: str) -> str:
         if found == verdicts[metric] and name != metric:
             texts += [f"The same in {name}."] * bool(found)
         else:
-            texts += [f"{word} than {baseline} in {name}: {names(rows)}." for word, rows in sorted(found.items())]
+            for word, rows in sorted(found.items()):
+                every = len(rows) == len(comparisons[name]) > 2
+                texts.append(f"{word} than {baseline} in {name}: {'every other row' if every else names(rows)}.")
     return " ".join([*texts, *filter(None, (_about_seeds(c, unit) for c in comparisons[metric] if c.clear))])
 
 
@@ -183,12 +185,12 @@ def settling(comparisons: Sequence[Comparison]) -> str:
     chance = f"{100 * POWER:.0f} %"
     left = [c for c in comparisons if not c.clear]
     texts = []
-    if known := [c for c in left if not math.isnan(c.cases_needed)]:
-        rows = (f"{_many(c.cases_needed, AT_MOST * c.n_pairs)} ({c.row})" for c in known)
-        texts.append(f"Cases, for a chance of {chance} to show the differences seen here: {', '.join(rows)}.")
-    if known := [c for c in comparisons if c.seeds_needed > c.n_seeds]:
-        rows = (f"{_many(c.seeds_needed, AT_MOST)} ({c.row})" for c in known)
-        texts.append(f"Seeds of each, to show that recipes and not only these trainings differ so: {', '.join(rows)}.")
+    if known := {c.row: _many(c.cases_needed, AT_MOST * c.n_pairs) for c in left if not math.isnan(c.cases_needed)}:
+        texts.append(f"Cases, for a chance of {chance} to show the differences seen here: {_by_number(known)}.")
+    if known := {c.row: _many(c.seeds_needed, AT_MOST) for c in comparisons if c.seeds_needed > c.n_seeds}:
+        texts.append(
+            f"Seeds of each, to show that recipes and not only these trainings differ so: {_by_number(known)}."
+        )
     if all(c.n_seeds < 2 for c in comparisons):
         texts.append("A second seed of each: from one, the number of seeds that would do cannot be computed.")
     return " ".join(texts) or "Nothing is left open on this dataset; others, and more seeds."
@@ -196,6 +198,11 @@ def settling(comparisons: Sequence[Comparison]) -> str:
 
 def _many(count: float, most: int) -> str:
     return f"more than {most:,}" if math.isinf(count) else f"about {float(f'{count:.2g}'):,.0f}"
+
+
+def _by_number(known: Mapping[str, str]) -> str:
+    groups = {many: [row for row in known if known[row] == many] for many in known.values()}
+    return ", ".join(f"{many} ({names(rows)})" for many, rows in groups.items())
 
 
 def _about_seeds(c: Comparison, unit: str) -> str:

@@ -31,6 +31,7 @@ def test_what_other_metrics_show_is_said_too():
     nsd = replace(CLEAR, metric="NSD")
     assert "The same in NSD." in words.shown({"Dice": [CLEAR], "NSD": [nsd]}, "1")
     assert_names(words.shown({"Dice": [OPEN], "NSD": [nsd]}, "1"), "No row", "Better than Theirs in NSD: Ours.")
+    assert "in Dice: every other row." in words.shown({"Dice": [CLEAR] * 3}, "1")
     assert "NSD" not in words.shown({"Dice": [OPEN], "NSD": [replace(OPEN, metric="NSD")]}, "1")
 
 
@@ -73,6 +74,7 @@ def test_why_interval_and_test_disagree():
 def test_what_would_settle_it():
     rows = [replace(OPEN, cases_needed=54.0), replace(OPEN, row="Never", cases_needed=math.inf, seeds_needed=5.0)]
     assert_names(words.settling(rows), "80 %", "about 54 (Open)", "more than 400 (Never)", "about 5 (Never)")
+    assert "about 54 (Open and Other)" in words.settling([rows[0], replace(rows[0], row="Other")])
     assert "Ours" not in words.settling([replace(CLEAR, cases_needed=10.0, seeds_needed=3.0)])  # it has three
 
 
