@@ -469,5 +469,5 @@ def _tests(comparisons: Sequence["Comparison"]) -> Remark:
     if not comparisons:
         return remark("unknown", "tests", f"No row could be compared with the baseline. {units}")
     text = f"In {hopeless} of {count} comparisons there are too few cases to show anything." if hopeless else ""
-    text += " p values are corrected over the rows of a table (Holm), not over datasets and metrics."
+    text += " p values are corrected over the trainers of a table (Holm), not over datasets and metrics."
     return remark("problem" if hopeless else "fine", "tests", f"{text.strip()} {units}")

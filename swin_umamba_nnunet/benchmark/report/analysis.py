@@ -61,7 +61,7 @@ class Summary:
         n_cases: scored.
         n_values, n_undefined, n_infinite: single values (case x class x run), and how many are not in the means.
         done, planned: runs.
-        comparable: scored on every case that any row was scored on, so that its mean may be ranked.
+        comparable: scored on every case that any row was scored on.
         rank: among the comparable trainers, ties sharing the mean rank; NaN of others.
         rank_low, rank_high: where the rank lies in 95 % of the resamples of the cases.
     """
@@ -223,7 +223,7 @@ def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
     names = {**{row.name: row.label for row in reversed(benchmark.rows)}, **dict(zip(labels, labels))}
     for name, why in (
         (wanted, "asked for"),
-        (str(benchmark.content["config"].get("baseline") or ""), "of the configuration"),
+        (str(benchmark.content["config"].get("baseline") or ""), "as configured"),
     ):
         if name in names:
             return names[name], why
@@ -259,8 +259,7 @@ def summarise(
     """One summary per row, in the order of the rows; `table` is from `class_table`."""
     seeds, folds = (means_of(arena, metric, part) for part in ("seed", "fold"))
     overall = {row.label: table[row.label].get(ALL_CLASSES, _NOTHING) for row in arena.rows}
-    ranked = [row.label for row in arena.rows if arena.comparable(row.label) and not row.human]
-    means = {name: mean for name in ranked if not math.isnan(mean := overall[name].mean)}
+    means = {name: item.mean for name, item in overall.items() if arena.ranked(name) and not math.isnan(item.mean)}
     ranks = _ranks(arena, metric, means, bootstrap)
     found = []
     for label, item in overall.items():
@@ -315,7 +314,7 @@ def suitability(arena: Arena, metric: str) -> Suitability | None:
     means: dict[str, list[float]] = {}
     for run in arena.done:
         mean = mean_of_class_means(run.values(metric))
-        if arena.comparable(run.row.label) and not run.row.human and not math.isnan(mean):
+        if arena.ranked(run.row.label) and not math.isnan(mean):
             means.setdefault(run.row.label, []).append(mean)
     several = [found for found in means.values() if len(found) > 1]
     if len(several) < 2:

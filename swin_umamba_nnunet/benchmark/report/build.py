@@ -90,10 +90,11 @@ def render(analysis: Analysis, options: ReportOptions, beside: Sequence[str]) ->
     environment.filters |= {name: value for name, value in vars(words).items() if callable(value)}
     shown: tuple[Callable[[Any], str], ...] = (by, byte_size, duration)
     environment.filters |= {how.__name__: partial(words.given, how=how) for how in shown}
-    environment.filters |= {how.__name__: how for how in (breakable, charts_of, commands, pictures, plural, provenance)}
+    environment.filters |= {how.__name__: how for how in (breakable, commands, pictures, plural, provenance)}
     text = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
         css=here.joinpath("page.css").read_text(encoding="utf-8"),
         analysis=analysis,
+        charts=[charts_of(result, f"dataset-{i}") for i, result in enumerate(analysis.results, 1)],
         options=options,
         all_classes=ALL_CLASSES,
         published=published,

@@ -15,20 +15,19 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from swin_umamba_nnunet.benchmark.report.analysis import Result
 from swin_umamba_nnunet.benchmark.report.collect import Arena
-from swin_umamba_nnunet.benchmark.report.words import direction, in_unit, lost, number
+from swin_umamba_nnunet.benchmark.report.words import direction, in_unit, interval, lost, number
 from swin_umamba_nnunet.pictures.style import INK, LINES, MUTED, OKABE_ITO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH = 5.2  # inches, at 72 to the inch: on a phone its letters are still as large as the page's notes
+_WIDTH = 4.6  # inches, at 72 to the inch: a little less than a phone is wide, so that letters keep their size there
 _QUARTILES_FROM = 5  # cases, below which they say nothing
-_ROW, _FRAME = 0.52, 0.62  # height of a row of a chart, and of what is around them
+_ROW, _FRAME = 0.46, 0.62  # height of a row of a chart, and of what is around them
 PAGE = "#ffffff"
 # What a colour of the charts is called in the page, which has a light and a dark form of it.
 _OF_PAGE = {INK: "ink", MUTED: "muted", LINES: "line", PAGE: "page", OKABE_ITO["blue"].lower(): "blue"}
@@ -61,7 +60,8 @@ _SETTINGS: Any = {
 # carry the same information in a greyscale print.
 _COLOURS = (INK, *(OKABE_ITO[name] for name in ("orange", "blue", "sky blue", "vermilion", "green", "purple")))
 _MARKERS = "osD^vPX*"
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)))
+_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)))
+_LOOKS: tuple[Any, ...] = (_COLOURS, _MARKERS, _DASHES)
 
 
 class Style(NamedTuple):
@@ -70,6 +70,10 @@ class Style(NamedTuple):
     colour: str
     marker: str
     dashes: Any
+    hollow: bool = False
+
+
+_HUMAN = Style(MUTED, "o", (0, (1, 2)), hollow=True)  # and without a colour: no competitor
 
 
 def settings() -> Any:
@@ -105,7 +109,6 @@ def charts_of(result: Result, name: str) -> dict[str, str]:
         "forest": forest_chart(f"{name}-forest", result),
         "cases": cases_chart(f"{name}-cases", result.arena),
         "curves": curves_chart(f"{name}-curves", result.arena),
-        "cost": cost_chart(f"{name}-cost", result),
     }
 
 
@@ -125,16 +128,20 @@ def forest_chart(name: str, result: Result) -> str:
             _dots(axes, gaps, y + 0.24, style)
             axes.plot([item.low, item.high], [y, y], color=style.colour, lw=2.4, solid_capstyle="butt")
             if math.isfinite(item.median):
-                _mark(axes, item.median, y, style)
+                face, edge, width = (PAGE, style.colour, 1.6) if style.hollow else (style.colour, PAGE, 0.8)
+                axes.plot(item.median, y, marker=style.marker, ms=8, color=face, mec=edge, mew=width)
             ours, theirs = (result.seeds[label] for label in (item.row, baseline))
             seeds = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
             axes.plot(seeds, [y] * len(seeds), ls="", marker="|", ms=9, mew=1, color=INK)
             if text := lost(item):
                 axes.text(1, y - 0.3, text, transform=axes.get_yaxis_transform(), ha="right", va="center", color=MUTED)
         axes.set_xlabel(f"{in_unit(metric, unit)} minus that of {shortened(baseline)} ({direction(metric)})")
-        said = "; ".join(f"{item.row} {number(item.median, unit, True)}" for item in comparisons)
-        title = f"{metric} of each trainer minus that of {baseline} on {arena.title}, case by case"
-        return to_svg(figure, name, title, f"Median difference over cases: {said}.")
+        said = "; ".join(
+            f"{item.row} {number(item.median, unit, True)} ({interval(item.low, item.high, unit, True)})"
+            for item in comparisons
+        )
+        title = f"{metric} of each row minus that of {baseline} on {arena.title}, case by case"
+        return to_svg(figure, name, title, f"Median difference over cases, with its 95 % interval: {said}.")
 
 
 def cases_chart(name: str, arena: Arena) -> str:
@@ -172,23 +179,17 @@ _CURVES = {
 
 def curves_chart(name: str, arena: Arena) -> str:
     """Training curves of all rows: nnU-Net's pseudo Dice and the two losses, averaged over runs; "" without any."""
-    curves = {row.label: [run.part("curves") for run in arena.runs_of(row.label)] for row in arena.rows}
-    found = {
-        label: {
-            key: pd.DataFrame({i: pd.Series(run.get(key) or [], dtype=float) for i, run in enumerate(runs)})
-            for key in _CURVES
-        }
-        for label, runs in curves.items()
-        if any(run.get("mean_fg_dice") for run in runs)
-    }  # a column per run, NaN where it ended earlier or logged nothing
+    found = {row.label: [run.part("curves") for run in arena.runs_of(row.label)] for row in arena.rows}
+    found = {label: runs for label, runs in found.items() if any(run.get("mean_fg_dice") for run in runs)}
     if not found:
         return ""
     with settings():
         figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
         panels = figure.subplot_mosaic([["mean_fg_dice"] * 2, ["train_losses", "val_losses"]], height_ratios=(1.25, 1))
         for key, axes in panels.items():
-            for label, by_key in found.items():
-                values = by_key[key]
+            for label, runs in found.items():
+                # a column per run, NaN where it ended earlier or logged nothing
+                values = pd.DataFrame({i: pd.Series(run.get(key) or [], dtype=float) for i, run in enumerate(runs)})
                 style, epochs = _style(arena, label), values.index + 1
                 axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=style.colour, alpha=0.13, lw=0)
                 axes.plot(
@@ -204,62 +205,30 @@ def curves_chart(name: str, arena: Arena) -> str:
             axes.set_title(_CURVES[key])
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        _legend(figure, arena, list(found))
-        ends = "; ".join(
-            f"{label} {number(by_key['mean_fg_dice'].mean(axis=1).iloc[-1])}" for label, by_key in found.items()
-        )
-        return to_svg(
-            figure, name, f"Training curves on {arena.title}", f"Pseudo Dice at the end, mean over runs: {ends}."
-        )
+        handles = panels["mean_fg_dice"].get_lines()
+        dice = [np.asarray(line.get_ydata(), float) for line in handles]
+        rises = [number(rise(curve), signed=True) for curve in dice]
+        texts = [shortened(f"{_named(arena, label)} ({by})") for label, by in zip(found, rises)]
+        columns = 2 if max(map(len, texts)) < 24 else 1
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=3.2)
+        ends = "; ".join(f"{label} {number(curve[-1])} ({by})" for label, curve, by in zip(found, dice, rises))
+        said = f"Pseudo Dice at the end, mean over runs, and in brackets its rise over the last fifth: {ends}."
+        return to_svg(figure, name, f"Training curves on {arena.title}", said)
 
 
-# What a row costs, how an axis calls it, and how many of the one make one of the other.
-_COSTS = {
-    "parameters": ("parameters (millions)", 1e6),
-    "flops": ("multiply-adds at batch 1 (G)", 1e9),
-    "seconds_per_epoch": ("seconds per epoch", 1),
-    "peak_memory_bytes": ("peak memory in training (GiB)", 2**30),
-    "seconds_per_case": ("seconds per predicted case", 1),
-}
-
-
-def cost_chart(name: str, result: Result) -> str:
-    """Mean against each cost, a panel per cost; "" where no cost is recorded."""
-    arena, metric = result.arena, result.arena.metric
-    means = {s.label: s for s in result.summaries[metric] if not (math.isnan(s.mean) or arena.is_human(s.label))}
-    costs = pd.DataFrame(result.costs).set_index("label").loc[list(means)]
-    table = pd.DataFrame({what: costs[key].astype(float) / scale for key, (what, scale) in _COSTS.items()})
-    table = table.dropna(axis=1, how="all")
-    if table.empty:
-        return ""
-    with settings():
-        lines = math.ceil(table.shape[1] / 2)
-        figure = Figure(figsize=(_WIDTH, 1.9 * lines + 0.3), layout="constrained")
-        figure.supylabel(f"mean {metric}", fontsize="medium")
-        grid = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
-        grid[-1].set_axis_off()
-        for axes, (what, column) in zip(grid, table.items()):
-            axes.set_axis_on()
-            for label, x in column.dropna().items():
-                style, item = _style(arena, label), means[label]
-                axes.plot([x, x], [item.low, item.high], color=style.colour, lw=1.1, ls=style.dashes)
-                _mark(axes, x, item.mean, style)
-            axes.set_xlabel(what)
-            axes.margins(y=0.12)
-            axes.set_xlim(0, 1.08 * column.max() or 1)
-        _legend(figure, arena, list(means))
-        said = "; ".join(
-            f"{label} {metric} {number(item.mean, arena.unit(metric))} at "
-            + ", ".join(f"{x:.3g} {what}" for what, x in table.loc[label].dropna().items())
-            for label, item in means.items()
-        )
-        return to_svg(figure, name, f"Mean {metric} against cost on {arena.title}", f"{said}.")
+def rise(curve: np.ndarray) -> float:
+    """Mean of the last fifth of a curve's epochs minus that of the fifth before it; NaN where there are not two."""
+    fifth = max(1, len(curve) // 5)
+    last, before = curve[-fifth:], curve[-2 * fifth : -fifth]
+    return float(last.mean() - before.mean()) if len(before) else math.nan
 
 
 def _style(arena: Arena, label: str) -> Style:
     """Of a row by its place among all; the periods differ, so that many rows differ too."""
+    if arena.is_human(label):
+        return _HUMAN
     position = [row.label for row in arena.rows].index(label)
-    return Style(*(options[position % len(options)] for options in (_COLOURS, _MARKERS, _DASHES)))
+    return Style(*(options[position % len(options)] for options in _LOOKS))
 
 
 def _rows_figure(names: Sequence[str]) -> "tuple[Figure, Axes]":
@@ -274,10 +243,6 @@ def _rows_figure(names: Sequence[str]) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _mark(axes: "Axes", x: float, y: float, style: Style) -> None:
-    axes.plot(x, y, marker=style.marker, ms=8, color=style.colour, mec=PAGE, mew=0.8)
-
-
 def _dots(axes: "Axes", values: np.ndarray, y: float, style: Style) -> None:
     """Single values around a height: scattered, and always the same (golden ratio)."""
     jitter = 2 * np.modf(np.arange(len(values)) * 0.6180339887)[0] - 1
@@ -290,17 +255,11 @@ def _finite(values: Any) -> np.ndarray:
 
 
 def _named(arena: Arena, label: str) -> str:
-    return label if arena.comparable(label) or not arena.runs_of(label) else f"{label} (fewer cases)"
+    if arena.comparable(label):
+        return label
+    return f"{label} ({'fewer cases' if arena.cases_of(label) else 'not scored yet'})"
 
 
-def shortened(name: str, most: int = 34) -> str:
-    """A name with its middle left out where it is longer than `most` characters."""
-    return name if len(name) <= most else f"{name[: most - 12]}\u2026{name[-11:]}"
-
-
-def _legend(figure: Figure, arena: Arena, labels: Sequence[str]) -> None:
-    styles = [_style(arena, label) for label in labels]
-    handles = [Line2D([], [], color=s.colour, marker=s.marker, ls=s.dashes, ms=6) for s in styles]
-    texts = [shortened(_named(arena, label)) for label in labels]
-    columns = 2 if max(map(len, texts)) < 26 else 1
-    figure.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=3.2)
+def shortened(name: str) -> str:
+    """A name with its middle left out where it is longer than a chart is wide."""
+    return name if len(name) <= 34 else f"{name[:22]}\u2026{name[-11:]}"

@@ -241,8 +241,12 @@ class Arena:
         return frozenset(self.scores["case"])
 
     def comparable(self, label: str) -> bool:
-        """Whether a row was scored on all cases, so that its mean may be ranked."""
+        """Whether a row was scored on all cases, so that its mean compares."""
         return bool(self.cases) and self.cases_of(label) == self.cases
+
+    def ranked(self, label: str) -> bool:
+        """Whether it is a trainer of which that holds."""
+        return self.comparable(label) and not self.is_human(label)
 
 
 def mean_of_class_means(frame: pd.DataFrame) -> float:

@@ -1,17 +1,19 @@
-"""The cases on which the trainers differ most, as pictures: image, ground truth, and every trainer's prediction."""
+"""The cases on which the trainers differ most, as pictures: image, ground truth, and what every row has wrong."""
 
 import base64
 import io
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy.ndimage import uniform_filter
 
-from swin_umamba_nnunet.benchmark.report.charts import settings, shortened
+from swin_umamba_nnunet.benchmark.report.charts import settings
 from swin_umamba_nnunet.benchmark.report.collect import Arena, Scored
 from swin_umamba_nnunet.benchmark.report.words import number
 from swin_umamba_nnunet.evaluation import (
@@ -24,12 +26,22 @@ from swin_umamba_nnunet.evaluation import (
     read_image,
     read_pair,
 )
-from swin_umamba_nnunet.pictures.drawing import draw_panel, legend_handles
+from swin_umamba_nnunet.pictures.drawing import draw_panel, kinds_of_error
 from swin_umamba_nnunet.pictures.looks import View, look_at
+from swin_umamba_nnunet.pictures.style import ERRORS, style_of
 
-_COLUMNS, _PANEL, _TITLE = 4, 1.9, 0.34  # panels of a line; inches
-_DPI = 110
+_PANEL, _DPI = 1.9, 110  # width of a panel in inches, and its resolution
+_WINDOW = 256  # pixels of an image, about as many as a panel has
 _log = logging.getLogger(__name__)
+
+
+class Panel(NamedTuple):
+    """One image: what stands below it, its text for those who cannot see it, and its JPEG in base64."""
+
+    title: str
+    score: str
+    alternative: str
+    jpeg: str
 
 
 @dataclass(frozen=True)
@@ -38,22 +50,23 @@ class Picture:
 
     Attributes:
         case: name.
-        caption: which runs and slice are shown, with their scores.
-        png: the picture, base64; "" if it could not be made.
-        problem: why not.
-        alternative: text for those who cannot see it.
+        caption: which runs and slice are shown.
+        panels: image, ground truth, and of every row what is wrong in its prediction; () if they could not be made.
+        key: colours and what they mean.
+        problem: why there are no panels.
     """
 
     case: str
     caption: str
-    png: str
-    problem: str
-    alternative: str
+    panels: Sequence[Panel] = ()
+    key: Sequence[tuple[str, str]] = ()
+    problem: str = ""
 
 
 def most_different(arena: Arena, count: int) -> list[str]:
-    """Cases in order of the range of the rows' values, largest first; only cases that at least two rows have."""
-    values = arena.per_case(arena.metric).astype(float)
+    """Cases in order of the range of the trainers' values, largest first; only cases that at least two have."""
+    trainers = [row.label for row in arena.rows if not row.human]
+    values = arena.per_case(arena.metric)[trainers].astype(float)
     finite = values.where(np.isfinite(values))
     spread = (finite.max(axis=1) - finite.min(axis=1)).sort_values(ascending=False, kind="stable")
     return [str(case) for case in spread.index[spread > 0]][:count]
@@ -65,24 +78,32 @@ def pictures(arena: Arena, count: int) -> list[Picture]:
 
 
 def _picture(arena: Arena, case: str) -> Picture:
-    values, unit = arena.per_case(arena.metric).loc[case], arena.unit(arena.metric)
     scored = [run for run in arena.done if (run.scores["case"] == case).any()]
     runs = {row.label: run for row in arena.rows for run in reversed(scored) if run.row == row}  # the first of each
-    scores = {label: number(float(values[label]), unit) for label in runs}
-    text = "; ".join(f"{label} {score}" for label, score in scores.items())
-    which = ", ".join(dict.fromkeys(f"fold {run.fold} seed {run.seed}" for run in runs.values()))
-    caption = f"{arena.metric} of the case, averaged over runs: {text}. The predictions shown are those of {which}."
+    caption = " and ".join(dict.fromkeys(f"fold {run.fold} seed {run.seed}" for run in runs.values()))
     try:
-        png, where = _draw(case, runs, scores)
+        labels, views, where = _views(case, runs)
     except (EvaluationError, OSError, ValueError) as error:
         _log.info("no picture of %s: %s", case, error)
-        return Picture(case, caption, "", str(error), "")
-    alternative = f"Image, ground truth and the predictions of {', '.join(runs)} for case {case}. {text}."
-    return Picture(case, f"{caption}{where}", png, "", alternative)
+        return Picture(case, caption, problem=str(error))
+    window = window_of_most_difference([view.prediction for view in views.values()])
+    parts = {label: _part(view, window) for label, view in views.items()}
+    first, values, unit = next(iter(runs)), arena.per_case(arena.metric).loc[case], arena.unit(arena.metric)
+    panels = [
+        Panel("image", "", f"Image of {case}", _jpeg("image", views[first], labels, window)),
+        Panel("ground truth", "", f"Ground truth of {case}", _jpeg("ground truth", parts[first], labels)),
+    ]
+    for label, view in parts.items():
+        alternative = f"What is wrong in the prediction of {label} for {case}"
+        panels.append(Panel(label, number(float(values[label]), unit), alternative, _jpeg("differences", view, labels)))
+    styles = [(style_of(i, len(labels.classes)), name) for i, name in enumerate(labels.classes)]
+    key = [(style.colour, f"{style.number} {name}".strip()) for style, name in styles]
+    key += [(ERRORS[kind], kind) for kind in kinds_of_error([*views.values()], labels.classes)]
+    return Picture(case, caption + where, panels, key)
 
 
-def _draw(case: str, runs: Mapping[str, Scored], scores: Mapping[str, str]) -> tuple[str, str]:
-    """(PNG in base64, which slice in words)."""
+def _views(case: str, runs: Mapping[str, Scored]) -> tuple[LabelSet, dict[str, View], str]:
+    """(labels, what is to be seen of each row, which slice in words)."""
     first = next(iter(runs.values()))
     model = first.model.parent / "dataset.json"
     file = next((path for path in (first.predictions / "dataset.json", model) if path.is_file()), model)
@@ -101,36 +122,53 @@ def _draw(case: str, runs: Mapping[str, Scored], scores: Mapping[str, str]) -> t
     sliced = replace(image, array=image.array[cut])
     for label, (_, prediction) in read.items():
         (views[label],) = look_at(case, sliced, truth[cut], prediction[cut], labels).views
-    where = "" if len(truth) == 1 else f" Slice {index + 1} of {len(truth)}, where the predictions differ most."
-    return _render(views, labels, scores), where
+    where = "" if len(truth) == 1 else f"; slice {index + 1} of {len(truth)}, where the predictions differ most"
+    return labels, views, where
 
 
-def _render(views: Mapping[str, View], labels: LabelSet, scores: Mapping[str, str]) -> str:
-    first = next(iter(views.values()))
-    panels = [("image", first, "image"), ("ground truth", first, "ground truth")]
-    panels += [("prediction", view, f"{shortened(label, 26)}\n{scores[label]}") for label, view in views.items()]
-    lines = math.ceil(len(panels) / _COLUMNS)
-    ratio = first.truth.shape[0] * first.aspect / first.truth.shape[1]  # height over width
-    height = _PANEL * min(max(ratio, 0.3), 2.0) + _TITLE
+def _part(view: View, window: tuple[slice, slice]) -> View:
+    arrays = {name: getattr(view, name)[window] for name in ("image", "truth", "prediction", "ignored")}
+    return replace(view, **arrays)
+
+
+def _jpeg(panel: str, view: View, labels: LabelSet, window: tuple[slice, slice] | None = None) -> str:
+    """A panel of `draw_panel`, with a frame around the window if that is a part of it."""
+    ratio = view.truth.shape[0] * view.aspect / view.truth.shape[1]  # height over width
     with settings():
-        figure = Figure(figsize=(_PANEL * _COLUMNS, lines * height + 0.35), layout="constrained", facecolor="white")
-        grid = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
-        for axes in grid[len(panels) :]:
-            axes.set_axis_off()
-        for axes, (kind, view, title) in zip(grid, panels):
-            draw_panel(axes, kind, view, labels.classes)
-            axes.set_title(title, fontsize=8, pad=2, fontweight="normal")
-        handles = legend_handles(list(labels.classes), [])
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=8)
+        figure = Figure(figsize=(_PANEL, _PANEL * min(max(ratio, 0.3), 2.0)))
+        axes = figure.add_axes((0, 0, 1, 1))
+        draw_panel(axes, panel, view, labels.classes)
+        axes.set_title("")
+        if window and view.truth[window].size < view.truth.size:
+            rows, columns = window
+            box = columns.start - 0.5, rows.start - 0.5
+            axes.add_patch(Rectangle(box, _WINDOW, _WINDOW, fill=False, edgecolor="white", lw=1.5))
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI, pil_kwargs={"optimize": True})
+        figure.savefig(buffer, format="jpeg", dpi=_DPI, pil_kwargs={"quality": 85})
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def slice_of_most_difference(truth: np.ndarray, predictions: Sequence[np.ndarray]) -> int:
     """Along the first axis: where most voxels are not labelled alike by all; of equals, where there is most truth."""
-    differ = np.any([one != predictions[0] for one in predictions], axis=0)
+    differ = _differ(predictions)
     return int(np.argmax((differ if differ.any() else truth > 0).sum(axis=(1, 2))))
+
+
+def window_of_most_difference(predictions: Sequence[np.ndarray]) -> tuple[slice, slice]:
+    """Rows and columns of a square of `_WINDOW` pixels in which most are not labelled alike by all; everything, where
+    no side is more than twice as long."""
+    differ = _differ(predictions)
+    if max(differ.shape) <= 2 * _WINDOW:
+        return slice(0, differ.shape[0]), slice(0, differ.shape[1])
+    shares = uniform_filter(differ.astype(np.float32), _WINDOW, mode="constant")
+    middle = np.unravel_index(np.argmax(shares), shares.shape)
+    starts = (max(0, min(int(at) - _WINDOW // 2, size - _WINDOW)) for at, size in zip(middle, differ.shape))
+    rows, columns = (slice(start, start + _WINDOW) for start in starts)
+    return rows, columns
+
+
+def _differ(predictions: Sequence[np.ndarray]) -> np.ndarray:
+    return np.any([one != predictions[0] for one in predictions], axis=0)
 
 
 def _file(folder: Path, case: str) -> Path:

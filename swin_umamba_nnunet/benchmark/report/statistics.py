@@ -29,7 +29,7 @@ class Comparison:
         median, low, high: of the differences row - baseline, with a 95 % percentile-bootstrap interval over cases.
         effect: matched-pairs rank-biserial correlation, -1 to 1, above 0 where the row is better.
         p: two-sided, of the signed-rank test; NaN below two pairs.
-        p_holm: the same after Holm's correction over the rows compared on this dataset and metric.
+        p_holm: the same after Holm's correction over the rows of its family on this dataset and metric.
         p_least: the smallest `p_holm` that so many pairs can give, were the row better (or worse) in all of them.
         difference: of the two means (mean of class means).
         seed_sd: the larger of the two standard deviations over seeds; NaN below two seeds.
@@ -38,6 +38,8 @@ class Comparison:
         gain, loss: median size of the differences of the cases that are better, and of those that are worse.
         n_lost, n_lost_baseline: pairs in which only the row's value is infinite, and in which only the baseline's is.
         cases_needed, seeds_needed: see `cases_needed` and `seeds_needed`.
+        family: "trainers", or "observers": a human on the same cases asks another question, and takes no power from the
+            trainers' tests.
     """
 
     row: str
@@ -65,6 +67,7 @@ class Comparison:
     n_lost_baseline: int = 0
     cases_needed: float = math.nan
     seeds_needed: float = math.nan
+    family: str = "trainers"
 
     @property
     def clear(self) -> bool:
@@ -87,28 +90,35 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
         bootstrap: of the median's interval.
     """
     values, means = arena.per_case(metric), means_of(arena, metric, "seed")
-    rows = [row.label for row in arena.rows if row.label != baseline and values[row.label].notna().any()]
     if not values[baseline].notna().any():
         return []
+    rows = {
+        row.label: "observers" if row.human else "trainers"
+        for row in arena.rows
+        if row.label != baseline and values[row.label].notna().any()
+    }
     sign = -1.0 if lower_is_better(metric) else 1.0
     found = []
-    for row in rows:
+    for row, family in rows.items():
         ours, theirs = values[[row, baseline]].dropna(how="all").to_numpy(float).T
         own, other = means[row], means[baseline]
         gaps = [sign * (own[seed] - other[seed]) for seed in own if seed in other]
-        difference, *_ = np.diff([mean_of_class_means(arena.values(metric, name)) for name in (baseline, row)])
+        mean, than = (mean_of_class_means(arena.values(metric, name)) for name in (row, baseline))
+        spread = float(np.fmax(sd(own.values()), sd(other.values())))
+        cases = seeds = math.nan
+        if metric == arena.metric:
+            cases = cases_needed(ours - theirs, [*rows.values()].count(family), bootstrap.seed)
+            seeds = seeds_needed(mean - than, spread if own and other else math.nan, bootstrap.seed)
         item = replace(
             compare_values(row, baseline, metric, ours, theirs, bootstrap),
-            difference=float(difference),
-            seed_sd=max(sd(own.values()), sd(other.values()), key=lambda value: (not math.isnan(value), value)),
+            difference=mean - than,
+            seed_sd=spread,
             n_seeds=len(gaps),
             n_seeds_better=sum(gap > 0 for gap in gaps),
+            cases_needed=cases,
+            seeds_needed=seeds,
+            family=family,
         )
-        if metric == arena.metric:
-            cases = cases_needed(ours - theirs, len(rows), bootstrap.seed)
-            spread = item.seed_sd if own and other else math.nan
-            seeds = seeds_needed(item.difference, spread, bootstrap.seed)
-            item = replace(item, cases_needed=cases, seeds_needed=seeds)
         found.append(item)
     return correct(found)
 
@@ -145,16 +155,14 @@ def compare_values(
 
 
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Holm's correction over comparisons of one family, and the least p each could have reached."""
-    tested = [item for item in comparisons if not math.isnan(item.p)]
-    adjusted = dict(zip((item.row for item in tested), holm([item.p for item in tested])))
-    family = min(1.0, len(tested) * min((least_p(item.n_pairs) for item in tested), default=1.0))
-    return [
-        replace(item, p_holm=adjusted[item.row], p_least=max(least_p(item.n_pairs), family))
-        if item.row in adjusted
-        else item
-        for item in comparisons
-    ]
+    """Holm's correction within each family, and the least p each comparison could have reached."""
+    found = {}
+    for family in {item.family for item in comparisons}:
+        tested = [item for item in comparisons if item.family == family and not math.isnan(item.p)]
+        least = min(1.0, len(tested) * min((least_p(item.n_pairs) for item in tested), default=1.0))
+        for item, p_holm in zip(tested, holm([item.p for item in tested])):
+            found[item.row] = replace(item, p_holm=p_holm, p_least=max(least_p(item.n_pairs), least))
+    return [found.get(item.row, item) for item in comparisons]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,5 +1,6 @@
 """Numbers as text, and sentences that say what the data show and what they do not."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,8 +81,9 @@ def seconds(value: float | None) -> str:
 
 
 def names(found: Sequence[str]) -> str:
-    """A, B and C."""
-    return " and ".join(filter(None, (", ".join(found[:-1]), found[-1])))
+    """A, B and C; with semicolons where a name has a comma itself."""
+    between = "; " if any("," in name for name in found) else ", "
+    return " and ".join(filter(None, (between.join(found[:-1]), found[-1])))
 
 
 def in_unit(metric: str, unit: str) -> str:
@@ -95,8 +97,8 @@ def direction(metric: str) -> str:
 
 
 def best(result: Result, metric: str, name: str = ALL_CLASSES) -> float:
-    """The best mean of a class among the rows that were scored on all cases; NaN where there is none."""
-    tables = (table for label, table in result.classes[metric].items() if result.arena.comparable(label))
+    """The best mean of a class among the trainers that were scored on all cases; NaN where there is none."""
+    tables = [table for label, table in result.classes[metric].items() if result.arena.ranked(label)]
     means = [table[name].mean for table in tables if name in table and not math.isnan(table[name].mean)]
     return (min if lower_is_better(metric) else max)(means, default=math.nan)
 
@@ -113,35 +115,44 @@ def lost(comparison: Comparison) -> str:
     return ", ".join(f"{count} of {c.n_pairs} not found by {name}" for count, name in counts if count)
 
 
-def shown(comparisons: Sequence[Comparison], unit: str) -> str:
-    """What the data show, beyond the table: for which rows the test does, and whether seeds agree."""
-    first = comparisons[0]
-    clear = [c for c in comparisons if c.clear]
-    if not clear:
-        return f"No row is shown to differ from {first.baseline} in {first.metric}."
-    texts = []
-    for better, word in ((True, "better"), (False, "worse")):
-        if rows := [c.row for c in clear if (c.effect > 0) is better]:
-            texts.append(f"{word} than {first.baseline}: {names(rows)}")
-    text = f"In {first.metric}, over these {plural(max(c.n_pairs for c in clear), 'case')}, {'; '.join(texts)}."
-    return " ".join([text, *filter(None, (_about_seeds(c, unit) for c in clear))])
+def shown(comparisons: Mapping[str, Sequence[Comparison]], unit: str) -> str:
+    """What the data show, beyond the table: for which rows the test does, by metric, the one that decides (whose unit
+    is given) first, and whether its seeds agree."""
+    metric, baseline = next((found[0].metric, found[0].baseline) for found in comparisons.values())
+    verdicts: dict[str, dict[str, list[str]]] = {name: {} for name in comparisons}
+    for c in itertools.chain(*comparisons.values()):
+        if c.clear:
+            verdicts[c.metric].setdefault("Better" if c.effect > 0 else "Worse", []).append(c.row)
+    texts = [] if verdicts[metric] else [f"No row is shown to differ from {baseline} in {metric}."]
+    for name, found in verdicts.items():
+        if found == verdicts[metric] and name != metric:
+            texts += [f"The same in {name}."] * bool(found)
+        else:
+            for word, rows in sorted(found.items()):
+                every = len(rows) == len(comparisons[name]) > 2
+                texts.append(f"{word} than {baseline} in {name}: {'every other row' if every else names(rows)}.")
+    return " ".join([*texts, *filter(None, (_about_seeds(c, unit) for c in comparisons[metric] if c.clear))])
 
 
 def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
     """What they do not show; and where interval and test disagree, why."""
     first = comparisons[0]
     texts = []
+
+    def which(rows: Sequence[str]) -> str:
+        return "any row" if len(rows) == len(comparisons) > 2 else names(rows)
+
     if rows := [c.row for c in comparisons if not c.clear and not c.hopeless]:
-        differ = "differs" if len(rows) == 1 else "differ"
-        texts.append(f"That {names(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
+        differ = "differs" if len(rows) in (1, len(comparisons)) else "differ"
+        texts.append(f"That {which(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
     hopeless = [c for c in comparisons if c.hopeless]
     for count, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):
-        rows = [c.row for c in hopeless if c.n_pairs == count]
+        rows = [c.row for c in hopeless if (c.n_pairs, c.p_least) == (count, least)]
         texts.append(
-            f"Anything about {names(rows)}: even if one were better on every one of {plural(count, 'common case')}, "
+            f"Anything about {which(rows)}: even if one were better on every one of {plural(count, 'common case')}, "
             f"the corrected p could not fall below {p_value(1.0 if math.isnan(least) else least)}."
         )
-    texts += [disagreement(c, len(comparisons), unit) for c in comparisons]
+    texts += [disagreement(c, [other.family for other in comparisons].count(c.family), unit) for c in comparisons]
     if all(c.n_seeds < 2 for c in comparisons):
         texts.append("Whether other trainings would show the same: there is one seed of each.")
     return " ".join(filter(None, texts)) or "Whether other datasets would show the same."
@@ -162,11 +173,10 @@ def disagreement(comparison: Comparison, tests: int, unit: str) -> str:
         return f"{c.row}: the interval leaves out 0, and p is {p_value(c.p)} before the correction for {tests} tests."
     counts = ((c.n_worse, "worse", c.loss), (c.n_better, "better", c.gain))
     many, few = counts if c.n_worse > c.n_better else counts[::-1]
-    size, other = (f"{number(value, unit)}" for value in (many[2], few[2]))
     return (
         f"{c.row}: the interval of the median leaves out 0 because {many[0]} of {c.n_pairs} cases are {many[1]} (by "
-        f"{size} in the middle); the test does not, because it weighs sizes too and the {few[0]} that are {few[1]} are "
-        f"so by {other}."
+        f"{number(many[2], unit)} in the middle); the test shows nothing, because it weighs sizes too: {few[0]} "
+        f"{few[1]}, by {number(few[2], unit)}."
     )
 
 
@@ -175,17 +185,24 @@ def settling(comparisons: Sequence[Comparison]) -> str:
     chance = f"{100 * POWER:.0f} %"
     left = [c for c in comparisons if not c.clear]
     texts = []
-    if known := [c for c in left if not math.isnan(c.cases_needed)]:
-        rows = (f"{_many(c.cases_needed, AT_MOST * c.n_pairs)} ({c.row})" for c in known)
-        texts.append(f"Cases, for a chance of {chance} to show the differences seen here: {', '.join(rows)}.")
-    if known := [c for c in comparisons if c.seeds_needed > c.n_seeds]:
-        rows = (f"{_many(c.seeds_needed, AT_MOST)} ({c.row})" for c in known)
-        texts.append(f"Seeds of each, to show that recipes and not only these trainings differ so: {', '.join(rows)}.")
+    if known := {c.row: _many(c.cases_needed, AT_MOST * c.n_pairs) for c in left if not math.isnan(c.cases_needed)}:
+        texts.append(f"Cases, for a chance of {chance} to show the differences seen here: {_by_number(known)}.")
+    if known := {c.row: _many(c.seeds_needed, AT_MOST) for c in comparisons if c.seeds_needed > c.n_seeds}:
+        texts.append(
+            f"Seeds of each, to show that recipes and not only these trainings differ so: {_by_number(known)}."
+        )
+    if all(c.n_seeds < 2 for c in comparisons):
+        texts.append("A second seed of each: from one, the number of seeds that would do cannot be computed.")
     return " ".join(texts) or "Nothing is left open on this dataset; others, and more seeds."
 
 
 def _many(count: float, most: int) -> str:
     return f"more than {most:,}" if math.isinf(count) else f"about {float(f'{count:.2g}'):,.0f}"
+
+
+def _by_number(known: Mapping[str, str]) -> str:
+    groups = {many: [row for row in known if known[row] == many] for many in known.values()}
+    return ", ".join(f"{many} ({names(rows)})" for many, rows in groups.items())
 
 
 def _about_seeds(c: Comparison, unit: str) -> str:
@@ -197,7 +214,7 @@ def _about_seeds(c: Comparison, unit: str) -> str:
             f" Its mean differs by {number(abs(c.difference), unit)}, less than the standard deviation over seeds "
             f"({number(c.seed_sd, unit)}): training again might turn it."
         )
-    return f"{c.row}:{text}" if text else ""
+    return f"{c.row} in {c.metric}:{text}" if text else ""
 
 
 def suitability(found: Suitability | None) -> tuple[str, str]:

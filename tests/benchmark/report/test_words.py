@@ -8,7 +8,8 @@ import pytest
 
 from swin_umamba_nnunet.benchmark.report import words
 from swin_umamba_nnunet.benchmark.report.analysis import Suitability
-from swin_umamba_nnunet.benchmark.report.pictures import slice_of_most_difference
+from swin_umamba_nnunet.benchmark.report.charts import rise
+from swin_umamba_nnunet.benchmark.report.pictures import slice_of_most_difference, window_of_most_difference
 from swin_umamba_nnunet.benchmark.report.statistics import Comparison
 from tests.messages import assert_names
 
@@ -19,14 +20,30 @@ OPEN = replace(CLEAR, row="Open", p=0.3, p_holm=0.3, low=-0.01)
 
 
 def test_a_clear_difference():
-    assert words.shown([CLEAR], "1") == "In Dice, over these 20 cases, better than Theirs: Ours."
-    worse = words.shown([replace(CLEAR, effect=-0.9, n_seeds_better=1, difference=-0.02)], "1")
-    assert_names(worse, "worse than Theirs: Ours", "Ours: 1 of 3 seeds points the other way")
-    assert_names(words.shown([OPEN], "1"), "No row", "Theirs", "Dice")
+    assert words.shown({"Dice": [CLEAR]}, "1") == "Better than Theirs in Dice: Ours."
+    worse = replace(CLEAR, effect=-0.9, n_seeds_better=1, difference=-0.02)
+    said = words.shown({"Dice": [worse]}, "1")
+    assert_names(said, "Worse than Theirs in Dice: Ours", "Ours in Dice: 1 of 3 seeds points the other way")
+    assert_names(words.shown({"Dice": [OPEN]}, "1"), "No row", "Theirs", "Dice")
+
+
+def test_what_other_metrics_show_is_said_too():
+    nsd = replace(CLEAR, metric="NSD")
+    assert "The same in NSD." in words.shown({"Dice": [CLEAR], "NSD": [nsd]}, "1")
+    assert_names(words.shown({"Dice": [OPEN], "NSD": [nsd]}, "1"), "No row", "Better than Theirs in NSD: Ours.")
+    assert "in Dice: every other row." in words.shown({"Dice": [CLEAR] * 3}, "1")
+    assert "NSD" not in words.shown({"Dice": [OPEN], "NSD": [replace(OPEN, metric="NSD")]}, "1")
+
+
+def test_names_with_commas_stay_apart():
+    assert words.names(["A", "B", "C"]) == "A, B and C"
+    assert words.names(["A, big", "B", "C"]) == "A, big; B and C"
+    assert words.names(["A"]) == "A"
 
 
 def test_a_difference_within_the_spread_of_seeds_is_no_clear_one():
-    assert_names(words.shown([replace(CLEAR, seed_sd=0.05)], "1"), "0.0200", "0.0500", "training again might turn it")
+    said = words.shown({"Dice": [replace(CLEAR, seed_sd=0.05)]}, "1")
+    assert_names(said, "0.0200", "0.0500", "training again might turn it")
     assert_names(words.not_shown([replace(CLEAR, n_seeds=1)], "1"), "other trainings", "one seed")
 
 
@@ -38,7 +55,7 @@ def test_no_difference_is_not_equality():
 def test_too_few_cases():
     few = replace(CLEAR, n_pairs=4, p=0.125, p_holm=0.25, p_least=0.25)
     assert_names(words.not_shown([few], "1"), "Ours", "4 common cases", "could not fall below 0.250")
-    assert "better than" not in words.shown([few], "1")
+    assert "Better" not in words.shown({"Dice": [few]}, "1")
     assert_names(words.not_shown([replace(few, n_pairs=1, p=math.nan)], "1"), "1 common case,", "below")
 
 
@@ -47,7 +64,7 @@ def test_why_interval_and_test_disagree():
     gaps = {"median": -0.044, "low": -0.06, "high": -0.03, "gain": 0.44, "loss": 0.05}
     split = replace(OPEN, n_pairs=30, n_better=7, n_worse=23, **gaps)
     said = words.disagreement(split, 2, "1")
-    assert_names(said, "Open", "23 of 30", "worse", "0.0500", "7 that are better", "0.4400")
+    assert_names(said, "Open", "23 of 30", "worse", "0.0500", "7 better", "0.4400")
     assert said in words.not_shown([split], "1")
     assert_names(words.disagreement(replace(split, p=0.02), 5, "1"), "0.020", "5 tests")
     assert_names(words.disagreement(replace(CLEAR, low=-0.01), 1, "1"), "includes 0", "how large")
@@ -57,6 +74,7 @@ def test_why_interval_and_test_disagree():
 def test_what_would_settle_it():
     rows = [replace(OPEN, cases_needed=54.0), replace(OPEN, row="Never", cases_needed=math.inf, seeds_needed=5.0)]
     assert_names(words.settling(rows), "80 %", "about 54 (Open)", "more than 400 (Never)", "about 5 (Never)")
+    assert "about 54 (Open and Other)" in words.settling([rows[0], replace(rows[0], row="Other")])
     assert "Ours" not in words.settling([replace(CLEAR, cases_needed=10.0, seeds_needed=3.0)])  # it has three
 
 
@@ -103,6 +121,24 @@ def test_suitability():
     verdicts = [words.suitability(item)[0] for item in (found, replace(found, ratio=1.5), replace(found, ratio=2.0))]
     assert verdicts == ["problem", "flag", "fine"]
     assert words.suitability(None)[0] == "unknown"
+
+
+def test_the_window_where_predictions_differ_most():
+    first = np.zeros((300, 900), int)
+    second = first.copy()
+    second[200:220, 500:520] = second[0, 0] = 1
+    rows, columns = window_of_most_difference([first, second])
+    assert rows.stop - rows.start == columns.stop - columns.start == 256
+    assert rows.start >= 0
+    assert rows.stop <= 300
+    assert second[rows, columns].sum() == 400
+    assert window_of_most_difference([first[:, :512], second[:, :512]]) == (slice(0, 300), slice(0, 512))
+
+
+def test_how_much_a_curve_still_rises():
+    assert rise(np.array([0, 0, 0, 0, 0, 0, 0.5, 0.6, 0.7, 0.7])) == pytest.approx(0.15)  # fifths of two epochs
+    assert rise(np.array([0.5, 0.75])) == 0.25
+    assert math.isnan(rise(np.array([0.5])))
 
 
 def test_the_slice_where_predictions_differ_most():
