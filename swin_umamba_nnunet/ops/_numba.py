@@ -304,8 +304,8 @@ def _forward_kernel(arguments):
 
 def _backward_size(N: int, rank: int, vectors: int) -> int:
     """float32 values of working memory that `_backward_kernel` needs."""
-    steps = WINDOW * (4 * N + 2 * rank + 9 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
-    return steps + 2 * _PLACES_SIZE + vectors * LANES * (3 * N + 2 * rank + 2) + N * LANES
+    steps = WINDOW * (4 * N + 2 * rank + 8 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
+    return steps + 2 * _PLACES_SIZE + vectors * LANES * (3 * N + 2 * rank + 2)
 
 
 @compile_kernel
@@ -341,8 +341,7 @@ def _backward_kernel(arguments):
     delta = scratch
     delta_u = beyond(delta, WINDOW * LANES)
     slope = beyond(delta_u, WINDOW * LANES)
-    u = beyond(slope, WINDOW * LANES)
-    g_y = beyond(u, WINDOW * LANES)
+    g_y = beyond(slope, WINDOW * LANES)
     through_A = beyond(g_y, WINDOW * LANES)
     through_B = beyond(through_A, WINDOW * LANES)
     g_z = beyond(through_B, WINDOW * LANES)
@@ -358,8 +357,7 @@ def _backward_kernel(arguments):
     d_low_rank = beyond(dCs, WINDOW * N)
     turned_back = beyond(d_low_rank, WINDOW * rank + LANES * LANES)
     vectors = argument(arguments, _At.VECTORS)
-    h = beyond(turned_back, WINDOW * rank_step)
-    g = beyond(h, N * LANES)
+    g = beyond(turned_back, WINDOW * rank_step)
     dA = beyond(g, vectors * N * LANES)
     A = beyond(dA, vectors * N * LANES)
     weight = beyond(A, vectors * N * LANES)
@@ -422,8 +420,7 @@ def _backward_kernel(arguments):
                     )
                     own_weight = beyond(weight, v * rank * LANES)
                     at = (((image * directions + k) * windows + window) * channels + first) * N
-                    for n in range(N):
-                        store(h, n * LANES, load(saved, at + n * LANES))
+                    h = beyond(saved, at)
                     _before_softplus(
                         arguments,
                         k,
@@ -441,11 +438,8 @@ def _backward_kernel(arguments):
                         d, s = softplus_and_slope(z) if softplus_on else (z, splat(np.float32(1)))
                         store(delta, t * LANES, d)
                         store(slope, t * LANES, s)
-                        store(u, t * LANES, load(x, at))
                         store(delta_u, t * LANES, d * load(x, at))
                         store(g_y, t * LANES, load(dy, at))
-                        store(through_A, t * LANES, zero)
-                        store(through_B, t * LANES, zero)
                     recompute_window(N, steps, delta, delta_u, h, own_A, Bs, decays, history)
                     reverse_window(
                         N,
@@ -469,12 +463,13 @@ def _backward_kernel(arguments):
                     sum_skip, sum_bias = load(d_skip, v * LANES), load(d_bias, v * LANES)
                     for t in range(steps):
                         at = get_integer(own_places, t) * channels + first
+                        u = load(x, at)
                         # A is held times log2(e), hence ln 2
                         gradient = load(through_A, t * LANES) * splat(np.float32(LN2))
-                        gradient = (gradient + load(through_B, t * LANES) * load(u, t * LANES)) * load(slope, t * LANES)
+                        gradient = (gradient + load(through_B, t * LANES) * u) * load(slope, t * LANES)
                         store(g_z, t * LANES, gradient)
                         sum_bias = sum_bias + gradient
-                        sum_skip = sum_skip + load(g_y, t * LANES) * load(u, t * LANES)
+                        sum_skip = sum_skip + load(g_y, t * LANES) * u
                         g_u = load(through_B, t * LANES) * load(delta, t * LANES) + skip * load(g_y, t * LANES)
                         if k > 0:
                             g_u = g_u + load(dx, at)
