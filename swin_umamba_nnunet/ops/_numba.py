@@ -54,7 +54,6 @@ from swin_umamba_nnunet.ops._numba_vectors import (
     put_integer,
     recompute_window,
     reverse_window,
-    softplus,
     softplus_and_slope,
     splat,
     store,
@@ -115,12 +114,11 @@ def _load_parameters(arguments, own, first, A, weight):
     N, rank = argument(arguments, _At.STATES), argument(arguments, _At.RANK)
     channel = own * argument(arguments, _At.CHANNELS) + first
     _transposed(beyond(address(arguments, _At.A), channel * N), N, N, A)
-    if argument(arguments, _At.LOGARITHMS):
-        for n in range(N):
-            store(A, n * LANES, splat(np.float32(-LOG2E)) * exp2(load(A, n * LANES) * splat(np.float32(LOG2E))))
-    else:
-        for n in range(N):
-            store(A, n * LANES, load(A, n * LANES) * splat(np.float32(LOG2E)))
+    for n in range(N):
+        value = load(A, n * LANES) * splat(np.float32(LOG2E))
+        if argument(arguments, _At.LOGARITHMS):
+            value = splat(np.float32(-LOG2E)) * exp2(value)
+        store(A, n * LANES, value)
     if rank > 0:
         _transposed(beyond(address(arguments, _At.WEIGHT), channel * rank), rank, rank, weight)
 
@@ -289,7 +287,7 @@ def _forward_kernel(arguments):
                     for t in range(steps):
                         at = get_integer(own_places, t) * channels + first
                         z = load(delta, t * LANES)
-                        d = softplus(z) if softplus_on else z
+                        d = softplus_and_slope(z)[0] if softplus_on else z
                         u = load(x, at)
                         store(delta, t * LANES, d)
                         store(delta_u, t * LANES, d * u)
@@ -538,8 +536,7 @@ def forward(
     save_states: bool,
 ) -> tuple[Tensor, Tensor]:
     """See `_scan`."""
-    given = _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus)
-    return given.forward(save_states)
+    return _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus).forward(save_states)
 
 
 def backward(
@@ -612,12 +609,12 @@ class _Given:
             "x": self._fit(x),
             "Ds": self._fit(Ds.view(dt_bias.shape)),
             "bias": self._fit(dt_bias),
-            "A": self._fit_rows(A.view(*dt_bias.shape, self.states)),
+            "A": self._fit(A.view(*dt_bias.shape, self.states), 0, 0),
         }
         if projected is not None and dt_weight is not None:
             self.directions = self.parameters
             projected = _plain(projected)
-            self.tensors |= {"weight": self._fit_rows(dt_weight), "low_rank": projected}
+            self.tensors |= {"weight": self._fit(dt_weight, 0, 0), "low_rank": projected}
             begin, columns = projected.data_ptr() + 4 * self.rank, self.rank + 2 * self.states
             self.addresses = {"Bs": begin, "Cs": begin + 4 * self.states}
         else:
@@ -682,15 +679,11 @@ class _Given:
             dweight.contiguous().to(self.device),
         )
 
-    def _fit(self, tensor: Tensor) -> Tensor:
+    def _fit(self, tensor: Tensor, *behind: int) -> Tensor:
+        """Channels filled up to whole vectors: the last axis, or the one before it where `behind` is two zeros."""
         tensor = _plain(tensor)
-        missing = self.padded - tensor.shape[-1]
         # padding takes what looks like an image stored channels-last for one
-        return pad(tensor, (0, missing)).contiguous() if missing else tensor
-
-    def _fit_rows(self, tensor: Tensor) -> Tensor:
-        tensor = _plain(tensor)
-        return pad(tensor, (0, 0, 0, self.missing)).contiguous() if self.missing else tensor
+        return pad(tensor, (*behind, 0, self.missing)).contiguous() if self.missing else tensor
 
     def _cut(self, tensor: Tensor) -> Tensor:
         if self.missing:

@@ -317,8 +317,7 @@ def minus_magnitude(typingctx, a):
     """-|a|."""
 
     def codegen(context, builder, signature, args):
-        sign = ir.Constant(_int_lanes, [1 << 31] * LANES)
-        return builder.bitcast(builder.or_(builder.bitcast(args[0], _int_lanes), sign), _float_lanes)
+        return builder.fneg(_call(builder, "llvm.fabs.v16f32", _float_lanes, args[0]))
 
     return _vector(_vector), codegen
 
@@ -375,14 +374,8 @@ def where_positive(typingctx, a, value, otherwise):
 
 
 @inline
-def softplus(z):
-    """log(1 + exp(z)), accurate for large negative z too."""
-    return positive_part(z) + log1p(exp2(minus_magnitude(z) * splat(np.float32(LOG2E))))
-
-
-@inline
 def softplus_and_slope(z):
-    """The same, and its derivative."""
+    """log(1 + exp(z)), accurate for large negative z too, and its derivative."""
     e = exp2(minus_magnitude(z) * splat(np.float32(LOG2E)))
     one = splat(np.float32(1))
     return positive_part(z) + log1p(e), where_positive(z, one, e) / (one + e)

@@ -137,13 +137,11 @@ def _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus: bool, chosen:
     groups = B.shape[1]
     u, delta = (t.unflatten(1, (groups, -1)) for t in (u, delta))  # (batch, G, dim / G, L)
     A, D, delta_bias = (t.unflatten(0, (groups, -1)) for t in (A, D, delta_bias))
-    if chosen != "triton":  # groups are images there, each with parameters of its own
-        inputs, parameters = [tuple(t.flatten(0, 1) for t in (u, delta, B, C))], [(A, D, delta_bias)]
-    else:
-        inputs = list(zip(*(t.unbind(1) for t in (u, delta, B, C))))
-        parameters = [(A[g, None], D[g, None], delta_bias[g, None]) for g in range(groups)]
+    # groups are images, each with parameters of its own, but on triton
+    cut = (lambda t: t.unbind(1)) if chosen == "triton" else (lambda t: (t.flatten(0, 1),))
+    parameters = zip(*(t.split(1 if chosen == "triton" else groups) for t in (A, D, delta_bias)))
     outputs = []
-    for sequences, own in zip(inputs, parameters):
+    for sequences, own in zip(zip(*map(cut, (u, delta, B, C))), parameters):
         # (batch, dim, L) -> an image of one row, channels last, one direction
         x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in sequences)
         y = scan(x, dt[None], Bs[..., None, :], Cs[..., None, :], *own, delta_softplus, chosen, out_dtype)
