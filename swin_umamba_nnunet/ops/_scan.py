@@ -138,10 +138,10 @@ def _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus: bool, chosen:
     u, delta = (t.unflatten(1, (groups, -1)) for t in (u, delta))  # (batch, G, dim / G, L)
     A, D, delta_bias = (t.unflatten(0, (groups, -1)) for t in (A, D, delta_bias))
     # groups are images, each with parameters of its own, but on triton
-    cut = (lambda t: t.unbind(1)) if chosen == "triton" else (lambda t: (t.flatten(0, 1),))
+    inputs = [t.unbind(1) if chosen == "triton" else (t.flatten(0, 1),) for t in (u, delta, B, C)]
     parameters = zip(*(t.split(1 if chosen == "triton" else groups) for t in (A, D, delta_bias)))
     outputs = []
-    for sequences, own in zip(zip(*map(cut, (u, delta, B, C))), parameters):
+    for sequences, own in zip(zip(*inputs), parameters):
         # (batch, dim, L) -> an image of one row, channels last, one direction
         x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in sequences)
         y = scan(x, dt[None], Bs[..., None, :], Cs[..., None, :], *own, delta_softplus, chosen, out_dtype)
