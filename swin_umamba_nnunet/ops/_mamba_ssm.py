@@ -8,6 +8,7 @@ of the time, which is why this backend comes after `triton`.  Written against th
 
 import importlib
 import importlib.util
+from math import prod
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def forward(
     save_states: bool,
 ) -> tuple[Tensor, Tensor]:
     """y, and a buffer of the contract's shape that begins with what the extension saves for its backward pass."""
-    directions, channels, states = A.shape
+    directions, channels, states = Bs.shape[3], *A.shape[1:]
     if states > MAX_STATES:
         raise ValueError(f"mamba_ssm scans up to {MAX_STATES} states per channel, not {states}")
     out, saved, *_ = _extension().fwd(*_arguments(x, dt, Bs, Cs, A, Ds, dt_bias), delta_softplus)
@@ -73,23 +74,23 @@ def backward(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of everything that went into `forward`, float32."""
-    directions, channels, n_states = A.shape
-    batch, height, width, _ = x.shape
+    directions, n_states = Bs.shape[3:]
+    _, height, width, _ = x.shape
     chunks = -(-height * width // CHUNK)
+    u, delta, A_rows, B, C, D, z, bias = _arguments(x, dt, Bs, Cs, A, Ds, dt_bias)
     saved = None
     if chunks > 1:
-        shape = (batch, directions * channels, chunks, 2 * n_states)
-        saved = states.view(-1)[: batch * directions * channels * chunks * 2 * n_states].view(shape)
-    u, delta, A_rows, B, C, D, z, bias = _arguments(x, dt, Bs, Cs, A, Ds, dt_bias)
-    dout = _to_sequences([dy] * directions)
+        shape = (*u.shape[:2], chunks, 2 * n_states)
+        saved = states.view(-1)[: prod(shape)].view(shape)
+    dout = _to_sequences([dy] * directions).view_as(u)
     du, ddelta, dA, dB, dC, dD, dbias, *_ = _extension().bwd(
         u, delta, A_rows, B, C, D, z, bias, dout, saved, None, None, delta_softplus, False
     )
     return (
         _from_sequences(du, directions, x).sum(1),
         _from_sequences(ddelta, directions, x).transpose(0, 1).contiguous(),
-        _from_sequences(dB.flatten(1, 2), directions, x).permute(0, 2, 3, 1, 4).contiguous(),
-        _from_sequences(dC.flatten(1, 2), directions, x).permute(0, 2, 3, 1, 4).contiguous(),
+        _from_sequences(dB, directions, x).permute(0, 2, 3, 1, 4).contiguous(),
+        _from_sequences(dC, directions, x).permute(0, 2, 3, 1, 4).contiguous(),
         dA.float().view_as(A),
         dD.float().view_as(Ds),
         dbias.float().view_as(dt_bias),
@@ -101,12 +102,14 @@ def _extension() -> Any:
 
 
 def _arguments(x, dt, Bs, Cs, A, Ds, dt_bias) -> tuple:
-    """u, delta, A, B, C, D, z, delta_bias as the extension takes them: float32, rows (batch, K*D, L)."""
-    directions = A.shape[0]
-    u = _to_sequences([x] * directions)
-    delta = _to_sequences(list(dt))
-    B = _to_sequences(list(Bs.unbind(3))).unflatten(1, (directions, -1))
-    C = _to_sequences(list(Cs.unbind(3))).unflatten(1, (directions, -1))
+    """u, delta, A, B, C, D, z, delta_bias as the extension takes them: float32, rows (batch, K*D, L).
+
+    Images that use S sets of parameters in turn are one there, of S times the channels and groups of B and C.
+    """
+    rows = [x] * Bs.shape[3], list(dt), list(Bs.unbind(3)), list(Cs.unbind(3))
+    groups, length = A.shape[0], x.shape[1] * x.shape[2]
+    u, delta, B, C = (_to_sequences(r).view(x.shape[0] * Bs.shape[3] // groups, groups, -1, length) for r in rows)
+    u, delta = u.flatten(1, 2), delta.flatten(1, 2)
     return u, delta, A.flatten(0, 1), B, C, Ds.flatten(), None, dt_bias.flatten()
 
 
@@ -118,5 +121,5 @@ def _to_sequences(images: list[Tensor]) -> Tensor:
 
 def _from_sequences(sequences: Tensor, directions: int, like: Tensor) -> Tensor:
     """The inverse of `_to_sequences`: (batch, K*c, L) -> (batch, K, H, W, c), float32."""
-    rows = sequences.float().unflatten(1, (directions, -1)).transpose(2, 3)
+    rows = sequences.float().reshape(like.shape[0], directions, -1, sequences.shape[-1]).transpose(2, 3)
     return torch.stack([to_image(row, k, like) for k, row in enumerate(rows.unbind(1))], dim=1)

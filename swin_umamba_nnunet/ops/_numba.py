@@ -54,7 +54,6 @@ from swin_umamba_nnunet.ops._numba_vectors import (
     put_integer,
     recompute_window,
     reverse_window,
-    softplus,
     softplus_and_slope,
     splat,
     store,
@@ -115,12 +114,11 @@ def _load_parameters(arguments, own, first, A, weight):
     N, rank = argument(arguments, _At.STATES), argument(arguments, _At.RANK)
     channel = own * argument(arguments, _At.CHANNELS) + first
     _transposed(beyond(address(arguments, _At.A), channel * N), N, N, A)
-    if argument(arguments, _At.LOGARITHMS):
-        for n in range(N):
-            store(A, n * LANES, splat(np.float32(-LOG2E)) * exp2(load(A, n * LANES) * splat(np.float32(LOG2E))))
-    else:
-        for n in range(N):
-            store(A, n * LANES, load(A, n * LANES) * splat(np.float32(LOG2E)))
+    for n in range(N):
+        value = load(A, n * LANES) * splat(np.float32(LOG2E))
+        if argument(arguments, _At.LOGARITHMS):
+            value = splat(np.float32(-LOG2E)) * exp2(value)
+        store(A, n * LANES, value)
     if rank > 0:
         _transposed(beyond(address(arguments, _At.WEIGHT), channel * rank), rank, rank, weight)
 
@@ -289,7 +287,7 @@ def _forward_kernel(arguments):
                     for t in range(steps):
                         at = get_integer(own_places, t) * channels + first
                         z = load(delta, t * LANES)
-                        d = softplus(z) if softplus_on else z
+                        d = softplus_and_slope(z)[0] if softplus_on else z
                         u = load(x, at)
                         store(delta, t * LANES, d)
                         store(delta_u, t * LANES, d * u)
@@ -304,8 +302,8 @@ def _forward_kernel(arguments):
 
 def _backward_size(N: int, rank: int, vectors: int) -> int:
     """float32 values of working memory that `_backward_kernel` needs."""
-    steps = WINDOW * (4 * N + 2 * rank + 9 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
-    return steps + 2 * _PLACES_SIZE + vectors * LANES * (3 * N + 2 * rank + 2) + N * LANES
+    steps = WINDOW * (4 * N + 2 * rank + 8 * LANES) + (2 * WINDOW + 1) * N * LANES + 2 * LANES * LANES + LANES
+    return steps + 2 * _PLACES_SIZE + vectors * LANES * (3 * N + 2 * rank + 2)
 
 
 @compile_kernel
@@ -341,8 +339,7 @@ def _backward_kernel(arguments):
     delta = scratch
     delta_u = beyond(delta, WINDOW * LANES)
     slope = beyond(delta_u, WINDOW * LANES)
-    u = beyond(slope, WINDOW * LANES)
-    g_y = beyond(u, WINDOW * LANES)
+    g_y = beyond(slope, WINDOW * LANES)
     through_A = beyond(g_y, WINDOW * LANES)
     through_B = beyond(through_A, WINDOW * LANES)
     g_z = beyond(through_B, WINDOW * LANES)
@@ -358,8 +355,7 @@ def _backward_kernel(arguments):
     d_low_rank = beyond(dCs, WINDOW * N)
     turned_back = beyond(d_low_rank, WINDOW * rank + LANES * LANES)
     vectors = argument(arguments, _At.VECTORS)
-    h = beyond(turned_back, WINDOW * rank_step)
-    g = beyond(h, N * LANES)
+    g = beyond(turned_back, WINDOW * rank_step)
     dA = beyond(g, vectors * N * LANES)
     A = beyond(dA, vectors * N * LANES)
     weight = beyond(A, vectors * N * LANES)
@@ -422,8 +418,7 @@ def _backward_kernel(arguments):
                     )
                     own_weight = beyond(weight, v * rank * LANES)
                     at = (((image * directions + k) * windows + window) * channels + first) * N
-                    for n in range(N):
-                        store(h, n * LANES, load(saved, at + n * LANES))
+                    h = beyond(saved, at)
                     _before_softplus(
                         arguments,
                         k,
@@ -441,11 +436,8 @@ def _backward_kernel(arguments):
                         d, s = softplus_and_slope(z) if softplus_on else (z, splat(np.float32(1)))
                         store(delta, t * LANES, d)
                         store(slope, t * LANES, s)
-                        store(u, t * LANES, load(x, at))
                         store(delta_u, t * LANES, d * load(x, at))
                         store(g_y, t * LANES, load(dy, at))
-                        store(through_A, t * LANES, zero)
-                        store(through_B, t * LANES, zero)
                     recompute_window(N, steps, delta, delta_u, h, own_A, Bs, decays, history)
                     reverse_window(
                         N,
@@ -469,12 +461,13 @@ def _backward_kernel(arguments):
                     sum_skip, sum_bias = load(d_skip, v * LANES), load(d_bias, v * LANES)
                     for t in range(steps):
                         at = get_integer(own_places, t) * channels + first
+                        u = load(x, at)
                         # A is held times log2(e), hence ln 2
                         gradient = load(through_A, t * LANES) * splat(np.float32(LN2))
-                        gradient = (gradient + load(through_B, t * LANES) * load(u, t * LANES)) * load(slope, t * LANES)
+                        gradient = (gradient + load(through_B, t * LANES) * u) * load(slope, t * LANES)
                         store(g_z, t * LANES, gradient)
                         sum_bias = sum_bias + gradient
-                        sum_skip = sum_skip + load(g_y, t * LANES) * load(u, t * LANES)
+                        sum_skip = sum_skip + load(g_y, t * LANES) * u
                         g_u = load(through_B, t * LANES) * load(delta, t * LANES) + skip * load(g_y, t * LANES)
                         if k > 0:
                             g_u = g_u + load(dx, at)
@@ -543,8 +536,7 @@ def forward(
     save_states: bool,
 ) -> tuple[Tensor, Tensor]:
     """See `_scan`."""
-    given = _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus)
-    return given.forward(save_states)
+    return _Given(x, A, Ds, dt_bias, dt=dt, Bs=Bs, Cs=Cs, delta_softplus=delta_softplus).forward(save_states)
 
 
 def backward(
@@ -617,12 +609,12 @@ class _Given:
             "x": self._fit(x),
             "Ds": self._fit(Ds.view(dt_bias.shape)),
             "bias": self._fit(dt_bias),
-            "A": self._fit_rows(A.view(*dt_bias.shape, self.states)),
+            "A": self._fit(A.view(*dt_bias.shape, self.states), 0, 0),
         }
         if projected is not None and dt_weight is not None:
             self.directions = self.parameters
             projected = _plain(projected)
-            self.tensors |= {"weight": self._fit_rows(dt_weight), "low_rank": projected}
+            self.tensors |= {"weight": self._fit(dt_weight, 0, 0), "low_rank": projected}
             begin, columns = projected.data_ptr() + 4 * self.rank, self.rank + 2 * self.states
             self.addresses = {"Bs": begin, "Cs": begin + 4 * self.states}
         else:
@@ -687,15 +679,11 @@ class _Given:
             dweight.contiguous().to(self.device),
         )
 
-    def _fit(self, tensor: Tensor) -> Tensor:
+    def _fit(self, tensor: Tensor, *behind: int) -> Tensor:
+        """Channels filled up to whole vectors: the last axis, or the one before it where `behind` is two zeros."""
         tensor = _plain(tensor)
-        missing = self.padded - tensor.shape[-1]
         # padding takes what looks like an image stored channels-last for one
-        return pad(tensor, (0, missing)).contiguous() if missing else tensor
-
-    def _fit_rows(self, tensor: Tensor) -> Tensor:
-        tensor = _plain(tensor)
-        return pad(tensor, (0, 0, 0, self.missing)).contiguous() if self.missing else tensor
+        return pad(tensor, (*behind, 0, self.missing)).contiguous() if self.missing else tensor
 
     def _cut(self, tensor: Tensor) -> Tensor:
         if self.missing:

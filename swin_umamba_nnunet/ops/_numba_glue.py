@@ -24,6 +24,7 @@ from swin_umamba_nnunet.ops._numba_vectors import (
     beyond,
     compile_kernel,
     exp2,
+    first_lane,
     get,
     inline,
     load,
@@ -32,25 +33,16 @@ from swin_umamba_nnunet.ops._numba_vectors import (
     splat,
     store,
     take,
+    total,
 )
 
 _CHUNKS = 64  # at most: enough for many threads, few rows to add up
 _At = IntEnum(
     "_At",
-    "NEXT_CHUNK NEXT_SLOT CHUNKS ROWS CHANNELS GATED GATE_STEP SAVE SCRATCH Y GATE WEIGHT BIAS OUT MEAN "
+    "NEXT_CHUNK CHUNKS ROWS CHANNELS GATED GATE_STEP SAVE Y GATE WEIGHT BIAS OUT MEAN "
     "RSTD DOUT DY DGATE DWEIGHT DBIAS EPS",
     start=0,
 )
-
-
-@inline
-def _mean(scratch, total, channels):
-    """Mean over the channels, from the sum that each lane holds."""
-    store(scratch, 0, total)
-    lanes = np.float32(0)
-    for lane in range(LANES):
-        lanes += get(scratch, lane)
-    return splat(lanes / np.float32(channels))
 
 
 @inline
@@ -64,9 +56,9 @@ def _forward_kernel(arguments):
     """out = ((y - mean) rstd weight + bias) SiLU(gate), a row at a time: it stays in the first cache between passes."""
     rows, channels = argument(arguments, _At.ROWS), argument(arguments, _At.CHANNELS)
     chunks, gated = argument(arguments, _At.CHUNKS), argument(arguments, _At.GATED)
+    count = splat(np.float32(channels))
     gate_step = argument(arguments, _At.GATE_STEP)
     weight, bias = address(arguments, _At.WEIGHT), address(arguments, _At.BIAS)
-    scratch = beyond(address(arguments, _At.SCRATCH), take(arguments, _At.NEXT_SLOT) * LANES)
     epsilon = splat(get(address(arguments, _At.EPS), 0))
     while True:
         chunk = take(arguments, _At.NEXT_CHUNK)
@@ -78,15 +70,15 @@ def _forward_kernel(arguments):
                 beyond(address(arguments, _At.OUT), row * channels),
             )
             gate = beyond(address(arguments, _At.GATE), row * gate_step)
-            total = splat(np.float32(0))
+            mean = splat(np.float32(0))
             for i in range(0, channels, LANES):
-                total = total + load(y, i)
-            mean = _mean(scratch, total, channels)
-            total = splat(np.float32(0))
+                mean = mean + load(y, i)
+            mean = total(mean) / count
+            variance = splat(np.float32(0))
             for i in range(0, channels, LANES):
                 off = load(y, i) - mean
-                total = total + off * off
-            rstd = reciprocal_root(_mean(scratch, total, channels) + epsilon)
+                variance = variance + off * off
+            rstd = reciprocal_root(total(variance) / count + epsilon)
             for i in range(0, channels, LANES):
                 value = (load(y, i) - mean) * rstd * load(weight, i) + load(bias, i)
                 if gated:
@@ -94,10 +86,8 @@ def _forward_kernel(arguments):
                     value = value * (g * _sigmoid(g))
                 store(out, i, value)
             if argument(arguments, _At.SAVE):
-                store(scratch, 0, mean)
-                put(address(arguments, _At.MEAN), row, get(scratch, 0))
-                store(scratch, 0, rstd)
-                put(address(arguments, _At.RSTD), row, get(scratch, 0))
+                put(address(arguments, _At.MEAN), row, first_lane(mean))
+                put(address(arguments, _At.RSTD), row, first_lane(rstd))
 
 
 @compile_kernel
@@ -105,9 +95,9 @@ def _backward_kernel(arguments):
     """Gradients of y and gate a row at a time, those of weight and bias a row per chunk."""
     rows, channels = argument(arguments, _At.ROWS), argument(arguments, _At.CHANNELS)
     chunks, gated = argument(arguments, _At.CHUNKS), argument(arguments, _At.GATED)
+    count = splat(np.float32(channels))
     gate_step = argument(arguments, _At.GATE_STEP)
     weight, bias = address(arguments, _At.WEIGHT), address(arguments, _At.BIAS)
-    scratch = beyond(address(arguments, _At.SCRATCH), take(arguments, _At.NEXT_SLOT) * LANES)
     one = splat(np.float32(1))
     while True:
         chunk = take(arguments, _At.NEXT_CHUNK)
@@ -145,7 +135,7 @@ def _backward_kernel(arguments):
                 store(dy, i, gradient)
                 direct = direct + gradient
                 along = along + gradient * normal
-            direct, along = _mean(scratch, direct, channels), _mean(scratch, along, channels)
+            direct, along = total(direct) / count, total(along) / count
             for i in range(0, channels, LANES):
                 normal = (load(y, i) - mean) * rstd
                 store(dy, i, (load(dy, i) - direct - normal * along) * rstd)
@@ -186,7 +176,7 @@ def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
     y, weight, bias = _plain(y), _plain(weight), _plain(bias)
     gate, gate_step = (weight, 0) if gate is None else rows_of(gate.detach())  # without one, weight holds its place
     threads = min(torch.get_num_threads(), _chunks(y))
-    scratch, epsilon = _buffer(threads * LANES), np.array([eps], np.float32)
+    epsilon = np.array([eps], np.float32)
     values = {
         "chunks": _chunks(y),
         "rows": y.numel() // y.shape[-1],
@@ -196,5 +186,5 @@ def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
         "save": save,
         "eps": epsilon.ctypes.data,
     }
-    given = {"scratch": scratch, "y": y, "gate": gate, "weight": weight, "bias": bias, **tensors}
+    given = {"y": y, "gate": gate, "weight": weight, "bias": bias, **tensors}
     launch(kernel, _At, values, given, threads)

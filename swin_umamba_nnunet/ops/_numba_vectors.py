@@ -235,8 +235,11 @@ def _fit(function, degree: int, low: float, high: float) -> list[float]:
     return list(np.linalg.lstsq(x[:, None] ** np.arange(degree + 1) / values[:, None], np.ones(400), rcond=None)[0])
 
 
-# 2**f = 1 + f p(f) on [-1/2, 1/2]: relative error 2e-7, and vanishing towards 0, where a decay lives that is to last
+# 2**f = 1 + f p(f) on [-1/2, 1/2] or [-1/32, 1/32]: relative error 2e-7 or 2e-9, and vanishing towards 0, where a decay
+# lives that is to last
 _EXP2 = _fit(lambda f: np.expm1(f * LN2) / f, 4, -0.5, 0.5)
+_EXP2_SIXTEENTH = _fit(lambda f: np.expm1(f * LN2) / f, 2, -1 / 32, 1 / 32)
+_POWERS = ir.Constant(_float_lanes, [2 ** (j / LANES) for j in range(LANES)])
 # log(1 + e) = e p(e) on [0, 1]
 _LOG1P = _fit(lambda e: np.log1p(e) / e, 9, 0.0, 1.0)
 _ROUND = 1.5 * 2**23  # adding it to a float32 leaves the nearest integer in the lowest bits
@@ -270,7 +273,10 @@ def _bounded(builder, comparison: str, a, bound: float):
 
 
 def _exp2(builder, a):
-    """2**a; NaN stays NaN.  Without AVX-512 between 2**-125 and 2**126, and these beyond."""
+    """2**a; NaN stays NaN.  Without AVX-512 between 2**-125 and 2**126, and these beyond.
+
+    With it a permutation looks up the powers at sixteenths, so that a shorter polynomial does for what is left.
+    """
     if not _AVX512:
         a = _bounded(builder, ">", _bounded(builder, "<", a, -125.0), 126.0)
         shifted = builder.fadd(a, _constant(_ROUND))
@@ -278,9 +284,13 @@ def _exp2(builder, a):
         value = _polynomial(builder, f, [1.0, *_EXP2])
         exponent = builder.shl(builder.bitcast(shifted, _int_lanes), ir.Constant(_int_lanes, [23] * LANES))
         return builder.bitcast(builder.add(builder.bitcast(value, _int_lanes), exponent), _float_lanes)
-    nearest = _call(builder, "llvm.nearbyint.v16f32", _float_lanes, a)
-    value = _polynomial(builder, builder.fsub(a, nearest), [1.0, *_EXP2])
-    everywhere, as_set = ir.Constant(ir.IntType(16), -1), ir.Constant(ir.IntType(32), 4)
+    everywhere, as_set, to_sixteenths = (ir.Constant(ir.IntType(n), v) for n, v in ((16, -1), (32, 4), (32, 0x40)))
+    round_ = "llvm.x86.avx512.mask.rndscale.ps.512"
+    nearest = _call(builder, round_, _float_lanes, a, to_sixteenths, a, everywhere, as_set)
+    f = builder.fsub(a, nearest)
+    sixteenths = builder.bitcast(builder.fadd(a, _constant(_ROUND / 16)), _int_lanes)
+    power = _call(builder, "llvm.x86.avx512.permvar.sf.512", _float_lanes, _POWERS, sixteenths)
+    value = _fused(builder, builder.fmul(power, f, flags=_FAST), _polynomial(builder, f, _EXP2_SIXTEENTH), power)
     return _call(builder, "llvm.x86.avx512.mask.scalef.ps.512", _float_lanes, value, nearest, value, everywhere, as_set)
 
 
@@ -307,8 +317,7 @@ def minus_magnitude(typingctx, a):
     """-|a|."""
 
     def codegen(context, builder, signature, args):
-        sign = ir.Constant(_int_lanes, [1 << 31] * LANES)
-        return builder.bitcast(builder.or_(builder.bitcast(args[0], _int_lanes), sign), _float_lanes)
+        return builder.fneg(_call(builder, "llvm.fabs.v16f32", _float_lanes, args[0]))
 
     return _vector(_vector), codegen
 
@@ -334,6 +343,27 @@ def reciprocal_root(typingctx, a):
 
 
 @intrinsic
+def total(typingctx, a):
+    """The sum of the lanes, in every lane."""
+
+    def codegen(context, builder, signature, args):
+        a = args[0]
+        for distance in (8, 4, 2, 1):
+            a = builder.fadd(a, _pick(builder, a, a, [lane ^ distance for lane in range(LANES)]))
+        return a
+
+    return _vector(_vector), codegen
+
+
+@intrinsic
+def first_lane(typingctx, a):
+    def codegen(context, builder, signature, args):
+        return builder.extract_element(args[0], ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(_vector), codegen
+
+
+@intrinsic
 def where_positive(typingctx, a, value, otherwise):
     """One of the two, by the sign of `a`."""
 
@@ -344,14 +374,8 @@ def where_positive(typingctx, a, value, otherwise):
 
 
 @inline
-def softplus(z):
-    """log(1 + exp(z)), accurate for large negative z too."""
-    return positive_part(z) + log1p(exp2(minus_magnitude(z) * splat(np.float32(LOG2E))))
-
-
-@inline
 def softplus_and_slope(z):
-    """The same, and its derivative."""
+    """log(1 + exp(z)), accurate for large negative z too, and its derivative."""
     e = exp2(minus_magnitude(z) * splat(np.float32(LOG2E)))
     one = splat(np.float32(1))
     return positive_part(z) + log1p(e), where_positive(z, one, e) / (one + e)
@@ -444,7 +468,10 @@ def _in_groups(groups, signature, emit):
 
 
 def _emit_forward(builder, group, first, states, steps, delta, delta_u, y, h, A, begins, Bs, Cs):
-    """Per state and step: 9 multiplications and fused ones (the bound: one per cycle and 16 lanes), 7 others."""
+    """Per state and step: 8 multiplications and fused ones (the bound: one per cycle and 16 lanes), 6 others.
+
+    Without AVX-512 it is 9, at two cycles each.
+    """
     h, A = h.beyond(first, LANES), A.beyond(first, LANES)
 
     def step(t, carried):
@@ -480,7 +507,7 @@ def forward_window(typingctx, states, steps, delta, delta_u, y, h, A, begins, Bs
 
 
 def _emit_recompute(builder, group, first, states, steps, delta, delta_u, h, A, Bs, decays, history):
-    """Bound by multiplications and stores alike: 8 of these, two vectors, per state and step."""
+    """Bound by multiplications, 7 per state and step (8 without AVX-512), and nearly by the stores of two vectors."""
     h, A, decays, history = (memory.beyond(first, LANES) for memory in (h, A, decays, history))
     Bs = Bs.beyond(first)
 
@@ -581,6 +608,8 @@ def _emit_reverse(
     lanes = ir.VectorType(ir.FloatType(), group)
     first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), group), list(range(group)))
 
+    nothing_yet = builder.icmp_signed("==", first, _index(0))
+
     def accumulate(memory, place, totals):
         pointer = builder.bitcast(builder.gep(memory.pointer, [place]), ir.PointerType(lanes))
         whole = totals.result()
@@ -590,7 +619,7 @@ def _emit_reverse(
     def step(i, carried):
         t = builder.sub(builder.sub(steps, _index(1)), i)
         d, d_u, g_y = delta[t], delta_u[t], dy[t]
-        sum_A, sum_B = through_A[t], through_B[t]
+        sum_A, sum_B = (builder.select(nothing_yet, _constant(0.0), through[t]) for through in (through_A, through_B))
         row = builder.mul(t, states)
         next_row = builder.add(row, states)
         total_B, total_C = _Totals(builder), _Totals(builder)
@@ -638,7 +667,7 @@ def reverse_window(
 ):
     """Gradients through the steps of a window, last one first.
 
-    through_A[t] += sum of dL/d(delta A) A over states, through_B[t] += sum of dL/d(delta u B) B; g: the gradient of
+    through_A[t] = sum of dL/d(delta A) A over states, through_B[t] = sum of dL/d(delta u B) B; g: the gradient of
     the state, goes on from there; dA += dL/d(delta A) delta; dBs, dCs: `states` values per step, += sums over lanes.
     The others as `recompute_window` takes and leaves them.
     """

@@ -19,18 +19,25 @@ def scan(
     """Directional selective scan, summed over directions.  Same contract as `swin_umamba_nnunet.ops._scan.scan`."""
     working = torch.promote_types(torch.float32, x.dtype)
     x, dt, Bs, Cs, A, Ds, dt_bias = (t.to(working) for t in (x, dt, Bs, Cs, A, Ds, dt_bias))
+    A, Ds, dt_bias = (of_images(t, Bs) for t in (A, Ds, dt_bias))
     y = x.new_zeros(x.shape)
-    for k in range(A.shape[0]):
-        delta = dt[k] + dt_bias[k]
+    for k in range(Bs.shape[3]):
+        delta = dt[k] + dt_bias[k, :, None, None]
         delta = softplus(delta) if delta_softplus else delta
         u, delta, B, C = (to_sequence(t, k) for t in (x, delta, Bs[..., k, :], Cs[..., k, :]))
-        y = y + to_image(_scan_sequence(u, delta, B, C, A[k]), k, x) + Ds[k] * x
+        y = y + to_image(_scan_sequence(u, delta, B, C, A[k]), k, x) + Ds[k, :, None, None] * x
     return y
 
 
+def of_images(parameters: Tensor, Bs: Tensor) -> Tensor:
+    """(S*K, D, ...), S sets that images use in turn -> (K, batch, D, ...), or (K, 1, D, ...) of a single set."""
+    sets = parameters.unflatten(0, (-1, Bs.shape[3])).transpose(0, 1)
+    return sets if sets.shape[1] == 1 else sets.repeat(1, Bs.shape[0] // sets.shape[1], *[1] * (sets.dim() - 2))
+
+
 def _scan_sequence(u: Tensor, delta: Tensor, B: Tensor, C: Tensor, A: Tensor) -> Tensor:
-    """u, delta (batch, L, D); B, C (batch, L, N); A (D, N) -> (batch, L, D)."""
-    state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
+    """u, delta (batch, L, D); B, C (batch, L, N); A (batch or 1, D, N) -> (batch, L, D)."""
+    state = u.new_zeros(u.shape[0], u.shape[2], A.shape[2])
     outputs = []
     for u_l, delta_l, B_l, C_l in zip(u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1)):
         decay = torch.exp(delta_l[..., None] * A)

@@ -12,8 +12,8 @@ A backend that brings its own backward is a module with
 
     x (b,H,W,D), dt (K,b,H,W,D), Bs and Cs (b,H,W,K,N): contiguous, one dtype out of float32, float16, bfloat16
     (the directions of dt are outermost because that is how the batched matrix product that makes it leaves them)
-    A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32; `numba` also takes (S*K,...) of them, S sets that images
-        use in turn
+    A (K,D,N), Ds (K,D), dt_bias (K,D): contiguous, float32; all but `triton` also take (S*K,...) of them, S sets
+        that images use in turn
     y (b,H,W,D) float32: sum over directions of the scan's output, at the position it was computed for
     states (b,K,ceil(L/WINDOW),N,D) float32: the state before each window of WINDOW steps, empty if not asked for; only
         the backend's own backward reads it, so the order of N and D inside is the backend's business (`numba` has D
@@ -137,13 +137,11 @@ def _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus: bool, chosen:
     groups = B.shape[1]
     u, delta = (t.unflatten(1, (groups, -1)) for t in (u, delta))  # (batch, G, dim / G, L)
     A, D, delta_bias = (t.unflatten(0, (groups, -1)) for t in (A, D, delta_bias))
-    if chosen == "numba":  # groups are images there, each with parameters of its own
-        inputs, parameters = [tuple(t.flatten(0, 1) for t in (u, delta, B, C))], [(A, D, delta_bias)]
-    else:
-        inputs = list(zip(*(t.unbind(1) for t in (u, delta, B, C))))
-        parameters = [(A[g, None], D[g, None], delta_bias[g, None]) for g in range(groups)]
+    # groups are images, each with parameters of its own, but on triton
+    inputs = [t.unbind(1) if chosen == "triton" else (t.flatten(0, 1),) for t in (u, delta, B, C)]
+    parameters = zip(*(t.split(1 if chosen == "triton" else groups) for t in (A, D, delta_bias)))
     outputs = []
-    for sequences, own in zip(inputs, parameters):
+    for sequences, own in zip(zip(*inputs), parameters):
         # (batch, dim, L) -> an image of one row, channels last, one direction
         x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in sequences)
         y = scan(x, dt[None], Bs[..., None, :], Cs[..., None, :], *own, delta_softplus, chosen, out_dtype)
@@ -376,7 +374,7 @@ def _backward(
 
 @_backward.register_fake
 def _(dy, x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, weight, states, delta_softplus, backend):
-    steps = x.new_empty((A.shape[0], *x.shape))
+    steps = x.new_empty((Bs.shape[3], *x.shape))
     dx, *others = (t.new_empty(t.shape, dtype=torch.float32) for t in (x, Bs, Cs, A, Ds, dt_bias))
     return dx, steps, *others
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import silu, softplus
 
-from swin_umamba_nnunet.ops import selective_scan
+from swin_umamba_nnunet.ops import _scan, selective_scan
 from tests.ops.cases import TOLERANCE, relative_error
 
 BACKENDS = ("numba", "portable", "reference")
@@ -143,10 +143,9 @@ def test_the_gate_is_applied_before_rounding():
     assert ((y.double() - exact).abs() <= 2.0**-11 * exact.abs() * 1.01 + 1e-6).all()
 
 
-def test_groups_are_one_call(monkeypatch):
-    from swin_umamba_nnunet.ops import _numba
-
-    calls, forward = [], _numba.forward
-    monkeypatch.setattr(_numba, "forward", lambda *a: (calls.append(1), forward(*a))[1])
-    selective_scan(*(a.float() for a in make(30, groups=3)), True, backend="numba")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_groups_are_one_call(backend, monkeypatch):
+    calls, scan = [], _scan.scan
+    monkeypatch.setattr(_scan, "scan", lambda *a: (calls.append(1), scan(*a))[1])
+    selective_scan(*(a.float() for a in make(30, groups=3)), True, backend=backend)
     assert len(calls) == 1

@@ -11,6 +11,7 @@ import torch
 
 from swin_umamba_nnunet.ops import _mamba_ssm, _scan, selective_scan
 
+CHANNELS = 2
 NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
 
 
@@ -27,7 +28,8 @@ class StandIn(SimpleNamespace):
             assert tensor.dtype == torch.float32
             assert tensor.is_contiguous()
         assert u.shape == delta.shape == (u.shape[0], A.shape[0], u.shape[2])
-        assert B.shape == C.shape == (u.shape[0], 4, A.shape[1], u.shape[2])
+        assert u.shape[1] == A.shape[0]
+        assert B.shape == C.shape == (u.shape[0], A.shape[0] // CHANNELS, A.shape[1], u.shape[2])
         chunks = -(-u.shape[2] // _mamba_ssm.CHUNK)
         self.saved = torch.randn(u.shape[0], u.shape[1], chunks, 2 * A.shape[1])
         return run(u, delta, A, B, C, D, delta_bias, delta_softplus), self.saved
@@ -42,12 +44,13 @@ class StandIn(SimpleNamespace):
         return [leaf.grad.float() for leaf in leaves]
 
 
+@pytest.mark.parametrize("sets", [1, 2])
 @pytest.mark.parametrize("size", [(2, 3, 5), (1, 20, 13)])
-def test_directions_and_layouts(size, monkeypatch):
+def test_directions_and_layouts(size, sets, monkeypatch):
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", StandIn())
     monkeypatch.setattr(_mamba_ssm, "CHUNK", 256)  # so that a short sequence has two
     batch, height, width = size
-    channels, states = 2, 3
+    batch, channels, states = batch * sets, CHANNELS, 3
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):
@@ -58,9 +61,9 @@ def test_directions_and_layouts(size, monkeypatch):
         random(4, batch, height, width, channels),
         random(batch, height, width, 4, states),
         random(batch, height, width, 4, states),
-        -torch.rand(4, channels, states, generator=generator),
-        random(4, channels),
-        random(4, channels),
+        -torch.rand(sets * 4, channels, states, generator=generator),
+        random(sets * 4, channels),
+        random(sets * 4, channels),
     ]
     exact = [t.double().requires_grad_() for t in inputs]
     expected = _scan.scan(*exact, True, "reference")
