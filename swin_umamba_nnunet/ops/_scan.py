@@ -141,10 +141,10 @@ def _scan_groups(u, delta, A, B, C, D, delta_bias, delta_softplus: bool, chosen:
     inputs = [t.unbind(1) if chosen == "triton" else (t.flatten(0, 1),) for t in (u, delta, B, C)]
     parameters = zip(*(t.split(1 if chosen == "triton" else groups) for t in (A, D, delta_bias)))
     outputs = []
-    for sequences, own in zip(zip(*inputs), parameters):
+    for sequences, (A, D, delta_bias) in zip(zip(*inputs), parameters):
         # (batch, dim, L) -> an image of one row, channels last, one direction
         x, dt, Bs, Cs = (t.transpose(1, 2)[:, None] for t in sequences)
-        y = scan(x, dt[None], Bs[..., None, :], Cs[..., None, :], *own, delta_softplus, chosen, out_dtype)
+        y = scan(x, dt[None], Bs[..., None, :], Cs[..., None, :], A, D, delta_bias, delta_softplus, chosen, out_dtype)
         outputs.append(y[:, 0].transpose(1, 2))
     return outputs[0].reshape(-1, groups * u.shape[2], u.shape[3]) if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
