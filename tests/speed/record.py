@@ -1,7 +1,10 @@
-"""What a measurement leaves behind: one JSON layout for `bench ops`, `bench networks` and `gpu_check`.
+"""What a measurement leaves behind: one JSON layout for GPUs and CPUs.
 
     {"layout": LAYOUT, "command": ..., "date": ..., "device": {...}, "versions": {...}, "backends": {...},
-     "settings": {...}, "checks": [{"name", "passed", "detail"}], "not_run": [...], "figures": [{Figure}, ...]}
+     "settings": {...}, "checks": [{"name", "passed", "detail"}], "not_run": [...], "done": [...],
+     "figures": [{Figure}, ...]}
+
+Checks by tests have a "group" too; `passed` is null for what was left out.  "done" are jobs without a failure.
 
 Reading and writing imports no torch.
 """
@@ -30,8 +33,12 @@ EAGER, COMPILED, GRAPH = "eager", "compiled", "CUDA graph"  # modes
 FORWARD, BACKWARD, BOTH = "forward", "backward", "forward+backward"  # passes of a scan
 STEP, INFERENCE, SAVED = "training step", "inference", "saved"  # passes of a network; bytes kept, of any
 SCAN, CORE, BLOCK, SEQUENCE = "scan", "scan with projections", "ss2d block", "scan of a sequence"
+STAGES = ((4, 192), (8, 384), (16, 768), (32, 1536))  # stride, d_inner of VMamba-tiny's stages
+LAUNCHES = "kernels of the scan"  # a job of several of
+KERNELS = ("forward_kernel", "state_kernel", "backward_kernel", "adjoint_kernel")
+GLUE_KERNELS = ("norm_gate_kernel", "norm_gate_backward_kernel")
 BASELINE = "PlainConvUNet"  # nnU-Net's own
-_FIRST = ("command", "date", "device", "versions")
+_FIRST = ("command", "date", "device", "versions", "settings", "checks", "not_run", "done")
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,9 @@ class Figure:
 
     Attributes:
         what: "scan" (step sizes, B and C given), "scan with projections" (SS2D's core), "ss2d block", "scan of a
-            sequence", or a network.
-        pipeline: how the scan is computed: "fused", in one of the materialised forms (`materialised.py`), by other
-            code, or not at all ("without scans").
+            sequence", one of `KERNELS`, or a network.
+        pipeline: how the scan is computed: "fused" (and what the launches were told), in one of the materialised forms
+            (`materialised.py`), by other code, or not at all ("without scans").
         mode: "eager", "compiled" (torch.compile) or "CUDA graph" (captured once, replayed).
         passes: "forward", "backward" or "forward+backward" of a scan; "inference" or "training step" of a network;
             "saved" for what autograd keeps between forward and backward, which takes no time.
@@ -113,7 +120,7 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
     """The head of a JSON file, with no figures yet.
 
     Args:
-        command: "bench ops", "bench networks" or "gpu_check".
+        command: "bench" or "gpu-check".
         device: "cpu" or "cuda".
         settings: the options, as far as JSON can hold them.
     """
@@ -150,6 +157,7 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
         "settings": settings,
         "checks": [],
         "not_run": [],
+        "done": [],
         "figures": [],
     }
 
@@ -175,8 +183,7 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no JSON file: {error}") from error
     if not isinstance(document, dict) or document.get("layout") != LAYOUT:
         raise ValueError(
-            f"{path} is no file of measurements; expected one that `make bench` with --json, or "
-            "`make gpu-check`, has written"
+            f"{path} is no file of measurements; expected one that `make gpu-check` or `make bench` has written"
         )
     known = {field.name for field in dataclasses.fields(Figure)}
     try:

@@ -11,7 +11,8 @@ from torch import nn
 
 from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.speed import networks
-from tests.speed.measure import Clock, MissingPackageError
+from tests.speed.jobs import MissingPackageError
+from tests.speed.measure import Clock
 from tests.speed.networks import Builder, build_network, controls, makes_sense, measure, scanned
 from tests.speed.record import COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, OWN, STEP, WITHOUT, Figure
 

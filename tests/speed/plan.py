@@ -1,0 +1,194 @@
+"""What `check.py` measures, most important first; runs in a process of its own (`jobs.run_group`)."""
+
+import importlib.util
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from swin_umamba_nnunet.ops import BACKENDS, PLAIN
+from swin_umamba_nnunet.ops._select import unavailable_reason
+from swin_umamba_nnunet.ops._selftest import ALLOWED_ERROR, worst_error
+from tests.speed.jobs import Job, Result, Send, failed, work_through
+from tests.speed.materialised import pipelines
+from tests.speed.measure import Clock
+from tests.speed.networks import (
+    NETWORKS,
+    TRAINERS,
+    Builder,
+    controls,
+    makes_sense,
+    network_jobs,
+    set_up_like_nnunet,
+    stays_finite,
+)
+from tests.speed.record import (
+    BACKWARD,
+    BASELINE,
+    BLOCK,
+    BOTH,
+    COMPILED,
+    CORE,
+    EAGER,
+    FUSED,
+    GLUE_KERNELS,
+    GRAPH,
+    INFERENCE,
+    KERNELS,
+    MAMBA_SSM,
+    MAMBAPY,
+    OWN,
+    PLAIN_GLUE,
+    SAVED,
+    SEQUENCE,
+    STAGES,
+    STEP,
+    Figure,
+)
+from tests.speed.scans import (
+    REGISTERS,
+    block_jobs,
+    kernel_jobs,
+    others,
+    saved_jobs,
+    stage_jobs,
+    stages,
+)
+
+ITERATIONS = 300
+SIDE, SMALL = 64, 12  # positions; the plain backends take minutes on a real image
+CONTROLS = {"batch": 2, "side": 160}  # of the networks beside themselves without scans on a CPU
+# beside the stages of that size: the first stage of larger images, and an image without work: what a call costs
+FURTHER_SHAPES = ((80, 192), (2, 192))
+
+
+def measure(send: Send, done: Collection[str], end: float, phase: str, device: str, wrong: Collection[str]) -> None:
+    """The jobs of a phase, but those whose kernels compute `wrong` values."""
+    set_up_like_nnunet(device)
+    jobs = of_a_cpu() if phase == "cpu" else of_a_gpu(phase, Clock(device))
+    work_through([_unless(job, kernels_in(job.stands_for) & {*wrong}) for job in jobs], send, done, end)
+
+
+def _unless(job: Job, wrong: Collection[str]) -> Job:
+    problem = f"the values of {', '.join(sorted(wrong))} are wrong"
+    return replace(job, run=lambda: [failed(job.stands_for, problem)]) if wrong else job
+
+
+def kernels_in(measured: Result) -> set[str]:
+    """The Triton kernels whose values have to be right for a time to mean something."""
+    if isinstance(measured, dict):
+        return {*KERNELS, *GLUE_KERNELS}
+    if measured.passes == SAVED or measured.what == BASELINE or measured.pipeline == MAMBA_SSM:
+        return set()
+    both = measured.passes in (BACKWARD, BOTH, STEP)
+    norm = measured.pipeline not in (OWN, PLAIN_GLUE) and (measured.what == BLOCK or measured.channels is None)
+    return {*KERNELS[: 4 if both else 2], *(GLUE_KERNELS[: 2 if both else 1] if norm else ())}
+
+
+def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
+    """What there is to measure in a phase, most important first: what the targets are about, what is compiled last."""
+    builder, here = Builder(), pipelines(clock.device)
+
+    def networks(
+        names: Sequence[str],
+        passes: Sequence[str],
+        batch: int = 12,
+        size: int = 320,
+        dtype: str = "float16",
+        modes: Sequence[str] = (EAGER,),
+        also: Sequence[str] = (),
+    ) -> list[Job]:
+        chosen = [
+            Figure(name, pipeline, mode, each, dtype, batch, (size, size))
+            for name in names
+            for mode in modes
+            for each in passes
+            for pipeline in (FUSED, *also)
+        ]
+        return network_jobs(clock, builder, [f for f in chosen if makes_sense(f) and f.pipeline in here])
+
+    def scans(*setting: Any) -> list[Job]:
+        return [job for stage in stages(*setting) for job in stage_jobs(clock, stage)]
+
+    dagger, swin, both = NETWORKS[:1], NETWORKS[:2], (STEP, INFERENCE)
+    shaped = importlib.util.find_spec("nnunetv2") is not None
+    others = [name for name in NETWORKS[2:] if shaped or name not in TRAINERS]
+    materialised = {"also": (OWN, MAMBA_SSM)}
+    if phase == "kernels":
+        return [
+            *kernel_jobs(clock),
+            *scans(12, 320),
+            *kernel_jobs(clock, REGISTERS),
+            *scans(12, 256),
+            *saved_jobs(clock.device),
+            *(job for stage in stages(12, 320) for job in block_jobs(clock, stage)),
+            *scans(1, 320),
+            *scans(12, 320, "bfloat16"),
+            *scans(30, 320),
+            *scans(12, 320, "float32"),
+        ]
+    return [
+        finite_job(),
+        *networks(dagger, (STEP,), **materialised),
+        *networks(swin, (INFERENCE,), 1, modes=(EAGER, GRAPH)),
+        *networks(swin[1:], (STEP,), **materialised),
+        *networks(swin, (INFERENCE,), **materialised),
+        *networks(others, both),
+        *([] if shaped else [skipped(f"{', '.join(TRAINERS)}, trainers on the GPU", "nnunetv2 is not installed")]),
+        *networks(swin, (INFERENCE,), 4),  # one slice, mirrored as nnU-Net does
+        *networks(swin, (STEP,), dtype="bfloat16", **materialised),
+        *networks(swin, both, 30),
+        *networks(swin, both, 12, 256, **materialised),
+        *networks(dagger, (STEP,), modes=(COMPILED,)),
+        *networks(dagger, (INFERENCE,), 1, modes=(COMPILED,)),
+        *networks(swin[1:], (STEP,), modes=(COMPILED,)),
+    ]
+
+
+def of_a_cpu() -> list[Job]:
+    """Each backend right and fast, the scan's stages, other code, networks beside their controls, bytes kept."""
+    clock = Clock("cpu", 1.0)
+    here = [name for name in BACKENDS if unavailable_reason(name, "cpu") is None]
+    whole = [Figure(CORE, size=(SMALL if name in PLAIN else SIDE,) * 2, stride=1, channels=192) for name in here]
+    shapes = [*FURTHER_SHAPES, *((CONTROLS["side"] // stride, channels) for stride, channels in STAGES)]
+    figures = [Figure(CORE, size=(side, side), stride=1, channels=channels) for side, channels in shapes]
+    controlled = [Figure(name, size=(CONTROLS["side"],) * 2, batch=CONTROLS["batch"]) for name in NETWORKS[:2]]
+    first, *plain = [stage_jobs(clock, figure, name) for name, figure in zip(here, whole)]
+    return [
+        *(Job(right(name, None, ""), partial(against_reference, name), 0.0) for name in here),
+        *first,
+        *(job for figure in figures for job in stage_jobs(clock, figure, here[0])[2:]),
+        *saved_jobs("cpu"),
+        Job(Figure(SEQUENCE, MAMBAPY, channels=0), partial(others, clock.seconds)),
+        *(Job(f, partial(controls, f.what, *CONTROLS.values(), 8 * clock.seconds)) for f in controlled),
+        *(job for jobs in plain for job in jobs),
+    ]
+
+
+def against_reference(backend: str) -> Iterator[Result]:
+    """A backend's values and gradients on a CPU."""
+    error = worst_error(backend, "cpu")
+    detail = f"largest relative L2 error of output and gradients {error:.1e} (allowed: {ALLOWED_ERROR})"
+    yield right(backend, error <= ALLOWED_ERROR, detail)
+
+
+def right(backend: str, passed: bool | None, detail: str) -> Result:
+    """The check of a backend."""
+    return {"name": f"{backend} against the reference", "passed": passed, "detail": detail}
+
+
+def finite_job() -> Job:
+    """The training that others report to become NaN."""
+    check: Result = {"name": "a training under mixed precision stays finite", "passed": None, "detail": ""}
+
+    def run() -> Iterator[Result]:
+        passed, detail = stays_finite("cuda", "float16", ITERATIONS)
+        yield check | {"passed": passed, "detail": detail}
+
+    return Job(check, run)
+
+
+def skipped(name: str, why: str) -> Job:
+    """What is left out, named in the document."""
+    check: Result = {"name": name, "passed": None, "detail": why}
+    return Job(check, lambda: [check])
