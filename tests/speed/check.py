@@ -8,8 +8,8 @@ values    every Triton kernel against float64, each in a process of its own, the
           torch, Triton, numpy and pytest
 kernels   the time of each kernel beside what a model of its machine code predicts, of the scan and SS2D's core fused
           and materialised (`materialised.py`), and which settings of the launches would be faster; needs no more
-networks  a training of 300 iterations that must stay finite, training steps and inference, compiled ones last; what
-          nnU-Net shapes too, where it is installed: else it is named
+networks  300 iterations of our trainers that must stay finite, then training steps and inference, compiled ones last;
+          what needs nnU-Net is named where that is not installed
 cpu       each backend against the reference, the scan stage by stage, other code for it, whole networks beside
           themselves without scans, and what is kept for backward, which is counted
 
@@ -145,10 +145,9 @@ def groups(phase: str, document: dict[str, Any], file: Path) -> list[Group]:
     if phase == "values":
         return [_tests(name, chosen, file) for name, chosen in TESTS.items()]
     wrong = {check.get("group") for check in document["checks"] if is_failure(check)}
-    measured = [Group(phase, "tests.speed.plan:measure", (phase, document["device"]["type"], wrong))]
-    if phase == "networks" and importlib.util.find_spec("nnunetv2"):
-        measured += [_tests(name, chosen, file) for name, chosen in TRAINERS.items()]
-    return measured
+    trained = TRAINERS if phase == "networks" and importlib.util.find_spec("nnunetv2") else {}
+    measured = Group(phase, "tests.speed.plan:measure", (phase, document["device"]["type"], wrong))
+    return [*(_tests(name, chosen, file) for name, chosen in trained.items()), measured]
 
 
 def _tests(name: str, chosen: tuple[str, ...], file: Path) -> Group:

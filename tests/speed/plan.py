@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from swin_umamba_nnunet.ops import BACKENDS, PLAIN
+from swin_umamba_nnunet.ops import BACKENDS
 from swin_umamba_nnunet.ops._select import unavailable_reason
 from swin_umamba_nnunet.ops._selftest import ALLOWED_ERROR, worst_error
 from tests.speed.jobs import Job, Result, Send, failed, work_through
@@ -15,12 +15,10 @@ from tests.speed.measure import Clock
 from tests.speed.networks import (
     NETWORKS,
     TRAINERS,
-    Builder,
     controls,
     makes_sense,
     network_jobs,
     set_up_like_nnunet,
-    stays_finite,
 )
 from tests.speed.record import (
     BACKWARD,
@@ -55,11 +53,9 @@ from tests.speed.scans import (
     stages,
 )
 
-ITERATIONS = 300
-SIDE, SMALL = 64, 12  # positions; the plain backends take minutes on a real image
 CONTROLS = {"batch": 2, "side": 160}  # of the networks beside themselves without scans on a CPU
-# beside the stages of that size: the first stage of larger images, and an image without work: what a call costs
-FURTHER_SHAPES = ((80, 192), (2, 192))
+# beside the stages of that size: the first stage of usual images, and an image without work: what a call costs
+FURTHER_SHAPES = ((64, 192), (80, 192), (2, 192))
 
 
 def measure(send: Send, done: Collection[str], end: float, phase: str, device: str, wrong: Collection[str]) -> None:
@@ -87,7 +83,7 @@ def kernels_in(measured: Result) -> set[str]:
 
 def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
     """What there is to measure in a phase, most important first: what the targets are about, what is compiled last."""
-    builder, here = Builder(), pipelines(clock.device)
+    here = pipelines(clock.device)
 
     def networks(
         names: Sequence[str],
@@ -105,7 +101,7 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
             for each in passes
             for pipeline in (FUSED, *also)
         ]
-        return network_jobs(clock, builder, [f for f in chosen if makes_sense(f) and f.pipeline in here])
+        return network_jobs(clock, [f for f in chosen if makes_sense(f) and f.pipeline in here])
 
     def scans(*setting: Any) -> list[Job]:
         return [job for stage in stages(*setting) for job in stage_jobs(clock, stage)]
@@ -128,7 +124,6 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
             *scans(12, 320, "float32"),
         ]
     return [
-        finite_job(),
         *networks(dagger, (STEP,), **materialised),
         *networks(swin, (INFERENCE,), 1, modes=(EAGER, GRAPH)),
         *networks(swin[1:], (STEP,), **materialised),
@@ -149,19 +144,15 @@ def of_a_cpu() -> list[Job]:
     """Each backend right and fast, the scan's stages, other code, networks beside their controls, bytes kept."""
     clock = Clock("cpu", 1.0)
     here = [name for name in BACKENDS if unavailable_reason(name, "cpu") is None]
-    whole = [Figure(CORE, size=(SMALL if name in PLAIN else SIDE,) * 2, stride=1, channels=192) for name in here]
     shapes = [*FURTHER_SHAPES, *((CONTROLS["side"] // stride, channels) for stride, channels in STAGES)]
     figures = [Figure(CORE, size=(side, side), stride=1, channels=channels) for side, channels in shapes]
     controlled = [Figure(name, size=(CONTROLS["side"],) * 2, batch=CONTROLS["batch"]) for name in NETWORKS[:2]]
-    first, *plain = [stage_jobs(clock, figure, name) for name, figure in zip(here, whole)]
     return [
         *(Job(right(name, None, ""), partial(against_reference, name), 0.0) for name in here),
-        *first,
-        *(job for figure in figures for job in stage_jobs(clock, figure, here[0])[2:]),
+        *(job for figure in figures for job in stage_jobs(clock, figure, "numba")),
         *saved_jobs("cpu"),
         Job(Figure(SEQUENCE, MAMBAPY, channels=0), partial(others, clock.seconds)),
         *(Job(f, partial(controls, f.what, *CONTROLS.values(), 8 * clock.seconds)) for f in controlled),
-        *(job for jobs in plain for job in jobs),
     ]
 
 
@@ -175,17 +166,6 @@ def against_reference(backend: str) -> Iterator[Result]:
 def right(backend: str, passed: bool | None, detail: str) -> Result:
     """The check of a backend."""
     return {"name": f"{backend} against the reference", "passed": passed, "detail": detail}
-
-
-def finite_job() -> Job:
-    """The training that others report to become NaN."""
-    check: Result = {"name": "a training under mixed precision stays finite", "passed": None, "detail": ""}
-
-    def run() -> Iterator[Result]:
-        passed, detail = stays_finite("cuda", "float16", ITERATIONS)
-        yield check | {"passed": passed, "detail": detail}
-
-    return Job(check, run)
 
 
 def skipped(name: str, why: str) -> Job:

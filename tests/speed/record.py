@@ -38,7 +38,8 @@ LAUNCHES = "kernels of the scan"  # a job of several of
 KERNELS = ("forward_kernel", "state_kernel", "backward_kernel", "adjoint_kernel")
 GLUE_KERNELS = ("norm_gate_kernel", "norm_gate_backward_kernel")
 BASELINE = "PlainConvUNet"  # nnU-Net's own
-_FIRST = ("command", "date", "device", "versions", "settings", "checks", "not_run", "done")
+_HEAD = ("layout", "command", "date", "device", "versions", "backends", "settings")
+_LISTS = ("checks", "not_run", "done")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
     """
     import torch
 
+    from swin_umamba_nnunet.benchmark.hooks import processor_name
     from swin_umamba_nnunet.ops import backend_report
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
@@ -135,7 +137,7 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    place = {"type": device, "name": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    place = {"type": device, "name": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         versions |= {"cuda": torch.version.cuda, "driver": nvidia_smi("driver_version")}
@@ -155,25 +157,21 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
         "versions": versions,
         "backends": backend_report(device),
         "settings": settings,
-        "checks": [],
-        "not_run": [],
-        "done": [],
-        "figures": [],
+        **{name: [] for name in (*_LISTS, "figures")},
     }
 
 
-def write_document(path: Path | None, document: dict[str, Any]) -> None:
-    """Write a document whole or not at all, if there is a path."""
-    if path:
-        figures = list(map(dataclasses.asdict, document["figures"]))
-        write_text(path, json.dumps({**document, "figures": figures}, indent=1) + "\n")
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write a document whole or not at all."""
+    figures = list(map(dataclasses.asdict, document["figures"]))
+    write_text(path, json.dumps({**document, "figures": figures}, indent=1) + "\n")
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A document with its figures as `Figure`s; fields this version does not know are left out.
+    """A document with its figures as `Figure`s.
 
     Raises:
-        ValueError: no such file, or not one of ours.
+        ValueError: no such file, or not one of ours, whole.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -181,19 +179,14 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
+    wanted = "expected one that `make gpu-check` or `make bench` has written"
     if not isinstance(document, dict) or document.get("layout") != LAYOUT:
-        raise ValueError(
-            f"{path} is no file of measurements; expected one that `make gpu-check` or `make bench` has written"
-        )
-    known = {field.name for field in dataclasses.fields(Figure)}
+        raise ValueError(f"{path} is no file of measurements; {wanted}")
     try:
-        figures = [{key: value for key, value in each.items() if key in known} for each in document["figures"]]
-        document["figures"] = [Figure(**{**each, "size": tuple(each["size"])}) for each in figures]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has a figure that is not complete: {error}") from error
-    if missing := [key for key in _FIRST if key not in document]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it was not written to its end, or changed since")
-    return document
+        figures = [Figure(**{**each, "size": tuple(each["size"])}) for each in document["figures"]]
+        return {key: document[key] for key in (*_HEAD, *_LISTS)} | {"figures": figures}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not complete: {error}; {wanted}") from error
 
 
 def nvidia_smi(what: str) -> str | None:
@@ -203,12 +196,3 @@ def nvidia_smi(what: str) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split("\n")[0].strip() or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -267,21 +267,8 @@ def _forward(device: str, figure: Figure) -> Tensor:
         return function(*leaves, out_dtype=torch.float32)
 
 
-def plain_loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
-    """The form of mamba_ssm's `selective_scan_ref`: decays of all steps at once, then a loop over the steps."""
-    delta = softplus(delta + delta_bias[:, None])
-    decays = torch.exp(delta[..., None] * A[:, None])  # (batch, dim, L, N)
-    inputs = (delta * u)[..., None] * B.transpose(1, 2)[:, None]
-    state = torch.zeros_like(decays[:, :, 0])
-    outputs = []
-    for step in range(u.shape[2]):
-        state = decays[:, :, step] * state + inputs[:, :, step]
-        outputs.append(torch.einsum("bdn,bn->bd", state, C[:, :, step]))
-    return torch.stack(outputs, dim=2) + D[:, None] * u
-
-
 def parallel_scan(pscan: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The same function around mambapy's `pscan(decays, inputs)`, both (batch, L, dim, N), as mambapy calls it."""
+    """What `others` compares around mambapy's `pscan(decays, inputs)`, both (batch, L, dim, N), as mambapy calls it."""
 
     def scan(u, delta, A, B, C, D, delta_bias):
         u, delta, B, C = (t.transpose(1, 2) for t in (u, delta, B, C))
@@ -300,10 +287,10 @@ def others(seconds: float) -> Iterator[Figure]:
     """
     batch, channels, length, states = OF_SEQUENCE
 
-    def here(u, delta, A, B, C, D, delta_bias):
-        return selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True)
+    def here(u, delta, A, B, C, D, delta_bias, backend=None):
+        return selective_scan(u, delta, A, B, C, D, None, delta_bias, True, backend=backend)
 
-    functions = {FUSED: here, LOOP: plain_loop}
+    functions = {FUSED: here, LOOP: partial(here, backend="reference")}
     with suppress(ImportError):
         functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
     leaves = [

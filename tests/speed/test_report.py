@@ -98,15 +98,10 @@ def test_every_row_has_every_column():
     assert lines[1] == "|---|---|---|"
 
 
-def test_what_was_written_is_read_and_a_later_version_may_know_more(tmp_path):
-    file = tmp_path / "one.json"
+def test_what_was_written_is_read(tmp_path):
     written = made_up.everything()
-    record.write_document(file, written)
-    assert record.read_document(file) == written
-    content = json.loads(file.read_text())
-    content["figures"][0]["from_the_future"] = 1
-    file.write_text(json.dumps(content))
-    assert record.read_document(file) == written
+    record.write_document(tmp_path / "one.json", written)
+    assert record.read_document(tmp_path / "one.json") == written
     for kept in record.RESULTS.glob("*.json"):  # in the repository
         assert record.read_document(kept)["figures"], kept
 
@@ -127,7 +122,7 @@ def test_the_head_names_device_versions_and_backends():
         ("{", ("other.json", "JSON")),
         ("[]", ("other.json", "make bench", "make gpu-check")),
         (json.dumps({"layout": record.LAYOUT, "figures": [{"size": [1, 1]}]}), ("other.json", "'what'")),
-        (json.dumps({"layout": record.LAYOUT, "figures": []}), ("other.json", "command, date, device, versions")),
+        (json.dumps({"layout": record.LAYOUT, "figures": []}), ("other.json", "'command'")),
     ],
 )
 def test_other_files_are_refused(content, facts, tmp_path):
