@@ -235,8 +235,9 @@ def _child(pipe: Any, group: Group, done: Collection[str], end: float, log: Path
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     faulthandler.enable()
+    if os.name == "posix":
+        os.setpgrp()  # Ctrl-C in a terminal is for the parent to decide about
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
     module, _, function = group.work.partition(":")
     try:
         getattr(importlib.import_module(module), function)(pipe.send, done, end, *group.settings)

@@ -1,10 +1,9 @@
 """What `check.py` measures, most important first; runs in a process of its own (`jobs.run_group`)."""
 
 import importlib.util
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from swin_umamba_nnunet.ops import BACKENDS
 from swin_umamba_nnunet.ops._select import unavailable_reason
@@ -33,8 +32,8 @@ from tests.speed.record import (
     GRAPH,
     INFERENCE,
     KERNELS,
+    LOOP,
     MAMBA_SSM,
-    MAMBAPY,
     OWN,
     PLAIN_GLUE,
     SAVED,
@@ -72,9 +71,12 @@ def _unless(job: Job, wrong: Collection[str]) -> Job:
 
 def kernels_in(measured: Result) -> set[str]:
     """The Triton kernels whose values have to be right for a time to mean something."""
-    if isinstance(measured, dict):
-        return {*KERNELS, *GLUE_KERNELS}
-    if measured.passes == SAVED or measured.what == BASELINE or measured.pipeline == MAMBA_SSM:
+    if (
+        isinstance(measured, dict)
+        or measured.passes == SAVED
+        or measured.what == BASELINE
+        or measured.pipeline == MAMBA_SSM
+    ):
         return set()
     both = measured.passes in (BACKWARD, BOTH, STEP)
     norm = measured.pipeline not in (OWN, PLAIN_GLUE) and (measured.what == BLOCK or measured.channels is None)
@@ -85,15 +87,7 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
     """What there is to measure in a phase, most important first: what the targets are about, what is compiled last."""
     here = pipelines(clock.device)
 
-    def networks(
-        names: Sequence[str],
-        passes: Sequence[str],
-        batch: int = 12,
-        size: int = 320,
-        dtype: str = "float16",
-        modes: Sequence[str] = (EAGER,),
-        also: Sequence[str] = (),
-    ) -> list[Job]:
+    def networks(names, passes, batch=12, size=320, dtype="float16", modes=(EAGER,), also=()):
         chosen = [
             Figure(name, pipeline, mode, each, dtype, batch, (size, size))
             for name in names
@@ -103,7 +97,7 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
         ]
         return network_jobs(clock, [f for f in chosen if makes_sense(f) and f.pipeline in here])
 
-    def scans(*setting: Any) -> list[Job]:
+    def scans(*setting):
         return [job for stage in stages(*setting) for job in stage_jobs(clock, stage)]
 
     dagger, swin, both = NETWORKS[:1], NETWORKS[:2], (STEP, INFERENCE)
@@ -113,6 +107,7 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
     if phase == "kernels":
         return [
             *kernel_jobs(clock),
+            *([] if MAMBA_SSM in here else [skipped(MAMBA_SSM, unavailable_reason("mamba_ssm", clock.device) or "")]),
             *scans(12, 320),
             *kernel_jobs(clock, REGISTERS),
             *scans(12, 256),
@@ -151,7 +146,7 @@ def of_a_cpu() -> list[Job]:
         *(Job(right(name, None, ""), partial(against_reference, name), 0.0) for name in here),
         *(job for figure in figures for job in stage_jobs(clock, figure, "numba")),
         *saved_jobs("cpu"),
-        Job(Figure(SEQUENCE, MAMBAPY, channels=0), partial(others, clock.seconds)),
+        Job(Figure(SEQUENCE, LOOP, channels=0), partial(others, clock.seconds)),
         *(Job(f, partial(controls, f.what, *CONTROLS.values(), 8 * clock.seconds)) for f in controlled),
     ]
 

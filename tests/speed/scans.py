@@ -7,11 +7,10 @@ the device's own, so the figure holds for it; no GPU is needed for those of a GP
 behind the scan (backend `triton`) are only there with it.
 """
 
-import importlib
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -21,13 +20,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import softplus
 
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import resolve_backend, selective_scan
 from swin_umamba_nnunet.ops._scan import scan
-from swin_umamba_nnunet.ops._selftest import DIRECTIONS, QUEUE, core_arguments
-from tests.speed.jobs import Job, MissingPackageError
+from swin_umamba_nnunet.ops._selftest import DIRECTIONS, QUEUES, core_arguments
+from tests.speed.jobs import Job
 from tests.speed.materialised import ShapesOfExtension, core, mamba_ssm_2d, pipelines
 from tests.speed.measure import WARM_UP, Clock, autocast, interleaved
 from tests.speed.record import (
@@ -41,7 +39,6 @@ from tests.speed.record import (
     LAUNCHES,
     LOOP,
     MAMBA_SSM,
-    MAMBAPY,
     OWN,
     PLAIN_GLUE,
     SAVED,
@@ -172,7 +169,7 @@ def kernels(clock: Clock, figure: Figure, programs: Sequence[int], registers: in
         options = {"maxnreg": registers} if warps else {}
         with mock.patch.multiple(_triton, **changed), launches(options) as seen:
             for _ in range(CALLS):
-                torch.cuda._sleep(QUEUE)
+                torch.cuda._sleep(QUEUES[0])
                 call()
             torch.cuda.synchronize()
         for kernel, timed in seen.items():
@@ -267,52 +264,22 @@ def _forward(device: str, figure: Figure) -> Tensor:
         return function(*leaves, out_dtype=torch.float32)
 
 
-def parallel_scan(pscan: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """What `others` compares around mambapy's `pscan(decays, inputs)`, both (batch, L, dim, N), as mambapy calls it."""
-
-    def scan(u, delta, A, B, C, D, delta_bias):
-        u, delta, B, C = (t.transpose(1, 2) for t in (u, delta, B, C))
-        delta = softplus(delta + delta_bias)
-        states = pscan(torch.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None])
-        return ((states @ C[..., None]).squeeze(3) + D * u).transpose(1, 2)
-
-    return scan
-
-
 def others(seconds: float) -> Iterator[Figure]:
-    """What people run on a CPU, on the same sequence in turns with the scan here.
-
-    Raises:
-        MissingPackageError: mambapy is not installed; the other figures come before.
-    """
+    """The definition as a plain loop, on the same sequence in turns with the scan here."""
     batch, channels, length, states = OF_SEQUENCE
-
-    def here(u, delta, A, B, C, D, delta_bias, backend=None):
-        return selective_scan(u, delta, A, B, C, D, None, delta_bias, True, backend=backend)
-
-    functions = {FUSED: here, LOOP: partial(here, backend="reference")}
-    with suppress(ImportError):
-        functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
-    leaves = [
-        torch.randn(batch, channels, length),
-        torch.randn(batch, channels, length),
-        -torch.arange(1.0, states + 1).expand(channels, states).contiguous(),
-        torch.randn(batch, states, length),
-        torch.randn(batch, states, length),
-        torch.ones(channels),
-        torch.randn(channels) - 4,
-    ]
-    leaves = [leaf.requires_grad_() for leaf in leaves]
-    cotangent = torch.randn(batch, channels, length)
+    u, delta = (torch.randn(batch, channels, length) for _ in range(2))
+    B, C = (torch.randn(batch, states, length) for _ in range(2))
+    A = -torch.arange(1.0, states + 1).expand(channels, states).contiguous()
+    leaves = [t.requires_grad_() for t in (u, delta, A, B, C, torch.ones(channels))]
+    further = {"delta_bias": torch.randn(channels) - 4, "delta_softplus": True}
     calls = {}
-    for name, function in functions.items():
+    for name, backend in ((FUSED, "numba"), (LOOP, "reference")):
         figure = Figure(SEQUENCE, name, batch=batch, size=(length,), stride=1, channels=channels, states=states)
-        calls[figure] = torch.no_grad()(partial(function, *leaves))
-        calls[replace(figure, passes=BOTH)] = partial(_both, function, leaves, cotangent)
-    yield from interleaved(calls, seconds)
-    if MAMBAPY not in functions:
-        raise MissingPackageError("mambapy is not installed; pip install --no-deps mambapy")
+        function = partial(selective_scan, *leaves, backend=backend, **further)
+        calls[figure] = torch.no_grad()(function)
+        calls[replace(figure, passes=BOTH)] = partial(_both, function, leaves, torch.randn(batch, channels, length))
+    return iter(interleaved(calls, seconds))
 
 
-def _both(function: Callable[..., Any], leaves: list[Tensor], cotangent: Tensor) -> Any:
-    return torch.autograd.grad(function(*leaves), leaves, cotangent)
+def _both(function: Callable[[], Any], leaves: list[Tensor], cotangent: Tensor) -> Any:
+    return torch.autograd.grad(function(), leaves, cotangent)
