@@ -52,6 +52,7 @@ from tests.speed.scans import (
     stages,
 )
 
+AGAINST = " against the reference"
 CONTROLS = {"batch": 2, "side": 160}  # of the networks beside themselves without scans on a CPU
 # beside the stages of that size: the first stage of usual images, and an image without work: what a call costs
 FURTHER_SHAPES = ((64, 192), (80, 192), (2, 192))
@@ -143,7 +144,7 @@ def of_a_cpu() -> list[Job]:
     figures = [Figure(CORE, size=(side, side), stride=1, channels=channels) for side, channels in shapes]
     controlled = [Figure(name, size=(CONTROLS["side"],) * 2, batch=CONTROLS["batch"]) for name in NETWORKS[:2]]
     return [
-        *(Job(right(name, None, ""), partial(against_reference, name), 0.0) for name in here),
+        *(Job(check(f"{name}{AGAINST}"), partial(against_reference, name), 0.0) for name in here),
         *(job for figure in figures for job in stage_jobs(clock, figure, "numba")),
         *saved_jobs("cpu"),
         Job(Figure(SEQUENCE, LOOP, channels=0), partial(others, clock.seconds)),
@@ -155,15 +156,14 @@ def against_reference(backend: str) -> Iterator[Result]:
     """A backend's values and gradients on a CPU."""
     error = worst_error(backend, "cpu")
     detail = f"largest relative L2 error of output and gradients {error:.1e} (allowed: {ALLOWED_ERROR})"
-    yield right(backend, error <= ALLOWED_ERROR, detail)
-
-
-def right(backend: str, passed: bool | None, detail: str) -> Result:
-    """The check of a backend."""
-    return {"name": f"{backend} against the reference", "passed": passed, "detail": detail}
+    yield check(f"{backend}{AGAINST}", detail, error <= ALLOWED_ERROR)
 
 
 def skipped(name: str, why: str) -> Job:
     """What is left out, named in the document."""
-    check: Result = {"name": name, "passed": None, "detail": why}
-    return Job(check, lambda: [check])
+    return Job(said := check(name, why), lambda: [said])
+
+
+def check(name: str, detail: str = "", passed: bool | None = None) -> Result:
+    """One of no group."""
+    return {"name": name, "passed": passed, "detail": detail}

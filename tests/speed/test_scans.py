@@ -74,13 +74,8 @@ def test_the_scan_alone_with_projections_and_in_a_block():
     stage = Figure(CORE, size=(4, 4), stride=1, channels=16, states=4)
     jobs = [*stage_jobs(Clock("cpu", 0), stage, "numba"), *block_jobs(Clock("cpu", 0), stage)[:2]]
     figures = [figure for job in jobs for figure in job.run()]
-    assert [(f.what, f.passes) for f in figures] == [
-        *(
-            (what, passes)
-            for what, then in ((SCAN, BACKWARD), (CORE, BOTH), (BLOCK, BOTH))
-            for passes in (FORWARD, then)
-        )
-    ]
+    then = {SCAN: BACKWARD, CORE: BOTH, BLOCK: BOTH}
+    assert [(f.what, f.passes) for f in figures] == [(what, p) for what in then for p in (FORWARD, then[what])]
     for figure in figures:
         steps = 4 * 16 * 4 * 4 * 4  # directions * channels * H * W * states
         assert figure.giga_state_steps == pytest.approx(steps / figure.milliseconds / 1e6)
