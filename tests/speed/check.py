@@ -85,10 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    first, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="check", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="check", description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("--phase", choices=PHASES, nargs="+", default=PHASES[:3], help="which (default: those of a GPU, in this order)")
     add("--seconds", type=float, default=SECONDS, metavar="S", help=f"for each phase (default: {SECONDS:.0f})")
