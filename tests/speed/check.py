@@ -121,8 +121,8 @@ def _document(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         document = read_document(file)
         here = _holds_for(new)
         for what, held in _holds_for(document).items():
-            if held != here.get(what):
-                raise ValueError(f"{file} holds for {what} {held}, not {here.get(what)}; name another file with --json")
+            if held != here[what]:
+                raise ValueError(f"{file} holds for {what} {held}, not {here[what]}; name another file with --json")
         say(f"{file} is continued")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_document(file, document)
@@ -131,7 +131,7 @@ def _document(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def _holds_for(document: dict[str, Any]) -> dict[str, Any]:
     versions = {name: document["versions"].get(name) for name in ("torch", "triton")}
-    return {"device": document["device"]["name"], "command": document["command"], **versions, **document["settings"]}
+    return {"device": document["device"]["name"], **versions, **document["settings"]}
 
 
 def _operators() -> str:
