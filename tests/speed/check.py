@@ -85,8 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="check", description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(
+        prog="check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--phase", choices=PHASES, nargs="+", default=PHASES[:3], help="which (default: those of a GPU, in this order)")
     add("--seconds", type=float, default=SECONDS, metavar="S", help=f"for each phase (default: {SECONDS:.0f})")
