@@ -107,7 +107,6 @@ def document(figures, device="cuda", **changed):
         "date": "2026-01-02T03:04:05+00:00",
         "device": {"type": device, "name": "Made-up device", "multiprocessors": 100, "highest_clock_megahertz": "2000"},
         "versions": {"torch": "2.0", "triton": None},
-        "backends": {},
         "settings": {},
         "checks": [],
         "not_run": [],

@@ -1,6 +1,6 @@
 """What a measurement leaves behind: one JSON layout for GPUs and CPUs.
 
-    {"layout": LAYOUT, "command": ..., "date": ..., "device": {...}, "versions": {...}, "backends": {...},
+    {"layout": LAYOUT, "command": ..., "date": ..., "device": {...}, "versions": {...},
      "settings": {...}, "checks": [{"name", "passed", "detail"}], "not_run": [...], "done": [...],
      "figures": [{Figure}, ...]}
 
@@ -38,7 +38,7 @@ LAUNCHES = "kernels of the scan"  # a job of several of
 KERNELS = ("forward_kernel", "state_kernel", "backward_kernel", "adjoint_kernel")
 GLUE_KERNELS = ("norm_gate_kernel", "norm_gate_backward_kernel")
 BASELINE = "PlainConvUNet"  # nnU-Net's own
-_HEAD = ("layout", "command", "date", "device", "versions", "backends", "settings")
+_HEAD = ("layout", "command", "date", "device", "versions", "settings")
 _LISTS = ("checks", "not_run", "done")
 
 
@@ -128,7 +128,6 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
     import torch
 
     from swin_umamba_nnunet.benchmark.hooks import processor_name
-    from swin_umamba_nnunet.ops import backend_report
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     # pytorch-triton is what nightly torch brings
@@ -155,7 +154,6 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
         "date": date,
         "device": place,
         "versions": versions,
-        "backends": backend_report(device),
         "settings": settings,
         **{name: [] for name in (*_LISTS, "figures")},
     }
