@@ -5,9 +5,9 @@
 #   make test     install, then run the tests, on all cores                                  ARGS="tests/ops -x -n 0"
 #   make versions install, then run the tests that touch torch's insides with the oldest and the newest torch
 #   make lint     install, then ruff (rules and formatting) and mypy
-#   make bench    install, then measure this machine: the scan; WHAT=networks whole networks, WHAT=report shows files
-#   make gpu-check  on a machine with a GPU, torch, Triton and pytest: check the CUDA backend, then measure it in
-#                   nine minutes at most; uses PYTHON as it is and installs nothing          ARGS="--budget 1500"
+#   make bench    install, then check and measure the scan on this machine's CPU; three minutes at most
+#   make gpu-check  on a machine with a GPU, torch, Triton and pytest: check the CUDA backend, then measure it, in
+#                   three phases of three minutes; uses PYTHON as it is, installs nothing    ARGS="--phase values"
 #   make clean    delete the environment, the demo's folder and what the tools left behind
 #
 # PYTHON=python3.12 picks another interpreter, VENV=folder another place for the environment, and
@@ -17,7 +17,6 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 ARGS ?=
-WHAT ?= ops
 
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
@@ -40,10 +39,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-demo
-	$(BIN)/python -m tests.speed.bench $(WHAT) $(ARGS)
+	$(BIN)/python -m tests.speed.check --phase cpu $(ARGS)
 
 gpu-check:
-	$(PYTHON) -m tests.speed.gpu_check $(ARGS)
+	$(PYTHON) -m tests.speed.check $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache

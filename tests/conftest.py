@@ -38,15 +38,20 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Long files first, so that no worker is left with one, then rooms from the last (trainers) to the first (cli).
 
-    Tests marked `gpu` are skipped where there is none.
+    Tests marked `gpu` are skipped where there is none, those marked `kernels` where there is no interpreter either.
     """
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path in long, str(item.path)), reverse=True)
-    if torch.cuda.is_available():
-        return
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    gpu = torch.cuda.is_available() and not interpreted
+    why = {
+        "gpu": None if gpu else "needs a CUDA device, without Triton's interpreter",
+        "kernels": None if gpu or interpreted else "no CUDA device; test_in_the_interpreter runs this one on the CPU",
+    }
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device (torch.cuda.is_available() is False)"))
+        for reason in (why.get(mark.name) for mark in item.iter_markers()):
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish():

@@ -19,7 +19,9 @@ DIRECTIONS = 4
 ALLOWED_ERROR = 1e-5  # relative L2, float32 against the float64 reference
 _CHECKED = (2, 9, 13, 40)  # B, H, W, D: uneven on purpose
 MOST_CALLS = 200  # of one figure
-QUEUE = 2_000_000  # cycles, a millisecond or a little more: four times what it takes to launch a backward scan
+# cycles that a GPU waits: a millisecond at least, five times what it takes to launch a backward scan, then what an SS2D
+# block or a scan with every direction written out takes (it is the CPU's time that counts where that is not enough)
+QUEUES = (2_000_000, 8_000_000, 32_000_000)
 
 
 def core_arguments(shape: tuple[int, ...], states: int = 16) -> list[Tensor]:
@@ -90,17 +92,21 @@ def milliseconds(call: Callable[[], Any], device: str, queued: bool = False) -> 
     """How long one call takes: on a GPU by its own events, elsewhere by the wall clock.
 
     On a GPU that has nothing to do this includes what the CPU takes to launch the call; `queued` lets it launch while
-    the GPU still waits, for the time of short kernels alone.
+    the GPU still waits, for the time of short kernels alone: once more with a longer wait, where that was too short.
     """
     if device.startswith("cuda"):
         with torch.cuda.device(device):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            if queued:
-                torch.cuda._sleep(QUEUE)
-            begin.record()
-            call()
-            end.record()
-            end.synchronize()
+            for wait in QUEUES if queued else (0,):
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                if wait:
+                    torch.cuda._sleep(wait)
+                begin.record()
+                call()
+                waited = not begin.query()  # the GPU, until all was launched
+                end.record()
+                end.synchronize()
+                if waited:
+                    break
         return begin.elapsed_time(end)
     start = time.perf_counter()
     call()

@@ -23,8 +23,7 @@ OLD_INTERPRETER = triton.__version__.startswith("3.0.")
 INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETER else "cuda"
 HERE = INTERPRETER or torch.cuda.is_available()
-values = pytest.mark.skipif(not HERE, reason="no CUDA device; test_in_the_interpreter runs this one on the CPU")
-large = pytest.mark.skipif(DEVICE == "cpu" or not HERE, reason="needs a CUDA device: too large for the interpreter")
+values = pytest.mark.kernels
 NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
 
 
@@ -67,26 +66,28 @@ def relative_error(found, expected):
     return ((found.double() - expected).norm() / (scale if scale > 0 else 1)).item()
 
 
-def check(sizes, dtype=torch.float32, softplus=True):
+def check(sizes, dtype=torch.float32, softplus=True, backward=True):
     """y and all gradients of the backend, called as `_scan.py` calls it, against autograd through the reference."""
     inputs, dy = make_inputs(*sizes, dtype=dtype, softplus=softplus)
     exact = [t.double().requires_grad_() for t in inputs]
     expected = _scan.scan(*exact, softplus, "reference")
-    expected.backward(dy.double())
     y, states = _triton.forward(*inputs, softplus, True)
-    gradients = _triton.backward(dy, *inputs, states, softplus)
     assert y.shape == expected.shape
     assert y.dtype == torch.float32
     assert relative_error(y, expected.detach()) < 2e-6
+    y_only, nothing = _triton.forward(*inputs, softplus, False)
+    assert torch.equal(y_only, y)
+    assert nothing.numel() == 0
+    if not backward:
+        return
+    expected.backward(dy.double())
+    gradients = _triton.backward(dy, *inputs, states, softplus)
     for name, found, tensor in zip(NAMES, gradients, exact, strict=True):
         assert found.shape == tensor.shape, name
         assert found.is_contiguous(), name
         rounded = found.dtype == dtype != torch.float32  # of ddt, and the interpreter cuts bfloat16 off
         assert found.dtype == (dtype if name == "dt" else torch.float32)
         assert relative_error(found, tensor.grad) < (torch.finfo(dtype).eps if rounded else 5e-6), name
-    y_only, nothing = _triton.forward(*inputs, softplus, False)
-    assert torch.equal(y_only, y)
-    assert nothing.numel() == 0
 
 
 # batch, height, width, channels, directions, states
@@ -138,7 +139,23 @@ def test_programs_that_take_turns(poisoned, monkeypatch):
     check((2, 1, 65, 33, 1, 2))
 
 
-@large
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("kernel", ["forward_kernel", "state_kernel", "backward_kernel", "adjoint_kernel"])
+def test_kernel(kernel, dtype, poisoned, monkeypatch):
+    """One after the other, the last stage of a batch of a training: more work than a GPU has slots for backward."""
+    backward = kernel in ("backward_kernel", "adjoint_kernel")
+    cut, slots, given = kernel in ("state_kernel", "adjoint_kernel"), _triton._slots, []
+
+    def chunks(windows, *_, turns, **__):
+        return (windows, 1) if cut and turns == backward else (1, windows)
+
+    monkeypatch.setattr(_triton, "_chunks", chunks)
+    monkeypatch.setattr(_triton, "_slots", lambda *a: given.append(slots(*a)) or given[-1])
+    check((12, 10, 10, 1536, 4, 16), dtype, backward=backward)
+    assert not backward or given[-1] < 12 * 4 * 1536 // 32, "no program had a second piece of work"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("sizes", [(2, 37, 41, 96, 4, 16), (1, 20, 20, 768, 4, 16), (3, 7, 9, 100, 4, 16)])

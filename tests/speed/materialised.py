@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from swin_umamba_nnunet.blocks import SS2D
-from swin_umamba_nnunet.ops import backend_report, selective_scan_2d
+from swin_umamba_nnunet.ops import selective_scan_2d
 from swin_umamba_nnunet.ops._mamba_ssm import CHUNK
 from swin_umamba_nnunet.ops._reference import to_image, to_sequence
 from swin_umamba_nnunet.ops._scan import scan
-from swin_umamba_nnunet.ops._select import resolve_backend
+from swin_umamba_nnunet.ops._select import resolve_backend, unavailable_reason
 from tests.speed.record import FUSED, MAMBA_SSM, OWN
 
 
 def pipelines(device: str) -> list[str]:
     """Those that can run on a device, the fused one first."""
-    return [FUSED, OWN, *([MAMBA_SSM] if backend_report(device)["mamba_ssm"] == "available" else [])]
+    return [FUSED, OWN, *([] if unavailable_reason("mamba_ssm", device) else [MAMBA_SSM])]
 
 
 def materialised_2d(

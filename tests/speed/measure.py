@@ -1,4 +1,4 @@
-"""Time and memory of calls, and a list of measurements of which any may fail or be interrupted.
+"""Time and memory of calls.
 
 The exp bound: a forward scan evaluates one exponential per state and step, in four directions, and two for softplus in
 each: 72 for each of E = batch * L * D elements (N = 16).  The backward pass evaluates each once more, and three for
@@ -8,27 +8,20 @@ softplus and its derivative: 76.  A multiprocessor does 16 per clock; no scan th
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from swin_umamba_nnunet.ops._selftest import DIRECTIONS, MOST_CALLS, milliseconds, quartiles
-from tests.speed.record import BACKWARD, BOTH, FORWARD, INFERENCE, STEP, Figure, nvidia_smi, write_document
+from tests.speed.record import BACKWARD, BOTH, FORWARD, INFERENCE, STEP, Figure, nvidia_smi
 
 PER_CLOCK = 16
 WARM_UP = 2  # calls
 # exponentials and logarithms per step and direction, besides those of the states: of each scan that is computed
 EXTRA = {FORWARD: (2,), BACKWARD: (3,), BOTH: (2, 3), INFERENCE: (2,), STEP: (2, 3)}
-LONG = 300  # characters of an error that are kept
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-class MissingPackageError(RuntimeError):
-    """A measurement needs a package that is not installed."""
 
 
 class Clock:
@@ -36,21 +29,15 @@ class Clock:
 
     Args:
         device: "cpu" or "cuda".
-        budget: seconds after which no further measurement should begin; None for no end.
         seconds: to spend on the calls of one figure, beyond the warm-up and the fewest calls.
     """
 
-    def __init__(self, device: str, budget: float | None = None, seconds: float = 0.3) -> None:
+    def __init__(self, device: str, seconds: float = 0.15) -> None:
         self.device, self.seconds = device, seconds
-        self.end = float("inf") if budget is None else time.monotonic() + budget
         self.exponentials_per_second = None
         if device == "cuda" and (clock := nvidia_smi("clocks.max.sm") or "").isdigit():  # MHz
             units = torch.cuda.get_device_properties(0).multi_processor_count
             self.exponentials_per_second = PER_CLOCK * units * float(clock) * 1e6
-
-    def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return self.end - time.monotonic()
 
     def time(
         self, figure: Figure, call: Callable[[], Any], *, elements: int, steps: int, whole: bool = False, **known: Any
@@ -110,67 +97,3 @@ def interleaved(calls: Mapping[Figure, Callable[[], Any]], seconds: float) -> li
 def autocast(device: str, dtype: str, **settings: Any) -> Any:
     """torch.autocast, or nothing for float32."""
     return nullcontext() if dtype == "float32" else torch.autocast(device, dtype=getattr(torch, dtype), **settings)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One or a few figures that are measured together.
-
-    Attributes:
-        stands_for: the figure that is written if it fails, with the problem filled in.
-        run: yields the figures.
-        seconds: that must be left of the budget for it to begin.
-    """
-
-    stands_for: Figure
-    run: Callable[[], Iterable[Figure]]
-    seconds: float = 10.0
-
-    @property
-    def name(self) -> str:
-        """For the reader."""
-        return self.stands_for.line().rstrip(": ")
-
-
-def run_jobs(
-    jobs: Sequence[Job], clock: Clock, document: dict[str, Any], file: Path | None, say: Callable[[str], None]
-) -> bool:
-    """Run them in order; figures go into `document` and, after each job, the document to `file`.
-
-    Returns:
-        False if it was interrupted; what had been measured is kept.
-    """
-    for number, job in enumerate(jobs, start=1):
-        position = f"[{number}/{len(jobs)}]"
-        if clock.left() < job.seconds:
-            document["not_run"].append(job.name)
-            continue
-        try:
-            for figure in job.run():
-                document["figures"].append(figure)
-                say(f"{position} {figure.line()}")
-        except KeyboardInterrupt:
-            document["not_run"] += [each.name for each in jobs[number - 1 :]]
-            write_document(file, document)
-            say(f"\ninterrupted at {position}; what had been measured is kept")
-            return False
-        except Exception as error:  # one figure that cannot be had must not cost the others
-            document["figures"].append(failed := replace(job.stands_for, problem=problem_of(error)))
-            say(f"{position} {failed.line()}")
-        write_document(file, document)
-        with suppress(RuntimeError):  # after an illegal access nothing works any more; the jobs that follow will say so
-            torch.cuda.empty_cache()
-    if document["not_run"]:
-        say(f"{len(document['not_run'])} measurements had no time left; a larger --budget includes them")
-        write_document(file, document)
-    return True
-
-
-def problem_of(error: Exception) -> str:
-    """One clause about what went wrong."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MissingPackageError):
-        return text
-    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
-        return "out of memory"
-    return f"{type(error).__name__}: {text}"[:LONG]

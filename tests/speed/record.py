@@ -1,7 +1,10 @@
-"""What a measurement leaves behind: one JSON layout for `bench ops`, `bench networks` and `gpu_check`.
+"""What a measurement leaves behind: one JSON layout for GPUs and CPUs.
 
-    {"layout": LAYOUT, "command": ..., "date": ..., "device": {...}, "versions": {...}, "backends": {...},
-     "settings": {...}, "checks": [{"name", "passed", "detail"}], "not_run": [...], "figures": [{Figure}, ...]}
+    {"layout": LAYOUT, "command": ..., "date": ..., "device": {...}, "versions": {...},
+     "settings": {...}, "checks": [{"name", "passed", "detail"}], "not_run": [...], "done": [...],
+     "figures": [{Figure}, ...]}
+
+Checks by tests have a "group" too; `passed` is null for what was left out.  "done" are jobs without a failure.
 
 Reading and writing imports no torch.
 """
@@ -24,14 +27,19 @@ LAYOUT = "swin_umamba_nnunet speed 1"
 RESULTS = Path(__file__).resolve().parent / "results"
 FUSED, OWN, MAMBA_SSM = "fused", "materialised, own 1D kernel", "materialised, mamba_ssm"  # pipelines
 PLAIN_GLUE = "fused, plain glue"  # norm and gate behind the scan in separate operations
-LOOP, MAMBAPY = "plain loop", "mambapy's parallel scan"  # other code for a sequence
+LOOP = "plain loop"  # the definition, of a sequence
 WITHOUT = "without scans"  # a network's control
 EAGER, COMPILED, GRAPH = "eager", "compiled", "CUDA graph"  # modes
 FORWARD, BACKWARD, BOTH = "forward", "backward", "forward+backward"  # passes of a scan
 STEP, INFERENCE, SAVED = "training step", "inference", "saved"  # passes of a network; bytes kept, of any
 SCAN, CORE, BLOCK, SEQUENCE = "scan", "scan with projections", "ss2d block", "scan of a sequence"
+STAGES = ((4, 192), (8, 384), (16, 768), (32, 1536))  # stride, d_inner of VMamba-tiny's stages
+LAUNCHES = "kernels of the scan"  # a job of several of
+KERNELS = ("forward_kernel", "state_kernel", "backward_kernel", "adjoint_kernel")
+GLUE_KERNELS = ("norm_gate_kernel", "norm_gate_backward_kernel")
 BASELINE = "PlainConvUNet"  # nnU-Net's own
-_FIRST = ("command", "date", "device", "versions")
+_HEAD = ("layout", "command", "date", "device", "versions", "settings")
+_LISTS = ("checks", "not_run", "done")
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,9 @@ class Figure:
 
     Attributes:
         what: "scan" (step sizes, B and C given), "scan with projections" (SS2D's core), "ss2d block", "scan of a
-            sequence", or a network.
-        pipeline: how the scan is computed: "fused", in one of the materialised forms (`materialised.py`), by other
-            code, or not at all ("without scans").
+            sequence", one of `KERNELS`, or a network.
+        pipeline: how the scan is computed: "fused" (and what the launches were told), in one of the materialised forms
+            (`materialised.py`), by other code, or not at all ("without scans").
         mode: "eager", "compiled" (torch.compile) or "CUDA graph" (captured once, replayed).
         passes: "forward", "backward" or "forward+backward" of a scan; "inference" or "training step" of a network;
             "saved" for what autograd keeps between forward and backward, which takes no time.
@@ -113,13 +121,13 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
     """The head of a JSON file, with no figures yet.
 
     Args:
-        command: "bench ops", "bench networks" or "gpu_check".
+        command: "bench" or "gpu-check".
         device: "cpu" or "cuda".
         settings: the options, as far as JSON can hold them.
     """
     import torch
 
-    from swin_umamba_nnunet.ops import backend_report
+    from swin_umamba_nnunet.benchmark.hooks import processor_name
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     # pytorch-triton is what nightly torch brings
@@ -128,7 +136,7 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    place = {"type": device, "name": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    place = {"type": device, "name": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         versions |= {"cuda": torch.version.cuda, "driver": nvidia_smi("driver_version")}
@@ -146,26 +154,22 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
         "date": date,
         "device": place,
         "versions": versions,
-        "backends": backend_report(device),
         "settings": settings,
-        "checks": [],
-        "not_run": [],
-        "figures": [],
+        **{name: [] for name in (*_LISTS, "figures")},
     }
 
 
-def write_document(path: Path | None, document: dict[str, Any]) -> None:
-    """Write a document whole or not at all, if there is a path."""
-    if path:
-        figures = list(map(dataclasses.asdict, document["figures"]))
-        write_text(path, json.dumps({**document, "figures": figures}, indent=1) + "\n")
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write a document whole or not at all."""
+    figures = list(map(dataclasses.asdict, document["figures"]))
+    write_text(path, json.dumps({**document, "figures": figures}, indent=1) + "\n")
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A document with its figures as `Figure`s; fields this version does not know are left out.
+    """A document with its figures as `Figure`s.
 
     Raises:
-        ValueError: no such file, or not one of ours.
+        ValueError: no such file, or not one of ours, whole.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -173,20 +177,14 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
+    wanted = "expected one that `make gpu-check` or `make bench` has written"
     if not isinstance(document, dict) or document.get("layout") != LAYOUT:
-        raise ValueError(
-            f"{path} is no file of measurements; expected one that `make bench` with --json, or "
-            "`make gpu-check`, has written"
-        )
-    known = {field.name for field in dataclasses.fields(Figure)}
+        raise ValueError(f"{path} is no file of measurements; {wanted}")
     try:
-        figures = [{key: value for key, value in each.items() if key in known} for each in document["figures"]]
-        document["figures"] = [Figure(**{**each, "size": tuple(each["size"])}) for each in figures]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has a figure that is not complete: {error}") from error
-    if missing := [key for key in _FIRST if key not in document]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it was not written to its end, or changed since")
-    return document
+        figures = [Figure(**{**each, "size": tuple(each["size"])}) for each in document["figures"]]
+        return {key: document[key] for key in (*_HEAD, *_LISTS)} | {"figures": figures}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not complete: {error}; {wanted}") from error
 
 
 def nvidia_smi(what: str) -> str | None:
@@ -196,12 +194,3 @@ def nvidia_smi(what: str) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split("\n")[0].strip() or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

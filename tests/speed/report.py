@@ -1,5 +1,6 @@
 """Figures as Markdown tables, the first of which says what was to be reached.  Needs no torch."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,9 +15,10 @@ from tests.speed.record import (
     FUSED,
     GRAPH,
     INFERENCE,
+    KERNELS,
+    LAUNCHES,
     LOOP,
     MAMBA_SSM,
-    MAMBAPY,
     OWN,
     SAVED,
     SCAN,
@@ -25,10 +27,10 @@ from tests.speed.record import (
     WITHOUT,
     Figure,
 )
-from tests.speed.targets import verdicts
+from tests.speed.targets import CLOCKS, clocks, verdicts
 
 NOTHING = "-"
-OTHERS = {OWN: "own 1D", MAMBA_SSM: "mamba_ssm", LOOP: LOOP, MAMBAPY: "mambapy"}  # pipelines that are compared
+OTHERS = {OWN: "own 1D", MAMBA_SSM: "mamba_ssm", LOOP: LOOP}  # pipelines that are compared
 _Columns = Mapping[str, Callable[[Figure], str]]
 
 
@@ -37,21 +39,70 @@ def markdown(document: Mapping[str, Any]) -> str:
     figures, device = document["figures"], document["device"]
     found = [figure for figure in figures if not figure.problem]
     versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if number)
-    targets = [("verdict", "target", "measured"), *((v.verdict, v.target, v.measured) for v in verdicts(document))]
-    asked = document["command"] == "gpu_check"
-    checks = [f"{'passed' if c['passed'] else 'FAILED'}: {c['name']}, {c['detail']}" for c in document["checks"]]
+    targets = [("verdict", "target", "predicted", "measured")]
+    targets += [(v.verdict, v.target, v.predicted, v.measured) for v in verdicts(document)]
+    asked = document["command"] == "gpu-check"
     parts = [
         f"## {device['name']}: {document['command']}, {document['date'][:10]}\n\n{versions}.",
         "" if device["type"] == "cuda" else "A CPU: times compare within this run only; none counts towards a target.",
         "### What to reach on an H200\n\n" + table(targets) if asked else "",
+        _list("Checks", _checks(document["checks"])),
+        "Values were not checked." if asked and not any("group" in c for c in document["checks"]) else "",
+        _section("Kernels", [f for f in found if f.what in KERNELS and f.pipeline == FUSED], _kernel_columns(device)),
+        _section("Fastest launches", *_launches(found)),
         _section("Scans", _scans(found), _scan_columns(found)),
         _section("Whole networks", _networks(found), _network_columns(found)),
         _section("Kept for backward, MiB", _saved(found), _saved_columns(found)),
-        _list("Checks", checks),
         _list("Not measured", [figure.line() for figure in figures if figure.problem]),
-        _list("No time left for", document["not_run"]),
+        _list("Not reached", document["not_run"]),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each that failed or stands alone, and for a group of tests how many passed."""
+    passed = Counter(c["group"] for c in checks if "group" in c and c["passed"])
+    rest = [c for c in checks if "group" not in c or not c["passed"]]
+    return [*(f"passed: {group}, {count} tests" for group, count in passed.items()), *map(line, rest)]
+
+
+def line(result: Figure | Mapping[str, Any]) -> str:
+    """A figure or check in one line."""
+    if isinstance(result, Figure):
+        return result.line()
+    word = {True: "passed", False: "FAILED", None: "skipped"}[result["passed"]]
+    return ", ".join(filter(None, (f"{word}: {result['name']}", result["detail"])))
+
+
+def _kernel_columns(device: Mapping[str, Any]) -> _Columns:
+    return {
+        "kernel": lambda f: f.what,
+        **_IMAGES,
+        **_STAGE,
+        "ms": lambda f: number(f.milliseconds),
+        "clocks": lambda f: number(clocks(f, device)),
+        "predicted": lambda f: number(CLOCKS[f.what][1]),
+    }
+
+
+def _launches(found: Sequence[Figure]) -> tuple[list[Figure], _Columns]:
+    """For each pass and stage the kernels' time together as they are launched, and the fastest way that was tried."""
+    sums: dict[Figure, dict[str, float]] = {}
+    for f in found:
+        if f.what in KERNELS and f.milliseconds:
+            place = Figure(LAUNCHES, passes=f.passes, dtype=f.dtype, batch=f.batch, size=f.size)
+            times = sums.setdefault(replace(place, stride=f.stride, channels=f.channels), {})
+            times[f.pipeline] = times.get(f.pipeline, 0.0) + f.milliseconds
+    sums = {place: times for place, times in sums.items() if set(times) - {FUSED}}
+    best = {place: min((time, how) for how, time in times.items() if how != FUSED) for place, times in sums.items()}
+    return list(sums), {
+        "passes": lambda f: f.passes,
+        **_IMAGES,
+        **_STAGE,
+        "ms as launched": lambda f: number(sums[f].get(FUSED)),
+        "ms at best": lambda f: number(best[f][0]),
+        "with": lambda f: best[f][1].removeprefix("fused, "),
+    }
 
 
 def _scans(found: Sequence[Figure]) -> list[Figure]:

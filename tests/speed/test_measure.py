@@ -1,71 +1,14 @@
-"""A list of measurements of which some fail; calls that take turns."""
+"""Clocks: calls that take turns, and a GPU that has to wait until all is launched."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+import torch
 
-from tests.speed.made_up import document, network_figure
-from tests.speed.measure import Clock, Job, MissingPackageError, interleaved, problem_of, run_jobs
-from tests.speed.record import read_document
-
-
-def job(name, *errors, seconds=0.0):
-    def run():
-        yield network_figure(name, milliseconds=1.0)
-        for error in errors:
-            raise error
-
-    return Job(network_figure(name), run, seconds)
-
-
-def run(jobs, tmp_path, budget=None):
-    said, content, file = [], document([], "cpu"), tmp_path / "figures.json"
-    finished = run_jobs(jobs, Clock("cpu", budget), content, file, said.append)
-    return finished, read_document(file), said
-
-
-def test_one_that_fails_costs_neither_the_others_nor_its_own_first_figure(tmp_path):
-    finished, content, said = run([job("a"), job("b", RuntimeError("CUDA out of memory. Tried")), job("c")], tmp_path)
-    assert finished
-    found = [(f.what, f.problem) for f in content["figures"]]
-    assert found == [("a", None), ("b", None), ("b", "out of memory"), ("c", None)]
-    assert said[2].startswith("[2/3] b, fused")
-    assert said[2].endswith("NOT MEASURED, out of memory")
-
-
-def test_interrupted_keeps_what_there_is(tmp_path):
-    finished, content, said = run([job("a"), job("b", KeyboardInterrupt()), job("c")], tmp_path)
-    assert not finished
-    assert "interrupted at [2/3]" in said[-1]
-    assert [f.what for f in content["figures"]] == ["a", "b"]
-    assert [name.split(",")[0] for name in content["not_run"]] == ["b", "c"]
-
-
-def test_the_file_is_there_after_every_job(tmp_path):
-    seen = []
-    jobs = [job("a"), Job(network_figure("look"), lambda: seen.append(read_document(tmp_path / "figures.json")) or ())]
-    run(jobs, tmp_path)
-    assert [f.what for f in seen[0]["figures"]] == ["a"]
-
-
-def test_what_has_no_time_left_is_named_and_shorter_ones_still_run(tmp_path):
-    _, content, said = run([job("long", seconds=100.0), job("short", seconds=1.0)], tmp_path, budget=50.0)
-    assert [f.what for f in content["figures"]] == ["short"]
-    assert [name.split(",")[0] for name in content["not_run"]] == ["long"]
-    assert "--budget" in said[-1]
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (MemoryError(), "out of memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
-        (MissingPackageError("UMambaBot is shaped by"), "UMambaBot is shaped by"),
-        (ValueError("two\n  lines"), "ValueError: two lines"),
-    ],
-)
-def test_problems_in_one_clause(error, words):
-    assert problem_of(error) == words
+from swin_umamba_nnunet.ops._selftest import milliseconds
+from tests.speed.made_up import network_figure
+from tests.speed.measure import interleaved
 
 
 def test_calls_take_turns():
@@ -74,3 +17,43 @@ def test_calls_take_turns():
     times = interleaved({figure: lambda f=figure: order.append(f.what) for figure in figures}, 0)
     assert order == ["a", "b"] * 4
     assert [f.what for f in times if f.milliseconds >= 0] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("launches", "waits"), [(1e6, [2e6]), (9e6, [2e6, 8e6, 32e6]), (9e9, [2e6, 8e6, 32e6])])
+def test_a_gpu_waits_until_all_is_launched(launches, waits, monkeypatch):
+    """On a stand-in for a GPU that has nothing to do but wait for `launches` cycles of the CPU; the call takes 1000."""
+    now = {"cpu": 0.0, "gpu": 0.0}
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self):
+            self.at = now["gpu"] = max(now.values())
+
+        def query(self):
+            return self.at <= now["cpu"]
+
+        def synchronize(self):
+            now["cpu"] = now["gpu"]
+
+        def elapsed_time(self, end):
+            return end.at - self.at
+
+    def call():
+        now["cpu"] += launches
+        now["gpu"] = max(now.values()) + 1000
+
+    slept = []
+
+    def sleep(cycles):
+        slept.append(cycles)
+        now["gpu"] += cycles
+
+    for name, value in {"Event": Event, "_sleep": sleep, "device": lambda _: nullcontext()}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    taken = milliseconds(call, "cuda", queued=True)
+    assert slept == waits
+    assert taken == 1000 if launches < waits[-1] else taken > launches / 2
+    assert milliseconds(call, "cuda") == launches + 1000  # a network's launches are part of its time
+    assert slept == waits

@@ -1,6 +1,5 @@
 """Whole networks, tiny and on the CPU."""
 
-import math
 import sys
 import types
 from dataclasses import replace
@@ -11,8 +10,9 @@ from torch import nn
 
 from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.speed import networks
-from tests.speed.measure import Clock, MissingPackageError
-from tests.speed.networks import Builder, build_network, controls, makes_sense, measure, scanned
+from tests.speed.jobs import MissingPackageError
+from tests.speed.measure import Clock
+from tests.speed.networks import build_network, controls, makes_sense, measure, scanned
 from tests.speed.record import COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, OWN, STEP, WITHOUT, Figure
 
 SIZE = (8, 8)
@@ -27,14 +27,22 @@ def figure(passes=STEP, **changed):
     return replace(Figure("SwinUMambaD", passes=passes, batch=2, size=SIZE), **changed)
 
 
-def measured(like, build=tiny):
-    (found,) = measure(Clock("cpu", seconds=0), like, build if isinstance(build, Builder) else Builder(build))
-    return found
+@pytest.fixture
+def measured(monkeypatch):
+    """Measures a figure of the network that a function builds."""
+
+    def measured(like, build=tiny):
+        monkeypatch.setattr(networks, "build_network", build)
+        networks.built.cache_clear()
+        (found,) = measure(Clock("cpu", seconds=0), like)
+        return found
+
+    return measured
 
 
 @pytest.mark.parametrize("passes", [STEP, INFERENCE])
 @pytest.mark.parametrize("pipeline", [FUSED, OWN])
-def test_figures(passes, pipeline):
+def test_figures(passes, pipeline, measured):
     found = measured(figure(passes, pipeline=pipeline))
     assert (found.what, found.passes, found.pipeline, found.backend) == ("SwinUMambaD", passes, pipeline, "numba")
     assert found.milliseconds > 0
@@ -45,18 +53,17 @@ def test_figures(passes, pipeline):
     assert found.giga_state_steps == pytest.approx(steps / found.milliseconds / 1e6)
 
 
-def test_a_step_trains_every_head_and_inference_one():
+def test_a_step_trains_every_head_and_inference_one(measured):
     network = tiny()
-    builder = Builder(lambda *_: network)
 
     def heads():
         return [layer.weight.detach().clone() for layer in network.decoder.seg_layers]
 
     before = heads()
-    measured(figure(INFERENCE), builder)
+    measured(figure(INFERENCE), lambda *_: network)
     assert all(torch.equal(now, then) for now, then in zip(heads(), before, strict=True))
     assert isinstance(network(torch.randn(1, 1, *SIZE)), torch.Tensor)
-    measured(figure(STEP, dtype="bfloat16"), builder)
+    measured(figure(STEP, dtype="bfloat16"), lambda *_: network)
     assert len(network(torch.randn(1, 1, *SIZE))) == len(before) == 2
     assert not any(torch.equal(now, then) for now, then in zip(heads(), before, strict=True))
 
@@ -75,7 +82,7 @@ class Plain(nn.Module):
         return [self.layer(x)] if self.decoder.deep_supervision else self.layer(x)
 
 
-def test_a_network_that_evades_the_pipeline_is_found_out():
+def test_a_network_that_evades_the_pipeline_is_found_out(measured):
     with pytest.raises(RuntimeError, match=r"computed no scan in the form asked for \(materialised, own 1D kernel\)"):
         measured(figure(pipeline=OWN), Plain)
     found = measured(figure(), Plain)
@@ -93,7 +100,7 @@ def test_networks_beside_their_controls(monkeypatch):
     ]
 
 
-def test_compiled_runs_what_the_compiler_returns(monkeypatch):
+def test_compiled_runs_what_the_compiler_returns(monkeypatch, measured):
     seen = []
 
     def stand_in(network, dynamic):
@@ -105,34 +112,12 @@ def test_compiled_runs_what_the_compiler_returns(monkeypatch):
     assert set(seen) == {(2, 1, *SIZE)}
 
 
-def test_a_network_is_built_once_for_figures_in_a_row():
-    built = []
-    builder = Builder(lambda *key: built.append(key) or tiny())
-    first, _ = builder.get("a", SIZE, "cpu")
-    assert builder.get("a", SIZE, "cpu")[0] is first
-    builder.get("b", SIZE, "cpu")
-    assert built == [("a", SIZE), ("b", SIZE)]
-
-
 def test_which_make_sense():
     assert makes_sense(figure(pipeline=MAMBA_SSM))
     assert not makes_sense(figure(what="UMambaEnc", pipeline=OWN))
     assert not makes_sense(figure(what="PlainConvUNet", pipeline=MAMBA_SSM))
     assert makes_sense(figure(INFERENCE, what="PlainConvUNet", mode=GRAPH))
     assert not makes_sense(figure(STEP, mode=GRAPH))
-
-
-@pytest.mark.parametrize(("weight", "said"), [(1.0, "2 iterations, bfloat16, learning rate"), (math.inf, "loss nan")])
-def test_a_training_stays_finite_or_not(weight, said, monkeypatch):
-    def build(*_):
-        network = tiny()
-        nn.init.constant_(network.encoder.layers[0].blocks[0].ln_1.weight, weight)
-        return network
-
-    monkeypatch.setattr(networks, "build_network", build)
-    passed, detail = networks.stays_finite("cpu", "bfloat16", 2, size=8)
-    assert passed == math.isfinite(weight)
-    assert said in detail
 
 
 # KERNELS.md, section 2: state-steps of an image of 320x320; two-dimensional scans have 64 for each element

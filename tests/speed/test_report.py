@@ -1,13 +1,12 @@
-"""Files, tables and pictures of made-up figures."""
+"""Files and tables of made-up figures."""
 
 import json
 
 import pytest
-from PIL import Image
 
 from tests.messages import naming
-from tests.speed import made_up, plot, record
-from tests.speed.record import BOTH, FUSED, LOOP, MAMBA_SSM, OWN, SEQUENCE, WITHOUT, Figure
+from tests.speed import made_up, record
+from tests.speed.record import FUSED, LOOP, OWN, SEQUENCE, WITHOUT, Figure
 from tests.speed.report import markdown, table
 
 
@@ -50,25 +49,47 @@ def test_kept_for_backward():
 
 def test_everything_is_on_the_page():
     checks = [{"name": "tests", "passed": True, "detail": "in 3 s"}, {"name": "finite", "passed": False, "detail": "x"}]
+    checks += [{"name": f"t{i}", "group": "kernel", "detail": "", "passed": i < 3 or None} for i in range(4)]
     text = markdown({**made_up.everything(), "checks": checks, "not_run": ["SwinUMamba, fused"]})
-    assert text.startswith("## Made-up device: gpu_check, 2026-01-02\n\ntorch 2.0.\n")
+    assert text.startswith("## Made-up device: gpu-check, 2026-01-02\n\ntorch 2.0.\n")
     for title in (
         "What to reach on an H200",
+        "Kernels",
+        "Fastest launches",
         "Scans",
         "Whole networks",
         "Kept for backward, MiB",
         "Checks",
         "Not measured",
-        "No time left for",
+        "Not reached",
     ):
         assert f"\n### {title}\n" in text
-    assert "- passed: tests, in 3 s\n- FAILED: finite, x" in text
+    assert "- passed: kernel, 3 tests\n- passed: tests, in 3 s\n- FAILED: finite, x\n- skipped: t3" in text
+    assert "Values were not checked" not in text
     assert "UMambaEnc, fused (triton), eager, training step, float16, batch 12, 320 x 320: NOT MEASURED, out of" in text
-    assert text.count("| met ") == 9
+    assert text.count("| met ") == 12
     empty = markdown(made_up.document([], "cpu"))
     assert "### Scans" not in empty
-    assert empty.count("| not measured ") == 9
+    assert empty.count("| not measured ") == 12
     assert "within this run only" in empty
+    assert "Values were not checked" in empty
+
+
+def test_kernels_beside_the_model_and_how_they_would_be_faster():
+    clocks = columns(made_up.kernels(), "Kernels")
+    assert clocks["kernel"] == record.KERNELS
+    assert clocks["clocks"] == ("100",) * 4
+    assert clocks["predicted"] == ("179", "157", "1010", "157")
+    found = columns(made_up.kernels(), "Fastest launches")
+    assert found["passes"] == ("forward", "backward")
+    assert found["ms as launched"] == ("4", "4")
+    assert found["ms at best"] == ("2.5", "2.5")  # of both kernels, not the least of each
+    assert found["with"] == ("160 registers, 8 warps",) * 2
+
+
+def test_the_table_of_what_to_reach_is_the_one_that_is_filled_in():
+    shown = (record.RESULTS / "README.md").read_text()
+    assert markdown(made_up.document([])).split("\n\n")[3] in shown
 
 
 def test_every_row_has_every_column():
@@ -77,25 +98,19 @@ def test_every_row_has_every_column():
     assert lines[1] == "|---|---|---|"
 
 
-def test_what_was_written_is_read_and_a_later_version_may_know_more(tmp_path):
-    file = tmp_path / "one.json"
+def test_what_was_written_is_read(tmp_path):
     written = made_up.everything()
-    record.write_document(file, written)
-    assert record.read_document(file) == written
-    content = json.loads(file.read_text())
-    content["figures"][0]["from_the_future"] = 1
-    file.write_text(json.dumps(content))
-    assert record.read_document(file) == written
+    record.write_document(tmp_path / "one.json", written)
+    assert record.read_document(tmp_path / "one.json") == written
     for kept in record.RESULTS.glob("*.json"):  # in the repository
         assert record.read_document(kept)["figures"], kept
 
 
-def test_the_head_names_device_versions_and_backends():
+def test_the_head_names_device_and_versions():
     document = record.new_document("bench ops", "cpu", {"size": 3})
     assert document["device"]["type"] == "cpu"
     assert document["device"]["threads"] >= 1
     assert document["versions"]["torch"]
-    assert document["backends"]["reference"] == "available"
     json.dumps(document)
 
 
@@ -106,7 +121,7 @@ def test_the_head_names_device_versions_and_backends():
         ("{", ("other.json", "JSON")),
         ("[]", ("other.json", "make bench", "make gpu-check")),
         (json.dumps({"layout": record.LAYOUT, "figures": [{"size": [1, 1]}]}), ("other.json", "'what'")),
-        (json.dumps({"layout": record.LAYOUT, "figures": []}), ("other.json", "command, date, device, versions")),
+        (json.dumps({"layout": record.LAYOUT, "figures": []}), ("other.json", "'command'")),
     ],
 )
 def test_other_files_are_refused(content, facts, tmp_path):
@@ -124,28 +139,3 @@ def test_lines_say_what_where_and_how_much():
         "spread 1%, 100 G state-steps/s"
     )
     assert problem.line().endswith("batch 12, 320 x 320: NOT MEASURED, out of memory")
-
-
-def test_a_picture_has_a_panel_for_each_file_and_question(tmp_path):
-    for form in ("png", "svg"):
-        plot.draw([made_up.everything()] * 2, tmp_path / f"two.{form}", form)
-    with Image.open(tmp_path / "two.png") as image:
-        assert image.width > 900
-        assert len(image.convert("L").getcolors(256)) > 20
-    assert (tmp_path / "two.svg").read_text().count("<!-- Made-up device") == 8
-    with pytest.raises(ValueError, match="hold no figure that could be drawn"):
-        plot.draw([made_up.document(made_up.networks()[-1:])], tmp_path / "none.png", "png")
-    assert not (tmp_path / "none.png").exists()
-
-
-def test_bars_are_told_apart_without_colour_and_stand_where_they_belong():
-    def grey(colour):
-        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-        return (299 * red + 587 * green + 114 * blue) / 1000
-
-    looks = [(grey(colour), hatch) for colour, hatch in plot.STYLES.values()]
-    for i, (one, hatch) in enumerate(looks):
-        assert all(hatch != other_hatch or abs(one - other) > 40 for other, other_hatch in looks[i + 1 :])
-    frame = plot.bars(made_up.cores(), BOTH)
-    assert frame.shape == (4, 3)
-    assert frame.loc["/4, D 192\n12 x 320 x 320, float16", (MAMBA_SSM, "eager", "triton")] == 100 / 3

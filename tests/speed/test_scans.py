@@ -1,17 +1,36 @@
-"""Bytes that autograd keeps, and what other code for a sequence computes."""
+"""Bytes that autograd keeps, and the time of the scan and its kernels."""
 
-import sys
-import types
+from dataclasses import replace
 
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import selective_scan
 from swin_umamba_nnunet.ops._selftest import giga_state_steps
 from tests.speed import scans
-from tests.speed.measure import MissingPackageError
-from tests.speed.record import BLOCK, CORE, FUSED, LOOP, MAMBA_SSM, MAMBAPY, OWN
-from tests.speed.scans import parallel_scan, plain_loop, saved_bytes, saved_figures, stages
+from tests.speed.measure import Clock
+from tests.speed.record import (
+    BACKWARD,
+    BLOCK,
+    BOTH,
+    CORE,
+    FORWARD,
+    FUSED,
+    KERNELS,
+    LAUNCHES,
+    LOOP,
+    MAMBA_SSM,
+    OWN,
+    SCAN,
+    Figure,
+)
+from tests.speed.scans import (
+    block_jobs,
+    kernels,
+    saved_bytes,
+    saved_figures,
+    stage_jobs,
+    stages,
+)
 
 
 def test_every_block_of_memory_counts_once():
@@ -44,35 +63,74 @@ def test_stage_one_of_the_papers():
     assert figures[BLOCK, MAMBA_SSM] > 1.5 * figures[BLOCK, FUSED]
 
 
-def pscan(decays, inputs):
-    """What mambapy's function computes, (batch, L, dim, N)."""
-    state, states = torch.zeros_like(inputs[:, 0]), []
-    for step in range(inputs.shape[1]):
-        state = decays[:, step] * state + inputs[:, step]
-        states.append(state)
-    return torch.stack(states, dim=1)
-
-
-@pytest.mark.parametrize("other", [plain_loop, parallel_scan(pscan)], ids=["plain loop", "parallel scan"])
-def test_what_is_compared_computes_the_same(other):
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 5, 9), (2, 5, 9), (5, 3), (2, 3, 9), (2, 3, 9), (5,), (5,)]
-    arguments = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
-    arguments[2] = -arguments[2].abs()
-    settings = {"delta_bias": arguments[6], "delta_softplus": True, "backend": "reference"}
-    torch.testing.assert_close(other(*arguments), selective_scan(*arguments[:6], **settings))
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_other_code(installed, monkeypatch):
+def test_other_code(monkeypatch):
     monkeypatch.setattr(scans, "OF_SEQUENCE", (1, 4, 5, 2))
-    monkeypatch.setitem(sys.modules, "mambapy.pscan", types.SimpleNamespace(pscan=pscan) if installed else None)
-    found = scans.others(0)
-    expected = [FUSED, FUSED, LOOP, LOOP] + [MAMBAPY, MAMBAPY] * installed
-    assert [next(found).pipeline for _ in expected] == expected
-    if not installed:
-        with pytest.raises(MissingPackageError, match="pip install --no-deps mambapy"):
-            next(found)
+    found = list(scans.others(0))
+    assert [(f.pipeline, f.passes) for f in found] == [(p, q) for p in (FUSED, LOOP) for q in (FORWARD, BOTH)]
+    assert all(f.milliseconds > 0 for f in found)
+
+
+def test_the_scan_alone_with_projections_and_in_a_block():
+    stage = Figure(CORE, size=(4, 4), stride=1, channels=16, states=4)
+    jobs = [*stage_jobs(Clock("cpu", 0), stage, "numba"), *block_jobs(Clock("cpu", 0), stage)[:2]]
+    figures = [figure for job in jobs for figure in job.run()]
+    then = {SCAN: BACKWARD, CORE: BOTH, BLOCK: BOTH}
+    assert [(f.what, f.passes) for f in figures] == [(what, p) for what in then for p in (FORWARD, then[what])]
+    for figure in figures:
+        steps = 4 * 16 * 4 * 4 * 4  # directions * channels * H * W * states
+        assert figure.giga_state_steps == pytest.approx(steps / figure.milliseconds / 1e6)
+        assert (figure.backend, figure.spread >= 0) == ("numba", True)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What the scan's kernels were given, where none runs: (name, options, arguments by name); each takes 3 ms."""
+    pytest.importorskip("triton")
+    from swin_umamba_nnunet.ops import _triton, _triton_kernels
+
+    seen = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            self.elapsed_time = lambda end: 3.0
+
+        def record(self):
+            pass
+
+    class Kernel:
+        def __init__(self, name):
+            self.name, self.arg_names = name, getattr(_triton_kernels, name).arg_names
+
+        def __getitem__(self, grid):
+            return lambda *given, **options: seen.append((self.name, options, dict(zip(self.arg_names, given))))
+
+    for name in KERNELS:
+        monkeypatch.setattr(_triton_kernels, name, Kernel(name))
+    for name, value in {"Event": Event, "_sleep": lambda cycles: None, "synchronize": lambda: None}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(_triton, "_multiprocessors", lambda device: 132)
+    return seen
+
+
+@pytest.mark.parametrize("passes", [FORWARD, BACKWARD])
+def test_kernels_are_timed_one_by_one_as_launched_and_otherwise(passes, launched):
+    stage = Figure(LAUNCHES, passes=passes, size=(24, 24), stride=1, channels=32)
+    found = list(kernels(Clock("cpu"), stage, (), None))
+    main, first = KERNELS[:2] if passes == FORWARD else KERNELS[2:]
+    assert {f.what: f.milliseconds for f in found} == {main: 3.0, first: 3.0}
+    steps = {f.what: f.giga_state_steps * 3e6 for f in found}
+    assert steps[main] == pytest.approx(4 * 24 * 24 * 32 * 16)
+    _, _, at = launched[-1]
+    assert at["chunks"] > 1
+    assert steps[first] < steps[main]
+    del launched[:]
+    found = list(kernels(Clock("cpu"), replace(stage, pipeline="fused, 128 registers"), (4, 24), 128))
+    assert {f.pipeline for f in found} == {f"fused, 128 registers, {warps} warps" for warps in (4, 24)}
+    given = [options.get("maxnreg") for name, options, _ in launched if name == main]
+    assert set(given[passes == FORWARD :]) == {128}  # what backward needs of a forward pass is launched as ever
+    del launched[:]
+    list(kernels(Clock("cpu"), stage, (8,), None))
+    assert not any("maxnreg" in given for name, given, _ in launched if name == main)
 
 
 def test_one_figure_for_a_backend():

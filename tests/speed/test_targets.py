@@ -8,11 +8,11 @@ import torch
 from swin_umamba_nnunet import networks
 from swin_umamba_nnunet.blocks import SS2D
 from tests.speed import targets
-from tests.speed.made_up import cores, document, everything, kept, network_figure, scans
+from tests.speed.made_up import cores, document, everything, kept, kernels, network_figure, scans
 from tests.speed.record import COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, OWN
 from tests.speed.targets import MET, NOT_MEASURED, NOT_MET, verdicts
 
-COUNT = 9
+COUNT = 12
 LARGE, SMALL = "320x320, forward+backward", "256x256, forward+backward"
 ONE = {"passes": INFERENCE, "batch": 1}
 STEP = network_figure(milliseconds=10.0, peak_mebibytes=600.0)
@@ -73,6 +73,8 @@ def test_what_is_not_measured_or_not_on_a_gpu_counts_for_nothing():
         ([STEP, network_figure(mode=COMPILED, milliseconds=10.1)], "compiled", MET, "1.01 of eager"),
         ([STEP, network_figure(mode=COMPILED, milliseconds=10.3)], "compiled", NOT_MET, ""),
         ([STEP, network_figure(mode=COMPILED, milliseconds=10.1, batch=30)], "compiled", NOT_MEASURED, ""),
+        (kernels(199.9), "forward_kernel", MET, "200 (2 ms, float16): 1.12 of what was predicted"),
+        (kernels(200.1), "forward_kernel", NOT_MET, "200 (2 ms"),
         ([SLOW], "one 320x320 slice", NOT_MET, "11.00 ms"),
         ([SLOW, network_figure(mode=GRAPH, milliseconds=9.0, **ONE)], "one 320x320 slice", MET, "9.00 ms (CUDA graph"),
         (
