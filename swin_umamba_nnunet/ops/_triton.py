@@ -154,7 +154,7 @@ def backward(
     blocks = _ceil(channels, BLOCK)
     rows = batch * directions
     options = _options(directions, n_states, channels, delta_softplus)
-    slots = _slots(x.device, BACKWARD_WARPS, options)
+    slots = _slots(x.device, BACKWARD_WARPS * (2 if n_states == 1 else 1), options)  # one state: half the registers
     chunks, chunk_windows = _chunks(windows, rows * blocks, slots, BACKWARD_FIRST_PASS, turns=True)
     Bs, Cs = Bs.float(), Cs.float()
     A2 = A * LOG2E
