@@ -181,11 +181,6 @@ class Plain(EvaluationProtocol):
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        return (self.convention,)
-
-    @property
-    def convention(self) -> Convention:
-        """The definition in words, as the output prints it."""
         text = _OVERLAP + (_DISTANCES if self.distances else "") + (_MEDPY if self.medpy_hd95 else "")
         infinite = self.distances or self.medpy_hd95
         text += _EMPTY.format(
@@ -195,7 +190,7 @@ class Plain(EvaluationProtocol):
         )
         if self.iou_thresholds:
             text += f" {INSTANCES[self.instances or 'components']}{_MATCHING}."
-        return Convention(PLAIN, text)
+        return (Convention(PLAIN, text),)
 
     def require_libraries(self) -> None:
         if self.distances:
@@ -339,7 +334,8 @@ class PaperProtocol(EvaluationProtocol):
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        return (self.authors, Convention(PLAIN, self.beside.convention.definition + self.addition))
+        (plain,) = self.beside.conventions
+        return (self.authors, Convention(PLAIN, plain.definition + self.addition))
 
     @property
     def classes(self) -> LabelSet | None:
