@@ -23,7 +23,7 @@ _FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 class UserError(Exception):
     """What the user can put right: one sentence (or a list) that says what was found and expected, and what to do.
 
-    The command line prints it and nothing else; whatever does not derive from it is a bug of ours.
+    The rooms' own errors derive from it.  The command line prints it, and nothing else.
 
     Attributes:
         exit_code: of the command.

@@ -103,9 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"{name}: {said}")
     if unwritten := unwritten or _unwritten(sys.stdout):
         code = code or 1
-        if not isinstance(
-            unwritten, BrokenPipeError
-        ):  # `swin-umamba list | head`: nobody reads on, which needs no words
+        # else `swin-umamba list | head`: nobody reads on, which needs no words
+        if not isinstance(unwritten, BrokenPipeError):
             _say(f"{name}: its output could not be written: {unwritten.strerror}")
     _unwritten(sys.stderr)
     if stopped and not unwritten:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
         predictions = Path(os.path.abspath(args.predictions))
         folder = args.output or predictions.with_name(f"{predictions.name}_overlay")
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # whether it can be written
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"the folder {folder} cannot be written; choose another one with -o")
         looks = (  # read when it is asked for: one case in memory at a time
             read_look(pair, images[pair.name], labels, channel=args.channel, wanted=args.slices, plane=args.plane)
             for pair in pairs

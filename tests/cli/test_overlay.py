@@ -111,14 +111,6 @@ def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, d
     assert look.dice == {"lesion": 0.9, "vessel": 0.9}
 
 
-def test_the_names_of_a_dataset_nnunet_knows(pictures, drawn, overlay, monkeypatch):
-    monkeypatch.setenv("nnUNet_raw", str(pictures / "raw"))
-    (pictures / "raw/Dataset042_Test").mkdir(parents=True)
-    (pictures / "pred/dataset.json").rename(pictures / "raw/Dataset042_Test/dataset.json")
-    overlay(0, pictures, "--dataset 42 --cases case_0")
-    assert drawn[0][1] == {"lesion": (1,), "vessel": (2,)}
-
-
 def test_without_a_dataset_json_every_label_found_is_a_class(pictures, drawn, overlay):
     (pictures / "pred/dataset.json").unlink()
     said = overlay(0, pictures, "--cases case_0").out

@@ -28,6 +28,7 @@ from swin_umamba_nnunet.evaluation.protocols.base import (
     EvaluationProtocol,
     dataset_json_option,
     iou_option,
+    made_by,
     option,
 )
 from swin_umamba_nnunet.evaluation.readers import Segmentation
@@ -69,10 +70,6 @@ INSTANCES = {
 _MATCHING = (
     "; matched one to one where IoU >= the threshold; F1 = 2TP/(2TP+FP+FN), undefined where neither side has an object"
 )
-
-
-def _labels(given: LabelSet | Sequence[str | int] | None) -> LabelSet | None:
-    return given if given is None or isinstance(given, LabelSet) else parse_labels(given)
 
 
 def _tolerances(given: Any) -> dict[str, float]:
@@ -122,7 +119,7 @@ class Plain(EvaluationProtocol):
     labels: Any = option(
         None,
         "classes: numbers, NAME=NUMBER, or NAME=NUMBER,NUMBER for a region",
-        convert=_labels,
+        convert=made_by(parse_labels),
         nargs="+",
         metavar="LABEL",
     )
