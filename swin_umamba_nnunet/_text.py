@@ -20,6 +20,26 @@ _ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 _FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
+class UserError(Exception):
+    """What the user can put right: one sentence (or a list) that says what was found and expected, and what to do.
+
+    The rooms' own errors derive from it.  The command line prints it, and nothing else.
+
+    Attributes:
+        exit_code: of the command.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str = "", exit_code: int | None = None) -> None:
+        super().__init__(message)
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), lines=True)
+
+
 def printable(text: str, lines: bool = False) -> str:
     r"""Text in which whatever does something instead of showing is an escape, such as \x1b.
 

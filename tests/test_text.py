@@ -6,6 +6,7 @@ import io
 import pytest
 
 from swin_umamba_nnunet._text import (
+    UserError,
     by,
     byte_size,
     csv_cell,
@@ -17,7 +18,6 @@ from swin_umamba_nnunet._text import (
     printable,
     table,
 )
-from swin_umamba_nnunet.cli.errors import CliError
 
 HARMLESS = ("liver", "foie gras", "\u809d\u810f", "e\u0301", "\U0001f469\u200d\u2695\ufe0f", "a=b", "T1-w", "50 %", "")
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\uff1d1", "'=1", "''-")
@@ -56,7 +56,7 @@ def test_a_cell_is_no_formula_and_reads_as_it_was(text):
 
 
 def test_errors_of_the_command_line_do_not_act_on_the_terminal():
-    assert str(CliError("no case \x1b[2J\u202ex;\nexpected another")) == "no case \\x1b[2J\\u202ex;\nexpected another"
+    assert str(UserError("no case \x1b[2J\u202ex;\nexpected another")) == "no case \\x1b[2J\\u202ex;\nexpected another"
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet._text import plural
+from swin_umamba_nnunet._text import UserError, plural
 
 
-class BenchmarkError(Exception):
+class BenchmarkError(UserError):
     """One sentence that says what was found, what was expected and what to do."""
 
 

@@ -1,8 +1,8 @@
 """The command `swin-umamba VERB`: parse, call a room, print.
 
-Each verb is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(args) -> exit code`.  Only the module of the
-verb that was asked for is imported, and it imports torch, nnU-Net and the like only inside `run`, so `--help` answers
-at once.
+Each verb is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(args) -> exit code` (None: 0), or in place of
+`run` the `actions` it has.  Only the module of the verb that was asked for is imported, and it imports torch, nnU-Net
+and the like only inside `run`, so `--help` answers at once.
 """
 
 import argparse
@@ -11,13 +11,12 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO
 
 from swin_umamba_nnunet import __version__
-from swin_umamba_nnunet._text import did_you_mean
+from swin_umamba_nnunet._text import UserError, did_you_mean
 from swin_umamba_nnunet.catalogue import trainer_names
-from swin_umamba_nnunet.cli.errors import CliError
 
 # verb, a module of this folder -> one line for `swin-umamba --help`
 VERBS = {
@@ -51,31 +50,25 @@ Completion with Tab in bash and zsh:   pip install argcomplete; eval "$(register
 
 # What the machine refuses and no code of ours can help: said in a sentence, whatever verb it happens in.
 _OF_THE_MACHINE = {
-    getattr(errno, name)
+    getattr(errno, name, None)  # Windows lacks some
     for name in (
-        "ENOSPC",
-        "EDQUOT",
-        "EROFS",
-        "EACCES",
-        "EPERM",
-        "EIO",
-        "ESTALE",
-        "ENAMETOOLONG",
-        "ENOTDIR",
-        "EISDIR",
-        "ELOOP",
-        "EMFILE",
-        "ENFILE",
-        "ENOMEM",
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENAMETOOLONG", "ENOTDIR", "EISDIR"),
+        *("ELOOP", "EMFILE", "ENFILE", "ENOMEM"),
     )
-    if hasattr(errno, name)  # Windows lacks some
-}
+} - {None}
+
+
+class Parser(argparse.ArgumentParser):
+    """Shows descriptions as they are written; so do the parsers of its verbs and of their actions."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `swin-umamba` with `argv` (the process's arguments by default) and return the exit code.
 
-    What the user or the machine can put right becomes one sentence on stderr: a `CliError`, a full disk, a folder that
+    What the user or the machine can put right becomes one sentence on stderr: a `UserError`, a full disk, a folder that
     cannot be written, too little memory, Ctrl-C (130), output that nobody takes.  Any other exception is a bug of ours
     and keeps its traceback.
     """
@@ -85,15 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # nnU-Net's progress bars on a terminal that is not UTF-8
     arguments = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a verb, a module of this package
     name = " ".join(["swin-umamba", *(argument for argument in arguments[:1] if argument in VERBS)])
-    said = None
+    said = unwritten = stopped = None
     try:
         code = _perform(arguments)
     except SystemExit as end:  # argparse, or a signal
-        _unwritten(sys.stderr)
-        if (unwritten := _unwritten(sys.stdout)) is None:
-            raise
-        return _end_without_output(name, unwritten, end.code if isinstance(end.code, int) else 1)
-    except CliError as error:
+        stopped, code = end, end.code if isinstance(end.code, int) else 1
+    except UserError as error:
         code, said = error.exit_code, str(error)
     except KeyboardInterrupt:
         code, said = 130, "interrupted"
@@ -104,29 +94,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 1
         said = f"{error.filename}, line {error.lineno}: {error.msg}; mend it, or take it out of nnUNet_extTrainer"
     except OSError as error:
-        if (unwritten := _unwritten(sys.stdout, "\n")) is not None:
-            return _end_without_output(name, unwritten, 1)
-        if error.errno not in _OF_THE_MACHINE:
-            raise
-        code, said = 1, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-    if said is not None:
+        code, unwritten = 1, _unwritten(sys.stdout, "\n")
+        if unwritten is None:
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            said = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if said:
         _say(f"{name}: {said}")
-    unwritten = _unwritten(sys.stdout)
-    return code if unwritten is None else _end_without_output(name, unwritten, code)
+    if unwritten := unwritten or _unwritten(sys.stdout):
+        code = code or 1
+        # else `swin-umamba list | head`: nobody reads on, which needs no words
+        if not isinstance(unwritten, BrokenPipeError):
+            _say(f"{name}: its output could not be written: {unwritten.strerror}")
+    _unwritten(sys.stderr)
+    if stopped and not unwritten:
+        raise stopped
+    return code
 
 
 def _perform(arguments: Sequence[str]) -> int:
-    """Do what was asked for."""
+    """Do what was asked for; an old verb is answered with its new name, an unknown one with a suggestion."""
     if "_ARGCOMPLETE" in os.environ:
         return _complete(os.environ.get("COMP_LINE", ""))
-    parser, modules = _parser_for(arguments)
-    _refuse_unknown_verb(parser, arguments)
+    parser, verb = _parser_for(arguments), "".join(arguments[:1])
+    if verb in FORMER_VERBS:
+        parser.exit(2, f"swin-umamba: {verb} is now   {FORMER_VERBS[verb]}\n")
+    if verb and not verb.startswith("-") and verb not in VERBS:
+        hint = did_you_mean(verb, VERBS) or f"the verbs are {', '.join(VERBS)}"
+        parser.exit(2, f"swin-umamba: there is no verb {verb}; {hint} (swin-umamba --help says what they do)\n")
     args = parser.parse_args(arguments)
-    if args.verb is None:
-        parser.print_help()
-        return 0
-    code: int = modules[args.verb].run(args)
-    return code
+    return args.run(args) or 0
 
 
 def _complete(line: str) -> int:
@@ -140,7 +137,7 @@ def _complete(line: str) -> int:
     def values(prefix: str, action: argparse.Action, **asked: object) -> Iterable[str]:
         return trainer_names() if action.metavar == "TRAINER" else files(prefix, **asked)
 
-    parser, _ = _parser_for([word for word in line.split() if word in VERBS][:1])
+    parser = _parser_for([word for word in line.split() if word in VERBS][:1])
     argcomplete.autocomplete(parser, default_completer=values)  # ends the process
     return 0
 
@@ -177,48 +174,40 @@ def _unwritten(stream: TextIO, probe: str = "") -> OSError | None:
     return None
 
 
-def _end_without_output(name: str, error: OSError, code: int) -> int:
-    """The exit code where stdout takes no more: not 0."""
-    if not isinstance(error, BrokenPipeError):  # `swin-umamba list | head`: nobody reads on, which needs no words
-        _say(f"{name}: its output could not be written: {error.strerror}")
-    return code or 1
-
-
 def _say(sentence: str) -> None:
     """Print to stderr, if that can be written."""
     with contextlib.suppress(OSError):
         print(sentence, file=sys.stderr)
-    _unwritten(sys.stderr)
 
 
-def _refuse_unknown_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """End with the new name of an old verb, or a suggestion, where argparse would only list what there is."""
-    if not arguments or arguments[0].startswith("-") or arguments[0] in VERBS:
-        return
-    if arguments[0] in FORMER_VERBS:
-        parser.exit(2, f"swin-umamba: {arguments[0]} is now   {FORMER_VERBS[arguments[0]]}\n")
-    hint = did_you_mean(arguments[0], VERBS) or f"the verbs are {', '.join(VERBS)}"
-    parser.exit(2, f"swin-umamba: there is no verb {arguments[0]}; {hint} (swin-umamba --help says what they do)\n")
-
-
-def _parser_for(arguments: Sequence[str]):
-    """The parser, complete for the verb in `arguments` and a bare list of the others; and the imported modules."""
-    parser = argparse.ArgumentParser(
+def _parser_for(arguments: Sequence[str]) -> Parser:
+    """The parser, complete for the verb in `arguments`, whose module is imported, and a bare list of the others."""
+    parser = Parser(
         prog="swin-umamba",
         description="Swin-UMamba for nnU-Net: Mamba segmentation networks that train with nnU-Net's own commands.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"swin_umamba_nnunet {__version__}")
+    parser.set_defaults(run=lambda args: parser.print_help())
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
-    modules = {}
     for verb, summary in VERBS.items():
-        if verb != asked:
-            verbs.add_parser(verb, help=summary)
-            continue
-        modules[verb] = importlib.import_module(f"{__name__}.{verb}")
-        formatter = argparse.RawDescriptionHelpFormatter
-        own = verbs.add_parser(verb, help=summary, description=modules[verb].DESCRIPTION, formatter_class=formatter)
-        modules[verb].add_arguments(own)
-    return parser, modules
+        own = verbs.add_parser(verb, help=summary)
+        if verb == asked:
+            module = importlib.import_module(f"{__name__}.{verb}")
+            own.description = module.DESCRIPTION
+            own.set_defaults(run=getattr(module, "run", None))
+            module.add_arguments(own)
+    return parser
+
+
+def actions(parser: argparse.ArgumentParser, metavar: str) -> Callable[..., Callable]:
+    """A function (name, run, summary, description="") that adds an action to a verb and returns its `add_argument`."""
+    made = parser.add_subparsers(dest="action", metavar=metavar, title="actions", required=True)
+
+    def action(name: str, run: Callable, summary: str, description: str = "") -> Callable:
+        own = made.add_parser(name, help=summary, description=description)
+        own.set_defaults(run=run)
+        return own.add_argument
+
+    return action

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet._text import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,28 +30,20 @@ def dataset_json(args: argparse.Namespace) -> Path | str | None:
     """The dataset.json that was named, or that of a dataset in nnUNet_raw or nnUNet_preprocessed; None: neither.
 
     Raises:
-        CliError: the dataset is in neither folder, or the number is that of several datasets.
+        UserError: the dataset is in neither folder, or the number is that of several datasets.
     """
     if (dataset := args.dataset) is None:
         return args.dataset_json
     pattern = f"Dataset{int(dataset):03d}_*" if dataset.isdecimal() else dataset
-    searched = []
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        folder = os.environ.get(variable)
-        if not folder:
-            continue
-        searched.append(folder)
+    folders = [folder for name in ("nnUNet_raw", "nnUNet_preprocessed") if (folder := os.environ.get(name))]
+    for folder in folders:
         found = sorted(Path(folder).glob(f"{pattern}/dataset.json"))
         if len(found) > 1:
             names = ", ".join(path.parent.name for path in found)
-            raise CliError(f"--dataset {dataset} is not unique: {names}; give one of these names")
+            raise UserError(f"--dataset {dataset} is not unique: {names}; give one of these names")
         if found:
             return found[0]
-    if not searched:
-        raise CliError(
-            f"--dataset {dataset} is looked up in nnUNet_raw, and that environment variable is not set; set it, or "
-            "name the file with --dataset-json"
-        )
-    raise CliError(
-        f"--dataset {dataset}: no {pattern}/dataset.json in {' or '.join(searched)}; name the file with --dataset-json"
+    where = f"no {pattern}/dataset.json in {' or '.join(folders)}" if folders else "nnUNet_raw is not set"
+    raise UserError(
+        f"--dataset {dataset}: {where}; set nnUNet_raw to where it is, or name the file with --dataset-json"
     )

@@ -6,15 +6,15 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable, table
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet._text import UserError, by, byte_size, duration, plural, printable, table
+from swin_umamba_nnunet.cli import actions
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.benchmark import Job, Prepared
@@ -34,7 +34,7 @@ Run a benchmark, or what of it is not done yet.  It is described by a TOML file,
 override it:
 
     output = "bench"                    # everything is written in here
-    datasets = [901]                    # planned and preprocessed by nnU-Net
+    datasets = [1]                      # planned and preprocessed by nnU-Net
     folds = [0]
     seeds = [0, 1, 2]
     baseline = "nnUNetTrainer_10epochs"
@@ -49,7 +49,7 @@ override it:
     slurm = {mem = "48GB"}              # resources of this row alone
 
     [observers]                         # rows of their own: segmentations of the scored cases by humans
-    second = "FOLDER"                   # of several datasets: second = {901 = "FOLDER"}
+    second = "FOLDER"                   # of several datasets: second = {1 = "FOLDER"}
 
     [slurm]                             # for --launcher slurm: parameters of submitit's SlurmExecutor
     partition = "gpu"
@@ -87,34 +87,9 @@ _CLEAR = "\x1b[2J\x1b[H"  # screen, and cursor to its top left
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-verb per action."""
-    parsers = parser.add_subparsers(dest="action", metavar="WHAT", title="actions", required=True)
-    for name, (do, add_options, description, summary) in _ACTIONS.items():
-        formatter = argparse.RawDescriptionHelpFormatter
-        own = parsers.add_parser(name, help=summary, description=description, formatter_class=formatter)
-        own.set_defaults(do=do)
-        add_options(own.add_argument)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what was asked for; see `_run`, `_status`, `_report`.
-
-    Raises:
-        CliError: the configuration, the folder or an option is wrong in whatever way.
-    """
-    from swin_umamba_nnunet.benchmark import BenchmarkError
-
-    try:
-        code: int = args.do(args)
-    except BenchmarkError as error:
-        raise CliError(str(error)) from error
-    return code
-
-
-# --------------------------------------------------------------------------------------------------------- run
-
-
-def _run_options(add: Callable[..., Any]) -> None:
+    """The three actions and their options."""
+    action = actions(parser, "WHAT")
+    add = action("run", _run, "check a benchmark, then run what of it is not done yet", _RUN)
     add("--config", type=Path, metavar="FILE", help="TOML file; flags override what it says")
     add("--output", metavar="DIR", help="folder for everything")
     add("--datasets", nargs="+", metavar="ID", help="ids or names")
@@ -133,14 +108,37 @@ def _run_options(add: Callable[..., Any]) -> None:
     rerun = "delete the results of runs whose inputs have changed, and do these runs anew"
     add("--rerun-changed", action="store_true", help=rerun)
 
+    add = action("status", _status, "a table of its runs: state, epoch, time left", _STATUS)
+    add("output", type=Path, help="the benchmark's folder")
+    again = "show it again every so many seconds (default 10) until all is done"
+    add("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help=again)
+
+    add = action("report", _report, "tables, charts and a checklist of what it has shown", _REPORT)
+    add("folder", type=Path, metavar="DIR", help="the benchmark's folder")
+    add("-o", "--output", type=Path, metavar="DIR", help="where the report goes (default: report/ in that folder)")
+    row = "label or trainer of the row the others are compared with (default: the configuration's, or else nnU-Net)"
+    add("--baseline", default="", metavar="ROW", help=row)
+    metrics = "as in metrics.csv; the first decides ranks, charts and pictures (default: Dice NSD HD95)"
+    add("--metrics", nargs="+", default=[], metavar="NAME", help=metrics)
+    published = "also show the papers' tables, marked as published elsewhere under another protocol"
+    add("--published", action="store_true", help=published)
+    pictures = "show N cases per dataset on which the trainers differ most (default: %(default)s)"
+    add("--pictures", type=int, default=3, metavar="N", help=pictures)
+    resamples = "of the cases, for the intervals (default: %(default)s)"
+    add("--resamples", type=int, default=10_000, metavar="N", help=resamples)
+    add("--seed", type=int, default=0, metavar="N", help="of the resamples (default: %(default)s)")
+
+
+# --------------------------------------------------------------------------------------------------------- run
+
 
 def _run(args: argparse.Namespace) -> int:
     """Check and run; 0 if every run is done (or was submitted), 1 if not."""
     from swin_umamba_nnunet.benchmark import BenchmarkConfig, prepare, read_file
 
     settings = read_file(args.config) if args.config else {}
-    given = {item.name: getattr(args, item.name, None) for item in fields(BenchmarkConfig)}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    names = (item.name for item in fields(BenchmarkConfig))
+    settings |= {name: given for name in names if (given := getattr(args, name, None)) is not None}
     print("Checking datasets, trainers and weights ...", flush=True)
     prepared = prepare(settings, launcher=args.launcher, gpus=args.gpus, dry=args.dry_run)
     if args.dry_run:
@@ -170,9 +168,10 @@ def _overview(prepared: "Prepared", guesses: Mapping[str, "Estimate"]) -> list[s
     left = []
     for job in prepared.jobs:
         guess = guesses[job.pair]
-        state = "changed" if job.changes() else "resume" if job.read().get("attempts") else "waiting"
-        state = "done" if job.cases and job.is_done() and state != "changed" else state
-        left += [guess.seconds] if state != "done" and not job.row.human else []
+        changed, attempts = job.changes(), job.read().get("attempts")
+        done = not changed and job.cases and job.is_done()
+        state = "changed" if changed else "done" if done else "resume" if attempts else "waiting"
+        left += [] if done or job.row.human else [guess.seconds]
         seconds = duration(guess.seconds) if guess.seconds is not None else "unknown"
         memory = byte_size(guess.memory_bytes) if guess.memory_bytes else "" if job.row.human else "unknown"
         iterations = by(job.recipe[name] for name in ("epochs", "iterations_per_epoch") if name in job.recipe)
@@ -229,7 +228,7 @@ def _run_here(prepared: "Prepared", args: argparse.Namespace) -> int:
             outcomes = run_here(prepared.jobs, args.gpus, args.rerun_changed, progress.hear, progress.tick)
     except (KeyboardInterrupt, SystemExit) as error:
         code = 130 if isinstance(error, KeyboardInterrupt) else int(error.code or 1)
-        raise CliError("interrupted; run the same command again to go on where this ended", code) from None
+        raise UserError("interrupted; run the same command again to go on where this ended", code) from None
     finally:
         progress.bar.close()
     counts = Counter(outcome.partition(":")[0] for outcome in outcomes.values())
@@ -265,7 +264,7 @@ class Progress:
     def __init__(self, jobs: Sequence["Job"]) -> None:
         self._jobs = jobs
         self._lock = threading.Lock()
-        self._running: dict[str, tuple[Job, float]] = {}
+        self._began: dict[str, float] = {}  # of the runs under way
         self._looked = 0.0
         self._total = sum(job.recipe.get("epochs", 0) for job in jobs)
         silent = not sys.stderr.isatty()
@@ -275,10 +274,10 @@ class Progress:
         """A step of a run begins, or the run ends; called from its thread."""
         with self._lock:
             if command:
-                self._running.setdefault(job.name, (job, time.monotonic()))
+                self._began.setdefault(job.name, time.monotonic())
                 said += " ..."
-            elif job.name in self._running:
-                said += f" ({duration(time.monotonic() - self._running.pop(job.name)[1])})"
+            elif job.name in self._began:
+                said += f" ({duration(time.monotonic() - self._began.pop(job.name))})"
             else:
                 said = _WITHOUT_STEPS.get(said, said)
             number = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}]"
@@ -290,10 +289,8 @@ class Progress:
         if self.bar.disable or time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
         self._looked = time.monotonic()
-        with self._lock:
-            running = [job for job, _ in self._running.values()]
         self.bar.n = self._trained()
-        labels = [f"{job.row.label} {job.read().get('step', '')}" for job in running]
+        labels = [f"{job.row.label} {job.read().get('step', '')}" for job in self._jobs if job.name in self._began]
         self.bar.set_postfix_str(printable(", ".join(labels)), refresh=False)
         self.bar.refresh()
 
@@ -303,12 +300,6 @@ class Progress:
 
 
 # ------------------------------------------------------------------------------------------------------ status
-
-
-def _status_options(add: Callable[..., Any]) -> None:
-    add("output", type=Path, help="the benchmark's folder")
-    again = "show it again every so many seconds (default 10) until all is done"
-    add("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help=again)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -332,27 +323,11 @@ def _status(args: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------------------------------ report
 
 
-def _report_options(add: Callable[..., Any]) -> None:
-    add("folder", type=Path, metavar="DIR", help="the benchmark's folder")
-    add("-o", "--output", type=Path, metavar="DIR", help="where the report goes (default: report/ in that folder)")
-    row = "label or trainer of the row the others are compared with (default: the configuration's, or else nnU-Net)"
-    add("--baseline", default="", metavar="ROW", help=row)
-    metrics = "as in metrics.csv; the first decides ranks, charts and pictures (default: Dice NSD HD95)"
-    add("--metrics", nargs="+", default=[], metavar="NAME", help=metrics)
-    published = "also show the papers' tables, marked as published elsewhere under another protocol"
-    add("--published", action="store_true", help=published)
-    pictures = "show N cases per dataset on which the trainers differ most (default: %(default)s)"
-    add("--pictures", type=int, default=3, metavar="N", help=pictures)
-    resamples = "of the cases, for the intervals (default: %(default)s)"
-    add("--resamples", type=int, default=10_000, metavar="N", help=resamples)
-    add("--seed", type=int, default=0, metavar="N", help="of the resamples (default: %(default)s)")
-
-
-def _report(args: argparse.Namespace) -> int:
+def _report(args: argparse.Namespace) -> None:
     """Write the report, print where it is and what is missing in it."""
     for name, least in (("pictures", 0), ("resamples", 1), ("seed", 0)):
         if (value := getattr(args, name)) < least:
-            raise CliError(f"--{name} {value}: expected {least} or more")
+            raise UserError(f"--{name} {value}: expected {least} or more")
 
     from swin_umamba_nnunet.benchmark.report import ReportOptions, write_report
     from swin_umamba_nnunet.evaluation.statistics import Bootstrap
@@ -366,12 +341,3 @@ def _report(args: argparse.Namespace) -> int:
         print(printable(f"no scores: {run.title} ({run.problem})"))
     print(f"\n{files[0].absolute()}   ({len(runs) - len(missing)} of {len(runs)} runs)")
     print(f"beside it: {', '.join(file.name for file in files[1:])}")
-    return 0
-
-
-# action -> (what does it, its options, description, one line of help)
-_ACTIONS = {
-    "run": (_run, _run_options, _RUN, "check a benchmark, then run what of it is not done yet"),
-    "status": (_status, _status_options, _STATUS, "a table of its runs: state, epoch, time left"),
-    "report": (_report, _report_options, _REPORT, "tables, charts and a checklist of what it has shown"),
-}

@@ -8,9 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swin_umamba_nnunet._text import plural
-from swin_umamba_nnunet.cli.errors import CliError
-from swin_umamba_nnunet.datasets import LAYOUTS, ConversionError
+from swin_umamba_nnunet._text import UserError, plural
+from swin_umamba_nnunet.datasets import LAYOUTS
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.datasets._write import Verdict
@@ -35,15 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A sub-command for each layout, with the layout's own options and those of the dataset to write."""
     layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True, title="layouts")
     for layout in LAYOUTS:
-        formatter = argparse.RawDescriptionHelpFormatter
-        own = layouts.add_parser(layout.name, help=layout.summary, description=layout.text, formatter_class=formatter)
+        own = layouts.add_parser(layout.name, help=layout.summary, description=layout.text)
         own.set_defaults(layout=layout, install_splits=False)
         own.add_argument(
             "source", type=Path, metavar="SOURCE", help="the folder (or file) with the data; it is only read"
         )
         layout.add_options(own)
-        target = own.add_argument_group("the dataset")
-        target.add_argument(
+        add = own.add_argument_group("the dataset").add_argument
+        add(
             "-d",
             "--dataset-id",
             type=int,
@@ -51,26 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             required=not layout.numbered,
             help="nnU-Net's number of the dataset, 1 to 999" + " (default: the published one)" * layout.numbered,
         )
-        target.add_argument("-n", "--name", help="its name, letters, digits, - and _ (default: made of SOURCE's)")
-        target.add_argument(
+        add("-n", "--name", help="its name, letters, digits, - and _ (default: made of SOURCE's)")
+        add(
             "-o", "--output", type=Path, metavar="FOLDER", help="where the dataset's folder goes (default: $nnUNet_raw)"
         )
-        target.add_argument(
+        add(
             "--overwrite",
             action="store_true",
             help="replace the dataset if it is there; the old one stays until the new one is complete and checked",
         )
-        target.add_argument("--dry-run", action="store_true", help="read and check everything, report, write nothing")
-        target.add_argument(
-            "--skip-bad", action="store_true", help="leave out cases that cannot be used, and list them"
-        )
+        add("--dry-run", action="store_true", help="read and check everything, report, write nothing")
+        add("--skip-bad", action="store_true", help="leave out cases that cannot be used, and list them")
         if layout.split:
-            target.add_argument(
+            add(
                 "--install-splits",
                 action="store_true",
                 help="also put splits_final.json where nnU-Net looks for it, into $nnUNet_preprocessed",
             )
-        target.add_argument(
+        add(
             "-np",
             "--workers",
             type=int,
@@ -80,41 +76,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """List the cases, read, report, write, have it checked.
 
-    Returns:
-        0.
-
     Raises:
-        CliError: the source or a setting is not as expected; nothing was written.
+        ConversionError, UserError: the source or a setting is not as expected; nothing was written.
     """
     try:
-        return _convert(args)
-    except (ConversionError, ImportError) as error:
-        raise CliError(str(error)) from error
+        _convert(args)
+    except ImportError as error:
+        raise UserError(str(error)) from error
     except MemoryError as error:
-        raise CliError("not enough memory; -np 1 works on one case at a time. Nothing was written") from error
+        raise UserError("not enough memory; -np 1 works on one case at a time. Nothing was written") from error
     except OSError as error:
         where = error.filename or args.output or os.environ.get(_RAW)
+        full = f"the disk of {where} is full; nothing half-written was left. Make room and run it again"
         said = {
             None: str(error),  # ours, a sentence: another process is writing the dataset, or has just written it
-            errno.EDQUOT: f"the disk of {where} is full; nothing half-written was left. Make room and run it again",
+            errno.ENOSPC: full,
+            errno.EDQUOT: full,
             errno.EXDEV: "--link needs source and dataset on the same disk; leave it out to copy",
-            errno.EACCES: f"{where} may not be read or written ({error.strerror})",
             errno.ENAMETOOLONG: f"{where} is too long a name for a file or folder; choose a shorter one",
-            errno.EIO: f"{where} cannot be read or written ({error.strerror})",
         }
-        alike = {errno.ENOSPC: errno.EDQUOT, errno.EPERM: errno.EACCES}
-        number = alike.get(error.errno, error.errno) if error.errno is not None else None
-        if number not in said:
-            raise
-        raise CliError(said[number]) from error
+        if error.errno not in said:
+            raise  # of the machine, or a bug
+        raise UserError(said[error.errno]) from error
 
 
-def _convert(args: argparse.Namespace) -> int:
+def _convert(args: argparse.Namespace) -> None:
     if args.workers < 1:
-        raise CliError(f"--workers {args.workers}: give 1 or more")
+        raise UserError(f"--workers {args.workers}: give 1 or more")
     # first of all: who named a wrong source has nothing to gain from choosing a destination
     conversion = args.layout.from_options(args).conversion(args.source)
     from swin_umamba_nnunet.datasets._checks import inspect
@@ -124,7 +115,7 @@ def _convert(args: argparse.Namespace) -> int:
     name = _dataset_name(args, conversion.dataset)
     output = args.output or (Path(os.environ[_RAW]) if os.environ.get(_RAW) else None)
     if output is None and not args.dry_run:
-        raise CliError("where should the dataset go? Set nnUNet_raw (export nnUNet_raw=/folder), or say -o FOLDER")
+        raise UserError("where should the dataset go? Set nnUNet_raw (export nnUNet_raw=/folder), or say -o FOLDER")
     target = output.expanduser().absolute() / name if output else None
     install_at = _splits_place(args, name)
     if target is not None:
@@ -135,16 +126,16 @@ def _convert(args: argparse.Namespace) -> int:
     if inspection.errors:
         hint = "" if args.skip_bad else " (or leave the cases out with --skip-bad, where a case is named)"
         count = plural(len(inspection.errors), "error")
-        raise CliError(f"{count}, listed above: put them right{hint}. Nothing was written")
+        raise UserError(f"{count}, listed above: put them right{hint}. Nothing was written")
     has_folds = bool(inspection.folds)
     if target is None or args.dry_run:
         if has_folds and install_at is None and args.layout.split:
             print("With --install-splits its folds also go to where nnU-Net looks for them.")
         where = f"-o FOLDER or nnUNet_raw says where {name} is to go" if target is None else f"{target} was not written"
         print(f"Dry run: {where}.")
-        return 0
+        return
     if install_at is not None and not has_folds:
-        raise CliError("--install-splits: there are no folds to install; --group-pattern or --folds makes some")
+        raise UserError("--install-splits: there are no folds to install; --group-pattern or --folds makes some")
     print(f"Writing {target} ...", flush=True)
     verdict = write_dataset(inspection, target, overwrite=args.overwrite, threads=args.workers, check=_announced_check)
     print(f"nnU-Net's integrity check: {verdict.summary}")
@@ -153,7 +144,6 @@ def _convert(args: argparse.Namespace) -> int:
     if install_at is not None:
         install_splits(target, install_at)
     _print_next_steps(target, install_at, args.layout.split, verdict.cuda)
-    return 0
 
 
 def _announced_check(folder: Path, processes: int) -> "Verdict":
@@ -167,11 +157,13 @@ def _dataset_name(args: argparse.Namespace, published: str) -> str:
     """DatasetXXX_NAME."""
     number = int(published[7:10]) if args.dataset_id is None else args.dataset_id
     if not 1 <= number <= 999:
-        raise CliError(f"-d {number}: nnU-Net's dataset numbers go from 1 to 999")
+        raise UserError(f"-d {number}: nnU-Net's dataset numbers go from 1 to 999")
     source = re.sub(r"[^A-Za-z0-9_-]+", "_", args.source.expanduser().absolute().name).strip("_")
     name = re.sub(r"^Dataset\d{3}_", "", (published or source) if args.name is None else args.name)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise CliError(f'-n "{name}": a dataset\'s name has letters (a to z), digits, - and _ only; choose one with -n')
+        raise UserError(
+            f'-n "{name}": a dataset\'s name has letters (a to z), digits, - and _ only; choose one with -n'
+        )
     return f"Dataset{number:03d}_{name}"
 
 
@@ -181,10 +173,10 @@ def _splits_place(args: argparse.Namespace, name: str) -> Path | None:
         return None
     preprocessed = os.environ.get(_PREPROCESSED)
     if not preprocessed:
-        raise CliError("--install-splits needs nnUNet_preprocessed: export nnUNet_preprocessed=/folder")
+        raise UserError("--install-splits needs nnUNet_preprocessed: export nnUNet_preprocessed=/folder")
     place = Path(preprocessed).expanduser().absolute() / name / "splits_final.json"
     if place.exists() and not args.overwrite:
-        raise CliError(f"--install-splits: {place} already exists; --overwrite replaces it")
+        raise UserError(f"--install-splits: {place} already exists; --overwrite replaces it")
     return place
 
 

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from filelock import FileLock, Timeout
 
 from swin_umamba_nnunet import catalogue
-from swin_umamba_nnunet._text import duration, listed
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet._text import UserError, duration, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,14 +37,8 @@ and nnUNet_results are not touched.  One averaged brain is a smoke test and not 
 _MARKER, _LOCK = ".swin_umamba_demo.json", ".swin_umamba_demo.lock"  # what makes a folder a demo's
 # what --fresh deletes; the last two lie in folders of earlier versions
 _CONTENTS = (
-    "nnUNet_raw",
-    "nnUNet_preprocessed",
-    "benchmark",
-    "logs",
-    "nnUNetTrainer*.png",
-    "nnUNetTrainer*.txt",
-    "nnUNet_results",
-    "predictions",
+    *("nnUNet_raw", "nnUNet_preprocessed", "benchmark", "logs", "nnUNetTrainer*.png", "nnUNetTrainer*.txt"),
+    *("nnUNet_results", "predictions"),
 )
 _STEPS = {
     "data": "Write slabs of the MNI152 brain (inside the nilearn package) as an nnU-Net dataset",
@@ -79,26 +73,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help=fresh)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, the quick checks first, then do what is not done yet.
 
-    Returns:
-        0.
-
     Raises:
-        CliError: a check or a step failed, or the default trainer's score is too low.
+        UserError: a check or a step failed, or the default trainer's score is too low.
     """
-    from swin_umamba_nnunet.benchmark import BenchmarkError, Row, Run
+    from swin_umamba_nnunet import pretrained
+    from swin_umamba_nnunet.benchmark import Row, Run
     from swin_umamba_nnunet.benchmark.process import Interrupted, ended_by_signals
     from swin_umamba_nnunet.datasets.brain import BRAIN_DATASET_NAME, INSTALL_LINE
 
     try:
         record = catalogue.get_trainer(args.trainer)
     except ValueError as error:
-        raise CliError(str(error)) from error
+        raise UserError(str(error)) from error
     for library in ("nilearn", "nibabel", "surface_distance"):
         if importlib.util.find_spec(library) is None:
-            raise CliError(f"the demo needs {library}, which is not installed; get it with   {INSTALL_LINE}")
+            raise UserError(f"the demo needs {library}, which is not installed; get it with   {INSTALL_LINE}")
     folder = args.work.expanduser().absolute()
     elsewhere = "choose another with --work DIR"
     trainer = f"{record.name}_demo" if args.trainer == record.name else args.trainer
@@ -107,47 +99,43 @@ def run(args: argparse.Namespace) -> int:
         _refuse_foreign(folder)
         device = _resolve_device(args.device)
         begins = args.fresh or not run.has_checkpoint()
-        if begins:
-            _fetch_weights(record)
+        if begins and record.weights is not None:  # fetched, and looked at
+            pretrained.ensure_weights(record.weights, scratch_trainer=record.scratch)
         # three checkpoints at most (best, latest, final) of parameters and AdamW's two moments, 4 bytes each
         needed = 3 * 3 * 4e6 * record.parameters_million + 0.3e9 if begins else 0.1e9
         free = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
-        if args.fresh:
-            earlier = (file for name in _CONTENTS for path in folder.glob(name) for file in (path, *path.rglob("*")))
-            free += sum(file.stat().st_size for file in earlier if file.is_file())
+        earlier = [path for name in _CONTENTS if args.fresh for path in folder.glob(name)]
+        free += sum(file.stat().st_size for path in earlier for file in (path, *path.rglob("*")) if file.is_file())
         if free < needed:
-            raise CliError(
+            raise UserError(
                 f"the disk of {folder} has {free / 1e9:.1f} GB free and the demo needs {needed / 1e9:.1f} GB (mostly "
                 f"for the training's checkpoints); make room, or {elsewhere}"
             )
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / _LOCK, timeout=0), ended_by_signals():
             (folder / _MARKER).touch()
-            for old in [path for name in _CONTENTS if args.fresh for path in folder.glob(name)]:
+            for old in earlier:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
             _go(folder, run, device)
     except (KeyboardInterrupt, Interrupted):
-        raise CliError("interrupted; run the same command again to go on", 130) from None
+        raise UserError("interrupted; run the same command again to go on", 130) from None
     except Timeout:
-        raise CliError(f"another demo is running in {folder}; wait for it to end, or {elsewhere}") from None
-    except BenchmarkError as error:
-        raise CliError(str(error)) from error
+        raise UserError(f"another demo is running in {folder}; wait for it to end, or {elsewhere}") from None
     except BrokenPipeError:  # nobody reads on
         raise
     except OSError as error:
-        raise CliError(
+        raise UserError(
             f"the work folder {folder} cannot be used ({error.strerror or error}); put that right and run the same "
             f"command again to go on, or {elsewhere}"
         ) from error
-    return 0
 
 
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise CliError(f"{folder} is a file; give --work a folder, which will be made if it does not exist")
+        raise UserError(f"{folder} is a file; give --work a folder, which will be made if it does not exist")
     present = sorted(path.name for path in folder.iterdir() if path.name != _LOCK) if folder.exists() else []
     if present and _MARKER not in present:
-        raise CliError(
+        raise UserError(
             f"{folder} already holds something else ({listed(present, 3)}) and is left alone; choose an empty or a new "
             "folder with --work DIR"
         )
@@ -169,20 +157,8 @@ def _resolve_device(asked: str) -> str:
             problem = str(error)
             print(f"There is a GPU that the demo cannot use: {problem}")
     if asked == "cuda":
-        raise CliError(f"--device cuda was asked for, but {problem}; use --device cpu")
+        raise UserError(f"--device cuda was asked for, but {problem}; use --device cpu")
     return "cpu"
-
-
-def _fetch_weights(record: catalogue.TrainerRecord) -> None:
-    """Fetch and check the ImageNet weights that a pretrained trainer starts from."""
-    if record.weights is None:
-        return
-    from swin_umamba_nnunet import pretrained
-
-    try:
-        pretrained.ensure_weights(record.weights, scratch_trainer=record.scratch)
-    except pretrained.WeightsError as error:
-        raise CliError(str(error)) from error
 
 
 def _go(folder: Path, run: "Run", device: str) -> None:
@@ -214,13 +190,8 @@ def _go(folder: Path, run: "Run", device: str) -> None:
         if command:
             print(f"\n    {command_line(command)}\n", flush=True)
 
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
+    with mock.patch.dict(os.environ, variables):
         _do(folder, run, device, begin)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> None:
@@ -240,7 +211,7 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
         begin("plan", _PLAN)
         code = run_child(wrapped(_PLAN), {}, log, echo=True)
         if code != 0:
-            raise CliError(f"{_PLAN[0]} {describe_exit(code)}; what it said is above and in {log}; {again}", 1)
+            raise UserError(f"{_PLAN[0]} {describe_exit(code)}; what it said is above and in {log}; {again}", 1)
     settings = {"output": str(run.output), "datasets": [run.dataset], "trainers": [run.row.name], "test": True}
     prepared = prepare({**settings, "device": device})
     prepared.write()
@@ -256,7 +227,7 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
         raise Interrupted
     if outcome != "done":
         error = job.read().get("error") or {"reason": f"the run is {outcome}", "step": "train"}
-        raise CliError(f"{error['reason']}; what it said is above and in {job.log(error['step'])}; {again}", 1)
+        raise UserError(f"{error['reason']}; what it said is above and in {job.log(error['step'])}; {again}", 1)
     dice, picture, text = _dice(job.evaluation), folder / f"{run.row.name}.png", folder / f"{run.row.name}.txt"
     mean = dice["mean"].iloc[-1]
     table = dice.to_string(float_format="{:.3f}".format)
@@ -270,7 +241,7 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
     print(f"model        {job.model.parent}")
     print("\nOne averaged brain is a smoke test, not a benchmark: this shows that training and prediction work here.")
     if run.row.name == f"{DEFAULT_TRAINER}_demo" and mean < EXPECTED_DICE:
-        raise CliError(
+        raise UserError(
             f"the mean Dice is {mean:.3f} and {EXPECTED_DICE} or more was expected; `swin-umamba doctor` may find out "
             "what is wrong",
             exit_code=1,

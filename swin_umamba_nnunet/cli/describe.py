@@ -6,9 +6,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from swin_umamba_nnunet._text import by, byte_size, table
-from swin_umamba_nnunet.catalogue import NETWORKS, get_trainer, trainer_names
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet._text import UserError, by, byte_size, table
+from swin_umamba_nnunet.catalogue import NETWORKS, NetworkRecord, get_trainer, trainer_names
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.cost.network import Cost, PartCost
@@ -26,17 +25,17 @@ takes seconds, no GPU and hardly any memory.
 _WIDTH = 110  # characters per line
 _PLANNED = object()  # --batch without a number
 
-# nnU-Net's own networks, which are nobody's `NetworkRecord`: class -> (what it is, where it comes from)
-_OF_NNUNET = {
-    "PlainConvUNet": (
+# nnU-Net's own networks, which no trainer of the catalogue has
+_OF_NNUNET = (
+    NetworkRecord(
+        *("PlainConvUNet", "PlainConvUNet", "nnU-Net, Nature Methods 18, 203-211 (2021)"),
         "nnU-Net's U-Net of plain convolutions, built from the plans.",
-        "nnU-Net, Nature Methods 18, 203-211 (2021)",
     ),
-    "ResidualEncoderUNet": (
+    NetworkRecord(
+        *("ResidualEncoderUNet", "ResidualEncoderUNet", "nnU-Net Revisited, arXiv:2404.09556"),
         "nnU-Net's U-Net with a residual encoder, built from the plans.",
-        "nnU-Net Revisited, arXiv:2404.09556",
     ),
-}
+)
 # what is said about a trainer -> field of its record
 _OF_TRAINER = {
     "summary": "summary",
@@ -90,14 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print JSON, numbers in full")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Print the description."""
     if args.shape and args.classes is None:
-        raise CliError("--shape needs --classes N too, the number of classes with the background")
+        raise UserError("--shape needs --classes N too, the number of classes with the background")
     if args.dataset and args.classes is not None:
-        raise CliError("--classes goes with --shape; with -d the dataset says how many classes there are")
+        raise UserError("--classes goes with --shape; with -d the dataset says how many classes there are")
     if args.shape and args.batch is _PLANNED:
-        raise CliError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
+        raise UserError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
     from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset, task_of_shape
     from swin_umamba_nnunet.trainers.finding import find_trainer
 
@@ -109,29 +108,29 @@ def run(args: argparse.Namespace) -> int:
             task = task_of_dataset(args.dataset, args.plans, args.configuration)
         cost = describe_trainer(trainer, task, task.batch_size if args.batch is _PLANNED else args.batch)
     except ValueError as error:
-        raise CliError(str(error)) from error
+        raise UserError(str(error)) from error
     about = _about(trainer, cost.network)
     if args.json:
         print(json.dumps({**about, "plans": args.plans, **cost.to_dict()}, indent=2))
     else:
         _print(about, cost)
-    return 0
 
 
 def _about(trainer: type, network: str) -> dict[str, Any]:
     """What is known about a trainer and its network apart from numbers; None for what is not known."""
     name = trainer.__name__
     record = get_trainer(name) if name in trainer_names() else None
-    known = next((each for each in NETWORKS if each.name == (record.network if record else network)), None)
-    what, paper = _OF_NNUNET.get(network, ("A network this package knows nothing about.", None))
+    wanted = record.network if record else network
+    unknown = NetworkRecord(network, network, "", "A network this package knows nothing about.")
+    known = next((each for each in (*NETWORKS, *_OF_NNUNET) if each.name == wanted), unknown)
     return {
         "trainer": name,
         "variant": (trainer.__doc__ or "").strip() if record and record.name != name else None,
         **{said: getattr(record, field, None) for said, field in _OF_TRAINER.items()},
-        "title": known.title if known else network,
-        "paper": known.paper if known else paper,
-        "what": known.summary if known else what,
-        "deviations": known.deviations if known else (),
+        "title": known.title,
+        "paper": known.paper or None,
+        "what": known.summary,
+        "deviations": known.deviations,
     }
 
 

@@ -35,23 +35,9 @@ Ends with what a training still needs here, and with what to do about what is wr
 is 0 if nothing is wrong with it, else 1.
 """
 
-# distribution -> whether nothing works without it
-PACKAGES = {
-    "nnunetv2": True,
-    "torch": True,
-    "numba": True,
-    "numpy": True,
-    "dynamic_network_architectures": True,
-    "SimpleITK": True,
-    "matplotlib": True,
-    "triton": False,
-    "mamba-ssm": False,
-    "causal-conv1d": False,
-    "nilearn": False,
-    "h5py": False,
-    "surface-distance": False,
-    "MedPy": False,
-}
+# distributions without which nothing works, and those that something works without
+NEEDED = ("nnunetv2", "torch", "numba", "numpy", "dynamic_network_architectures", "SimpleITK", "matplotlib")
+OPTIONAL = ("triton", "mamba-ssm", "causal-conv1d", "nilearn", "h5py", "surface-distance", "MedPy")
 
 # What nnUNetv2_train does to find a trainer, in an interpreter as fresh as its own.  Printed at last: for each trainer
 # where its class was defined, null if nowhere.  nnU-Net forgets a module that lies in an external folder itself, whose
@@ -104,7 +90,7 @@ class Section:
 def versions(found: Section) -> None:
     """Installed packages, and those that are missing or of a version that cannot work."""
     python, system = platform.python_version(), platform.platform()
-    installed = {name: _version(name) for name in PACKAGES}
+    installed = {name: _version(name) for name in NEEDED + OPTIONAL}
     found.data = {
         "swin_umamba_nnunet": __version__,
         "python": python,
@@ -112,18 +98,20 @@ def versions(found: Section) -> None:
         "executable": sys.executable,
         **installed,
     }
-    rows = [(name, v or "not installed" + " (optional)" * (not PACKAGES[name])) for name, v in installed.items()]
+    rows = [(name, v or "not installed" + " (optional)" * (name in OPTIONAL)) for name, v in installed.items()]
     found.lines = [f"swin_umamba_nnunet {__version__} on Python {python}, {system}", "", *table(rows)]
-    for name, version in installed.items():
-        if version is None and PACKAGES[name]:
-            found.problems.append(f"{name} is missing; install this package again with pip, which brings it")
+    found.problems = [
+        f"{name} is missing; install this package again with pip, which brings it"
+        for name in NEEDED
+        if not installed[name]
+    ]
     nnunet, torch = installed["nnunetv2"], installed["torch"]
-    if nnunet and _numbers(nnunet) < (2, 8):
+    if nnunet and _numbers(nnunet) < [2, 8]:
         found.problems.append(
             f"nnunetv2 {nnunet} does not look for trainers outside of itself, 2.8 and later do: "
             'pip install -U "nnunetv2>=2.8"'
         )
-    if torch and _numbers(torch) == (2, 9):
+    if torch and _numbers(torch) == [2, 9]:
         found.problems.append(
             f"torch {torch} computes 3D convolutions under mixed precision several times slower than other versions "
             'and is excluded by nnU-Net and by this package: pip install "torch!=2.9.*"'
@@ -137,32 +125,31 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdecimal())
+def _numbers(version: str) -> list[int]:
+    return list(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def devices(found: Section) -> None:
     """CPU and GPUs as torch sees them."""
     import torch
 
-    cores, threads, mps = os.cpu_count(), torch.get_num_threads(), bool(torch.backends.mps.is_available())
+    cores, threads, mps = os.cpu_count(), torch.get_num_threads(), torch.backends.mps.is_available()
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    listed = [
-        {"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1), "capability": f"{gpu.major}.{gpu.minor}"}
-        for gpu in gpus
-    ]
     found.data = {
         "cpu_cores": cores,
         "torch_threads": threads,
-        "gpus": listed,
+        "gpus": [
+            {"name": gpu.name, "memory_gib": gpu.total_memory / 2**30, "capability": f"{gpu.major}.{gpu.minor}"}
+            for gpu in gpus
+        ],
         "torch_cuda": torch.version.cuda,
         "mps": mps,
     }
-    found.lines = [f"CPU   {cores} cores, torch uses {threads} threads"]
-    for index, gpu in enumerate(gpus):
-        found.lines.append(f"CUDA  {index}: {_called(gpu)}, {byte_size(gpu.total_memory)}")
-    if mps:
-        found.lines.append("MPS   Apple GPU")
+    found.lines = [
+        f"CPU   {cores} cores, torch uses {threads} threads",
+        *(f"CUDA  {index}: {_called(gpu)}, {byte_size(gpu.total_memory)}" for index, gpu in enumerate(gpus)),
+        *["MPS   Apple GPU"] * mps,
+    ]
     if gpus:
         return
     found.lines.append("CUDA  no GPU found")
@@ -203,15 +190,17 @@ def backends(found: Section) -> None:
                 found.problems.append(str(error))
         tests = {name: _tested(name, device) for name, state in states.items() if state == "available"}
         found.data[device] = {"runs": chosen, "states": states, "self_test": tests}
-        said = {name: _told(test) for name, test in tests.items()}
-        rows = [(f"  {name}", "; ".join(filter(None, (state, said.get(name))))) for name, state in states.items()]
+        rows = [
+            (f"  {name}", f"{state}; {tests[name]['message']}" if name in tests else state)
+            for name, state in states.items()
+        ]
         found.lines += [f"on {called}: {chosen or 'none'} runs", *table(rows)]
-        for name, test in tests.items():
-            if not test["ok"]:
-                found.problems.append(
-                    f"the backend {name} fails its test on {called} ({said[name]}); please report this {where}with the "
-                    "output of `swin-umamba doctor --json`, and name another one in SWIN_UMAMBA_BACKEND till then"
-                )
+        found.problems += [
+            f"the backend {name} fails its test on {called} ({test['message']}); please report this {where}with the "
+            "output of `swin-umamba doctor --json`, and name another one in SWIN_UMAMBA_BACKEND till then"
+            for name, test in tests.items()
+            if not test["ok"]
+        ]
     found.lines.append(
         f"(test: largest relative L2 error of output and all gradients, float32 against float64; up to "
         f"{ALLOWED_ERROR:g} is right. Speed: updates of a state, forward, projections included)"
@@ -224,54 +213,46 @@ def _tested(backend: str, device: str) -> dict[str, Any]:
 
     began = time.monotonic()
     try:
-        error = _selftest.worst_error(backend, device)
+        error = float(_selftest.worst_error(backend, device))
         seconds = round(time.monotonic() - began, 2)
         speed = _selftest.giga_state_steps(backend, device)
     except Exception as failure:  # whatever a compiler or a driver raises is the finding
         logger.debug("self-test of %s on %s", backend, device, exc_info=True)
         return {"ok": False, "message": _first_line(failure)}
-    return {
-        "ok": bool(error <= _selftest.ALLOWED_ERROR),
-        "relative_l2_error": float(error),
-        "seconds": seconds,
-        "giga_state_steps": speed,
-    }
-
-
-def _told(test: dict[str, Any]) -> str:
-    if "message" in test:
-        return str(test["message"])
-    verdict = "right" if test["ok"] else "WRONG"
-    return f"{verdict}, error {test['relative_l2_error']:.1e}, {test['giga_state_steps']:.2g} G state-steps/s"
+    right = error <= _selftest.ALLOWED_ERROR
+    said = f"{'right' if right else 'WRONG'}, error {error:.1e}, {speed:.2g} G state-steps/s"
+    return {"ok": right, "message": said, "relative_l2_error": error, "seconds": seconds, "giga_state_steps": speed}
 
 
 def trainers(found: Section) -> None:
     """Where nnU-Net finds each trainer of the catalogue: asked with its own finder, in a fresh process."""
-    found.data = {"found": {}, "message": None}
     names = [record.name for record in TRAINERS]
     done = subprocess.run([sys.executable, "-c", _FINDER, *names], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        found.data["message"] = (done.stderr.strip() or "no message").splitlines()[-1]
-        found.lines.append("nnU-Net failed while it looked for them")
-        found.problems.append(f"nnU-Net failed while it looked for the trainers: {found.data['message']}")
+        message = (done.stderr.strip() or "no message").splitlines()[-1]
+        found.data = {"found": {}, "message": message}
+        found.lines = ["nnU-Net failed while it looked for them"]
+        found.problems = [f"nnU-Net failed while it looked for the trainers: {message}"]
         return
     places: dict[str, str | None] = json.loads(done.stdout.strip().splitlines()[-1])
-    found.data["found"] = places
+    found.data = {"found": places, "message": None}
     ours = os.path.join(os.path.dirname(_autoregister.FOLDER), "trainers")
     missing = [name for name, place in places.items() if place is None]
-    foreign = {name: place for name, place in places.items() if place and not _same(place, ours)}
+    foreign = [(name, place) for name, place in places.items() if place and not _same(place, ours)]
     own = len(places) - len(missing) - len(foreign)
-    found.lines.append(f"nnU-Net finds {own} of {len(places)} (and their variants of other lengths) in {ours}")
-    found.lines += [f"{name} is found nowhere" for name in missing]
-    found.lines += [f"{name} is found in {place}" for name, place in foreign.items()]
-    if len(missing) == len(places):
+    found.lines = [
+        f"nnU-Net finds {own} of {len(places)} (and their variants of other lengths) in {ours}",
+        *(f"{name} is found nowhere" for name in missing),
+        *(f"{name} is found in {place}" for name, place in foreign),
+    ]
+    if own == len(foreign) == 0:
         found.problems.append(_why_none())
     elif missing:
         found.problems.append(
             f"nnU-Net finds some of the trainers and not {missing[0]}; {_autoregister.VARIABLE} may name the folder of "
             f"another version of this package: expected {_autoregister.FOLDER}"
         )
-    for name, place in list(foreign.items())[:1]:
+    for name, place in foreign[:1]:
         found.problems.append(
             f"nnU-Net takes {name} from {place} and not from this package; remove that one, or its folder from "
             f"{_autoregister.VARIABLE}"
@@ -293,35 +274,34 @@ def _same(one: str, other: str) -> bool:
 
 def environment(found: Section) -> None:
     """The variables that change what this package and nnU-Net do."""
-    names = (*settings.MEANINGS, *settings.FOLDERS, *settings.OTHERS)
-    found.data = {name: settings.read(name) for name in names}
-    found.data |= {name: "set" for name in settings.PROXIES if settings.read(name)}
-    rows = []
-    for name, value in found.data.items():
+    rows, unset = [], []
+    for name in (*settings.MEANINGS, *settings.FOLDERS, *settings.OTHERS):
+        found.data[name] = value = settings.read(name)
         said = value or "not set"
         if name in settings.MEANINGS:
             said += f"   ({settings.MEANINGS[name]})"
         elif name in settings.FOLDERS:
-            remark, need = _folder(name, value)
-            said += remark
-            found.missing += [need] if need else []
+            said += _folder(found, name, value)
         elif value is None:
+            unset.append(name)
             continue
         rows.append((name, said))
-    unset = ", ".join(name for name in settings.OTHERS if not found.data[name])
-    found.lines = [*table(rows), f"not set: {unset}" if unset else ""]
+    proxies = {name: "set" for name in settings.PROXIES if settings.read(name)}
+    found.data |= proxies
+    found.lines = [*table([*rows, *proxies.items()]), f"not set: {', '.join(unset)}" if unset else ""]
 
 
-def _folder(name: str, value: str | None) -> tuple[str, str | None]:
-    """A remark on one of nnU-Net's folders, and what a training needs of it, None if it is as it should be."""
+def _folder(found: Section, name: str, value: str | None) -> str:
+    """A remark on one of nnU-Net's folders; what a training needs of it goes to what is missing."""
     if value is None:
-        return "; nnU-Net's commands need it", f"{name} is not set: export it with the path of {settings.FOLDERS[name]}"
-    absent, need = not os.path.isdir(value), None
+        found.missing.append(f"{name} is not set: export it with the path of {settings.FOLDERS[name]}")
+        return "; nnU-Net's commands need it"
+    absent = not os.path.isdir(value)
     if name == "nnUNet_raw" and absent:
-        need = f"{name} is {value}, and there is no such folder: put your datasets there"
+        found.missing.append(f"{name} is {value}, and there is no such folder: put your datasets there")
     elif name != "nnUNet_raw" and not _can_be_written(Path(value)):
-        need = f"{name} is {value}, which cannot be written: name another folder"
-    return " (no such folder yet)" if absent else "", need
+        found.missing.append(f"{name} is {value}, which cannot be written: name another folder")
+    return " (no such folder yet)" * absent
 
 
 def _can_be_written(folder: Path) -> bool:
@@ -343,12 +323,12 @@ def weights(found: Section) -> None:
         _look(found, ENVIRONMENT_VARIABLE, named)
     absent = []
     for record in RECORDS:
-        if (path := locate.find_in_folders(record, folders)) is None:
-            found.data["files"][record.name] = None
-            absent.append(record.name)
-        else:
+        found.data["files"][record.name] = None
+        if path := locate.find_in_folders(record, folders):
             _look(found, record.name, path)
-    found.data["folders"] = list(map(str, folders))
+        else:
+            absent.append(record.name)
+    searched = found.data["folders"] = list(map(str, folders))
     if absent:
         found.lines.append(f"not here: {', '.join(absent)}; a training fetches what it needs")
     wanted = {record.weights for record in TRAINERS if record.weights}
@@ -358,7 +338,7 @@ def weights(found: Section) -> None:
             "fetch what they need, which takes a network; to have it before, `swin-umamba weights fetch TRAINER`. "
             "Trainers whose names end in Scratch need none"
         )
-    found.lines.append(f"folders searched: {', '.join(map(str, folders))}")
+    found.lines.append(f"folders searched: {', '.join(searched)}")
     if absent and not _can_be_written(cache):
         found.lines.append(f"downloads would go to {cache}")
         found.problems.append(
@@ -371,28 +351,25 @@ def _look(found: Section, name: str, path: Path) -> None:
     """Read a checkpoint and compare it with what is published."""
     from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint
 
+    data = found.data["files"][name] = {"path": str(path), "ok": False}
     try:
         finding = examine_checkpoint(path)
     except WeightsError as error:
-        found.data["files"][name] = {"path": str(path), "ok": False, "message": str(error)}
+        data["message"] = str(error)
         found.lines.append(f"{name}: {path} cannot be used")
         found.problems.append(str(error))
         return
-    record = finding.record
-    faults = list(finding.faults) if record is not None else [f"it is {finding.variant}"]
-    if record is not None and name not in (record.name, ENVIRONMENT_VARIABLE):
-        faults.append(f"it is {record.title}, not what its name says")
-    verdict = record.verdict_on(finding.sha256) if record is not None else "nothing to compare with"
-    found.data["files"][name] = {
-        "path": str(path),
-        "ok": not faults,
-        "sha256": finding.sha256,
-        "hash": verdict,
-        "faults": faults,
-        "is": record.name if record is not None else None,
-    }
-    found.lines.append(f"{name}: {path}, {'sound' if not faults else 'FAULTY'}")
-    found.lines.append(f"  sha256 {finding.sha256}: {verdict}")
+    faults, verdict = [f"it is {finding.variant}"], "nothing to compare with"
+    if record := finding.record:
+        faults, verdict = list(finding.faults), record.verdict_on(finding.sha256)
+        data["is"] = record.name
+        if name not in (record.name, ENVIRONMENT_VARIABLE):
+            faults.append(f"it is {record.title}, not what its name says")
+    data |= {"ok": not faults, "sha256": finding.sha256, "hash": verdict, "faults": faults}
+    found.lines += [
+        f"{name}: {path}, {'FAULTY' if faults else 'sound'}",
+        f"  sha256 {finding.sha256}: {verdict}",
+    ]
     found.problems += [f"{path}: {fault}; `swin-umamba weights verify {path}` says more" for fault in faults]
 
 
@@ -412,29 +389,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help=told)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print the findings, each under a title that is there before the check begins, then the advice; 1 if there is any.
+def run(args: argparse.Namespace) -> bool:
+    """Print the findings, each under a title that is there before the check begins, then the advice.
 
     With --json the titles go to stderr.
+
+    Returns:
+        Whether there is any advice about the installation, which is the exit code.
     """
-    sections: dict[str, Section] = {}
+    report: dict[str, Any] = {}
+    missing, problems = [], []
     for check, title in CHECKS.items():
         print(title, file=sys.stderr if args.json else sys.stdout, flush=True)
-        sections[check.__name__] = section = _found_by(check)
+        found = _found_by(check)
+        report[check.__name__] = found.data
+        missing += found.missing
+        problems += found.problems
         if not args.json:
-            print("\n".join(f"  {line}".rstrip() for line in section.lines) + "\n", flush=True)
-    missing = [need for section in sections.values() for need in section.missing]
-    problems = [problem for section in sections.values() for problem in section.problems]
+            print("\n".join(f"  {line}".rstrip() for line in found.lines) + "\n", flush=True)
     if args.json:
-        report = {name: section.data for name, section in sections.items()}
         print(_without_home(json.dumps(report | {"missing": missing, "problems": problems}, indent=2)))
-        return 1 if problems else 0
-    print("Not ready to train yet:" if missing else "Ready to train.")
-    print("\n".join(f"  - {need}" for need in missing))
-    print("Installation: something is wrong. To put right:" if problems else "Installation: all is well.")
-    for problem in problems:
-        print(f"  - {problem}")
-    return 1 if problems else 0
+    else:
+        for title, sentences in (
+            ("Not ready to train yet:" if missing else "Ready to train.\n", missing),
+            ("Installation: something is wrong. To put right:" if problems else "Installation: all is well.", problems),
+        ):
+            print("\n".join([title, *(f"  - {sentence}" for sentence in sentences)]))
+    return bool(problems)
 
 
 def _found_by(check: Callable[[Section], None]) -> Section:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.cli import _dataset
-from swin_umamba_nnunet.cli.errors import CliError
 
 DESCRIPTION = """\
 Score a folder of predictions against a folder of ground truth: Dice, IoU, NSD, HD95, mean surface distance and F1 of
@@ -25,26 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from swin_umamba_nnunet.evaluation.statistics import RESAMPLES
 
     _dataset.add_arguments(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="write metrics.csv (every value) and summary.json (nnU-Net's layout and more) here",
-    )
-    parser.add_argument(
-        "--protocol",
-        choices=tuple(PROTOCOLS),
-        default="plain",
-        help="; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTOCOLS.items()),
-    )
-    parser.add_argument(
-        "-np", "--processes", type=int, metavar="N", help="each with one case in memory (default: cores, 8 at most)"
-    )
-    parser.add_argument(
-        "--resamples", type=int, default=RESAMPLES, metavar="N", help="of the bootstrap (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
+    add = parser.add_argument
+    written = "write metrics.csv (every value) and summary.json (nnU-Net's layout and more) here"
+    add("-o", "--output", type=Path, metavar="DIR", help=written)
+    summaries = "; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTOCOLS.items())
+    add("--protocol", choices=tuple(PROTOCOLS), default="plain", help=summaries)
+    add("-np", "--processes", type=int, metavar="N", help="each with one case in memory (default: cores, 8 at most)")
+    add("--resamples", type=int, default=RESAMPLES, metavar="N", help="of the bootstrap (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
     there = {"labels", "dataset_json"}
     for name, protocol in PROTOCOLS.items():
         group = parser.add_argument_group(name)
@@ -54,14 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 there.add(option.name)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Evaluate, print the table, then write.
 
-    Returns:
-        0.
-
     Raises:
-        CliError: bad input, or scores that cannot be written, see `evaluate_folders`.
+        EvaluationError: bad input, or scores that cannot be written, see `evaluate_folders`.
     """
     from swin_umamba_nnunet import evaluation
     from swin_umamba_nnunet.evaluation.output import format_result, worst_cases
@@ -71,24 +55,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.protocol} protocol: {compared}\n")
         print(format_result(result), flush=True)
 
-    try:
-        options = {name: getattr(args, name) for one in evaluation.PROTOCOLS.values() for name in one.options()}
-        options["dataset_json"] = _dataset.dataset_json(args)
-        result = evaluation.evaluate_folders(
-            args.ground_truth,
-            args.predictions,
-            protocol=evaluation.from_options(args.protocol, options),
-            output=args.output,
-            processes=args.processes,
-            allow_missing=args.allow_missing,
-            file_ending=args.file_ending,
-            resamples=args.resamples,
-            seed=args.seed,
-            progress=True,
-            before_writing=show,
-        )
-    except evaluation.EvaluationError as error:
-        raise CliError(str(error)) from error
+    options = {name: getattr(args, name) for one in evaluation.PROTOCOLS.values() for name in one.options()}
+    options["dataset_json"] = _dataset.dataset_json(args)
+    result = evaluation.evaluate_folders(
+        args.ground_truth,
+        args.predictions,
+        protocol=evaluation.from_options(args.protocol, options),
+        output=args.output,
+        processes=args.processes,
+        allow_missing=args.allow_missing,
+        file_ending=args.file_ending,
+        resamples=args.resamples,
+        seed=args.seed,
+        progress=True,
+        before_writing=show,
+    )
     if args.output is not None:
         print(f"\nWritten: {args.output / 'metrics.csv'} and {args.output / 'summary.json'}")
     else:
@@ -96,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
     if args.protocol == "plain" and args.instances is None and len(result.cases) > 1:
         command = _overlay_command(args, [case.name for case in worst_cases(result)])
         print(f"Look at the worst cases with   {printable(command)}")
-    return 0
 
 
 def _overlay_command(args: argparse.Namespace, cases: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print the whole catalogue as JSON, for scripts")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Print the table."""
     if args.names:
         print("\n".join(trainer_names()))
@@ -49,7 +49,6 @@ def run(args: argparse.Namespace) -> int:
         _print_all()
     else:
         _print_families()
-    return 0
 
 
 def _print_families() -> None:

@@ -1,10 +1,9 @@
 """`swin-umamba model`: a trained model after its training: imported, adapted to other images, exported."""
 
 import argparse
-from collections.abc import Callable
-from typing import Any
 
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet._text import by
+from swin_umamba_nnunet.cli import actions
 
 DESCRIPTION = """\
 What can be done with a trained model besides predicting with it.
@@ -45,25 +44,20 @@ network use nnU-Net's own commands; to move a model to another machine, nnUNetv2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The three actions and their options."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-
-    def action(name: str, summary: str, description: str, perform: Callable) -> Callable:
-        parser = actions.add_parser(
-            name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        parser.set_defaults(perform=perform)
-        parser.add_argument("-o", "--output", required=True, help="what to write; must not exist")
-        return parser.add_argument
-
-    add = action("import", "the authors' released models for stock nnU-Net", IMPORT, _import)
+    action = actions(parser, "ACTION")
+    output = {"required": True, "help": "what to write; must not exist"}
+    add = action("import", _import, "the authors' released models for stock nnU-Net", IMPORT)
+    add("-o", "--output", **output)
     add("source", help="the released model folder, one checkpoint of it, or bare weights")
     add("--plans", help="plans.json to use (default: the one in the released folder)")
     add("--dataset-json", help="dataset.json to use (default: the one beside plans.json)")
     add("-c", "--configuration", help="configuration in the plans (default: the checkpoint's, else 2d)")
-    add = action("adapt", "a trained model for another number of image channels", ADAPT, _adapt)
+    add = action("adapt", _adapt, "a trained model for another number of image channels", ADAPT)
+    add("-o", "--output", **output)
     add("checkpoint", help="checkpoint_*.pth of a training with one of our trainers")
     add("--channels", type=int, required=True, metavar="N", help="channels of the new images")
-    add = action("export", "a trained network as a torch.export archive or ONNX file", EXPORT, _export)
+    add = action("export", _export, "a trained network as a torch.export archive or ONNX file", EXPORT)
+    add("-o", "--output", **output)
     add("-m", "--model", required=True, help="folder with plans.json, dataset.json, fold_*/")
     add("-f", "--fold", default="0", help="whose network: 0 to 4, or all (default: 0)")
     add("-chk", "--checkpoint", default="checkpoint_final.pth", help="default: checkpoint_final.pth")
@@ -77,22 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do what was asked for, say what was found and decided, and print the command that goes on from there."""
-    from swin_umamba_nnunet import models
-    from swin_umamba_nnunet.benchmark.process import command_line
+def _import(args: argparse.Namespace) -> None:
+    from swin_umamba_nnunet.models import import_model
 
-    try:
-        command = args.perform(models, args)
-    except models.ModelError as error:
-        raise CliError(str(error)) from error
-    if command:
-        print("\n" + command_line(command))
-    return 0
-
-
-def _import(models: Any, args: argparse.Namespace) -> list[str]:
-    report = models.import_model(
+    report = import_model(
         args.source, args.output, plans=args.plans, dataset_json=args.dataset_json, configuration=args.configuration
     )
     theirs = f", their trainer {report.their_trainer}" if report.their_trainer else ""
@@ -104,24 +86,31 @@ def _import(models: Any, args: argparse.Namespace) -> list[str]:
     for remark in report.remarks:
         print(f"note           {remark}")
     folds = [target.parent.name.removeprefix("fold_") for _, target in report.folds]
-    predict = ["nnUNetv2_predict_from_modelfolder", "-m", str(report.output), "-f", *folds]
-    return [*predict, "-i", "NEW_SCANS", "-o", "OUT"]
+    _print_next("nnUNetv2_predict_from_modelfolder", "-m", report.output, "-f", *folds, "-i", "NEW_SCANS", "-o", "OUT")
 
 
-def _adapt(models: Any, args: argparse.Namespace) -> list[str]:
-    done = models.adapt_checkpoint(args.checkpoint, args.channels, args.output)
+def _adapt(args: argparse.Namespace) -> None:
+    from swin_umamba_nnunet.models import adapt_checkpoint
+
+    done = adapt_checkpoint(args.checkpoint, args.channels, args.output)
     print(f"{done.output}: {done.trainer}, from {done.channels[0]} to {done.channels[1]} image channels")
     print(f"changed: {', '.join(done.adapted)}")
-    train = ["nnUNetv2_train", "DATASET", done.configuration, "FOLD", "-tr", done.trainer]
-    return [*train, "-pretrained_weights", str(done.output)]
+    fine_tune = ("-tr", done.trainer, "-pretrained_weights", done.output)
+    _print_next("nnUNetv2_train", "DATASET", done.configuration, "FOLD", *fine_tune)
 
 
-def _export(models: Any, args: argparse.Namespace) -> None:
-    done = models.export_model(
-        args.model, args.output, fold=args.fold, checkpoint=args.checkpoint, formats=args.formats
-    )
-    shape = " x ".join(map(str, done.input_shape))
-    print(f"input: {shape} float32 (batch, channels, pixels), prepared as network.json says")
+def _export(args: argparse.Namespace) -> None:
+    from swin_umamba_nnunet.models import export_model
+
+    done = export_model(args.model, args.output, fold=args.fold, checkpoint=args.checkpoint, formats=args.formats)
+    print(f"input: {by(done.input_shape)} float32 (batch, channels, pixels), prepared as network.json says")
     for name, path in done.files.items():
         difference, size = done.largest_difference[name], path.stat().st_size / 1e6
         print(f"{path}: {size:.1f} MB, largest difference to the original {difference:.1e} of the largest logit")
+
+
+def _print_next(*command: object) -> None:
+    """The command that goes on from there."""
+    from swin_umamba_nnunet.benchmark.process import command_line
+
+    print("\n" + command_line(list(map(str, command))))

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swin_umamba_nnunet._text import did_you_mean, printable
+from swin_umamba_nnunet._text import UserError, did_you_mean, printable
 from swin_umamba_nnunet.cli import _dataset
-from swin_umamba_nnunet.cli.errors import CliError
 from swin_umamba_nnunet.pictures import PLANES, SLICES
 
 if TYPE_CHECKING:
@@ -32,55 +31,37 @@ _ROWS_PER_SHEET = 24
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument(
-        "-i", "--images", type=Path, required=True, metavar="DIR", help="images, as nnU-Net has them: CASE_0000.ENDING"
-    )
+    add = parser.add_argument
+    images = "images, as nnU-Net has them: CASE_0000.ENDING"
+    add("-i", "--images", type=Path, required=True, metavar="DIR", help=images)
     _dataset.add_arguments(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="where the pictures go; those of an earlier run are replaced (default: beside the prediction folder, "
-        "PREDICTIONS_overlay)",
+    output = (
+        "where the pictures go; those of an earlier run are replaced (default: beside the prediction folder, "
+        "PREDICTIONS_overlay)"
     )
-    parser.add_argument("--cases", nargs="+", metavar="CASE", help="only these cases")
-    parser.add_argument(
-        "--sheet",
-        action="store_true",
-        help=f"all cases on one contact sheet, {_ROWS_PER_SHEET} rows a page, instead of a picture each",
-    )
-    parser.add_argument(
-        "--slices",
-        nargs="+",
-        choices=SLICES,
-        default=SLICES,
-        help="which slices of a volume to show (default: all three)",
-    )
-    parser.add_argument("--plane", choices=PLANES, help="plane of the slices (default: the one they were taken in)")
-    parser.add_argument(
-        "--channel",
-        type=int,
-        default=0,
-        metavar="N",
-        help="which channel of a multi-channel scan to show, from 0 (default: 0)",
-    )
+    add("-o", "--output", type=Path, metavar="DIR", help=output)
+    add("--cases", nargs="+", metavar="CASE", help="only these cases")
+    sheet = f"all cases on one contact sheet, {_ROWS_PER_SHEET} rows a page, instead of a picture each"
+    add("--sheet", action="store_true", help=sheet)
+    slices = "which slices of a volume to show (default: all three)"
+    add("--slices", nargs="+", choices=SLICES, default=SLICES, help=slices)
+    add("--plane", choices=PLANES, help="plane of the slices (default: the one they were taken in)")
+    channel = "which channel of a multi-channel scan to show, from 0 (default: 0)"
+    add("--channel", type=int, default=0, metavar="N", help=channel)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Check the folders, then draw.
 
-    Returns:
-        0.
-
     Raises:
-        CliError: folders, files or labels that do not fit together; the pictures drawn before stay.
+        EvaluationError: files or labels that do not fit together; the pictures drawn before stay.
+        UserError: a folder or an option that cannot serve.
     """
-    from swin_umamba_nnunet.evaluation import EvaluationError, find_images
+    from swin_umamba_nnunet.evaluation import find_images
     from swin_umamba_nnunet.pictures.looks import read_look
 
     if args.channel < 0:
-        raise CliError(f"--channel {args.channel}: expected 0 or more")
+        raise UserError(f"--channel {args.channel}: expected 0 or more")
     try:
         pairs = _pairs(args)
         images = find_images(args.images, [pair.name for pair in pairs])
@@ -90,21 +71,18 @@ def run(args: argparse.Namespace) -> int:
         folder = args.output or predictions.with_name(f"{predictions.name}_overlay")
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
-            raise CliError(f"the folder {folder} cannot be written; choose another one with -o")
+            raise UserError(f"the folder {folder} cannot be written; choose another one with -o")
         looks = (  # read when it is asked for: one case in memory at a time
             read_look(pair, images[pair.name], labels, channel=args.channel, wanted=args.slices, plane=args.plane)
             for pair in pairs
         )
         title = f"{predictions.name} against {args.ground_truth.absolute().name}"
         _draw(looks, labels, folder, title, len(pairs), args.sheet)
-    except EvaluationError as error:
-        raise CliError(str(error)) from error
     except OSError as error:
-        raise CliError(
+        raise UserError(
             f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error}); put that right, or "
             "name another folder for the pictures with -o"
         ) from error
-    return 0
 
 
 def _pairs(args: argparse.Namespace) -> "list[CasePair]":
@@ -118,7 +96,9 @@ def _pairs(args: argparse.Namespace) -> "list[CasePair]":
     for name in args.cases:
         if name not in by_name:
             hint = did_you_mean(name, by_name) or f"the first is {pairs[0].name}"
-            raise CliError(f"--cases: {args.ground_truth} and {args.predictions} have no case {name} in common; {hint}")
+            raise UserError(
+                f"--cases: {args.ground_truth} and {args.predictions} have no case {name} in common; {hint}"
+            )
     return [by_name[name] for name in dict.fromkeys(args.cases)]
 
 
@@ -133,7 +113,7 @@ def _labels(args: argparse.Namespace, pairs: "Sequence[CasePair]") -> "LabelSet"
     print("There is no dataset.json (see --dataset and --labels): every label found in the files counts as a class.")
     labels = labels_in(pairs)
     if not labels.classes:
-        raise CliError("neither ground truth nor predictions hold a label above 0; name the classes with --labels")
+        raise UserError("neither ground truth nor predictions hold a label above 0; name the classes with --labels")
     return labels
 
 

@@ -4,8 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from swin_umamba_nnunet._text import by, byte_size
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet._text import UserError, by, byte_size
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.cost.planning import Fit
@@ -68,16 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Plan, write, and say what was decided."""
     gpu_bytes = None if args.gpu_memory is None else _bytes(args.gpu_memory)
     if gpu_bytes is None and (args.grow or args.gradient_checkpointing):
-        raise CliError(
+        raise UserError(
             "--grow and --gradient-checkpointing go with --gpu-memory; to use them on a patch of yours, plan it first "
             "and give the new plans with -p"
         )
     if gpu_bytes is not None and (args.trainer is None or args.batch_size is not None):
-        raise CliError(
+        raise UserError(
             "--gpu-memory needs --trainer, whose network has to fit, and no --batch-size: it finds the batch"
         )
     from tqdm import tqdm
@@ -108,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             task, record = fit.task, record | {"trainer": args.trainer} | fit.record
         planning.write_plans(task, path, record)
     except ValueError as error:
-        raise CliError(str(error)) from error
+        raise UserError(str(error)) from error
     print(f"planned        patch {by(patch)}, batch {batch} ({args.plans})")
     if gpu_bytes is None:
         stages = len(task.settings.pool_op_kernel_sizes)
@@ -120,7 +119,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"\nwritten        {path}")
     what = f"{args.configuration} FOLD -tr {args.trainer or 'TRAINER'}"
     print(f"\nnnUNetv2_train {args.dataset} {what} -p {path.stem}")
-    return 0
 
 
 def _print(fit: "Fit", args: argparse.Namespace) -> None:
@@ -149,7 +147,7 @@ def _bytes(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GM])(?:i?B)?", text.strip(), re.IGNORECASE)
     size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if size <= 0:
-        raise CliError(f"--gpu-memory is {text!r}; expected a size such as 12G (GiB) or 11500M (MiB)")
+        raise UserError(f"--gpu-memory is {text!r}; expected a size such as 12G (GiB) or 11500M (MiB)")
     return size
 
 

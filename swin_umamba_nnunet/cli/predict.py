@@ -5,8 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from swin_umamba_nnunet._text import plural, printable
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet._text import UserError, plural, printable
 
 DESCRIPTION = """\
 Segment new images with a trained model: a photograph, a volume, a DICOM series, or a folder of these, under any name.
@@ -57,23 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Predict, and say what happens line by line.
 
-    Returns:
-        0.
-
     Raises:
-        CliError: nothing could be predicted (2), not all images could (1), or it was interrupted (130).
+        ModelError: nothing could be predicted (exit code 2), or not all images (1).
+        UserError: an option is not as expected, or it was interrupted (130).
     """
     channels = dict(text.partition("=")[::2] for text in args.channel)
     if len(channels) < len(args.channel) or not all(channels.values()):
-        raise CliError(f"--channel {' '.join(args.channel)}: expected NAME=FILE, once for each channel")
+        raise UserError(f"--channel {' '.join(args.channel)}: expected NAME=FILE, once for each channel")
     if not (args.images or channels):
-        raise CliError("nothing to predict: give images with -i, or the files of one image with --channel")
+        raise UserError("nothing to predict: give images with -i, or the files of one image with --channel")
     _say(f"Loading {args.model}")
-    from swin_umamba_nnunet.models import ModelError, predict
-    from swin_umamba_nnunet.models.predicting import RECORD, IncompleteError
+    from swin_umamba_nnunet.models import predict
+    from swin_umamba_nnunet.models.predicting import RECORD
 
     try:
         masks = predict(
@@ -90,13 +87,10 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             mirroring=not args.no_mirroring,
         )
-    except ModelError as error:
-        raise CliError(str(error), 1 if isinstance(error, IncompleteError) else 2) from error
     except KeyboardInterrupt:
-        raise CliError("interrupted; the same command with --continue does the rest", 130) from None
+        raise UserError("interrupted; the same command with --continue does the rest", 130) from None
     pictures = f", pictures in {os.path.join(args.output, 'overlay')}" if args.overlay else ""
     _say(f"{plural(len(masks), 'mask')} in {args.output}{pictures}; their values: {Path(args.output, RECORD)}")
-    return 0
 
 
 def _say(line: str) -> None:

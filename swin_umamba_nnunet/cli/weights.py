@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet._text import did_you_mean
+from swin_umamba_nnunet._text import UserError, did_you_mean
 from swin_umamba_nnunet.catalogue import TRAINERS, get_trainer, trainer_names
-from swin_umamba_nnunet.cli.errors import CliError
+from swin_umamba_nnunet.cli import actions
 from swin_umamba_nnunet.pretrained import locate
 from swin_umamba_nnunet.pretrained.registry import (
     RECORDS,
@@ -43,45 +43,19 @@ _STARTING = {trainer.name: trainer.weights for trainer in TRAINERS if trainer.we
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The four actions and their options."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every checkpoint: file, hash, accuracy, trainers, where it is")
-    listing.set_defaults(perform=_list)
-    fetching = actions.add_parser("fetch", help="download, resume, check; what is there already is checked only")
-    fetching.add_argument("names", nargs="*", metavar="NAME", help=_NAME_HELP)
-    fetching.add_argument("--all", action="store_true", help="every checkpoint in the list")
-    fetching.add_argument(
-        "--from",
-        dest="mirror",
-        metavar="MIRROR",
-        help="take the files from here instead of GitHub: a folder, a file, an https:// or file:// address of either",
-    )
-    fetching.add_argument("--to", type=Path, metavar="DIR", help="put them here (default: the user's cache)")
-    fetching.set_defaults(perform=_fetch)
-    verifying = actions.add_parser("verify", help="what a checkpoint file is, and which trainers it fits")
-    verifying.add_argument("file", type=Path, metavar="FILE")
-    verifying.add_argument("--for", dest="trainer", metavar="TRAINER", help="the exit code says if it fits this one")
-    verifying.set_defaults(perform=_verify)
-    pathing = actions.add_parser("path", help="print the path of a checkpoint on this machine and nothing else")
-    pathing.add_argument(
-        "name", metavar="NAME", nargs="?", help=f"{_NAME_HELP}; without, the folders that are searched, in order"
-    )
-    pathing.set_defaults(perform=_path)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what was asked for.
-
-    Returns:
-        0, or 1 where a file was not found, could not be fetched, or does not fit.
-
-    Raises:
-        CliError: a name nobody knows, or a setting that names nothing.
-    """
-    try:
-        code: int = args.perform(args)
-    except WeightsError as error:
-        raise CliError(str(error), exit_code=1) from error
-    return code
+    action = actions(parser, "ACTION")
+    action("list", _list, "every checkpoint: file, hash, accuracy, trainers, where it is")
+    add = action("fetch", _fetch, "download, resume, check; what is there already is checked only")
+    add("names", nargs="*", metavar="NAME", help=_NAME_HELP)
+    add("--all", action="store_true", help="every checkpoint in the list")
+    mirror = "take the files from here instead of GitHub: a folder, a file, an https:// or file:// address of either"
+    add("--from", dest="mirror", metavar="MIRROR", help=mirror)
+    add("--to", type=Path, metavar="DIR", help="put them here (default: the user's cache)")
+    add = action("verify", _verify, "what a checkpoint file is, and which trainers it fits")
+    add("file", type=Path, metavar="FILE")
+    add("--for", dest="trainer", metavar="TRAINER", help="the exit code says if it fits this one")
+    add = action("path", _path, "print the path of a checkpoint on this machine and nothing else")
+    add("name", metavar="NAME", nargs="?", help=f"{_NAME_HELP}; without, the folders that are searched, in order")
 
 
 # -------------------------------------------------------------------------------------------------------------- names
@@ -96,7 +70,7 @@ def _record_called(name: str) -> WeightsRecord:
     except ValueError as error:
         known = [*(record.name for record in RECORDS), *_STARTING, *WEIGHTS_OF_NETWORK]
         hint = did_you_mean(name, known, before="; ")
-        raise CliError(f"{error}, or a trainer's name{hint}") from error
+        raise UserError(f"{error}, or a trainer's name{hint}") from error
 
 
 def _weights_of(trainer: str) -> str:
@@ -104,9 +78,9 @@ def _weights_of(trainer: str) -> str:
     try:
         weights = _imagenet_weights(trainer)
     except ValueError as error:
-        raise CliError(str(error)) from error
+        raise UserError(str(error)) from error
     if weights is None:
-        raise CliError(f"{trainer} starts from random weights; it takes no checkpoint")
+        raise UserError(f"{trainer} starts from random weights; it takes no checkpoint")
     return weights
 
 
@@ -133,7 +107,7 @@ def _imagenet_weights(trainer: str) -> str | None:
 # --------------------------------------------------------------------------------------------------------------- list
 
 
-def _list(args: argparse.Namespace) -> int:
+def _list(args: argparse.Namespace) -> None:
     named, folders = locate.named_path(), locate.searched_folders()
     for record in RECORDS:
         others = f" (also {', '.join(record.other_file_names)})" if record.other_file_names else ""
@@ -147,7 +121,6 @@ def _list(args: argparse.Namespace) -> int:
     if named is not None and not named.is_dir():
         print(f"{locate.ENVIRONMENT_VARIABLE} names {named}: every training starts from this file, whatever its name.")
     print("Folders searched, in order: " + ", ".join(map(str, folders)))
-    return 0
 
 
 def _trust(record: WeightsRecord) -> str:
@@ -181,10 +154,10 @@ def _fetch(args: argparse.Namespace) -> int:
     from swin_umamba_nnunet.pretrained.download import SUFFIXES, require_mirror
 
     if args.all == bool(args.names):
-        raise CliError("name what to fetch, or give --all (`swin-umamba weights list` has the names)")
+        raise UserError("name what to fetch, or give --all (`swin-umamba weights list` has the names)")
     if args.mirror is not None:
         if args.all and (Path(args.mirror).is_file() or "://" in args.mirror and args.mirror.endswith(SUFFIXES)):
-            raise CliError(f"--all needs a folder to take the files from, and {args.mirror} is one file")
+            raise UserError(f"--all needs a folder to take the files from, and {args.mirror} is one file")
         require_mirror(args.mirror)
     records = RECORDS if args.all else tuple(dict.fromkeys(map(_record_called, args.names)))
     missing = 0
@@ -248,8 +221,8 @@ def _verify(args: argparse.Namespace) -> int:
     """Say what the file is; 0 if it fits a trainer (the one asked for, if one was), else 1 and what fits instead."""
     try:
         asked = _STARTING if args.trainer is None else {args.trainer: _weights_of(args.trainer)}
-    except CliError as error:
-        raise CliError(f"--for {args.trainer}: {error}") from error
+    except UserError as error:
+        raise UserError(f"--for {args.trainer}: {error}") from error
     if not args.file.expanduser().exists():
         raise CheckpointError(f"{args.file} does not exist")
     from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint  # imports torch
@@ -319,11 +292,11 @@ def _say_what_fits(asked: Mapping[str, str]) -> int:
 # --------------------------------------------------------------------------------------------------------------- path
 
 
-def _path(args: argparse.Namespace) -> int:
+def _path(args: argparse.Namespace) -> None:
     folders = locate.searched_folders()
     if args.name is None:
         print(*folders, sep="\n")
-        return 0
+        return
     record = _record_called(args.name)
     if (found := locate.find_weights(record)) is None:
         raise WeightsNotFoundError(
@@ -331,4 +304,3 @@ def _path(args: argparse.Namespace) -> int:
             f"swin-umamba weights fetch {record.name}"
         )
     print(found)
-    return 0

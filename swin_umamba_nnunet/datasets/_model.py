@@ -12,6 +12,8 @@ from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from swin_umamba_nnunet._text import UserError
+
 if TYPE_CHECKING:
     import numpy as np
     import SimpleITK as sitk
@@ -30,7 +32,7 @@ NOT_FINITE = (
 )
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError, ValueError):
     """One sentence about what is wrong with the source or the settings, what was expected and what to do."""
 
 

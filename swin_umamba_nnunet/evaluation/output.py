@@ -5,8 +5,8 @@ import io
 import itertools
 import json
 import math
+import tempfile
 import textwrap
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,12 +137,11 @@ def _worst(result: EvaluationResult) -> str:
     if not cases:
         return "No case has a score that is defined."
     several = any(case.n_classes > 1 for case in cases)
-    lines = []
+    lines = [f"Worst cases by {cases[0].metric}" + ", mean over the classes (and the worst class)" * several]
     for case in cases:
-        of_class = f"  (class {printable(case.label)}: {case.value:.4f})" if case.n_classes > 1 else ""
-        lines.append(f"  {printable(case.name)}  {case.score:.4f}{of_class}")
-    how = ", mean over the classes (and the worst class)" if several else ""
-    return f"Worst cases by {cases[0].metric}{how}\n" + "\n".join(lines)
+        of_class = f"  (class {case.label}: {case.value:.4f})" if case.n_classes > 1 else ""
+        lines.append(f"  {printable(f'{case.name}  {case.score:.4f}{of_class}')}")
+    return "\n".join(lines)
 
 
 def format_table(rows: Sequence[Statistic]) -> str:
@@ -210,9 +209,7 @@ def require_writable(folder: Path) -> None:
             raise EvaluationError(f"{file} was written by {by} and is not overwritten; name another output folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{uuid.uuid4().hex[:8]}"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise EvaluationError(f"the output folder {folder} cannot be written ({error.strerror})") from error
 

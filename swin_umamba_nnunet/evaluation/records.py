@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from swin_umamba_nnunet._text import UserError
+
 # Name of the convention that this package stands behind.
 PLAIN = "plain"
 # Label of a value that belongs to a whole image and not to one class.
@@ -12,7 +14,7 @@ WHOLE_IMAGE = "(image)"
 ALL_CLASSES = "(all)"
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError, ValueError):
     """What the user can put right, in one sentence (or a short list): which file or setting, what was expected."""
 
 

@@ -61,7 +61,6 @@ def class_statistics(measurements: Sequence[Measurement], bootstrap: Bootstrap) 
         return []
     values = np.full((len(cases), len(columns)), np.nan)
     for index, column in enumerate(columns.values()):
-        column.sort(key=lambda m: m.case)
         values[[cases[m.case] for m in column], index] = [m.value for m in column]
     resampled = bootstrap.means(values) if len(cases) > 1 else np.full((1, len(columns)), np.nan)
     groups: dict[tuple[str, str], list[int]] = {}

@@ -93,12 +93,11 @@ def dice(truth: np.ndarray, prediction: np.ndarray, empty: float = math.nan) -> 
 
 def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
     """Slices of the smallest box around both masks; full slices where both are empty."""
-    either = truth | prediction
-    box = []
-    for axis in range(either.ndim):
-        (filled,) = np.nonzero(either.any(axis=tuple(other for other in range(either.ndim) if other != axis)))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(None))
-    return tuple(box)
+    from scipy import ndimage
+
+    either = (truth | prediction).view(np.uint8)
+    (box,) = ndimage.find_objects(either, 1)
+    return box or (slice(None),) * either.ndim
 
 
 def surface_distance():

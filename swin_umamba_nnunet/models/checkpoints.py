@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_umamba_nnunet._atomic import new_folder, replacing
+from swin_umamba_nnunet._text import UserError
 from swin_umamba_nnunet.pretrained.checkpoint import (
     check_entries,
     check_form,
@@ -25,7 +26,7 @@ from swin_umamba_nnunet.pretrained.variants import differences, shapes_in
 _DEEPEST = 50  # levels of objects and lists in a JSON file; nnU-Net's have six
 
 
-class ModelError(ValueError):
+class ModelError(UserError, ValueError):
     """A model or checkpoint that cannot be used; one sentence for the user."""
 
 

@@ -111,6 +111,8 @@ def _explain(error: Exception, folder: Path, checkpoints: Sequence[Path]) -> Non
 class IncompleteError(ModelError):
     """Some of several images could not be predicted; the masks of the others are there."""
 
+    exit_code = 1
+
 
 def predict(
     model: str | os.PathLike,

@@ -8,9 +8,13 @@ known) and the full inventory of keys and shapes decide whether a file is accept
 
 from dataclasses import dataclass
 
+from swin_umamba_nnunet._text import UserError
 
-class WeightsError(Exception):
+
+class WeightsError(UserError):
     """Base of this room's errors; its text is one message that says what was found, expected and to do."""
+
+    exit_code = 1
 
 
 class WeightsNotFoundError(WeightsError):

@@ -1,8 +1,26 @@
-"""A dataset that nnU-Net has planned."""
+"""What the verbs' tests share: a verb that is run and listened to, and a dataset that nnU-Net has planned."""
 
 import json
 
 import pytest
+
+from swin_umamba_nnunet import cli
+
+
+@pytest.fixture
+def told(capsys):
+    """A function (exit code, *words) -> what `swin-umamba` with these words said, .out and .err."""
+
+    def told(code, *words):
+        capsys.readouterr()
+        try:
+            ended = cli.main([*map(str, words)])
+        except SystemExit as end:  # argparse
+            ended = end.code
+        assert ended == code
+        return capsys.readouterr()
+
+    return told
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swin_umamba_nnunet import _autoregister, cli, ops, settings, trainers
+from swin_umamba_nnunet import _autoregister, ops, settings, trainers
 from swin_umamba_nnunet.catalogue import TRAINERS
 from swin_umamba_nnunet.cli import doctor as verb
 from swin_umamba_nnunet.ops import _selftest
@@ -29,55 +29,41 @@ TILL_THEN = ("swin-umamba doctor --json", "SWIN_UMAMBA_BACKEND")  # what to do a
 @pytest.fixture
 def finder(monkeypatch):
     """nnU-Net's finder, answered for: `places` are what it finds, `stderr` the message it fails with."""
+    found = SimpleNamespace(places=dict.fromkeys(NAMES, OURS), stderr="")
 
-    class Finder:
-        stderr = ""
+    def run(command, **kwargs):
+        answer = f"Searching in: /somewhere\n{json.dumps(found.places)}\n"
+        return subprocess.CompletedProcess(command, 1 if found.stderr else 0, answer, found.stderr)
 
-        def __init__(self):
-            self.places = dict.fromkeys(NAMES, OURS)
-
-        def __call__(self, command, **kwargs):
-            answer = f"Searching in: /somewhere\n{json.dumps(self.places)}\n"
-            return subprocess.CompletedProcess(command, 1 if self.stderr else 0, answer, self.stderr)
-
-    for name in (_autoregister.SWITCH, "SWIN_UMAMBA_BACKEND", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for name in (_autoregister.SWITCH, "SWIN_UMAMBA_BACKEND", *settings.FOLDERS):
         monkeypatch.delenv(name, raising=False)
-    finder = Finder()
-    monkeypatch.setattr(verb.subprocess, "run", finder)
-    return finder
+    monkeypatch.setattr(verb.subprocess, "run", run)
+    return found
 
 
 @pytest.fixture
-def tested(monkeypatch):
-    """The self-test answered for: backend or device -> error, or an exception; and its speed."""
-    errors = {}
+def quick(finder, monkeypatch):
+    """An installation that is sound, with all that takes time answered for.
+
+    Of the self-test by `errors`: backend or device -> error, or an exception.
+    """
+    finder.errors = {}
 
     def worst_error(backend, device):
-        found = errors.get(device, errors.get(backend, 1e-7))
+        found = finder.errors.get(device, finder.errors.get(backend, 1e-7))
         if isinstance(found, Exception):
             raise found
         return found
 
     monkeypatch.setattr(_selftest, "worst_error", worst_error)
     monkeypatch.setattr(_selftest, "giga_state_steps", lambda backend, device: 3.25)
-    return errors
-
-
-@pytest.fixture
-def quick(finder, tested):
-    """An installation that is sound, with all that takes time answered for."""
     return finder
 
 
 @pytest.fixture
-def doctor(finder, capsys):
-    """A function (*argv, code=0) -> what the verb printed."""
-
-    def doctor(*argv, code=0):
-        assert cli.main(["doctor", *argv]) == code
-        return capsys.readouterr().out
-
-    return doctor
+def doctor(finder, told):
+    """A function (*words, code=0) -> what the verb printed."""
+    return lambda *words, code=0: told(code, "doctor", *words).out
 
 
 @pytest.fixture
@@ -103,7 +89,7 @@ def test_healthy(finder, doctor):
     assert "Installation: all is well" in text
 
 
-def test_each_check_is_announced_before_it_begins(quick, capsys, monkeypatch):
+def test_each_check_is_announced_before_it_begins(quick, capsys, told, monkeypatch):
     said = []
 
     def slow(found):
@@ -111,12 +97,10 @@ def test_each_check_is_announced_before_it_begins(quick, capsys, monkeypatch):
         found.lines.append("found this")
 
     monkeypatch.setattr(verb, "CHECKS", {slow: "what takes long"})
-    assert cli.main(["doctor"]) == 0
-    assert said[0].out == "what takes long\n"
-    assert "found this" in capsys.readouterr().out
-    assert cli.main(["doctor", "--json"]) == 0
-    assert "what takes long" in said[1].err
-    assert json.loads(capsys.readouterr().out) == {"slow": {}, "missing": [], "problems": []}
+    assert "found this" in told(0, "doctor").out
+    report = json.loads(told(0, "doctor", "--json").out)
+    assert report == {"slow": {}, "missing": [], "problems": []}
+    assert (said[0].out, said[1].err) == ("what takes long\n",) * 2
 
 
 def test_a_check_that_fails_is_a_finding_and_hides_no_other(quick, monkeypatch, doctor):
@@ -142,31 +126,28 @@ def test_what_a_training_still_needs_is_named_and_no_fault_of_the_installation(m
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     found = "\n".join(needs())
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "-device cpu", "vmamba_tiny_v0", "Scratch"):
-        assert name in found
+    assert_names(found, *settings.FOLDERS, "-device cpu", "vmamba_tiny_v0", "Scratch")
     assert "vmamba_base_v2" not in found  # no trainer starts from it
     report = json.loads(doctor("--json"))
     assert "\n".join(report["missing"]).count("nnUNet_") >= 3
 
 
 def test_ready(quick, tiny, gpus, monkeypatch, tmp_path, doctor):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for name in settings.FOLDERS:
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(verb, "TRAINERS", [record for record in TRAINERS if record.weights == "vmamba_tiny_v0"])
-    text = doctor()
-    assert "Ready to train." in text
-    assert "Installation: all is well" in text
+    assert_names(doctor(), "Ready to train.", "Installation: all is well")
 
 
 def test_folders_that_cannot_serve(monkeypatch, tmp_path, needs):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "file" / "below"))
+    raw, results = tmp_path / "absent", tmp_path / "file" / "below"
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    monkeypatch.setenv("nnUNet_results", str(results))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "absent" / "but can be made"))
-    found = {line.split()[1]: line for line in needs() if "nnUNet_" in line.split()[1]}
-    assert set(found) == {"nnUNet_raw", "nnUNet_results"}
-    assert str(tmp_path / "absent") in found["nnUNet_raw"]
-    assert_names(found["nnUNet_results"], tmp_path / "file" / "below", "written")
+    first, second = (line for line in needs() if "nnUNet_" in line.split()[1])
+    assert_names(first, "nnUNet_raw", raw)
+    assert_names(second, "nnUNet_results", results, "written")
 
 
 def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, monkeypatch, tmp_path, doctor):
@@ -175,19 +156,13 @@ def test_the_report_for_a_bug_is_json_and_keeps_the_account_to_itself(quick, mon
     monkeypatch.setenv("nnUNet_results", f"{tmp_path}_other")
     report = json.loads(doctor("--json"))
     assert report["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert report["backends"]["cpu"]["runs"] == "numba"
-    test = report["backends"]["cpu"]["self_test"]["numba"]
-    assert (test["ok"], test["relative_l2_error"], test["giga_state_steps"]) == (True, 1e-7, 3.25)
+    cpu, environment = report["backends"]["cpu"], report["environment"]
+    test = cpu["self_test"]["numba"]
+    assert (cpu["runs"], test["ok"], test["relative_l2_error"], test["giga_state_steps"]) == ("numba", True, 1e-7, 3.25)
     assert report["trainers"]["found"] == dict.fromkeys(NAMES, OURS)
-    assert report["environment"]["nnUNet_raw"] == "~/raw"
-    assert report["environment"]["nnUNet_results"] == f"{tmp_path}_other"
+    assert (environment["nnUNet_raw"], environment["nnUNet_results"]) == ("~/raw", f"{tmp_path}_other")
     assert set(report["weights"]["files"]) == {record.name for record in registry.RECORDS}
     assert report["problems"] == []
-
-
-def test_problems_are_in_the_report_and_in_the_exit_code(quick, doctor):
-    quick.places[NAMES[0]] = None
-    assert NAMES[0] in json.loads(doctor("--json", code=1))["problems"][0]
 
 
 # ---------------------------------------------------------------------------------------------------------- trainers
@@ -214,9 +189,6 @@ def test_why_no_trainer_is_found(variable, value, facts, quick, monkeypatch, adv
 def test_a_trainer_that_is_missing_or_elsewhere(place, facts, quick, advice):
     quick.places[NAMES[1]] = place
     assert_names(advice(), _autoregister.VARIABLE, *facts)
-
-
-def test_an_import_error_in_the_finder_is_passed_on(quick, advice):
     quick.stderr = "Traceback\nModuleNotFoundError: No module named 'acvl_utils'"
     assert "No module named 'acvl_utils'" in advice()
 
@@ -267,8 +239,8 @@ def test_a_trainer_file_that_cannot_be_imported_is_named(fault, tmp_path, monkey
         (RuntimeError("LLVM gave up\nat great length"), "RuntimeError: LLVM gave up"),
     ],
 )
-def test_a_backend_that_computes_wrong_or_raises_is_a_problem(found, said, tested, advice):
-    tested["numba"] = found
+def test_a_backend_that_computes_wrong_or_raises_is_a_problem(found, said, quick, advice):
+    quick.errors["numba"] = found
     text = advice()
     assert_names(text, "numba", "cpu", said, *TILL_THEN)
     assert "at great length" not in text
@@ -298,14 +270,11 @@ def gpus(monkeypatch):
     monkeypatch.setattr(ops, "resolve_backend", lambda name, kind: "triton" if kind == "cuda" else resolve(name, kind))
 
 
-def test_every_gpu_computes_the_self_test(quick, tested, gpus, doctor):
+def test_every_gpu_computes_the_self_test(quick, gpus, doctor, advice):
     """Another architecture is compiled for anew, and may compute something else."""
-    tested["cuda:1"] = 1e-3
-    text = doctor(code=1)
-    assert "on cuda:0 (NVIDIA A100, compute capability 8.0): triton" in text
-    problems = text.split("To put right:\n")[1].splitlines()
-    assert len(problems) == 1
-    assert_names(problems[0], "triton", "cuda:1", "NVIDIA B200", "10.0", "1.0e-03", *TILL_THEN)
+    quick.errors["cuda:1"] = 1e-3
+    assert "on cuda:0 (NVIDIA A100, compute capability 8.0): triton" in doctor(code=1)
+    assert_names(advice(), "triton", "cuda:1", "NVIDIA B200", "10.0", "1.0e-03", *TILL_THEN)
     report = json.loads(doctor("--json", code=1))["backends"]
     assert report["cuda:0"]["self_test"]["triton"]["ok"] is True
     assert report["cuda:1"]["self_test"]["triton"]["ok"] is False
@@ -346,26 +315,25 @@ def test_a_driver_without_a_torch_for_it(monkeypatch, advice):
     assert_names(advice(), "NVIDIA driver", f"torch {torch.__version__}", "nvidia-smi", "pytorch.org")
 
 
-def test_every_variable_of_the_package_is_listed_with_its_meaning(quick, monkeypatch, doctor):
-    monkeypatch.setenv("SWIN_UMAMBA_FUSED_GLUE", "1")
-    text = doctor()
-    for name, meaning in settings.MEANINGS.items():
-        (line,) = [line for line in text.splitlines() if line.startswith(f"  {name} ")]
-        assert meaning in line
-        assert line.split()[1] == ("1" if name == "SWIN_UMAMBA_FUSED_GLUE" else "not")
-    assert set(settings.MEANINGS) <= set(json.loads(doctor("--json"))["environment"])
-
-
-def test_the_environment_is_shown_without_passwords(quick, monkeypatch, tmp_path, doctor):
-    monkeypatch.setenv("https_proxy", "http://me:secret@proxy:3128")
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
-    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+def test_the_environment_is_shown_with_meanings_and_without_passwords(quick, monkeypatch, tmp_path, doctor):
+    absent = tmp_path / "absent"
+    for name, value in {
+        "SWIN_UMAMBA_FUSED_GLUE": "1",
+        "https_proxy": "http://me:secret@proxy:3128",
+        "nnUNet_raw": str(absent),
+        "nnUNet_results": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
     text = doctor()
     assert "secret" not in text
-    lines = {line.split()[0]: line.strip() for line in text.splitlines() if line.startswith("  nnUNet_")}
-    assert_names(lines["nnUNet_raw"], f"{tmp_path}/absent ", "no such folder")
+    lines = {line.split()[0]: line.strip() for line in text.splitlines() if line.startswith("  ") and line.strip()}
+    for name, meaning in settings.MEANINGS.items():
+        assert meaning in lines[name]
+        assert lines[name].split()[1] == ("1" if name == "SWIN_UMAMBA_FUSED_GLUE" else "not")
+    assert_names(lines["nnUNet_raw"], f"{absent} ", "no such folder")
     assert lines["nnUNet_results"].endswith(str(tmp_path))
     assert "not set" in lines["nnUNet_preprocessed"]
+    assert set(settings.MEANINGS) <= set(json.loads(doctor("--json"))["environment"])
 
 
 # ----------------------------------------------------------------------------------------------------------- weights
@@ -382,19 +350,14 @@ def tiny(monkeypatch, saved):
     return path
 
 
-def test_weights_that_are_here_are_read_and_hashed(quick, tiny, doctor):
-    text = doctor()
-    assert_names(text, f"vmamba_tiny_v0: {tiny}, sound", "different", "not confirmed", "not here: vmamba_small_v0")
-
-
-def test_damaged_weights_are_a_problem(tiny, advice):
-    tiny.write_bytes(tiny.read_bytes()[:-50])
-    assert_names(advice(), tiny, "damaged")
-
-
-def test_weights_under_another_ones_name_are_a_problem(tiny, advice, saved):
+def test_weights_that_are_here_are_read_and_hashed(quick, tiny, doctor, advice, saved):
+    """Under another one's name, or damaged, they are a problem."""
+    facts = ("different", "not confirmed", "not here: vmamba_small_v0")
+    assert_names(doctor(), f"vmamba_tiny_v0: {tiny}, sound", *facts)
     saved("vmamba_small_v0", tiny.name, tiny.parent)
     assert_names(advice(), tiny, "VMamba-Small (first release)", f"swin-umamba weights verify {tiny}")
+    tiny.write_bytes(tiny.read_bytes()[:-50])
+    assert_names(advice(), tiny, "damaged")
 
 
 def test_a_named_file_is_examined_whatever_its_name(save, monkeypatch, doctor, advice, saved):
@@ -404,12 +367,10 @@ def test_a_named_file_is_examined_whatever_its_name(save, monkeypatch, doctor, a
     assert_names(advice(), "mine.pth", "VMamba", "keys are a")
 
 
-def test_a_named_path_that_does_not_exist(monkeypatch, tmp_path, advice):
-    monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "absent.pth"))
-    assert_names(advice(), locate.ENVIRONMENT_VARIABLE, tmp_path / "absent.pth", "exist")
-
-
-def test_a_cache_nobody_can_write_to(monkeypatch, tmp_path, advice):
+def test_weights_that_cannot_be(monkeypatch, tmp_path, advice):
     (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "absent.pth"))
+        assert_names(advice(), locate.ENVIRONMENT_VARIABLE, tmp_path / "absent.pth", "exist")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert_names(advice(), cache_folder(), "XDG_CACHE_HOME", locate.ENVIRONMENT_VARIABLE)

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from skimage import io
 
-from swin_umamba_nnunet import cli
-from swin_umamba_nnunet.cli import overlay
-from swin_umamba_nnunet.evaluation import read_image
+from swin_umamba_nnunet.cli import overlay as verb
 from swin_umamba_nnunet.pictures import overlay as drawing
 from tests.messages import assert_names
 
@@ -65,70 +63,69 @@ def drawn(monkeypatch):
     return seen
 
 
-def run(folder, options=""):
-    return cli.main(f"overlay -i {folder}/images -gt {folder}/truth -pred {folder}/pred {options}".split())
+@pytest.fixture
+def overlay(told):
+    """A function (exit code, folder, options="") -> what the verb said."""
+    folders = "overlay -i {0}/images -gt {0}/truth -pred {0}/pred"
+    return lambda code, folder, options="": told(code, *folders.format(folder).split(), *options.split())
 
 
-def refused(capsys, folder, options=""):
-    assert run(folder, options) == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("swin-umamba overlay"))
-    return line
+@pytest.fixture
+def refused(overlay):
+    """A function (folder, options="") -> the sentence on stderr."""
+
+    def refused(*arguments):
+        (line,) = (line for line in overlay(2, *arguments).err.splitlines() if line.startswith("swin-umamba overlay"))
+        return line
+
+    return refused
 
 
 def written(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_picture_per_case(pictures, capsys):
-    assert run(pictures) == 0
-    assert written(pictures / "pred_overlay") == ["case_0.png", "case_1.png", "case_2.png"]
-    text = capsys.readouterr().out
-    assert "3 pictures" in text
+def test_a_picture_per_case(pictures, overlay):
+    (pictures / "images/case_1_0000.png").rename(pictures / "images/case_1.png")  # without the channel in its name
     # one pixel of 10 in both classes; 2 of 10
-    assert "case_2 0.800, case_1 0.900, case_0 1.000" in text
+    assert_names(overlay(0, pictures).out, "3 pictures", "case_2 0.800, case_1 0.900, case_0 1.000")
+    assert written(pictures / "pred_overlay") == ["case_0.png", "case_1.png", "case_2.png"]
 
 
 @pytest.mark.parametrize("given", ["pred", "pred/", "../{name}/pred/.", "."])
-def test_the_pictures_lie_beside_the_predictions_and_not_in_them(pictures, monkeypatch, given):
+def test_the_pictures_lie_beside_the_predictions_and_not_in_them(pictures, told, monkeypatch, given):
     """However the folder is named: it holds what nnU-Net wrote."""
     before = written(pictures / "pred")
     where = pictures / "pred" if given == "." else pictures
     monkeypatch.chdir(where)
     command = f"overlay -i {pictures}/images -gt {pictures}/truth --cases case_0 -pred {given}"
-    assert cli.main(command.format(name=pictures.name).split()) == 0
+    told(0, *command.format(name=pictures.name).split())
     assert written(pictures / "pred_overlay") == ["case_0.png"]
     assert written(pictures / "pred") == before
 
 
-def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, drawn):
-    assert run(pictures, "--cases case_1") == 0
+def test_the_names_come_from_the_dataset_json_beside_the_predictions(pictures, drawn, overlay):
+    overlay(0, pictures, "--cases case_1")
     ((look, classes),) = drawn
     assert classes == {"lesion": (1,), "vessel": (2,)}
     assert look.dice == {"lesion": 0.9, "vessel": 0.9}
 
 
-def test_the_names_of_a_dataset_nnunet_knows(pictures, drawn, monkeypatch):
-    monkeypatch.setenv("nnUNet_raw", str(pictures / "raw"))
-    (pictures / "raw/Dataset042_Test").mkdir(parents=True)
-    (pictures / "pred/dataset.json").rename(pictures / "raw/Dataset042_Test/dataset.json")
-    assert run(pictures, "--dataset 42 --cases case_0") == 0
-    assert drawn[0][1] == {"lesion": (1,), "vessel": (2,)}
-
-
-def test_without_a_dataset_json_every_label_found_is_a_class(pictures, capsys):
+def test_without_a_dataset_json_every_label_found_is_a_class(pictures, drawn, overlay):
     (pictures / "pred/dataset.json").unlink()
-    assert run(pictures, "--cases case_0") == 0
-    assert_names(capsys.readouterr().out, "dataset.json", "--dataset", "--labels", "every label")
+    said = overlay(0, pictures, "--cases case_0").out
+    assert_names(said, "dataset.json", "--dataset", "--labels", "every label")
+    assert drawn[0][1] == {"1": (1,), "2": (2,)}
 
 
-def test_a_sheet_in_pages(pictures, monkeypatch):
-    monkeypatch.setattr(overlay, "_ROWS_PER_SHEET", 2)
-    assert run(pictures, "--sheet") == 0
+def test_a_sheet_in_pages(pictures, overlay, monkeypatch):
+    monkeypatch.setattr(verb, "_ROWS_PER_SHEET", 2)
+    overlay(0, pictures, "--sheet")
     assert written(pictures / "pred_overlay") == ["sheet_01.png", "sheet_02.png"]
 
 
-def test_the_slices_of_a_volume(volumes, drawn):
-    assert run(volumes, "--labels lesion=1 vessel=2") == 0
+def test_the_slices_of_a_volume(volumes, drawn, overlay):
+    overlay(0, volumes, "--labels lesion=1 vessel=2")
     views = drawn[0][0].views
     assert [view.caption[:2] for view in views] == [
         ("best and median slice", "axial slice 1 of 6"),
@@ -136,96 +133,69 @@ def test_the_slices_of_a_volume(volumes, drawn):
     ]
     assert [view.aspect for view in views] == [1.0] * 2
     assert views[0].truth[29 - 4, 39 - 5] == 1  # stored in RAS: the first voxel is at the left, back and bottom
-    assert run(volumes, "--labels lesion=1 --plane sagittal --slices worst --channel 1") == 0
+    overlay(0, volumes, "--labels lesion=1 --plane sagittal --slices worst --channel 1")
     (view,) = drawn[1][0].views
     assert view.caption[0] == "worst slice"
     assert view.aspect == 4.0
     assert len(np.unique(view.image)) == 1
 
 
-def test_a_channel_that_is_not_there(volumes, capsys):
-    message = refused(capsys, volumes, "--labels 1 --channel 2")
+def test_a_channel_that_is_not_there(volumes, refused):
+    message = refused(volumes, "--labels 1 --channel 2")
     assert_names(message, volumes / "images/vol_0000.nii.gz", "channel 2", "0 to 1")
-    assert_names(refused(capsys, volumes, "--labels 1 --channel -1"), "--channel -1", "0 or more")
+    assert_names(refused(volumes, "--labels 1 --channel -1"), "--channel -1", "0 or more")
 
 
-def test_regions_and_the_ignore_label(pictures, capsys):
+def test_regions_and_the_ignore_label(pictures, overlay):
     labels = {"background": 0, "all": [1, 2], "vessel": 2, "ignore": 3}
     (pictures / "pred/dataset.json").write_text(json.dumps({"labels": labels, "regions_class_order": [1, 2]}))
     truth = squares()
     truth[:, 15:] = 3
     io.imsave(pictures / "truth/case_1.png", truth, check_contrast=False)
-    assert run(pictures, "--cases case_1") == 0
+    said = overlay(0, pictures, "--cases case_1").out
     # 10 columns of truth, of which the prediction has 9; its tenth lies where nothing is scored
-    assert f"case_1 {2 * 9 / 19:.3f}" in capsys.readouterr().out
+    assert f"case_1 {2 * 9 / 19:.3f}" in said
 
 
-def test_a_missing_image(pictures, capsys):
+def test_a_missing_image(pictures, refused):
     (pictures / "images/case_1_0000.png").unlink()
-    assert_names(refused(capsys, pictures), pictures / "images", "case_1_0000", ".png")
+    assert_names(refused(pictures), pictures / "images", "case_1_0000", ".png")
     assert not (pictures / "pred_overlay").exists()
 
 
-def test_an_image_without_the_channel_in_its_name(pictures):
-    (pictures / "images/case_1_0000.png").rename(pictures / "images/case_1.png")
-    assert run(pictures) == 0
+def test_files_that_do_not_fit(pictures, refused):
+    image, prediction = pictures / "images/case_0_0000.png", pictures / "pred/case_0.png"
+    io.imsave(image, np.zeros((31, 40, 3), np.uint8), check_contrast=False)
+    assert_names(refused(pictures), image, "(1, 31, 40)", "(1, 30, 40)")
+    image.write_bytes(b"no image")
+    assert_names(refused(pictures), image, "damaged")
+    io.imsave(prediction, squares() * 3, check_contrast=False)
+    assert_names(refused(pictures), prediction, "label 3", pictures / "pred/dataset.json", "0 to 2")
 
 
-def test_an_image_of_another_shape(pictures, capsys):
-    io.imsave(pictures / "images/case_0_0000.png", np.zeros((31, 40, 3), np.uint8), check_contrast=False)
-    assert_names(refused(capsys, pictures), pictures / "images/case_0_0000.png", "(1, 31, 40)", "(1, 30, 40)")
-
-
-def test_a_broken_image(pictures, capsys):
-    (pictures / "images/case_0_0000.png").write_bytes(b"no image")
-    assert_names(refused(capsys, pictures), pictures / "images/case_0_0000.png", "damaged")
-
-
-def test_an_image_that_is_cut_off(volumes, capsys):
-    image = volumes / "images/vol_0000.nii.gz"
-    image.write_bytes(image.read_bytes()[:-2000])
-    assert_names(refused(capsys, volumes, "--labels 1"), image, "cut off", "again")
-
-
-def test_a_reader_that_reorients_shows_the_same(volumes, drawn):
+def test_a_reader_that_reorients_shows_the_same(volumes, drawn, overlay):
     for reader in ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"):
         content = {"labels": LABELS, "overwrite_image_reader_writer": reader}
         (volumes / "pred/dataset.json").write_text(json.dumps(content))
-        assert run(volumes) == 0
+        overlay(0, volumes)
     shown = [look.views[0] for look, _ in drawn]
     for view in shown[1:]:
         np.testing.assert_array_equal(view.truth, shown[0].truth)
         np.testing.assert_allclose(view.image, shown[0].image, atol=1e-5)
 
 
-def test_a_missing_prediction(pictures, capsys):
+def test_a_missing_prediction(pictures, overlay, refused):
     (pictures / "pred/case_1.png").unlink()
-    assert "case_1" in refused(capsys, pictures)
-    assert run(pictures, "--allow-missing") == 0
+    assert "case_1" in refused(pictures)
+    overlay(0, pictures, "--allow-missing")
     assert written(pictures / "pred_overlay") == ["case_0.png", "case_2.png"]
 
 
-def test_an_unknown_case_gets_the_nearest_name(pictures, capsys):
-    message = refused(capsys, pictures, "--cases case_11")
+def test_an_unknown_case_gets_the_nearest_name(pictures, refused):
+    message = refused(pictures, "--cases case_11")
     assert_names(message, "--cases", " case_11 ", " case_1?", pictures / "truth", pictures / "pred")
 
 
-def test_a_label_the_dataset_does_not_have(pictures, capsys):
-    io.imsave(pictures / "pred/case_0.png", squares() * 3, check_contrast=False)
-    message = refused(capsys, pictures)
-    assert_names(message, pictures / "pred/case_0.png", "label 3", pictures / "pred/dataset.json", "0 to 2")
-
-
-def test_an_output_that_is_a_file(pictures, capsys):
+def test_an_output_that_is_a_file(pictures, refused):
     (pictures / "out").touch()
-    assert_names(refused(capsys, pictures, f"-o {pictures}/out"), pictures / "out", "File exists", "with -o")
-
-
-def test_sixteen_bit_and_transparent_colours(pictures):
-    values = np.full((30, 40, 3), 65535, np.uint16)
-    io.imsave(pictures / "images/deep.tif", values, check_contrast=False)
-    io.imsave(pictures / "images/clear.png", np.full((30, 40, 4), 200, np.uint8), check_contrast=False)
-    assert np.unique(read_image([pictures / "images/deep.tif"]).array) == pytest.approx([255])
-    clear = read_image([pictures / "images/clear.png"]).array
-    assert clear.shape == (1, 30, 40, 3)
-    assert np.unique(clear) == 200
+    assert_names(refused(pictures, f"-o {pictures}/out"), pictures / "out", "File exists", "with -o")

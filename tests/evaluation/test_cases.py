@@ -8,7 +8,7 @@ import pytest
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from numpy.testing import assert_array_equal
 
-from swin_umamba_nnunet.evaluation import EvaluationError, pair_cases, read_pair, read_segmentation
+from swin_umamba_nnunet.evaluation import EvaluationError, pair_cases, read_image, read_pair, read_segmentation
 from swin_umamba_nnunet.evaluation.cases import FILE_ENDINGS, CasePair
 from tests.evaluation.files import SPACING, blobs, refused, write_folders, write_image, write_volume
 
@@ -23,31 +23,23 @@ def touch(folder, *names):
     return folder
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
-def test_volume_formats(tmp_path, ending):
-    found = read_segmentation(write_volume(tmp_path / f"a{ending}", VOLUME))
-    assert_array_equal(found.array, VOLUME)
-    assert found.spacing == pytest.approx(SPACING)
-    assert found.unit == "mm"
-
-
-@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".tiff"])
-def test_image_formats_have_no_millimetres(tmp_path, ending):
-    found = read_segmentation(write_image(tmp_path / f"a{ending}", IMAGE))
-    assert_array_equal(found.array, IMAGE)
-    assert (found.spacing, found.unit) == ((1.0, 1.0), "px")
-
-
-def test_two_dimensional_nifti_keeps_its_millimetres(tmp_path):
-    found = read_segmentation(write_volume(tmp_path / "a.nii.gz", IMAGE, (1.5, 0.5)))
-    assert found.array.shape == IMAGE.shape
-    assert (found.spacing, found.unit) == ((1.5, 0.5), "mm")
-
-
-def test_a_volume_of_one_slice_is_an_image(tmp_path):
-    found = read_segmentation(write_volume(tmp_path / "a.nii.gz", VOLUME[:1]))
-    assert found.array.shape == VOLUME.shape[1:]
-    assert (found.spacing, found.unit) == (SPACING[1:], "mm")
+@pytest.mark.parametrize(
+    ("file", "labels", "shape", "spacing", "unit"),
+    [
+        *((f"a{ending}", VOLUME, (4, 6, 8), SPACING, "mm") for ending in (".nii.gz", ".nii", ".nrrd", ".mha")),
+        ("one_slice.nii.gz", VOLUME[:1], (6, 8), SPACING[1:], "mm"),
+        ("image.nii.gz", IMAGE, (20, 24), SPACING[1:], "mm"),
+        *((f"a{ending}", IMAGE, (20, 24), (1, 1), "px") for ending in (".png", ".bmp", ".tif", ".tiff")),
+        ("ids.png", np.arange(480, dtype=np.uint16).reshape(20, 24) * 100, (20, 24), (1, 1), "px"),
+    ],
+)
+def test_formats(tmp_path, file, labels, shape, spacing, unit):
+    """Pictures have no millimetres, an image in a volume's format has."""
+    spaced = {"spacing": SPACING[-labels.ndim :]} if unit == "mm" else {}
+    found = read_segmentation((write_volume if spaced else write_image)(tmp_path / file, labels, **spaced))
+    assert_array_equal(found.array, labels.reshape(shape))
+    assert found.spacing == pytest.approx(spacing)
+    assert found.unit == unit
 
 
 @pytest.mark.parametrize("slices", [3, 4, 7])
@@ -72,11 +64,6 @@ def test_tiff_volumes_that_nnunet_wrote(tmp_path, slices):
     assert_array_equal(found.array, volume[0] if slices == 1 else volume)
 
 
-def test_instance_ids_above_255(tmp_path):
-    ids = np.arange(480, dtype=np.uint16).reshape(20, 24) * 100
-    assert_array_equal(read_segmentation(write_image(tmp_path / "a.png", ids)).array, ids)
-
-
 def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
     found = read_segmentation(write_volume(tmp_path / "a.nii.gz", VOLUME.astype(np.float32)))
     assert found.array.dtype == np.uint8
@@ -87,7 +74,6 @@ def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
     [
         (VOLUME * np.float32(0.5), "fractions such as [01].5"),
         (VOLUME.astype(np.int16) - 1, "negative value -1"),
-        (np.full((2, 3, 4), np.nan, np.float32), "not finite"),
     ],
 )
 def test_values_that_are_no_labels(tmp_path, values, message):
@@ -137,6 +123,13 @@ def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
     assert pairs.cases == [CasePair(name, truth / f"{name}_label.tiff", predicted / f"{name}.png") for name in "ab"]
 
 
+def test_file_ending_picks(tmp_path):
+    truth = touch(tmp_path / "gt", "a.png", "a.nii.gz")
+    assert pair_cases(truth, truth, file_ending=".nii.gz").cases[0].prediction == truth / "a.nii.gz"
+    with refused("prediction", tmp_path / "nowhere", "exist"):
+        pair_cases(truth, tmp_path / "nowhere", file_ending=".png")
+
+
 def test_missing_and_extra_cases_are_named(tmp_path):
     truth = touch(tmp_path / "gt", *(f"c{i:02d}.png" for i in range(15)))
     predicted = touch(tmp_path / "pred", "c00.png", "other.png")
@@ -160,16 +153,6 @@ def test_bad_folders(tmp_path, names, options, facts):
     truth, predicted = touch(tmp_path / "gt", *names), touch(tmp_path / "pred", "a.png", "b.png")
     with refused(truth, *facts):
         pair_cases(truth, predicted, **options)
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    with refused("prediction", tmp_path / "nowhere", "exist"):
-        pair_cases(touch(tmp_path / "gt", "a.png"), tmp_path / "nowhere")
-
-
-def test_file_ending_picks(tmp_path):
-    truth = touch(tmp_path / "gt", "a.png", "a.nii.gz")
-    assert pair_cases(truth, truth, file_ending=".nii.gz").cases[0].prediction == truth / "a.nii.gz"
 
 
 def test_differing_shape(tmp_path):
@@ -203,3 +186,11 @@ def test_a_reader_by_name(tmp_path):
     assert_array_equal(read_segmentation(path, "NibabelIO").array, VOLUME)
     with refused("Nonsense", "dataset.json", "overwrite_image_reader_writer"):
         read_segmentation(path, "Nonsense")
+
+
+def test_sixteen_bit_and_transparent_colours(tmp_path):
+    deep = read_image([write_image(tmp_path / "deep.tif", np.full((30, 40, 3), 65535, np.uint16))])
+    assert np.unique(deep.array) == pytest.approx([255])
+    clear = read_image([write_image(tmp_path / "clear.png", np.full((30, 40, 4), 200, np.uint8))])
+    assert clear.array.shape == (1, 30, 40, 3)
+    assert np.unique(clear.array) == 200

@@ -57,29 +57,17 @@ def test_ids_themselves_mean_nothing(seed):
     assert count_objects(renamed) == count_objects(truth) == len(np.unique(truth)) - 1
 
 
-def test_no_background():
-    full = np.full((4, 4), 5)
-    assert match_objects(full, full * 10**6, 0.5) == Counts(1, 0, 0)
-
-
-def test_empty_sides():
-    ids, nothing = random_ids(0), np.zeros((40, 40), int)
+def test_edges():
+    ids, nothing, full = random_ids(0), np.zeros((40, 40), int), np.full((4, 4), 5)
     n = count_objects(ids)
     assert match_objects(ids, nothing, 0.5) == Counts(0, 0, n)
     assert match_objects(nothing, ids, 0.5) == Counts(0, n, 0)
     assert math.isnan(match_objects(nothing, nothing, 0.5).f1)
-    assert Counts(0, 1, 0).f1 == 0
-
-
-def test_threshold_is_inclusive():
+    assert match_objects(full, full * 10**6, 0.5) == Counts(1, 0, 0)  # without background
     truth, prediction = np.zeros((2, 4), int), np.zeros((2, 4), int)
-    truth[0], prediction[0, :2] = 1, 1  # IoU 0.5
-    assert match_objects(truth, prediction, 0.5).tp == 1
-    assert match_objects(truth, prediction, 0.51).tp == 0
-
-
-def test_diagonal_contact_joins():
-    assert count_objects(connected_components(np.eye(5, dtype=bool))) == 1
+    truth[0], prediction[0, :2] = 1, 1  # IoU 0.5: the threshold is inclusive
+    assert [match_objects(truth, prediction, at).tp for at in (0.5, 0.51)] == [1, 0]
+    assert count_objects(connected_components(np.eye(5, dtype=bool))) == 1  # diagonal contact joins
 
 
 def test_border_objects_go():
@@ -87,6 +75,7 @@ def test_border_objects_go():
     ids[0, 3], ids[1, 6], ids[2, 2], ids[6, 6], ids[4, 8] = 1, 2, 3, 4, 5
     ids[6, 7] = 4  # reaches the outer two columns
     assert set(np.unique(without_border_objects(ids, 2))) == {0, 3}
+    assert not without_border_objects(ids[:3], 2).any()  # all of it is border
 
 
 @pytest.fixture
@@ -100,15 +89,12 @@ def folders(tmp_path):
     return tmp_path / "gt", tmp_path / "pred"
 
 
-def test_objects_by_ids(folders):
+def test_objects_by_ids_and_by_components_of_each_class(folders):
     result = evaluated(folders, Plain(instances="ids", iou_thresholds=(0.3, 0.5)))
     assert result.value("a", "object", "F1@0.3") == 1.0
     assert result.value("a", "object", "F1@0.5") == 0.5
     assert result.value("a", "object", "Dice") == 2 * 12 / 30
     assert "one object" in result.conventions[0].definition
-
-
-def test_objects_by_components_of_each_class(folders):
     truth, _ = folders
     result = evaluated((truth, truth), Plain(iou_thresholds=(0.5,)))
     assert [result.value("a", label, "F1@0.5") for label in "12"] == [1.0, 1.0]

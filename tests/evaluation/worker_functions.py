@@ -12,10 +12,6 @@ def die_at_three(number: int) -> int:
     return number
 
 
-def divide_by_zero(number: int) -> float:
-    return number / 0
-
-
 def sleep_then_touch(path: str) -> None:
     time.sleep(20)
     Path(path).touch()

@@ -41,13 +41,14 @@ def flag_of(one: Field) -> str:
     return one.metadata["flag"] or f"--{one.name.replace('_', '-')}"
 
 
+def made_by(read: Callable[[Any], LabelSet]) -> Callable[[Any], LabelSet | None]:
+    """What makes classes of whatever is given; a ready `LabelSet`, and None, stay."""
+    return lambda given: given if given is None or isinstance(given, LabelSet) else read(given)
+
+
 def dataset_json_option() -> Any:
     """The option for nnU-Net's dataset.json; its value is the `LabelSet` read of the file."""
-
-    def convert(given: Path | str | LabelSet | None) -> LabelSet | None:
-        return given if given is None or isinstance(given, LabelSet) else read_dataset_json(given)
-
-    return option(None, "nnU-Net's dataset.json", convert=convert, metavar="FILE")
+    return option(None, "nnU-Net's dataset.json", convert=made_by(read_dataset_json), metavar="FILE")
 
 
 def iou_option(default: Sequence[float], help: str) -> Any:

@@ -111,7 +111,7 @@ class Cells(PaperProtocol):
     @property
     def conventions(self) -> tuple[Convention, ...]:
         own = Convention(self.name, _DEFINITION, _QUIRKS + _BORDER_QUIRKS[self.count_border_cells])
-        return (own, self.beside.convention)
+        return (own, *self.beside.conventions)
 
     def check_values(self, pair: CasePair, facts: CaseFacts) -> None:
         if max(facts.prediction_values) > 2:

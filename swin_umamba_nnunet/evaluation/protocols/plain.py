@@ -28,6 +28,7 @@ from swin_umamba_nnunet.evaluation.protocols.base import (
     EvaluationProtocol,
     dataset_json_option,
     iou_option,
+    made_by,
     option,
 )
 from swin_umamba_nnunet.evaluation.readers import Segmentation
@@ -69,10 +70,6 @@ INSTANCES = {
 _MATCHING = (
     "; matched one to one where IoU >= the threshold; F1 = 2TP/(2TP+FP+FN), undefined where neither side has an object"
 )
-
-
-def _labels(given: LabelSet | Sequence[str | int] | None) -> LabelSet | None:
-    return given if given is None or isinstance(given, LabelSet) else parse_labels(given)
 
 
 def _tolerances(given: Any) -> dict[str, float]:
@@ -122,7 +119,7 @@ class Plain(EvaluationProtocol):
     labels: Any = option(
         None,
         "classes: numbers, NAME=NUMBER, or NAME=NUMBER,NUMBER for a region",
-        convert=_labels,
+        convert=made_by(parse_labels),
         nargs="+",
         metavar="LABEL",
     )
@@ -181,11 +178,6 @@ class Plain(EvaluationProtocol):
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        return (self.convention,)
-
-    @property
-    def convention(self) -> Convention:
-        """The definition in words, as the output prints it."""
         text = _OVERLAP + (_DISTANCES if self.distances else "") + (_MEDPY if self.medpy_hd95 else "")
         infinite = self.distances or self.medpy_hd95
         text += _EMPTY.format(
@@ -195,7 +187,7 @@ class Plain(EvaluationProtocol):
         )
         if self.iou_thresholds:
             text += f" {INSTANCES[self.instances or 'components']}{_MATCHING}."
-        return Convention(PLAIN, text)
+        return (Convention(PLAIN, text),)
 
     def require_libraries(self) -> None:
         if self.distances:
@@ -339,7 +331,8 @@ class PaperProtocol(EvaluationProtocol):
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        return (self.authors, Convention(PLAIN, self.beside.convention.definition + self.addition))
+        (plain,) = self.beside.conventions
+        return (self.authors, Convention(PLAIN, plain.definition + self.addition))
 
     @property
     def classes(self) -> LabelSet | None:
