@@ -19,6 +19,7 @@ from tests.speed.record import (
     LAUNCHES,
     LOOP,
     MAMBA_SSM,
+    MAMBAPY,
     OWN,
     SAVED,
     SCAN,
@@ -30,7 +31,7 @@ from tests.speed.record import (
 from tests.speed.targets import CLOCKS, clocks, verdicts
 
 NOTHING = "-"
-OTHERS = {OWN: "own 1D", MAMBA_SSM: "mamba_ssm", LOOP: LOOP}  # pipelines that are compared
+OTHERS = {OWN: "own 1D", MAMBA_SSM: "mamba_ssm", LOOP: LOOP, MAMBAPY: "mambapy"}  # pipelines that are compared
 _Columns = Mapping[str, Callable[[Figure], str]]
 
 

@@ -7,10 +7,11 @@ the device's own, so the figure holds for it; no GPU is needed for those of a GP
 behind the scan (backend `triton`) are only there with it.
 """
 
+import importlib
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -20,12 +21,13 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import softplus
 
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import resolve_backend, selective_scan
 from swin_umamba_nnunet.ops._scan import scan
 from swin_umamba_nnunet.ops._selftest import DIRECTIONS, QUEUES, core_arguments
-from tests.speed.jobs import Job
+from tests.speed.jobs import Job, MissingPackageError
 from tests.speed.materialised import ShapesOfExtension, core, mamba_ssm_2d, pipelines
 from tests.speed.measure import WARM_UP, Clock, autocast, interleaved
 from tests.speed.record import (
@@ -39,6 +41,7 @@ from tests.speed.record import (
     LAUNCHES,
     LOOP,
     MAMBA_SSM,
+    MAMBAPY,
     OWN,
     PLAIN_GLUE,
     SAVED,
@@ -264,22 +267,65 @@ def _forward(device: str, figure: Figure) -> Tensor:
         return function(*leaves, out_dtype=torch.float32)
 
 
+def plain_loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
+    """The form of mamba_ssm's `selective_scan_ref`: decays of all steps at once, then a loop over the steps."""
+    delta = softplus(delta + delta_bias[:, None])
+    decays = torch.exp(delta[..., None] * A[:, None])  # (batch, dim, L, N)
+    inputs = (delta * u)[..., None] * B.transpose(1, 2)[:, None]
+    state = torch.zeros_like(decays[:, :, 0])
+    outputs = []
+    for step in range(u.shape[2]):
+        state = decays[:, :, step] * state + inputs[:, :, step]
+        outputs.append(torch.einsum("bdn,bn->bd", state, C[:, :, step]))
+    return torch.stack(outputs, dim=2) + D[:, None] * u
+
+
+def parallel_scan(pscan: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The same function around mambapy's `pscan(decays, inputs)`, both (batch, L, dim, N), as mambapy calls it."""
+
+    def scan(u, delta, A, B, C, D, delta_bias):
+        u, delta, B, C = (t.transpose(1, 2) for t in (u, delta, B, C))
+        delta = softplus(delta + delta_bias)
+        states = pscan(torch.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None])
+        return ((states @ C[..., None]).squeeze(3) + D * u).transpose(1, 2)
+
+    return scan
+
+
 def others(seconds: float) -> Iterator[Figure]:
-    """The definition as a plain loop, on the same sequence in turns with the scan here."""
+    """What people run on a CPU, on the same sequence in turns with the scan here.
+
+    Raises:
+        MissingPackageError: mambapy is not installed; the other figures come before.
+    """
     batch, channels, length, states = OF_SEQUENCE
-    u, delta = (torch.randn(batch, channels, length) for _ in range(2))
-    B, C = (torch.randn(batch, states, length) for _ in range(2))
-    A = -torch.arange(1.0, states + 1).expand(channels, states).contiguous()
-    leaves = [t.requires_grad_() for t in (u, delta, A, B, C, torch.ones(channels))]
-    further = {"delta_bias": torch.randn(channels) - 4, "delta_softplus": True}
+
+    def here(u, delta, A, B, C, D, delta_bias):
+        return selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True)
+
+    functions = {FUSED: here, LOOP: plain_loop}
+    with suppress(ImportError):
+        functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
+    leaves = [
+        torch.randn(batch, channels, length),
+        torch.randn(batch, channels, length),
+        -torch.arange(1.0, states + 1).expand(channels, states).contiguous(),
+        torch.randn(batch, states, length),
+        torch.randn(batch, states, length),
+        torch.ones(channels),
+        torch.randn(channels) - 4,
+    ]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    cotangent = torch.randn(batch, channels, length)
     calls = {}
-    for name, backend in ((FUSED, "numba"), (LOOP, "reference")):
+    for name, function in functions.items():
         figure = Figure(SEQUENCE, name, batch=batch, size=(length,), stride=1, channels=channels, states=states)
-        function = partial(selective_scan, *leaves, backend=backend, **further)
-        calls[figure] = torch.no_grad()(function)
-        calls[replace(figure, passes=BOTH)] = partial(_both, function, leaves, torch.randn(batch, channels, length))
-    return iter(interleaved(calls, seconds))
+        calls[figure] = torch.no_grad()(partial(function, *leaves))
+        calls[replace(figure, passes=BOTH)] = partial(_both, function, leaves, cotangent)
+    yield from interleaved(calls, seconds)
+    if MAMBAPY not in functions:
+        raise MissingPackageError("mambapy is not installed; pip install --no-deps mambapy")
 
 
-def _both(function: Callable[[], Any], leaves: list[Tensor], cotangent: Tensor) -> Any:
-    return torch.autograd.grad(function(), leaves, cotangent)
+def _both(function: Callable[..., Any], leaves: list[Tensor], cotangent: Tensor) -> Any:
+    return torch.autograd.grad(function(*leaves), leaves, cotangent)

@@ -1,12 +1,16 @@
 """Bytes that autograd keeps, and the time of the scan and its kernels."""
 
+import sys
+import types
 from dataclasses import replace
 
 import pytest
 import torch
 
+from swin_umamba_nnunet.ops import selective_scan
 from swin_umamba_nnunet.ops._selftest import giga_state_steps
 from tests.speed import scans
+from tests.speed.jobs import MissingPackageError
 from tests.speed.measure import Clock
 from tests.speed.record import (
     BACKWARD,
@@ -19,6 +23,7 @@ from tests.speed.record import (
     LAUNCHES,
     LOOP,
     MAMBA_SSM,
+    MAMBAPY,
     OWN,
     SCAN,
     Figure,
@@ -26,6 +31,8 @@ from tests.speed.record import (
 from tests.speed.scans import (
     block_jobs,
     kernels,
+    parallel_scan,
+    plain_loop,
     saved_bytes,
     saved_figures,
     stage_jobs,
@@ -63,11 +70,35 @@ def test_stage_one_of_the_papers():
     assert figures[BLOCK, MAMBA_SSM] > 1.5 * figures[BLOCK, FUSED]
 
 
-def test_other_code(monkeypatch):
+def pscan(decays, inputs):
+    """What mambapy's function computes, (batch, L, dim, N)."""
+    state, states = torch.zeros_like(inputs[:, 0]), []
+    for step in range(inputs.shape[1]):
+        state = decays[:, step] * state + inputs[:, step]
+        states.append(state)
+    return torch.stack(states, dim=1)
+
+
+@pytest.mark.parametrize("other", [plain_loop, parallel_scan(pscan)], ids=["plain loop", "parallel scan"])
+def test_what_is_compared_computes_the_same(other):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 5, 9), (2, 5, 9), (5, 3), (2, 3, 9), (2, 3, 9), (5,), (5,)]
+    arguments = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    arguments[2] = -arguments[2].abs()
+    settings = {"delta_bias": arguments[6], "delta_softplus": True, "backend": "reference"}
+    torch.testing.assert_close(other(*arguments), selective_scan(*arguments[:6], **settings))
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_other_code(installed, monkeypatch):
     monkeypatch.setattr(scans, "OF_SEQUENCE", (1, 4, 5, 2))
-    found = list(scans.others(0))
-    assert [(f.pipeline, f.passes) for f in found] == [(p, q) for p in (FUSED, LOOP) for q in (FORWARD, BOTH)]
-    assert all(f.milliseconds > 0 for f in found)
+    monkeypatch.setitem(sys.modules, "mambapy.pscan", types.SimpleNamespace(pscan=pscan) if installed else None)
+    found = scans.others(0)
+    expected = [FUSED, FUSED, LOOP, LOOP] + [MAMBAPY, MAMBAPY] * installed
+    assert [next(found).pipeline for _ in expected] == expected
+    if not installed:
+        with pytest.raises(MissingPackageError, match="pip install --no-deps mambapy"):
+            next(found)
 
 
 def test_the_scan_alone_with_projections_and_in_a_block():
