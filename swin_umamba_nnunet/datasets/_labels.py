@@ -117,9 +117,11 @@ def count_values(array: np.ndarray) -> dict[int, int]:
     """Value -> how often, of an integer array."""
     if array.size and array.min() >= 0 and array.max() < 1 << 16:
         counts = np.bincount(array.ravel())
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values, numbers = np.unique(array, return_counts=True)
-    return {int(value): int(number) for value, number in zip(values, numbers)}
+        values = np.flatnonzero(counts)
+        numbers = counts[values]
+    else:
+        values, numbers = np.unique(array, return_counts=True)
+    return dict(zip(values.tolist(), numbers.tolist()))
 
 
 def raw_values(mask: np.ndarray, where: object, highest: int = 1 << 20) -> np.ndarray:
@@ -145,11 +147,9 @@ def interior_and_boundary(ids: np.ndarray, findings: Findings) -> np.ndarray:
     """
     from scipy import ndimage
 
-    rows, columns = ids.shape
-    around = np.pad(ids, 1, mode="edge")  # an object that the image cuts has no boundary there
-    inside = ids > 0
-    for row, column in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        inside &= around[row : row + rows, column : column + columns] == ids
+    # an object that the image cuts has no boundary there
+    around = {"footprint": ndimage.generate_binary_structure(2, 1), "mode": "nearest"}
+    inside = (ids > 0) & (ndimage.minimum_filter(ids, **around) == ndimage.maximum_filter(ids, **around))
     objects, sizes = np.unique(ids[ids > 0], return_counts=True)
     left, pixels = np.unique(ids[inside], return_counts=True)
     lost, small = len(objects) - len(left), np.count_nonzero(2 * pixels < sizes[np.isin(objects, left)])
@@ -189,14 +189,11 @@ def check_entries(entries: tuple[LabelEntry, ...]) -> None:
         return
     if len({entry.colour for entry in entries}) > 1:
         raise LabelError("labels are given partly as grey values and partly as colours; use one of the two")
-    names, values = Counter(entry.name for entry in entries), Counter(entry.value for entry in entries)
-    for what, twice in (
-        ("name", [name for name, count in names.items() if count > 1]),
-        ("value", [show_value(value, entries[0].colour) for value, count in values.items() if count > 1]),
-    ):
-        if twice:
-            raise LabelError(f"label {what} {twice[0]} is given twice; every label needs its own")
-    if not [entry for entry in entries if entry.name not in ("background", "ignore")]:
+    shown = [show_value(entry.value, entry.colour) for entry in entries]
+    for what, given in ("name", [entry.name for entry in entries]), ("value", shown):
+        if len(set(given)) < len(given):
+            raise LabelError(f"label {what} {max(given, key=given.count)} is given twice; every label needs its own")
+    if {entry.name for entry in entries} <= {"background", "ignore"}:
         raise LabelError("only background is listed; list at least one label to segment")
 
 

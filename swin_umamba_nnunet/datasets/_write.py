@@ -229,22 +229,18 @@ def _record(inspection: Inspection) -> dict[str, object]:
     validation = inspection.folds[0]["val"] if inspection.folds else None
     cases = {}
     for case in inspection.cases:
-        entry = cases[case.name] = {
-            "part": case.part,
-            "images": [str(path) for path in case.images],
-            "label": str(case.label) if case.label else None,
-        }
+        label = str(case.label) if case.label else None
+        entry = cases[case.name] = {"part": case.part, "images": list(map(str, case.images)), "label": label}
         if case.group is not None:
             entry["group"] = case.group
         if validation is not None and case.part != "test":
             entry["fold_0"] = "val" if case.name in validation else "train"
-    keys = ("severity", "case", "topic", "detail")
     return {
         "layout": inspection.conversion.layout,
         "source": str(inspection.conversion.source),
         "version": __version__,
         "cases": cases,
-        "findings": [{k: getattr(f, k) for k in keys} for f in inspection.findings if f.severity != "error"],
+        "findings": [vars(finding) for finding in inspection.findings if finding.severity != "error"],
     }
 
 
