@@ -249,11 +249,9 @@ def _judge_labels(
             findings.warning("mask is all background", case=case.name)
         elif 0 not in counts and len(labels.names) == 2:
             findings.warning("mask is all foreground", case=case.name)
-        unlisted = sorted(set(values) - set(labels.lookup)) if labels.rest is not None else []
-        if unlisted:
-            findings.warning(
-                "mask values that are not listed became background", listed(map(labels.show, unlisted)), case.name
-            )
+        if unlisted := sorted(labels.unlisted & values.keys()):
+            shown = listed(map(labels.show, unlisted))
+            findings.warning("mask values that are not listed became background", shown, case.name)
         between = sum(pixels for value, pixels in values.items() if value not in (0, 255))
         if labels.threshold and between:
             share = f"{100 * between / sum(values.values()):.2g} % of pixels in between"

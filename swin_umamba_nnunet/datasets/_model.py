@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from swin_umamba_nnunet._atomic import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,11 +196,6 @@ def write_dataset_json(
         **more,
     }
     write_json(folder / "dataset.json", content)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write with escapes instead of UTF-8: nnU-Net reads such files in the encoding of whatever locale it runs in."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
 
 def option(text: str, default: Any = None, group: str = "", **settings: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_umamba_nnunet import __version__
-from swin_umamba_nnunet._atomic import new_folder, replacing
+from swin_umamba_nnunet._atomic import new_folder, replacing, write_json
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap
 from swin_umamba_nnunet.datasets._model import (
@@ -25,7 +25,6 @@ from swin_umamba_nnunet.datasets._model import (
     Findings,
     SourceCase,
     write_dataset_json,
-    write_json,
 )
 from swin_umamba_nnunet.datasets._pictures import write_picture
 from swin_umamba_nnunet.datasets._volumes import write_volume
