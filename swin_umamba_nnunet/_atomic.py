@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import json
 import os
 import shutil
 import uuid
@@ -39,6 +40,17 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file, see `replacing`.
+
+    With escapes for all that is not ASCII: nnU-Net reads such files in the encoding of whatever locale it runs in.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ import io
 import math
 import os
 import re
-import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,16 +27,9 @@ import numpy as np
 _BLOCK = 1 << 22  # bytes looked at at a time; a multiple of every number's size
 _HEADER = 1 << 20  # bytes that a text header may have
 
-# length of a header, and where in it what lies: the axes, the kind of numbers, offset with slope and intercept, magic
-_NIFTI_FIELDS = {348: ("8h", 40, 70, "3f", 108, 344), 540: ("8q", 16, 12, "q2d", 168, 4)}
-_NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 2304: 4}
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}
-_NIFTI_COMPLEX = (32, 1792, 2048)
 _GZIP_MAGIC = b"\x1f\x8b"
-_GIPL_BYTES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
-_GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
-_NRRD_BYTES = {"char": 1, "short": 2, "int": 4, "longlong": 8, "long long": 8, "float": 4, "double": 8}
+_GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
 
 
 class VolumeFileError(ValueError):
@@ -242,6 +234,9 @@ def _data_file(path: Path, name: str) -> Path:
 
 
 def _nifti(path: Path) -> VolumeHeader:
+    from nibabel.nifti1 import Nifti1Header, data_type_codes
+    from nibabel.nifti2 import Nifti2Header
+
     plain = path.with_name(path.name[:-3])
     if path.name.lower().endswith(".gz") and plain.exists():
         raise VolumeFileError(f"{plain.name} lies beside it, and ITK would read that file instead; move one of them")
@@ -249,29 +244,29 @@ def _nifti(path: Path) -> VolumeHeader:
         packed = file.read(2) == _GZIP_MAGIC
         file.seek(0)
         raw = (io.BufferedReader(_Zlib(file, path.stat().st_size, members=True)) if packed else file).read(540)
-    for order, (length, fields) in product("<>", _NIFTI_FIELDS.items()):
-        if len(raw) >= length and struct.unpack_from(f"{order}i", raw) == (length,):
-            axes, axes_at, code_at, scaling, scaling_at, magic_at = fields
-            dim = struct.unpack_from(order + axes, raw, axes_at)
-            (code,) = struct.unpack_from(f"{order}h", raw, code_at)
-            offset, slope, intercept = struct.unpack_from(order + scaling, raw, scaling_at)
+    for kind, order in product((Nifti1Header, Nifti2Header), "<>"):
+        header = kind(raw.ljust(540)[: kind.sizeof_hdr], order, check=False)
+        if len(raw) >= kind.sizeof_hdr == header["sizeof_hdr"]:
             break
     else:
         raise VolumeFileError("it does not begin with a NIfTI header")
-    if raw[magic_at : magic_at + 2] != b"n+":
+    offset, slope, intercept = (float(header[name]) for name in ("vox_offset", "scl_slope", "scl_inter"))
+    axes, *extents = header["dim"].tolist()
+    if not bytes(header["magic"]).startswith(b"n+"):
         raise VolumeFileError("it is the header of a pair (.hdr, .img) and has no voxels; save it as one file")
-    if not 1 <= dim[0] <= 7 or not abs(offset) < 1 << 31:
-        raise VolumeFileError(f"its NIfTI header is damaged ({dim[0]} axes, voxels from byte {offset:g} on)")
-    if code in _NIFTI_COMPLEX or code not in _NIFTI_BYTES:
-        kind = "complex numbers" if code in _NIFTI_COMPLEX else f"numbers of an unknown kind (NIfTI's datatype {code})"
-        raise VolumeFileError(f"it has {kind}; integers or floats are expected")
+    if not 1 <= axes <= 7 or not abs(offset) < 1 << 31:
+        raise VolumeFileError(f"its NIfTI header is damaged ({axes} axes, voxels from byte {offset:g} on)")
+    code = int(header["datatype"])
+    voxel = header.get_data_dtype() if code in data_type_codes else np.dtype("V0")
+    if voxel.kind == "c" or not voxel.itemsize:
+        what = "complex numbers" if voxel.kind == "c" else f"numbers of an unknown kind (NIfTI's datatype {code})"
+        raise VolumeFileError(f"it has {what}; integers or floats are expected")
     # NaN as slope says that nothing is scaled (nibabel writes it so); a slope without its intercept says nothing
     if math.isinf(slope) or (math.isfinite(slope) and slope != 0 and not math.isfinite(intercept)):
         raise VolumeFileError(f"its NIfTI header scales the values by scl_slope {slope:g} and scl_inter {intercept:g}")
-    size = tuple(max(1, extent) if axis else extent for axis, extent in enumerate(dim[1 : dim[0] + 1]))
-    floats = order + _NIFTI_FLOATS[code] if code in _NIFTI_FLOATS else ""
-    data_bytes = math.prod(size) * _NIFTI_BYTES[code]
-    begin = max(348, int(offset))
+    size = tuple(max(1, extent) if axis else extent for axis, extent in enumerate(extents[:axes]))
+    floats = voxel.str if voxel.kind == "f" else ""
+    data_bytes, begin = math.prod(size) * voxel.itemsize, max(348, int(offset))
     return VolumeHeader(size, path, "NiftiImageIO", data_bytes, begin, "gzip" if packed else None, floats)
 
 
@@ -295,29 +290,23 @@ def _nrrd(path: Path) -> VolumeHeader:
                     listed = [name for name in texts[number + 1 :] if name]
                     break
                 listed.append(value.strip())
-    try:
-        size = tuple(int(part) for part in fields.get("sizes", "").split())
-    except ValueError:
-        raise VolumeFileError(f'its NRRD header has the sizes "{fields["sizes"][:60]}"') from None
     if not listed and end is None:
         raise VolumeFileError("it ends within its NRRD header; get the file again")
     several = len(listed) > 1 or any("%" in name for name in listed)
     names = [_data_file(path, name) for name in listed]
     data = names[0] if names and not several else path
-    kind = fields.get("type", "").lower()
-    width = re.fullmatch(r"u?int(8|16|32|64)(_t)?", kind)
-    plain = re.sub(r"^(signed|unsigned) | int$|^u(?=[a-z]+$)", "", kind)
-    one = int(width[1]) // 8 if width else _NRRD_BYTES.get(plain)
     encoding = fields.get("encoding", "").lower()
     packing = {"gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2"}.get(encoding)
     skips = any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip"))
-    if several or skips or one is None or (packing is None and encoding != "raw"):
+    size, data_bytes = _declared(path, "NrrdImageIO")
+    if several or skips or (packing is None and encoding != "raw"):
         return VolumeHeader(size, data, "NrrdImageIO")
     offset = 0 if listed else end.end() if end else len(raw)
-    return VolumeHeader(size, data, "NrrdImageIO", math.prod(size) * one, offset, packing)  # type: ignore[arg-type]
+    return VolumeHeader(size, data, "NrrdImageIO", data_bytes, offset, packing)  # type: ignore[arg-type]
 
 
 def _meta(path: Path) -> VolumeHeader:
+    # by hand: damaged headers crash MetaIO, and so ITK
     with path.open("rb") as file:
         raw = file.read(_HEADER)
     # the first mention is the one that MetaIO acts upon, so it has to be an entry of its own
@@ -365,9 +354,21 @@ def _gipl(path: Path) -> VolumeHeader:
         raw = file.read(256)
     if len(raw) < 256 or raw[252:] not in _GIPL_MAGIC:
         raise VolumeFileError("it does not begin with a GIPL header")
-    *dim, code = struct.unpack_from(">5H", raw)
-    size = tuple(dim)
-    while len(size) > 2 and size[-1] in (0, 1):
-        size = size[:-1]
-    one = _GIPL_BYTES.get(code)
-    return VolumeHeader(size, path, "GiplImageIO", None if one is None else math.prod(size) * one, 256)
+    size, data_bytes = _declared(path, "GiplImageIO")
+    return VolumeHeader(size, path, "GiplImageIO", data_bytes, 256)
+
+
+def _declared(path: Path, image_io: str) -> tuple[tuple[int, ...], int]:
+    """Number of voxels along x, y, ... and bytes of all, as ITK understands a header that names no file elsewhere."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(image_io)
+    try:
+        reader.ReadImageInformation()
+        one = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
+    except RuntimeError as error:
+        raise VolumeFileError(f"its header is damaged ({str(error).strip().splitlines()[-1]})") from error
+    size = reader.GetSize()
+    return size, math.prod(size) * sitk.GetArrayViewFromImage(one).nbytes

@@ -54,7 +54,6 @@ def refused(path, match):
 def test_whole_files_pass(tmp_path, name, compressed, dtype, shape):
     array = RANDOM.integers(0, 100, shape).astype(dtype)
     header = check(write(tmp_path / name, array, compressed))
-    assert header.size == shape[::-1]
     assert header.shape == shape
     assert header.bytes == array.nbytes
     read = sitk.ReadImage(str(tmp_path / name), imageIO=header.image_io)
@@ -277,20 +276,10 @@ def test_metaimage_entries_before_the_one_of_the_data(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "width"),
     [
-        ("unsigned char", 1),
         ("signed char", 1),
-        ("int8_t", 1),
-        ("uchar", 1),
-        ("unsigned short int", 2),
         ("ushort", 2),
-        ("uint16", 2),
-        ("unsigned int", 4),
-        ("uint", 4),
-        ("signed int", 4),
+        ("uint32_t", 4),
         ("unsigned long long int", 8),
-        ("ulonglong", 8),
-        ("longlong", 8),
-        ("double", 8),
     ],
 )
 def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swin_umamba_nnunet._atomic import write_text
+from swin_umamba_nnunet import _atomic
 from swin_umamba_nnunet._text import UserError, plural
 
 
@@ -35,7 +35,7 @@ class ConfigError(BenchmarkError):
 def write_json(path: Path, content: Any) -> None:
     """Write a file, complete or not at all, and the folders it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+    _atomic.write_json(path, plain(content))
 
 
 def plain(value: Any) -> Any:

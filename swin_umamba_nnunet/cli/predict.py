@@ -16,8 +16,8 @@ Segment new images with a trained model: a photograph, a volume, a DICOM series,
   swin-umamba predict -m MODEL_FOLDER --channel T1=t1.nii.gz --channel FLAIR=flair.nii.gz -o OUT
   swin-umamba predict -m MODEL_FOLDER -i patients --channel T1='*/t1.nii.gz' --channel FLAIR='*/flair.nii.gz' -o OUT
 
-Takes PNG, JPEG, BMP and TIFF for models trained on pictures (grey and colour become what the model was trained on),
-and NIfTI, NRRD, MetaImage and DICOM for those trained on volumes.  A mask has its image's name, size and place in
+Takes PNG, JPEG, BMP, GIF and TIFF for models trained on pictures (grey and colour become what the model was trained
+on), and NIfTI, NRRD, MetaImage and DICOM for those trained on volumes.  A mask has its image's name, size and place in
 space: PNG for pictures, the volume's own format, or .nii.gz for DICOM.  OUT/prediction.json names the mask values.
 The voxels are those of nnUNetv2_predict, which is faster on many volumes, and wants nnU-Net's format.
 """
@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder -i, where what * stands for tells which files belong together; quote patterns",
     )
     add("-o", "--output", required=True, metavar="DIR", help="folder for the masks; those of earlier runs are replaced")
-    add("--continue", dest="go_on", action="store_true", help="leave out images whose mask is there already")
+    add(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="leave out images whose mask is there already (--overlay draws those too)",
+    )
     add("--overlay", action="store_true", help="draw each mask on its image too, into OUT/overlay")
     add("-f", "--folds", nargs="+", metavar="FOLD", help="0 to 4, or all (default: those there are, averaged)")
     add("-chk", "--checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")

@@ -4,12 +4,12 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from swin_umamba_nnunet._text import listed
 from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap, count_values, resolve
@@ -26,7 +26,6 @@ from swin_umamba_nnunet.datasets._splits import Fold, make_folds
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-MAX_THREADS = 8
 MAX_NAME = 200  # bytes; file systems take 255, and endings, _0000 and names for half-written things are added
 
 
@@ -101,17 +100,12 @@ def in_threads(
 ) -> list[Result]:
     """`function` of every item, in order, with a progress bar (on a terminal).
 
-    Decoders release the interpreter lock, so threads are enough.  The first exception stops it, Ctrl-C does at once:
+    Decoders release the interpreter lock, so threads are enough.  The first exception stops it, and so does Ctrl-C:
     what has not begun is not begun any more.
     """
-    threads = max(1, min(threads, MAX_THREADS, os.cpu_count() or 1))
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            results = pool.map(function, items)
-            return list(tqdm(results, total=len(items), desc=text, unit="case", disable=None if progress else True))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    threads = max(1, min(threads, os.cpu_count() or 1))
+    quiet = None if progress else True
+    return thread_map(function, items, max_workers=threads, tqdm_class=tqdm, desc=text, unit="case", disable=quiet)
 
 
 def measure(conversion: Conversion, case: SourceCase) -> Measured:
@@ -149,9 +143,7 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
     )
 
 
-def inspect(
-    conversion: Conversion, threads: int = MAX_THREADS, skip_bad: bool = False, progress: bool = True
-) -> Inspection:
+def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False, progress: bool = True) -> Inspection:
     """Read all cases of a conversion and judge them.
 
     Args:
@@ -257,11 +249,9 @@ def _judge_labels(
             findings.warning("mask is all background", case=case.name)
         elif 0 not in counts and len(labels.names) == 2:
             findings.warning("mask is all foreground", case=case.name)
-        unlisted = sorted(set(values) - set(labels.lookup)) if labels.rest is not None else []
-        if unlisted:
-            findings.warning(
-                "mask values that are not listed became background", listed(map(labels.show, unlisted)), case.name
-            )
+        if unlisted := sorted(labels.unlisted & values.keys()):
+            shown = listed(map(labels.show, unlisted))
+            findings.warning("mask values that are not listed became background", shown, case.name)
         between = sum(pixels for value, pixels in values.items() if value not in (0, 255))
         if labels.threshold and between:
             share = f"{100 * between / sum(values.values()):.2g} % of pixels in between"

@@ -38,6 +38,7 @@ PART_FOLDERS: Mapping[Part, tuple[str, ...]] = {
 EVERYTHING = "**/*"
 MASK_SUFFIX = re.compile(r"[ _.-](mask|masks|seg|segmentation|label|labels|gt|annotation|groundtruth)$", re.IGNORECASE)
 IMAGE_SUFFIX = re.compile(r"[ _.-](image|img|0000)$", re.IGNORECASE)
+_HIDDEN = re.compile(r"\.|__MACOSX$")
 _WILDCARD = re.compile(r"[*?\[]")
 
 # What may name a case in a path, tried in this order: BIDS's entities, all but the last part of the name, its first
@@ -52,11 +53,6 @@ _PATTERNS = (
 )
 
 
-def is_hidden(path: Path, base: Path) -> bool:
-    """Whether the path lies in, or is, something hidden below `base`."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(base).parts)
-
-
 def ending_of(path: Path, endings: Iterable[str]) -> str:
     """The ending (as it is in `endings`) of a file's name, upper or lower case; "" where it has none of them."""
     return max((ending for ending in endings if path.name.lower().endswith(ending)), key=len, default="")
@@ -67,15 +63,24 @@ def stem_of(path: Path, endings: Iterable[str]) -> str:
     return path.name[: len(path.name) - len(ending_of(path, endings))]
 
 
-def list_files(base: Path, endings: tuple[str, ...], pattern: str = EVERYTHING) -> list[Path]:
-    """Files below `base` with one of the endings, sorted, nothing hidden."""
+def entries(base: Path, pattern: str) -> list[Path]:
+    """What below `base` the pattern stands for, sorted, nothing that is or lies in something hidden.
+
+    Raises:
+        ConversionError: it is no pattern.
+    """
     try:
         found = sorted(base.glob(pattern))
     except (ValueError, NotImplementedError) as error:
         raise ConversionError(
             f'the pattern "{pattern}" is not understood ({error}); write for example "*/image.png"'
         ) from error
-    return [path for path in found if ending_of(path, endings) and not is_hidden(path, base) and path.is_file()]
+    return [path for path in found if not any(map(_HIDDEN.match, path.relative_to(base).parts))]
+
+
+def list_files(base: Path, endings: tuple[str, ...], pattern: str = EVERYTHING) -> list[Path]:
+    """Files below `base` with one of the endings, sorted, nothing hidden."""
+    return [path for path in entries(base, pattern) if ending_of(path, endings) and path.is_file()]
 
 
 def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
@@ -238,16 +243,19 @@ def match_masks(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[
     else to the one of that file name in another folder, where that is unambiguous.
     """
     matched: dict[str, str] = {}
-    for of_image, of_mask in (
-        (str, str),
-        (str, _without_suffix),
-        (_last, lambda key: _last(_without_suffix(key))),
-    ):
-        by_image = _group(images.keys() - matched.keys(), of_image)
-        by_mask = _group(masks.keys() - set(matched.values()), of_mask)
-        for name, keys in by_image.items():
-            if len(keys) == len(by_mask[name]) == 1:
-                matched[keys[0]] = by_mask[name][0]
+
+    def bare(key: str) -> str:
+        return MASK_SUFFIX.sub("", key)
+
+    def last(key: str) -> str:
+        return key.rpartition("/")[2]
+
+    for of_image, of_mask in ((str, str), (str, bare), (last, lambda key: last(bare(key)))):
+        names = {key: of_image(key) for key in images.keys() - matched.keys()}
+        free = masks.keys() - set(matched.values())
+        by_name = {of_mask(key): key for key in free}
+        of_images, of_masks = Counter(names.values()), Counter(map(of_mask, free))
+        matched |= {key: by_name[name] for key, name in names.items() if of_images[name] == of_masks[name] == 1}
     taken = set(matched.values())
     return {key: masks[mask] for key, mask in matched.items()}, [key for key in masks if key not in taken]
 
@@ -269,21 +277,6 @@ def advise_keys(images: Sequence[Path], masks: Sequence[Path], source: Path, fin
             break
     topic = f"images and masks are not matched by their names; {advice}"
     findings.warning(topic, f"for example {images[0].name} and {masks[0].name}")
-
-
-def _last(key: str) -> str:
-    return key.rpartition("/")[2]
-
-
-def _without_suffix(key: str) -> str:
-    return MASK_SUFFIX.sub("", key)
-
-
-def _group(keys: Iterable[str], name_of: Callable[[str], str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for key in keys:
-        groups[name_of(key)].append(key)
-    return groups
 
 
 def case_name(key: str) -> str:

@@ -64,17 +64,17 @@ class LabelMap:
 
     Attributes:
         names: label name -> nnU-Net label, as dataset.json has it.
-        lookup: raw value -> label.
+        lookup: raw value -> label; any other value is an error.
         threshold: see `LabelRule`.
         colour: raw values are colours.
-        rest: label of every value that is not in `lookup`; None: such values are errors.
+        unlisted: values in `lookup` that became background because the user has not listed them.
     """
 
     names: Mapping[str, int]
     lookup: Mapping[int, int]
     threshold: int | None = None
     colour: bool = False
-    rest: int | None = None
+    unlisted: frozenset[int] = frozenset()
 
     def show(self, value: int) -> str:
         """A raw value as the user writes it: 255, or #ff0000."""
@@ -82,8 +82,6 @@ class LabelMap:
 
     def unknown(self, values: Mapping[int, int]) -> list[int]:
         """The raw values that the map has no label for."""
-        if self.threshold is not None or self.rest is not None:
-            return []
         return sorted(set(values) - set(self.lookup))
 
     def count(self, values: Mapping[int, int]) -> dict[int, int]:
@@ -100,14 +98,10 @@ class LabelMap:
             LabelError: a value has no label.
         """
         dtype = np.uint8 if max(self.names.values()) < 255 else np.uint16
-        if self.threshold is not None:
-            return (raw > self.threshold).astype(dtype)
         keys = np.array(sorted(self.lookup), dtype=np.int64)
         labels = np.array([self.lookup[key] for key in keys.tolist()], dtype=dtype)
         place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
         known = keys[place] == raw
-        if self.rest is not None:
-            return np.where(known, labels[place], np.array(self.rest, dtype))
         if not known.all():
             raise LabelError(f"mask value {self.show(int(raw[~known].flat[0]))} is not in the label map")
         return labels[place]
@@ -117,9 +111,11 @@ def count_values(array: np.ndarray) -> dict[int, int]:
     """Value -> how often, of an integer array."""
     if array.size and array.min() >= 0 and array.max() < 1 << 16:
         counts = np.bincount(array.ravel())
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values, numbers = np.unique(array, return_counts=True)
-    return {int(value): int(number) for value, number in zip(values, numbers)}
+        values = np.flatnonzero(counts)
+        numbers = counts[values]
+    else:
+        values, numbers = np.unique(array, return_counts=True)
+    return dict(zip(values.tolist(), numbers.tolist()))
 
 
 def raw_values(mask: np.ndarray, where: object, highest: int = 1 << 20) -> np.ndarray:
@@ -145,11 +141,9 @@ def interior_and_boundary(ids: np.ndarray, findings: Findings) -> np.ndarray:
     """
     from scipy import ndimage
 
-    rows, columns = ids.shape
-    around = np.pad(ids, 1, mode="edge")  # an object that the image cuts has no boundary there
-    inside = ids > 0
-    for row, column in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        inside &= around[row : row + rows, column : column + columns] == ids
+    # an object that the image cuts has no boundary there
+    around = {"footprint": ndimage.generate_binary_structure(2, 1), "mode": "nearest"}
+    inside = (ids > 0) & (ndimage.minimum_filter(ids, **around) == ndimage.maximum_filter(ids, **around))
     objects, sizes = np.unique(ids[ids > 0], return_counts=True)
     left, pixels = np.unique(ids[inside], return_counts=True)
     lost, small = len(objects) - len(left), np.count_nonzero(2 * pixels < sizes[np.isin(objects, left)])
@@ -189,14 +183,11 @@ def check_entries(entries: tuple[LabelEntry, ...]) -> None:
         return
     if len({entry.colour for entry in entries}) > 1:
         raise LabelError("labels are given partly as grey values and partly as colours; use one of the two")
-    names, values = Counter(entry.name for entry in entries), Counter(entry.value for entry in entries)
-    for what, twice in (
-        ("name", [name for name, count in names.items() if count > 1]),
-        ("value", [show_value(value, entries[0].colour) for value, count in values.items() if count > 1]),
-    ):
-        if twice:
-            raise LabelError(f"label {what} {twice[0]} is given twice; every label needs its own")
-    if not [entry for entry in entries if entry.name not in ("background", "ignore")]:
+    shown = [show_value(entry.value, entry.colour) for entry in entries]
+    for what, given in ("name", [entry.name for entry in entries]), ("value", shown):
+        if len(set(given)) < len(given):
+            raise LabelError(f"label {what} {max(given, key=given.count)} is given twice; every label needs its own")
+    if {entry.name for entry in entries} <= {"background", "ignore"}:
         raise LabelError("only background is listed; list at least one label to segment")
 
 
@@ -217,9 +208,10 @@ def resolve(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMa
         names = [entry.name for entry in rule.entries if entry.name != "background"] or [rule.foreground]
         # a dataset of masks of 0 and 1 has nothing above 127 and yet a foreground
         threshold = 0 if max(values, default=0) == 1 else rule.threshold
-        return LabelMap({"background": 0, names[0]: 1}, {0: 0}, threshold=threshold)
+        lookup = {value: int(value > threshold) for value in {0, *values}}
+        return LabelMap({"background": 0, names[0]: 1}, lookup, threshold)
     if rule.entries:
-        return _listed(rule, colour)
+        return _listed(rule, values, colour)
     found = {0, *values}
     two = {"background": 0, rule.foreground: 1}
     for high in 1, 255:
@@ -231,7 +223,7 @@ def resolve(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMa
     raise LabelError(_explain(values, colour))
 
 
-def _listed(rule: LabelRule, colour: bool) -> LabelMap:
+def _listed(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMap:
     check_entries(rule.entries)
     if rule.entries[0].colour != colour:
         given, masks = ("grey values", "coloured") if colour else ("colours", "grey")
@@ -244,7 +236,8 @@ def _listed(rule: LabelRule, colour: bool) -> LabelMap:
     for label, entry in enumerate(others, 1):
         names[entry.name] = label
         lookup[entry.value] = label
-    return LabelMap(names, lookup, colour=colour, rest=0 if rule.merge_into_background else None)
+    unlisted = frozenset(values) - lookup.keys() if rule.merge_into_background else frozenset()
+    return LabelMap(names, lookup | dict.fromkeys(unlisted, 0), colour=colour, unlisted=unlisted)
 
 
 def _is_lossy(values: Mapping[int, int]) -> bool:

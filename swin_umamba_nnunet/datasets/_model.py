@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from swin_umamba_nnunet._atomic import write_json
 from swin_umamba_nnunet._text import UserError
 
 if TYPE_CHECKING:
@@ -197,11 +197,6 @@ def write_dataset_json(
         **more,
     }
     write_json(folder / "dataset.json", content)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write with escapes instead of UTF-8: nnU-Net reads such files in the encoding of whatever locale it runs in."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
 
 def option(text: str, default: Any = None, group: str = "", **settings: Any) -> Any:

@@ -169,8 +169,7 @@ def mask_array(picture: Picture, path: Path) -> tuple[np.ndarray, bool, np.ndarr
 
 def _pack(colours: np.ndarray) -> np.ndarray:
     """(..., 3) of at most 255 -> 0xRRGGBB."""
-    red, green, blue = np.moveaxis(colours, -1, 0)
-    return red << 16 | green << 8 | blue
+    return colours @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
 
 def write_picture(pixels: np.ndarray, path: Path) -> None:

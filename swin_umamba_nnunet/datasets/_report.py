@@ -78,8 +78,8 @@ def _labels(inspection: Inspection) -> list[str]:
     if not pixels:  # no mask was found or could be read, which is among the errors
         return []
     raw = defaultdict(list)
-    for value, label in labels.lookup.items():
-        raw[label].append(labels.show(value))
+    for value in sorted(labels.lookup.keys() - labels.unlisted):
+        raw[labels.lookup[value]].append(labels.show(value))
     lines = ["labels"]
     width = max(len(name) for name in labels.names)
     for name, label in labels.names.items():

@@ -22,11 +22,10 @@ CT_AIR = -500  # Hounsfield units; nothing else in the clinic is stored with suc
 
 def list_volumes(base: Path, endings: tuple[str, ...], pattern: str) -> list[Path]:
     """Volume files, and folders that are DICOM series; sorted, nothing hidden."""
-    folders = {path for path in base.glob(pattern) if path.is_dir() and not _files.is_hidden(path, base)}
-    if pattern == _files.EVERYTHING:
-        folders.add(base)
-    series = {folder for folder in folders if _dicom.holds_dicom(folder)}
-    files = _files.list_files(base, endings, pattern)
+    found = _files.entries(base, pattern)
+    folders = [base, *found] if pattern == _files.EVERYTHING else found
+    series = {folder for folder in folders if folder.is_dir() and _dicom.holds_dicom(folder)}
+    files = (path for path in found if _files.ending_of(path, endings) and path.is_file())
     return sorted([*series, *(path for path in files if path.parent not in series)])
 
 

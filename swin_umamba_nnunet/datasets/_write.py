@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_umamba_nnunet import __version__
-from swin_umamba_nnunet._atomic import new_folder, replacing
+from swin_umamba_nnunet._atomic import new_folder, replacing, write_json
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap
 from swin_umamba_nnunet.datasets._model import (
@@ -25,7 +25,6 @@ from swin_umamba_nnunet.datasets._model import (
     Findings,
     SourceCase,
     write_dataset_json,
-    write_json,
 )
 from swin_umamba_nnunet.datasets._pictures import write_picture
 from swin_umamba_nnunet.datasets._volumes import write_volume
@@ -229,22 +228,18 @@ def _record(inspection: Inspection) -> dict[str, object]:
     validation = inspection.folds[0]["val"] if inspection.folds else None
     cases = {}
     for case in inspection.cases:
-        entry = cases[case.name] = {
-            "part": case.part,
-            "images": [str(path) for path in case.images],
-            "label": str(case.label) if case.label else None,
-        }
+        label = str(case.label) if case.label else None
+        entry = cases[case.name] = {"part": case.part, "images": list(map(str, case.images)), "label": label}
         if case.group is not None:
             entry["group"] = case.group
         if validation is not None and case.part != "test":
             entry["fold_0"] = "val" if case.name in validation else "train"
-    keys = ("severity", "case", "topic", "detail")
     return {
         "layout": inspection.conversion.layout,
         "source": str(inspection.conversion.source),
         "version": __version__,
         "cases": cases,
-        "findings": [{k: getattr(f, k) for k in keys} for f in inspection.findings if f.severity != "error"],
+        "findings": [vars(finding) for finding in inspection.findings if finding.severity != "error"],
     }
 
 

@@ -117,7 +117,7 @@ class Folders(Layout):
             raise ConversionError(f"{given} is given several times: 2D images have their channels in one file")
         return (), tuple(values)
 
-    def _parts(self, source: Path, lister: Lister) -> _Parts:
+    def _parts(self, source: Path, lister: Lister, images: Sequence[str], test_images: Sequence[str]) -> _Parts:
         """The images of each part, a selection per channel, and the masks."""
         parts: _Parts = {}
         if self.masks and not self.images:
@@ -136,9 +136,8 @@ class Folders(Layout):
                     "say where they are with --images and --masks"
                 )
         asked: tuple[tuple[Part, str, Sequence[str], str], ...]
-        asked = ("train", "--", self.images, self.masks), ("test", "--test-", self.test_images, self.test_masks)
+        asked = ("train", "--", images, self.masks), ("test", "--test-", test_images, self.test_masks)
         for part, dashes, patterns, mask_pattern in asked:
-            _, patterns = self._named(patterns, f"{dashes}images")
             chosen = [_files.select(source, each, self.endings, f"{dashes}images", lister) for each in patterns]
             masks = None
             if mask_pattern:
@@ -160,13 +159,13 @@ class Folders(Layout):
         Raises:
             ConversionError: nothing is found, or an option does not fit.
         """
-        names, _ = self._named(self.images, "--images")
-        test_names, _ = self._named(self.test_images, "--test-images")
+        names, images = self._named(self.images, "--images")
+        test_names, test_images = self._named(self.test_images, "--test-images")
         if self.test_images and test_names != names:
             raise ConversionError(
                 f"--test-images names the channels {test_names or 'not'}, and --images {names or 'not'}; name the same"
             )
-        parts = self._parts(source, lister)
+        parts = self._parts(source, lister, images, test_images)
         image_key = _files.compile_pattern(self.image_key, "--image-key")
         mask_key = _files.compile_pattern(self.mask_key, "--mask-key") or image_key
         group_key = _files.compile_pattern(self.group_pattern, "--group-pattern")

@@ -6,7 +6,6 @@ in its portable form, ordinary tensor operations, so both formats know every ope
 """
 
 import inspect
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import Tensor
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._atomic import write_json
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, file_for_torch, new_model_folder
 from swin_umamba_nnunet.models.predicting import load_predictor
@@ -91,7 +91,7 @@ def export_model(
             if not differences[name] < 1e-3:
                 raise ModelError(f"the {name} file gives other logits (relative difference {differences[name]:.2g})")
         description = describe_model(predictor, Path(model), fold, checkpoint)
-        (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(unfinished / DESCRIPTION, description)
     files = {name: target / FORMATS[name] for name in formats}
     return Export(target, files, tuple(patch.shape), differences)
 

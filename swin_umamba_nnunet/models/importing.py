@@ -5,7 +5,6 @@ plans.json in the present format, dataset.json and one checkpoint per fold under
 needs the authors' code.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from swin_umamba_nnunet._atomic import write_json
 from swin_umamba_nnunet.models.building import build_on_meta, modern_plans, trainer_called
 from swin_umamba_nnunet.models.checkpoints import (
     ModelError,
@@ -121,7 +121,7 @@ def import_model(
             if facts[:3] != found[0][:3]:
                 raise ModelError(f"the folds of {source} are of different networks: {found[0][:3]} and {facts[:3]}")
         for name, content in (("plans.json", new_plans), ("dataset.json", dataset)):
-            (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            write_json(unfinished / name, content)
         if (fingerprint := folder / "dataset_fingerprint.json").is_file():
             shutil.copyfile(fingerprint, unfinished / fingerprint.name)
     network, their_trainer, used, tensors, dropped = found[0]

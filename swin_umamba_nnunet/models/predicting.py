@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import logging
 import os
 import tempfile
@@ -15,9 +14,10 @@ import numpy as np
 import torch
 
 from swin_umamba_nnunet import __version__, _autoregister
-from swin_umamba_nnunet._atomic import write_text
+from swin_umamba_nnunet._atomic import write_json
 from swin_umamba_nnunet._text import by, duration, listed, plural
 from swin_umamba_nnunet.datasets import ConversionError
+from swin_umamba_nnunet.datasets._files import list_files
 from swin_umamba_nnunet.datasets._model import CaseError, Findings
 from swin_umamba_nnunet.evaluation import read_dataset_json
 from swin_umamba_nnunet.models.checkpoints import ModelError, read_json, read_segmentation_checkpoint
@@ -171,17 +171,23 @@ def predict(
     except ConversionError as error:
         raise ModelError(str(error)) from error
     masks = [output / scans.mask_name(case) for case in cases]
+    pictures = [output / "overlay" / f"{case.name}.png" for case in cases]
     places = {place.resolve() for case in cases for path in case.images for place in (path, path.parent)}
     if output.resolve() in places:
         raise ModelError(f"{output} is where the images are, whose names the masks get: name another folder with -o")
     record = _record(predictor)
-    _require_own(output, masks, record, overwrite)
-    left = [(case, mask) for case, mask in zip(cases, masks) if overwrite or not mask.exists()]
-    there = f", {len(cases) - len(left)} of them there already" if len(left) < len(cases) else ""
+    _require_own(output, [*masks, *pictures], record, overwrite, scans.endings)
+    done = [mask.exists() and not overwrite for mask in masks]
+    there = f", {sum(done)} of them there already" if any(done) else ""
+    left = [
+        (case, mask, picture, predicted)
+        for case, mask, picture, predicted in zip(cases, masks, pictures, done)
+        if not predicted or (overlay and not picture.exists())
+    ]
     networks = plural(len(predictor.checkpoints), "network")
     say(f"{predictor.trainer_name}, {networks}, on {predictor.device.type}: {plural(len(cases), 'image')}{there}")
     failed: dict[str, str] = {}
-    for number, (case, mask) in enumerate(left, 1):
+    for number, (case, mask, picture, predicted) in enumerate(left, 1):
         began, findings, head = time.monotonic(), Findings(), f"[{number}/{len(left)}] {case.name}"
         try:
             scan = scans.read(case, findings)
@@ -190,11 +196,14 @@ def predict(
             say(f"{head}: {kind}")
             for finding in findings:
                 say(f"    {finding.topic}" + f" ({finding.detail})" * bool(finding.detail))
-            found = predictor.predict_single_npy_array(scan.data, scan.properties)
-            _write(scan, found, mask, record, predictor.dataset_json)
+            if predicted:
+                found = scans.read_mask(case, mask)
+            else:
+                found = predictor.predict_single_npy_array(scan.data, scan.properties)
+                _write(scan, found, mask, record, predictor.dataset_json)
             if overlay:
-                _draw(case.name, scan, found, Path(model), output / "overlay")
-            say(f"    {mask} ({duration(time.monotonic() - began)})")
+                _draw(case.name, scan, found, Path(model), picture)
+            say(f"    {picture if predicted else mask} ({duration(time.monotonic() - began)})")
         except OSError:  # a disk that is full will not take the next mask either
             raise
         except Exception as error:  # whatever libraries make of one image: the others are predicted all the same
@@ -206,9 +215,9 @@ def predict(
                 raise ModelError(failed[case.name]) from error
             say(f"{head} failed: {failed[case.name]}")
     if failed:
+        others = f"; the masks of the others are in {output}" * any(mask.exists() for mask in masks)
         raise IncompleteError(
-            f"{len(failed)} of {plural(len(left), 'image')} could not be predicted ({listed(failed)}); the masks of "
-            f"the others are in {output}"
+            f"{len(failed)} of {plural(len(left), 'image')} could not be predicted ({listed(failed)}){others}"
         )
     return masks
 
@@ -229,17 +238,20 @@ def _record(predictor: FastPredictor) -> dict[str, Any]:
     }
 
 
-def _require_own(output: Path, masks: Sequence[Path], record: dict[str, Any], overwrite: bool) -> None:
+def _require_own(
+    output: Path, files: Sequence[Path], record: dict[str, Any], overwrite: bool, endings: tuple[str, ...]
+) -> None:
     """Refuse an output folder in which somebody else's files would be replaced, or another model's masks continued.
 
-    Another model's masks that are to be written anew are removed.
+    Another model's masks and pictures that are to be written anew (`files`) are removed; of other images there may be
+    none (files with one of the `endings`), as prediction.json is going to say who has made what lies beside it.
 
     Raises:
         ModelError: naming the file.
     """
     file = output / RECORD
     before = read_json(file) if file.is_file() else None
-    foreign = next((path for path in (*masks, output / "dataset.json") if path.exists()), None)
+    foreign = next((path for path in (*files, output / "dataset.json") if path.exists()), None)
     if before is None and foreign is not None:
         raise ModelError(f"{foreign} is there and no {RECORD} beside it, so it was not predicted here: name another -o")
     if before is None or before | {"version": ""} == record | {"version": ""}:
@@ -249,8 +261,13 @@ def _require_own(output: Path, masks: Sequence[Path], record: dict[str, Any], ov
             f"{file} says that the masks there are of {listed(before.get('checkpoints', []))}, mirroring "
             f"{before.get('mirroring')}; continue with these, write all anew (without --continue), or name another -o"
         )
-    for mask in masks:  # or, interrupted and continued, those of the former model would pass for this one's
-        mask.unlink(missing_ok=True)
+    if others := sorted({*list_files(output, endings, "*")} - {*files}):
+        raise ModelError(
+            f"{listed(others)} would stay, and {file} says that other networks or settings have made what is there: "
+            "move it away, or name another -o"
+        )
+    for path in files:  # or, interrupted and continued, those of the former model would pass for this one's
+        path.unlink(missing_ok=True)
 
 
 def _write(scan: Scan, found: np.ndarray, mask: Path, record: dict[str, Any], dataset: dict[str, Any]) -> None:
@@ -258,18 +275,18 @@ def _write(scan: Scan, found: np.ndarray, mask: Path, record: dict[str, Any], da
     mask.parent.mkdir(parents=True, exist_ok=True)
     plain = {key: value for key, value in dataset.items() if key != "overwrite_image_reader_writer"}
     for name, content in ((RECORD, record), ("dataset.json", plain)):
-        write_text(mask.with_name(name), json.dumps(content, indent=2) + "\n")
+        write_json(mask.with_name(name), content)
     with tempfile.TemporaryDirectory(prefix=".", dir=mask.parent) as beside:
         scan.write(found, Path(beside) / mask.name)
         for file in Path(beside).iterdir():  # nnU-Net's writer of 3D TIFF adds one
             file.replace(mask.with_name(file.name))
 
 
-def _draw(name: str, scan: Scan, found: np.ndarray, model: Path, folder: Path) -> None:
+def _draw(name: str, scan: Scan, found: np.ndarray, model: Path, picture: Path) -> None:
     """Draw a mask on its image: PNG, the fullest and the median slice of a volume."""
     from swin_umamba_nnunet.pictures.looks import look_at
     from swin_umamba_nnunet.pictures.overlay import draw_case
 
     labels = read_dataset_json(model / "dataset.json")
-    folder.mkdir(exist_ok=True)
-    draw_case(look_at(name, scan.shown, None, found, labels), labels.classes, folder / f"{name}.png")
+    picture.parent.mkdir(exist_ok=True)
+    draw_case(look_at(name, scan.shown, None, found, labels), labels.classes, picture)

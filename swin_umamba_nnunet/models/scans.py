@@ -8,8 +8,9 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +74,25 @@ class Scans:
 
     def __init__(self, predictor: FastPredictor, folder: Path) -> None:
         plans, fingerprint = predictor.plans_manager, folder / "dataset_fingerprint.json"
+        found = read_json(fingerprint) if fingerprint.is_file() else {}
         try:
             self._reader, self._order = plans.image_reader_writer_class, plans.transpose_forward
             self._predictor, self._ending = predictor, predictor.dataset_json["file_ending"]
             median = plans.plans["original_median_spacing_after_transp"]
-            seen = read_json(fingerprint).get("spacings") if fingerprint.is_file() else None
-            self._seen = np.array(seen or [[median[axis] for axis in plans.transpose_backward]], float)
+            seen = found.get("spacings") or [[median[axis] for axis in plans.transpose_backward]]
+            self._seen = np.array(seen, float)
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ModelError(
                 f"{folder} is no model that nnU-Net has trained ({type(error).__name__}: {error})"
             ) from error
         self._pictures, self._volumes = self._reader is NaturalImage2DIO, self._reader.__name__ in _VOLUME_READERS
-        self._endings = (
-            PICTURE_ENDINGS if self._pictures else VOLUME_ENDINGS if self._volumes else (self._ending.lower(),)
-        )
+        self.endings: tuple[str, ...]
+        if self._pictures:
+            self.endings, self._read = PICTURE_ENDINGS, self._read_pictures
+        elif self._volumes:
+            self.endings, self._read = VOLUME_ENDINGS, self._read_volumes
+        else:
+            self.endings, self._read = (self._ending.lower(),), self._read_own
 
     def find(self, images: Sequence[Path], channels: Mapping[str, str | os.PathLike]) -> list[SourceCase]:
         """The cases in files and folders, sorted by name.
@@ -124,7 +130,7 @@ class Scans:
         cases = []
         numbered: dict[str, list[tuple[str, Path]]] = defaultdict(list)
         for file in files:
-            found = _NUMBERED.fullmatch(stem_of(file, self._endings))
+            found = _NUMBERED.fullmatch(stem_of(file, self.endings))
             if found:
                 numbered[found[1]].append((found[2], file))
             else:
@@ -146,46 +152,52 @@ class Scans:
         base = images[0] if images else Path()
         if len(images) > 1 or not base.is_dir():
             raise ModelError(f"{base} is no folder: beside channels, one folder is expected, or none (-i)")
-        found: dict[str, dict[str, Path]] = defaultdict(dict)
+        places = [base / str(pattern) for pattern in patterns]
+        wild = [bool(re.search(r"[*?]", str(pattern))) for pattern in patterns]
+        if not any(wild):
+            return [self._case("", *places)]
+        if not all(wild):
+            one, many = patterns[wild.index(False)], patterns[wild.index(True)]
+            raise ModelError(f"{one} is one file and {many} a pattern: give a pattern for each channel, or a file")
+        channels: list[dict[str, Path]] = []
         for pattern in map(str, patterns):
-            paths = {"": base / pattern}
-            if re.search(r"[*?]", pattern):
-                root = Path(Path(pattern).anchor or base)
-                pattern = pattern.removeprefix(root.anchor)
-                wild = re.escape(pattern)
-                for mark, expression in ((r"\*\*/", "(?:(.*)/)?"), (r"\*", "([^/]*)"), (r"\?", "([^/])")):
-                    wild = wild.replace(mark, expression)
-                paths = {str(apply_pattern(f"^{wild}$", path, root)): path for path in self._list(root, pattern)}
+            root = Path(Path(pattern).anchor or base)
+            pattern = pattern.removeprefix(root.anchor)
+            expression = re.escape(pattern)
+            for mark, stands in ((r"\*\*/", "(?:(.*)/)?"), (r"\*", "([^/]*)"), (r"\?", "([^/])")):
+                expression = expression.replace(mark, stands)
+            paths = {str(apply_pattern(f"^{expression}$", path, root)): path for path in self._list(root, pattern)}
             if not paths:
                 raise ModelError(f"{base} has nothing like {pattern} that this model is for: {self._kind}")
-            for key, path in paths.items():
-                found[key][pattern] = path
-        return [self._case(key.replace("/", "_"), *paths.values()) for key, paths in found.items()]
+            channels.append(paths)
+        # where a channel of a case is missing, its pattern stands for it, and reading it says so
+        return [
+            SourceCase(key.replace("/", "_"), tuple(map(dict.get, channels, repeat(key), places)), None, "test")
+            for key in dict.fromkeys(key for paths in channels for key in paths)
+        ]
 
     def _list(self, folder: Path, pattern: str) -> list[Path]:
-        return (list_volumes if self._volumes else list_files)(folder, self._endings, pattern)
+        return (list_volumes if self._volumes else list_files)(folder, self.endings, pattern)
 
     def _case(self, name: str, *paths: Path) -> SourceCase:
         for path in paths:
             if not path.exists():
                 raise ModelError(f"{path} does not exist; expected an image, or a folder of images")
-            if not (holds_dicom(path) if path.is_dir() and self._volumes else ending_of(path, self._endings)):
+            if not (holds_dicom(path) if path.is_dir() and self._volumes else ending_of(path, self.endings)):
                 raise ModelError(f"{path} is not what this model is for: {self._kind}")
         first = Path(os.path.abspath(paths[0]))
-        return SourceCase(
-            name or (first.name if first.is_dir() else stem_of(first, self._endings)), paths, None, "test"
-        )
+        return SourceCase(name or (first.name if first.is_dir() else stem_of(first, self.endings)), paths, None, "test")
 
     @property
     def _kind(self) -> str:
         dicom = " and folders with a DICOM series" * self._volumes
-        return f"it was trained on {self._ending} files, and takes {', '.join(self._endings)}{dicom}"
+        return f"it was trained on {self._ending} files, and takes {', '.join(self.endings)}{dicom}"
 
     def mask_name(self, case: SourceCase) -> str:
         """File name of a case's mask: PNG for pictures, the volume's own format where that is one file, else NIfTI."""
         if self._pictures:
             return f"{case.name}.png"
-        ending = ending_of(case.images[0], self._endings)
+        ending = ending_of(case.images[0], self.endings)
         return case.name + (self._ending if not self._volumes else ending if ending in _KEPT else VOLUME_ENDING)
 
     def read(self, case: SourceCase, findings: Findings) -> Scan:
@@ -196,13 +208,14 @@ class Scans:
             ModelError: other channels than the model's, one slice for a 3D model, voxels more than `SPACING_FACTOR`
                 times larger or smaller than any of the training's (in 2D, within the slices).
         """
-        what, number = f"{case.name} ({listed(path.name for path in case.images)})", len(case.images)
-        if number == 1:
-            what = str(case.images[0])
+        there = [path for path in case.images if path.exists()]
+        for path in {*case.images} - {*there}:
+            raise CaseError(f"{listed(there)} has no other channel beside it: nothing is like {path}")
+        number = len(case.images)
+        what = f"{case.name} ({listed(path.name for path in case.images)})" if number > 1 else str(case.images[0])
         if number > len(channel_names(self._predictor.dataset_json)):  # a file has one channel at least
             self._predictor.require_channels(number, what)
-        read = self._read_pictures if self._pictures else self._read_volumes if self._volumes else self._read_own
-        scan = read(case, findings)
+        scan = self._read(case, findings)
         self._predictor.require_channels(len(scan.data), what)
         if not np.isfinite(scan.data).all():
             raise CaseError(NOT_FINITE, what)
@@ -220,6 +233,14 @@ class Scans:
                 f"{SPACING_FACTOR} times off. Correct its header, or resample it"
             )
         return scan
+
+    def read_mask(self, case: SourceCase, mask: Path) -> np.ndarray:
+        """The mask of a case, as it was written, (D, H, W), as `shown` of the case lies.
+
+        Raises:
+            CaseError: it is damaged.
+        """
+        return self._read(replace(case, images=(mask,)), Findings()).data[0].astype(int)
 
     def _read_pictures(self, case: SourceCase, findings: Findings) -> Scan:
         number = len(channel_names(self._predictor.dataset_json)) if len(case.images) == 1 else 0

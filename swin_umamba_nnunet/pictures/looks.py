@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from swin_umamba_nnunet.evaluation import CasePair, EvaluationError, Image, LabelSet, read_image, read_pair
 from swin_umamba_nnunet.evaluation.labels import mask_of, require_known, values_in, without_ignored
@@ -169,14 +170,10 @@ def axes_in_lps(direction: np.ndarray | None) -> tuple[tuple[int, ...], tuple[bo
     """
     if direction is None:
         return (0, 1, 2), (False, False, False)
-    cosines = np.asarray(direction, dtype=float).reshape(3, 3)[::-1, ::-1]  # both as z, y, x
-    order, backwards = [0, 0, 0], [False, False, False]
-    size = np.abs(cosines)
-    for _ in range(3):  # the largest cosine first: an oblique volume gets three different axes too
-        target, axis = np.unravel_index(np.argmax(size), (3, 3))
-        order[target], backwards[target] = int(axis), bool(cosines[target, axis] < 0)
-        size[target, :] = size[:, axis] = -1
-    return tuple(order), tuple(backwards)
+    name = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(np.ravel(direction).tolist())
+    letters = name[::-1]  # where the array's axes run to
+    order = tuple(next(axis for axis in range(3) if letters[axis] in pair) for pair in ("SI", "PA", "LR"))
+    return order, tuple(letters[axis] in "IAR" for axis in order)
 
 
 def slice_axis(spacing_mm: Sequence[float]) -> int:

@@ -1,6 +1,5 @@
 """Finding, matching and naming files."""
 
-import numpy as np
 import pytest
 
 from swin_umamba_nnunet.datasets import _files
@@ -114,15 +113,3 @@ def test_one_case_twice_is_named(tmp_path):
     chosen = _files.select(tmp_path, ".", ENDINGS, "--images")
     _files.keys_of(chosen, None, "image", findings := Findings())
     assert "a.nii and a.png" in findings[0].detail
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_matching_never_uses_a_mask_twice(seed):
-    random = np.random.default_rng(seed)
-    words = ["a", "b", "a_mask", "b_mask", "x/a", "y/a", "x/a_seg", "b_gt", "a_mask_mask", "_mask"]
-    images = dict.fromkeys(random.choice(words, 5, replace=False))
-    masks = {key: key for key in random.choice(words, 5, replace=False)}
-    found, spare = _files.match_masks(images, masks)
-    assert len(set(found.values())) == len(found)
-    assert set(found.values()) | set(spare) == set(masks)
-    assert set(found) <= set(images)

@@ -24,24 +24,6 @@ def test_or_as_test_set(tmp_path, convert):
     assert converted.splits is None
 
 
-def test_jpeg_images_same_names_and_lossy_masks(tmp_path, convert):
-    for part, index in (("train", 1), ("train", 2), ("val", 3)):
-        save(tmp_path / "s" / part / "images" / f"{index}.jpg", photo(index))
-        save(tmp_path / "s" / part / "masks" / f"{index}.jpg", blob(), quality=50)
-    converted = convert(Isic(), tmp_path / "s")
-    assert "cut at 127" in converted.report
-    assert "mask is a JPEG" in converted.report
-    assert_array_equal(converted.read("labelsTr/1.png"), blob(1))
-
-
-def test_masks_of_0_and_1_count_too(tmp_path, convert):
-    write_isic(tmp_path / "s")
-    for path in sorted(tmp_path.glob("s/*/masks/*.png")):
-        save(path, blob(1))
-    converted = convert(Isic(), tmp_path / "s")
-    assert_array_equal(converted.read("labelsTr/ISIC_0000000.png"), blob(1))
-
-
 def test_the_archives_own_folders(tmp_path, convert):
     converted = convert(Isic(), write_archive(tmp_path / "s"))
     assert converted.names("imagesTs") == ["ISIC_0000005_0000.png"]
@@ -66,19 +48,6 @@ def test_the_published_split_is_recognised(tmp_path, monkeypatch, published, sev
     (finding,) = Isic().conversion(write_isic(tmp_path)).findings
     assert finding.severity == severity
     assert "VM-UNet's" in finding.topic
-
-
-def test_published_numbers():
-    assert isic.PUBLISHED == {(1500, 650): "ISIC17", (1886, 808): "ISIC18"}
-
-
-def test_the_same_image_in_train_and_val(tmp_path, inspected):
-    write_isic(tmp_path)
-    save(tmp_path / "val/images/ISIC_0000003.png", photo(0))
-    inspection = inspected(Isic(), tmp_path)
-    assert [f.detail for f in inspection.findings if "same image" in f.topic] == [
-        "ISIC_0000000 (train), ISIC_0000003 (val)"
-    ]
 
 
 def test_broken_trees(tmp_path, inspected):

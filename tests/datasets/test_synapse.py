@@ -13,7 +13,13 @@ h5py = pytest.importorskip("h5py", reason="needs the synapse extra")
 
 
 def test_volumes_are_the_slices_in_order(tmp_path, convert):
-    converted = convert(Synapse(), write_synapse(tmp_path / "s"))
+    source = write_synapse(tmp_path / "s")
+    for path in sorted(source.glob("train_npz/case0006*")):  # by number, that is, and not by name
+        path.rename(path.with_name(path.name.replace("slice000", "slice0").replace("slice001", "slice01")))
+    converted = convert(Synapse(), source)
+    for text in (converted.report, converted.json["description"], str(converted.record["findings"])):
+        assert "unknown: 1 x 1 x 1 mm is written" in text
+    assert "spacing      " not in converted.report
     for part, case in (("Tr", 5), ("Tr", 6), ("Ts", 1)):
         image, label = synapse_volume(case)
         written = converted.read(f"images{part}/case{case:04d}_0000.nii.gz")
@@ -25,29 +31,6 @@ def test_volumes_are_the_slices_in_order(tmp_path, convert):
     assert list(converted.json["labels"]) == ["background", *synapse.ORGANS]
     assert converted.json["labels"]["stomach"] == 8
     assert converted.json["channel_names"] == {"0": "CT"}
-
-
-def test_the_unknown_spacing_is_said_and_not_invented(tmp_path, convert):
-    converted = convert(Synapse(), write_synapse(tmp_path / "s"))
-    for text in (converted.report, converted.json["description"], str(converted.record["findings"])):
-        assert "unknown: 1 x 1 x 1 mm is written" in text
-    assert "spacing      " not in converted.report
-
-
-def test_slices_are_sorted_by_number_not_by_name(tmp_path, convert):
-    (tmp_path / "s/train_npz").mkdir(parents=True)
-    for index in range(12):
-        image = np.full((4, 4), index / 12, np.float32)
-        np.savez(tmp_path / f"s/train_npz/case0005_slice{index}.npz", image=image, label=np.full((4, 4), index % 9))
-    converted = convert(Synapse(), tmp_path / "s")
-    written = converted.read("imagesTr/case0005_0000.nii.gz")
-    np.testing.assert_allclose(written[:, 0, 0], np.arange(12, dtype=np.float32) / 12)
-
-
-def test_the_published_split():
-    assert len(synapse.PUBLISHED_TRAIN) == 18
-    assert len(synapse.PUBLISHED_TEST) == 12
-    assert {*range(1, 11), *range(21, 41)} == synapse.PUBLISHED_TRAIN | synapse.PUBLISHED_TEST
 
 
 def test_the_published_split_is_recognised(tmp_path, monkeypatch):
@@ -93,8 +76,6 @@ def _replace_slice(folder, **arrays):
     [
         ({"image": np.zeros((3, 3))}, "differ in shape"),
         ({"image": np.full((10, 8), np.nan)}, "not finite"),
-        ({"label": np.full((10, 8), 0.5)}, "no whole numbers"),
-        ({"label": np.full((10, 8), -1)}, "negative"),
         ({"label": np.full((10, 8), 9)}, "not in the label map"),
     ],
 )
@@ -121,10 +102,7 @@ def test_pickles_are_not_opened(tmp_path, inspected):
 
 
 @pytest.mark.parametrize("name", ["image", "label"])
-@pytest.mark.parametrize(
-    ("kind", "test"),
-    [(complex, False), ("U3", False), ("S3", False), ("datetime64[s]", False), (complex, True), ("S3", True)],
-)
+@pytest.mark.parametrize(("kind", "test"), [(complex, False), ("U3", False), ("S3", True)])
 def test_what_is_no_number(tmp_path, refused, name, kind, test):
     write_synapse(tmp_path)
     if test:

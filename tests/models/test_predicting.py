@@ -1,51 +1,17 @@
 """Prediction from a program, whatever its environment variables are."""
 
-import json
-
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import load_predictor
-from tests.messages import naming
 from tests.models.conftest import CHECKPOINT
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 
 BOT = "nnUNetTrainerUMambaBot"
-
-
-@pytest.fixture
-def refused(trained, tmp_path):
-    """A function (*facts, match=): predicting the images fails with a message that names the facts; nothing is left."""
-
-    def refused(*facts, match=None) -> None:
-        with pytest.raises(ModelError, match=match or naming(*facts)):
-            predicting.predict(tmp_path / "model", tmp_path / "images", tmp_path / "out", device="cpu")
-        assert not (tmp_path / "out").exists()
-
-    (tmp_path / "images").mkdir()
-    return refused
-
-
-@pytest.fixture
-def save(tmp_path):
-    """A function (array, ending, number) that writes an image of the one case; returns its path."""
-
-    def save(array, ending=".nii.gz", number=0, *, vector=False):
-        path = tmp_path / "images" / f"case_000{number}{ending}"
-        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
-        return path
-
-    return save
-
-
-def change(file, **changes) -> None:
-    """Other entries in a JSON file."""
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 @pytest.mark.parametrize("variable", [None, "", "/somewhere/else"])
@@ -113,37 +79,6 @@ def test_models_that_cannot_be_loaded_are_told_in_a_sentence(trained, tmp_path):
         refused(match)
     checkpoint.write_bytes(good[: len(good) // 2])
     refused(f"{checkpoint} is truncated or damaged")
-
-
-def test_a_channel_too_many_is_told_before_anything_is_written(trained, refused, save):
-    trained(BOT)
-    for channel in range(2):
-        save(np.zeros((2 + channel, 32, 40), np.float32), number=channel)  # not before they are found to differ in size
-    refused("case (case_0000.nii.gz, case_0001.nii.gz)", "2 channels", "1 (0 MR)", "--channel", "-i FILE")
-
-
-def test_a_picture_of_too_many_channels(trained, refused, save):
-    _, folder = trained(BOT, channels=2)
-    change(folder / "plans.json", image_reader_writer="NaturalImage2DIO")
-    change(folder / "dataset.json", file_ending=".png")
-    save(np.zeros((32, 40, 3), np.uint8), ".png", vector=True)
-    refused("case_0000.png", "has 3 channels", "is for 2")
-
-
-def test_all_channels_in_one_file_of_four_axes(trained, refused, save):
-    """nnU-Net's SimpleITKIO reads them, but its write_seg fails after the prediction."""
-    trained(BOT, channels=2)
-    path = save(np.random.default_rng(0).normal(size=(2, 2, 32, 40)).astype(np.float32))
-    refused("case_0000.nii.gz", "more than three axes", "one volume each")
-    path.write_bytes(path.read_bytes()[:20])
-    refused(path, "cannot be read")
-
-
-def test_a_missing_file_of_a_reader_of_one_channel_a_file(trained, refused, save):
-    _, folder = trained(BOT, channels=2)
-    change(folder / "plans.json", image_reader_writer="NibabelIO")
-    save(np.zeros((2, 32, 40), np.float32))
-    refused("case_0000.nii.gz", "has 1 channel", "is for 2")
 
 
 def test_an_array_of_other_channels_is_told(trained):

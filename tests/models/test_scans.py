@@ -75,6 +75,14 @@ def read(path: Path) -> np.ndarray:
     return io.imread(path) if path.suffix == ".png" else sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
+def assert_drawn_again(picture: Path, folder: Path, images: Path) -> None:
+    """A picture of a mask that is there already is that of its prediction."""
+    before = picture.read_bytes()
+    picture.unlink()
+    predict(folder, images, picture.parents[1], device="cpu", overwrite=False, overlay=True)
+    assert picture.read_bytes() == before
+
+
 def assert_same_place(path: Path, image: sitk.Image) -> None:
     mask = sitk.ReadImage(str(path))
     assert mask.GetSize() == image.GetSize()
@@ -99,6 +107,8 @@ def test_volumes_of_any_format_under_any_name(reader, model, nnunet, tmp_path):
     for mask in masks:
         np.testing.assert_array_equal(read(mask), read(expected))
         assert_same_place(mask, image)
+    for picture in [*(tmp_path / "out").glob("overlay/*")]:
+        assert_drawn_again(picture, folder, tmp_path / "in")
     record = json.loads((tmp_path / "out/prediction.json").read_text())
     assert record["labels"] == {"0": "background", "1": "a", "2": "b", "3": "c"}
     assert record["checkpoints"] == [str((folder / "fold_0/checkpoint_final.pth").resolve())]
@@ -122,6 +132,7 @@ def test_pictures_become_what_the_model_was_trained_on(model, nnunet, tmp_path):
         masks = predict(folder, tmp_path / "in", out, device="cpu", say=said.append, overlay=True)
         assert [mask.name for mask in masks] == ["IMG_0007.png", "IMG_0008.png", "a.png", "deep.png"]
         assert {mask.name for mask in (out / "overlay").iterdir()} == {mask.name for mask in masks}
+        assert_drawn_again(out / "overlay/IMG_0008.png", folder, tmp_path / "in")
         np.testing.assert_array_equal(read(out / "a.png"), expected)
         np.testing.assert_array_equal(read(out / "deep.png"), expected)
         assert read(out / "IMG_0008.png").shape == luma.T.shape
@@ -183,9 +194,15 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
         ({"T1": "*/t1.nii.gz"}, ("T1", "FLAIR")),
         (patterns | {"T2": "x"}, ("T2", "FLAIR")),
         (patterns | {"T1": "*/t9.nii.gz"}, ("patients", "*/t9.nii.gz")),
+        (patterns | {"T1": "P 1/t1.nii.gz"}, ("P 1/t1.nii.gz is one file", "*/flair.nii.gz a pattern")),
     ):
         with pytest.raises(ModelError, match=naming(*facts)):
             predict(folder, base, tmp_path / "never", channels=channels, device="cpu")
+    files["P 2", 1].unlink()
+    said = []
+    with pytest.raises(IncompleteError, match=naming("1 of 2", "P 2")):
+        predict(folder, base, tmp_path / "out1", channels=patterns, device="cpu", say=said.append)
+    assert_names(said, files["P 2", 0], "*/flair.nii.gz")
 
 
 def test_a_model_of_regions_whose_reader_is_neither_of_these(model, nnunet, tmp_path):
@@ -255,6 +272,39 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
     refused(tmp_path / "flat.nii.gz", "flat.nii.gz", "single slice", "3D")
     (folder / "dataset_fingerprint.json").write_text(json.dumps({"spacings": [[0.5, 1, 1], [0.55, 1, 1]]}))
     refused(good, "good.nii.gz", "3 x 1.25 x 0.75 mm", "0.5 to 0.55 x 1 x 1 mm", "slices")
+    (folder / "dataset_fingerprint.json").write_text("{")
+    with pytest.raises(ModelError, match=r"^[^:]*dataset_fingerprint.json cannot be read as JSON"):
+        predict(folder, good, tmp_path / "out", device="cpu")
+
+
+def zeros(*shape: int) -> sitk.Image:
+    return sitk.GetImageFromArray(np.zeros(shape, np.uint8), isVector=shape[-1] == 3)
+
+
+# more channels than the model's are found before they are found to differ in size; nnU-Net's SimpleITKIO reads a file
+# of four axes, but its write_seg fails after the prediction
+@pytest.mark.parametrize(
+    ("channels", "ending", "images", "facts"),
+    [
+        (
+            1,
+            ".nii.gz",
+            [zeros(2, 32, 40), zeros(3, 32, 40)],
+            ("in (", "2 channels", "1 (0 MR)", "--channel", "-i FILE"),
+        ),
+        (2, ".nii.gz", [zeros(2, 32, 40)], ("has 1 channel", "is for 2")),
+        (2, ".nii.gz", [zeros(2, 2, 32, 40)], ("more than three axes", "one volume each")),
+        (2, ".png", [zeros(32, 40, 3)], ("has 3 channels", "is for 2")),
+    ],
+)
+def test_images_of_other_channels_are_refused(model, tmp_path, channels, ending, images, facts):
+    folder = model(channels, "NaturalImage2DIO" if ending == ".png" else "SimpleITKIO", ending)
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(images):
+        sitk.WriteImage(image, str(tmp_path / f"in/in_{number:04d}{ending}"))
+    with pytest.raises(ModelError, match=naming(f"in_0000{ending}", *facts)):
+        predict(folder, tmp_path / "in", tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_bad_image_of_several_and_an_interrupted_run(model, tmp_path, monkeypatch, capsys):
@@ -294,6 +344,10 @@ def test_one_bad_image_of_several_and_an_interrupted_run(model, tmp_path, monkey
     assert cli.main([*command.split(), "--no-mirroring"]) == 0  # written anew
     assert (out / "a.nii.gz").stat().st_mtime_ns > before
     assert_names(capsys.readouterr().out, "2 masks", out / "prediction.json")
+    (tmp_path / "in/a.nii.gz").unlink()
+    assert cli.main(command.split()) == 2  # its mask would stay beside others' prediction.json
+    assert_names(capsys.readouterr().err, out / "a.nii.gz", "prediction.json", "-o")
+    assert (out / "a.nii.gz").exists()
 
 
 @pytest.mark.parametrize(
@@ -315,6 +369,6 @@ def test_an_unexpected_failure_of_one_image_is_a_sentence_too(model, tmp_path, m
         raise AssertionError("a library's own words")
 
     monkeypatch.setattr(predicting.FastPredictor, "predict_single_npy_array", fail)
-    with pytest.raises(IncompleteError, match=naming("2 of 2 images", "a, b")):
+    with pytest.raises(IncompleteError, match=r"^2 of 2 images .*\(a, b\)$"):  # and no folder, as there is none
         predict(folder, files, tmp_path / "out", device="cpu")
     assert "a library's own words" in caplog.text

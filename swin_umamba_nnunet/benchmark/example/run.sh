@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Runs the example benchmark into the folder given: both datasets, plans, 36 trainings, report.
-# Needs the package with its extras demo and evaluate, and on two CPU cores about two hours.
+# Needs the package with its extras demo and evaluate, and on two CPU cores about two hours.  Dataset153 is drawn by a
+# file that the package had up to commit 650d415; in a clone it is laid beside this one by
+#
+#     git show 650d415:swin_umamba_nnunet/datasets/long_range.py > long_range.py
 #
 #     bash run.sh FOLDER
 set -euo pipefail
@@ -10,10 +13,10 @@ export nnUNet_raw=$PWD/raw nnUNet_preprocessed=$PWD/preprocessed nnUNet_results=
 export nnUNet_extTrainer=$here/trainers OMP_NUM_THREADS=1
 
 if [ ! -d raw ]; then
-    python -c '
+    PYTHONPATH=$here python -c '
 from pathlib import Path
 from swin_umamba_nnunet.datasets.brain import write_brain_dataset
-from swin_umamba_nnunet.datasets.long_range import write_long_range_dataset
+from long_range import write_long_range_dataset
 write_brain_dataset(Path("raw"))
 write_long_range_dataset(Path("raw"))'
     # patches of 96x96 and batches of two, so that a CPU can do it
