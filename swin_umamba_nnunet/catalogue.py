@@ -262,41 +262,21 @@ def _swin_umamba(
 
 
 TRAINERS: tuple[TrainerRecord, ...] = (
-    TrainerRecord(
-        "nnUNetTrainerSwinUMamba",
+    *_swin_umamba(
         "SwinUMamba",
+        "",
         "vmamba_tiny_v0",
-        True,
-        "nnUNetTrainerSwinUMambaScratch",
         59.889,
-        "Swin-UMamba: VMamba-Tiny encoder from ImageNet, convolutional decoder",
+        "Swin-UMamba with a VMamba-Tiny encoder and a convolutional decoder",
+        {},
     ),
-    TrainerRecord(
-        "nnUNetTrainerSwinUMambaD",
+    *_swin_umamba(
         "SwinUMambaD",
+        "",
         "vmamba_tiny_v0",
-        True,
-        "nnUNetTrainerSwinUMambaDScratch",
         27.498,
-        "Swin-UMamba-dagger: VMamba-Tiny encoder from ImageNet, Mamba decoder (the lighter network)",
-    ),
-    TrainerRecord(
-        "nnUNetTrainerSwinUMambaScratch",
-        "SwinUMamba",
-        None,
-        True,
-        "nnUNetTrainerSwinUMambaScratch",
-        59.889,
-        "Swin-UMamba from random weights",
-    ),
-    TrainerRecord(
-        "nnUNetTrainerSwinUMambaDScratch",
-        "SwinUMambaD",
-        None,
-        False,
-        "nnUNetTrainerSwinUMambaDScratch",
-        27.498,
-        "Swin-UMamba-dagger from random weights, without deep supervision",
+        "Swin-UMamba-dagger with a VMamba-Tiny encoder and a Mamba decoder (the lighter network)",
+        {},
     ),
     TrainerRecord(
         "nnUNetTrainerVMUNet",

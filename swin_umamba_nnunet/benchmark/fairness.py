@@ -1,6 +1,6 @@
 """Where a comparison is not like with like, or a reader will ask for a row that is missing: one checklist.
 
-Everything it says is a remark, {"severity", "code", "text", "rows", "datasets"}.  Severities: "flag" (the comparison is
+Everything it says is a remark, {"severity", "code", "text", "datasets"}.  Severities: "flag" (the comparison is
 affected), "note" (true of this benchmark and good to know), "suggestion" (a row to add); in a report also "problem",
 "fine" (in order, with what makes it so) and "unknown".  `findings` makes those that are known before anything runs,
 which the runner prints and records; `checklist` sorts them, and what only results show, by the pitfalls of nnU-Net
@@ -10,6 +10,7 @@ What could be enforced is enforced instead: all rows of a dataset share split, s
 mirroring of `nnUNetv2_predict`.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +22,7 @@ from swin_umamba_nnunet.benchmark.config import CHECKPOINTS, BenchmarkConfig, Ro
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.benchmark.report.analysis import Result
-    from swin_umamba_nnunet.benchmark.report.collect import Benchmark
-    from swin_umamba_nnunet.benchmark.report.statistics import Comparison
+    from swin_umamba_nnunet.benchmark.report.collect import Benchmark, Scored
 
 Remark = dict[str, Any]
 
@@ -39,6 +39,7 @@ _VERDICTS = {
 # Recorded remarks that spoil a comparison rather than call for care.
 _SPOILING = ("scratch_missing", "iterations_differ", "split_differs", "scored_cases_differ", "selected_on_validation")
 _FINAL = "All rows predict with their final checkpoint: none was chosen by a score."
+_CHANCE = "chance contributes to a difference is not measured."
 # What to look at, the codes of the remarks about it, and what is said where none of them calls for care.  The first
 # four are judged anew in a report, from what is recorded about rows and runs.
 _QUESTIONS: tuple[tuple[str, str, str], ...] = (
@@ -100,10 +101,9 @@ def findings(config: BenchmarkConfig, probed: Mapping[str, Any], datasets: Seque
         probed: what `probe` says about its rows.
         datasets: full names.
     """
-    found = [*_plans(config), *_protocol(config, probed), *_repetitions(config)]
+    found = [*_of_settings(config, probed)]
     for dataset in datasets:
-        recipes = {row.label: probed["pairs"][f"{dataset} {row.key}"] for row in config.trainers}
-        found += _recipes(recipes, dataset)
+        found += _of_recipes({row.label: probed["pairs"][f"{dataset} {row.key}"] for row in config.trainers}, dataset)
     merged: dict[tuple[str, str], Remark] = {}
     for item in found:  # the same of several datasets is said once
         first = merged.setdefault((item["code"], item["text"]), item)
@@ -116,18 +116,19 @@ def checklist(benchmark: "Benchmark", results: Sequence["Result"]) -> list[Item]
     """Every question with its verdict, from what the benchmark recorded and what its results show.
 
     Args:
-        benchmark: all of it.
+        benchmark: all of it; observers are left out, nothing of whom was trained.
         results: of it.
     """
+    runs = [run for run in benchmark.runs if not run.row.human]
     recorded = benchmark.content.get("findings")
     if recorded is None:
         recorded = [remark("unknown", "not_recorded", "This benchmark recorded no findings about its fairness.")]
     return answered(
         [
-            *of_rows([row for row in benchmark.rows if not row.human]),
+            *of_rows([*dict.fromkeys(run.row for run in runs)]),
             *(item for item in recorded if item["code"] not in _ANEW),
-            *of_records(run.record for run in benchmark.runs if not run.row.human),
-            *_of_results(benchmark, results),
+            *of_records(run.record for run in runs),
+            *_of_results(benchmark, runs, results),
         ]
     )
 
@@ -160,9 +161,9 @@ def said(item: Remark) -> str:
     return item["text"] + (f" ({', '.join(item['datasets'])})" if item.get("datasets") else "")
 
 
-def remark(severity: str, code: str, text: str, rows: Iterable[str] = (), datasets: Iterable[str] = ()) -> Remark:
+def remark(severity: str, code: str, text: str, *datasets: str) -> Remark:
     """One remark."""
-    return {"severity": severity, "code": code, "text": text, "rows": list(rows), "datasets": list(datasets)}
+    return {"severity": severity, "code": code, "text": text, "datasets": [*datasets]}
 
 
 def of_records(records: Iterable[Mapping[str, Any]]) -> Iterator[Remark]:
@@ -241,10 +242,7 @@ def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
     networks = {pair.get("network_class") for name, pair in probed["pairs"].items() if name.endswith(f" {row.key}")}
     return {
         **row.to_dict(),
-        "weights": trainer["weights"],
-        "pretrained": trainer["weights"] is not None,
-        "ancestors": trainer["ancestors"],
-        "stock_network": trainer["stock_network"],
+        **{name: trainer[name] for name in ("weights", "ancestors", "stock_network")},
         "network_classes": sorted(filter(None, networks)),
     }
 
@@ -255,21 +253,16 @@ def identify(recorded: Mapping[str, Any]) -> Identity:
     Args:
         recorded: see `facts`.
     """
-    known = (_catalogued(name) for name in recorded["ancestors"])
-    record, suffix = next((found for found in known if found[0] is not None), (None, ""))
+    record, suffix = None, ""
+    for ancestor in reversed(recorded["ancestors"]):  # so that the nearest stays
+        module, _, name = ancestor.rpartition(".")
+        with contextlib.suppress(ValueError):
+            if module.startswith("swin_umamba_nnunet."):
+                record = catalogue.get_trainer(name)
+                suffix = name.removeprefix(record.name)
     networks = recorded["network_classes"]
     stock = recorded["stock_network"] and all(name.startswith("dynamic_network_architectures.") for name in networks)
     return Identity(recorded["name"], stock, any("ResidualEncoder" in name for name in networks), record, suffix)
-
-
-def _catalogued(ancestor: str) -> tuple[catalogue.TrainerRecord | None, str]:
-    """The catalogue's record of a class given with its module, and the suffix of its length; else (None, "")."""
-    module, _, name = ancestor.rpartition(".")
-    try:
-        record = catalogue.get_trainer(name)
-    except ValueError:
-        return None, ""
-    return (record, name.removeprefix(record.name)) if module.startswith("swin_umamba_nnunet.") else (None, "")
 
 
 def identities(rows: Iterable[Row]) -> dict[str, Identity]:
@@ -289,10 +282,10 @@ def of_rows(given: Sequence[Row]) -> Iterator[Remark]:
             "Some rows start from ImageNet weights and some from random ones: a difference between them is not one "
             f"between architectures. From ImageNet: {', '.join(pretrained)}; from scratch: {', '.join(scratch)}."
         )
-        yield remark("flag", "pretraining_differs", text, pretrained)
+        yield remark("flag", "pretraining_differs", text)
     elif pretrained:
         text = f"All rows start from ImageNet weights ({', '.join(pretrained)}); none shows what they add."
-        yield remark("flag", "all_pretrained", text, pretrained)
+        yield remark("flag", "all_pretrained", text)
     rows = identities(given)
     if len(rows) < len(given):
         text = (
@@ -305,62 +298,57 @@ def of_rows(given: Sequence[Row]) -> Iterator[Remark]:
     controls = False
     for label, row in rows.items():
         how = f" (changed as {row.trainer} is)" if row.derived else ""
-        if label in pretrained and row.record is not None:
-            wanted = row.record.scratch + row.suffix
+        if label in pretrained:
+            wanted = row.record and row.record.scratch + row.suffix
+            text = f"{label} starts from ImageNet weights"
             if wanted in by_name:
                 text = f"{by_name[wanted]} is {label} from random weights: compare architectures by that."
-                yield remark("fine", "scratch_present", text, [label])
+                yield remark("fine", "scratch_present", text)
+            elif wanted:
+                yield remark("suggestion", "scratch_missing", f"{text}; add {wanted}{how} to see what they contribute.")
             else:
-                text = f"{label} starts from ImageNet weights; add {wanted}{how} to see what they contribute."
-                yield remark("suggestion", "scratch_missing", text, [label])
-        elif label in pretrained:
-            text = f"{label} starts from ImageNet weights, and no row is known to be it from random ones."
-            yield remark("suggestion", "scratch_missing", text, [label])
+                text += ", and no row is known to be it from random ones."
+                yield remark("suggestion", "scratch_missing", text)
         for control in row.controls:
             controls = True
             there = sorted((rows[name].derived != row.derived, name) for name in rows if rows[name].name == control)
             if not there:
                 text = f"Add {control}{how}, the control of {label}: the same but for one part."
-                yield remark("suggestion", "control_missing", text, [label])
+                yield remark("suggestion", "control_missing", text)
             elif there[0][0]:  # none of the same making
                 text = f"{there[0][1]} is the control of {label}, but only one of the two is a trainer of the user's: "
-                text += "they may differ in more."
-                yield remark("flag", "controls_unequal", text, [label])
+                yield remark("flag", "controls_unequal", f"{text}they may differ in more.")
             else:
-                yield remark("fine", "controls", f"{there[0][1]} is the control of {label}.", [label])
+                yield remark("fine", "controls", f"{there[0][1]} is the control of {label}.")
     if not controls:
         yield remark("unknown", "controls", "No row has a control that this package knows of.")
     stock = {label: row.residual for label, row in rows.items() if row.stock}
-    plain, residual = ([label for label in stock if stock[label] is kind] for kind in (False, True))
-    if not plain:
+    if False not in stock.values():
         text = "Add nnU-Net itself (nnUNetTrainer, in the same number of epochs) as the baseline everybody knows."
         yield remark("suggestion", "nnunet_missing", text)
-    if not residual:
+    if True not in stock.values():
         text = (
             "Add nnU-Net's residual encoder (nnUNetTrainer with plans nnUNetResEncUNetLPlans), "
             "the stronger baseline of nnU-Net Revisited (arXiv 2404.09556)."
         )
         yield remark("suggestion", "resenc_missing", text)
-    text = f"Baselines among the rows: {', '.join([*plain, *residual]) or 'none'}."
-    yield remark("fine" if plain or residual else "problem", "baselines", text)
+    text = f"Baselines among the rows: {', '.join(sorted(stock, key=lambda label: stock[label])) or 'none'}."
+    yield remark("fine" if stock else "problem", "baselines", text)
 
 
-def _plans(config: BenchmarkConfig) -> Iterator[Remark]:
+def _of_settings(config: BenchmarkConfig, probed: Mapping[str, Any]) -> Iterator[Remark]:
+    """Remarks about plans, trainers, checkpoints, mirroring, seeds and folds."""
     by_plans = defaultdict(list)
     for row in config.trainers:
         by_plans[row.plans, row.configuration].append(row.label)
-    if len(by_plans) > 1:
-        how = "; ".join(f"{plans} {name}: {', '.join(labels)}" for (plans, name), labels in by_plans.items())
-        text = f"Rows were planned differently, so they differ in more than the network ({how})."
-        yield remark("flag", "plans_differ", text, [row.label for row in config.trainers])
-
-
-def _protocol(config: BenchmarkConfig, probed: Mapping[str, Any]) -> Iterator[Remark]:
-    for row in config.trainers:
         own = [what for what in probed["trainers"][row.name].get("own_protocol", []) if what != "the split"]
         if own:
             text = f"{row.label} does not follow nnU-Net's trainer in: {', '.join(own)}."
-            yield remark("flag", "own_protocol", text, [row.label])
+            yield remark("flag", "own_protocol", text)
+    if len(by_plans) > 1:
+        how = "; ".join(f"{' '.join(plans)}: {', '.join(labels)}" for plans, labels in by_plans.items())
+        text = f"Rows were planned differently, so they differ in more than the network ({how})."
+        yield remark("flag", "plans_differ", text)
     if config.checkpoint != CHECKPOINTS[0]:
         held_out = config.test or config.folds == ("all",)
         which = "." if held_out else ", which are the ones scored here: scores are optimistic."
@@ -368,24 +356,22 @@ def _protocol(config: BenchmarkConfig, probed: Mapping[str, Any]) -> Iterator[Re
         yield remark("note" if held_out else "flag", "selected_on_validation", text)
     if not config.mirroring:
         yield remark("note", "no_mirroring", "No row mirrors at test time, other than nnU-Net's default.")
-
-
-def _repetitions(config: BenchmarkConfig) -> Iterator[Remark]:
     if len(config.seeds) == 1:
-        text = f"One seed ({config.seeds[0]}): how much chance contributes to a difference is not measured."
-        yield remark("flag", "one_seed", text)
+        yield remark("flag", "one_seed", f"One seed ({config.seeds[0]}): how much {_CHANCE}")
+    numbered = {*config.folds} - {"all"}
     if "all" in config.folds:
         text = 'Fold "all" trains on every training case, so its scores come from the test set.'
         yield remark("note", "fold_all", text)
-    if "all" in config.folds and len(config.folds) > 1 and not config.test:
-        text = 'Fold "all" is scored on the test set, other folds on their validation cases; do not average them.'
-        yield remark("flag", "scored_cases_differ", text)
-    if 1 < len({fold for fold in config.folds if fold != "all"}) < 5:
+        if numbered and not config.test:
+            text = 'Fold "all" is scored on the test set, other folds on their validation cases; do not average them.'
+            yield remark("flag", "scored_cases_differ", text)
+    if 1 < len(numbered) < 5:
         text = f"Folds {', '.join(map(str, config.folds))} of nnU-Net's five: not every training case is scored."
         yield remark("note", "some_folds", text)
 
 
-def _recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[Remark]:
+def _of_recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[Remark]:
+    """Remarks about what the rows (by label) do with one dataset."""
     lengths = {label: recipe["epochs"] * recipe["iterations_per_epoch"] for label, recipe in recipes.items()}
     if len(set(lengths.values())) > 1:
         how = "; ".join(
@@ -393,81 +379,74 @@ def _recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator
             for label, recipe in recipes.items()
         )
         text = f"Rows train for different numbers of iterations (epochs x iterations per epoch: {how})."
-        yield remark("flag", "iterations_differ", text, recipes, [dataset])
+        yield remark("flag", "iterations_differ", text, dataset)
     for key, (code, what) in _COMPARED.items():
-        values = {label: recipe[key] for label, recipe in recipes.items()}
-        if len({str(value) for value in values.values()}) > 1:
-            how = "; ".join(f"{label}: {value}" for label, value in values.items())
-            yield remark("flag", code, f"Rows differ in {what} ({how}).", recipes, [dataset])
+        values = {label: str(recipe[key]) for label, recipe in recipes.items()}
+        if len(set(values.values())) > 1:
+            how = "; ".join(map(": ".join, values.items()))
+            yield remark("flag", code, f"Rows differ in {what} ({how}).", dataset)
     for label, recipe in recipes.items():
         if recipe.get("split"):
             text = f"{label} has its own idea of folds {recipe['split']}: it may train on cases it is scored on."
-            yield remark("flag", "split_differs", text, [label], [dataset])
+            yield remark("flag", "split_differs", text, dataset)
 
 
 # ---------------------------------------------------------------------------------------------- what results show
 
 
-def _of_results(benchmark: "Benchmark", results: Sequence["Result"]) -> Iterator[Remark]:
+def _of_results(benchmark: "Benchmark", runs: Sequence["Scored"], results: Sequence["Result"]) -> Iterator[Remark]:
+    """Remarks about the results of a benchmark, and of its `runs` that were trained."""
     from swin_umamba_nnunet.benchmark.report.words import suitability  # brings pandas
 
-    runs, usual = [run for run in benchmark.runs if not run.row.human], catalogue.FULL_LENGTH * 250
-    trained = [run.part("training") for run in runs if run.done]
-    totals = {(item.get("epochs") or 0) * (item.get("iterations_per_epoch") or 0) for item in trained} - {0}
+    done = [(run.row.label, run.title, run.part("training")) for run in runs if run.done]
+    totals = {(item.get("epochs") or 0) * (item.get("iterations_per_epoch") or 0) for *_, item in done} - {0}
+    usual, longest = catalogue.FULL_LENGTH * 250, max(totals, default=0)
     if not totals:
         yield remark("unknown", "lengths", "The number of iterations is not recorded.")
     else:
         text = f"{' or '.join(f'{total:,}' for total in sorted(totals))} iterations per training, "
         text += f"nnU-Net's own length is {usual:,}"
-        short = max(totals) < usual
-        share = f" (at most {100 * max(totals) / usual:.2g} %): short trainings need not rank as long ones do."
-        text += share if short else "."
-        yield remark("flag" if short else "fine", "lengths", text)
+        short = longest < usual
+        share = f" (at most {100 * longest / usual:.2g} %): short trainings need not rank as long ones do."
+        yield remark("flag" if short else "fine", "lengths", text + (share if short else "."))
     for result in results:
         severity, text = suitability(result.suitability)
-        yield remark(severity, "separation", text, datasets=[result.arena.title])
+        yield remark(severity, "separation", text, result.arena.title)
     count = len({result.arena.dataset for result in results})
-    few = count < FEW_DATASETS
-    text = f"{plural(count, 'dataset')}{'; nothing is known about others' if few else ''}."
-    yield remark("flag" if few else "fine", "datasets", text)
+    few = "; nothing is known about others" if count < FEW_DATASETS else ""
+    yield remark("flag" if few else "fine", "datasets", f"{plural(count, 'dataset')}{few}.")
     seeds, folds = (sorted({getattr(run, name) for run in runs}, key=str) for name in ("seed", "fold"))
-    text = f"{plural(len(seeds), 'seed')}, {plural(len(folds), 'fold')} ({', '.join(map(str, folds))})."
+    severity, text = "fine", ""
     if len(seeds) < 2:
-        text += " How much chance contributes to a difference is not measured."
+        severity, text = "problem", f" How much {_CHANCE}"
     elif len(seeds) < FEW_SEEDS:
-        text += " A standard deviation over so few seeds is a rough guess."
-    yield remark(("problem", "flag", "fine")[min(len(seeds), 3) - 1], "repetitions", text)
+        severity, text = "flag", " A standard deviation over so few seeds is a rough guess."
+    how_many = f"{plural(len(seeds), 'seed')}, {plural(len(folds), 'fold')} ({', '.join(map(str, folds))})."
+    yield remark(severity, "repetitions", how_many + text)
     summaries = [item for result in results for found in result.summaries.values() for item in found]
-    lost = [sum(getattr(item, name) for item in summaries) for name in ("n_undefined", "n_infinite")]
-    missing = len(benchmark.missing)
-    text = (
-        f"{missing} of {plural(len(benchmark.runs), 'run')} have no scores (listed under Runs)."
-        if missing
-        else "All runs are done."
-    )
-    text += f" {lost[0]} undefined and {lost[1]} infinite values are left out of means and counted."
+    undefined, infinite = (sum(getattr(item, name) for item in summaries) for name in ("n_undefined", "n_infinite"))
+    text = "All runs are done."
+    if missing := len(benchmark.missing):
+        text = f"{missing} of {plural(len(benchmark.runs), 'run')} have no scores (listed under Runs)."
+    text += f" {undefined} undefined and {infinite} infinite values are left out of means and counted."
     yield remark("problem" if missing else "fine", "completeness", text)
     text = "Whether settings were chosen by hand while looking at these scores, no report can see."
     yield remark("note", "by_hand", text)
-    yield _tests([item for result in results for found in result.comparisons.values() for item in found])
-    done = [(run.row.label, run.title, run.part("training")) for run in runs if run.done]
+    comparisons = [item for result in results for found in result.comparisons.values() for item in found]
+    hopeless = sum(item.hopeless for item in comparisons)
+    text = " p values are corrected over the trainers of a table (Holm), not over datasets and metrics."
+    if hopeless:
+        text = f"In {hopeless} of {len(comparisons)} comparisons there are too few cases to show anything.{text}"
+    text = text.strip() if comparisons else "No row could be compared with the baseline."
+    text += " Cases count as independent; if several come from one patient, intervals are too narrow and p too small."
+    yield remark("problem" if hopeless else "fine" if comparisons else "unknown", "tests", text)
     others = list(dict.fromkeys(label for label, _, one in done if not one.get("replays")))
     if own := list(dict.fromkeys(label for label, *_ in done if label not in others)):
         text = f"A training of {', '.join(own)} follows from its seed, bit by bit, on the same machine with the same "
-        yield remark("note", "replays", f"{text}data, versions and number of threads.", own)
+        yield remark("note", "replays", f"{text}data, versions and number of threads.")
     if others:
         text = f"Of {', '.join(others)} a seed fixes the initial weights; batches that background workers make "
-        yield remark("note", "replays", f"{text}(nnU-Net's default) come from seeds of their own.", others)
+        yield remark("note", "replays", f"{text}(nnU-Net's default) come from seeds of their own.")
     if resumed := [title for _, title, one in done if one.get("resumed_at_epoch") and not one.get("replays")]:
         text = "Went on from a checkpoint and so drew other random numbers than a training in one go: "
         yield remark("flag", "resumed", f"{text}{'; '.join(resumed)}.")
-
-
-def _tests(comparisons: Sequence["Comparison"]) -> Remark:
-    units = "Cases count as independent; if several come from one patient, intervals are too narrow and p too small."
-    hopeless, count = sum(item.hopeless for item in comparisons), len(comparisons)
-    if not comparisons:
-        return remark("unknown", "tests", f"No row could be compared with the baseline. {units}")
-    text = f"In {hopeless} of {count} comparisons there are too few cases to show anything." if hopeless else ""
-    text += " p values are corrected over the trainers of a table (Holm), not over datasets and metrics."
-    return remark("problem" if hopeless else "fine", "tests", f"{text.strip()} {units}")

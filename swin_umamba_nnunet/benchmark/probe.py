@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swin_umamba_nnunet import _autoregister, catalogue
-from swin_umamba_nnunet._text import did_you_mean
+from swin_umamba_nnunet import _autoregister
 from swin_umamba_nnunet.benchmark.files import read_json, write_json
-from swin_umamba_nnunet.benchmark.hooks import peak_memory, processor_name
 from swin_umamba_nnunet.benchmark.process import end_with_parent
+from swin_umamba_nnunet.benchmark.steps import peak_memory, processor_name, schedule_of
 
 WARM_UP = 3  # iterations that do not count: in the first, code is compiled, kernels are chosen and memory is taken
 
@@ -89,18 +88,12 @@ def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, dict[str, Any]]:
 
     try:
         trainer = find_trainer(name)
-    except Exception as error:  # noqa: BLE001 (a user's module may raise anything when it is imported)
-        if isinstance(error, ValueError):
-            said = str(error)  # with what may have been meant
-        else:
-            hint = did_you_mean(name, catalogue.trainer_names(), before="; ")
-            said = f"{type(error).__name__}: {error}{hint}"
-        return None, {"problems": [f"trainer {name}: {said}"]}
+    except ValueError as error:
+        return None, {"problems": [f"trainer {name}: {error}"]}
     own = [what for method, what in PROTOCOL_METHODS.items() if not _same(trainer, nnUNetTrainer, method)]
     weights, problems = _weights(trainer, fetch)
     return trainer, {
         "problems": problems,
-        "module": trainer.__module__,
         "ancestors": [f"{each.__module__}.{each.__name__}" for each in inspect.getmro(trainer)],
         "file_sha256": _file_sha256(trainer),
         "weights": weights,
@@ -113,10 +106,8 @@ def _file_sha256(trainer: type) -> str | None:
     """Of the file of a user's trainer; None for nnU-Net's and this package's, whose versions are recorded."""
     # not inspect.getsourcefile: nnU-Net forgets the modules of these folders after it has looked into them
     relative = trainer.__module__.replace(".", "/") + ".py"
-    for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep):
-        if folder and Path(folder, relative).is_file():
-            return hashlib.sha256(Path(folder, relative).read_bytes()).hexdigest()
-    return None
+    files = (Path(folder, relative) for folder in _autoregister.users_folders())
+    return next((hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()), None)
 
 
 def _same(trainer: type, stock: type, method: str) -> bool:
@@ -134,13 +125,14 @@ def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str
         return None, []
     from swin_umamba_nnunet import pretrained
 
+    weights, problems = {"name": name, "sha256": None}, []
     try:
         if fetch or pretrained.find_weights(pretrained.get_record(name)) is not None:
             found = pretrained.ensure_weights(name, scratch_trainer=getattr(trainer, "scratch_trainer", None) or None)
-            return {"name": name, "path": str(found.path), "sha256": found.sha256}, []
+            weights |= {"path": str(found.path), "sha256": found.sha256}
     except (pretrained.WeightsError, ValueError) as error:
-        return {"name": name, "sha256": None}, [f"trainer {trainer.__name__}: {error}"]
-    return {"name": name, "sha256": None}, []
+        problems = [f"trainer {trainer.__name__}: {error}"]
+    return weights, problems
 
 
 def _inspect_pair(
@@ -148,14 +140,14 @@ def _inspect_pair(
 ) -> dict[str, Any]:
     try:
         with trainer_of(trainer_class, dataset, row, _device(request.get("device", "cpu"))) as trainer:
-            answer = _recipe(trainer)
+            answer = {"problems": [], **_recipe(trainer)}
             if request["fetch"] or (Path(trainer.preprocessed_dataset_folder_base) / "splits_final.json").is_file():
                 answer["split"] = _split_differences(trainer, [fold for fold in request["folds"] if fold != "all"])
     except Exception as error:  # noqa: BLE001 (whatever a trainer raises about these plans is the answer)
         return {"problems": [f"{dataset}, {row['key']}: {type(error).__name__}: {error}"]}
     if request.get("cost"):
-        answer["cost"], answer["cost_error"] = _cost(trainer_class, dataset, row)
-    return {"problems": [], **answer}
+        answer |= _cost(trainer_class, dataset, row)
+    return answer
 
 
 def _device(wanted: str) -> str:
@@ -186,11 +178,7 @@ def trainer_of(trainer_class: Any, dataset: str, row: Mapping[str, str], device:
 
 def _recipe(trainer: Any) -> dict[str, Any]:
     return {
-        "epochs": trainer.num_epochs,
-        "iterations_per_epoch": trainer.num_iterations_per_epoch,
-        "validation_iterations_per_epoch": trainer.num_val_iterations_per_epoch,
-        "batch_size": trainer.configuration_manager.batch_size,
-        "patch_size": trainer.configuration_manager.patch_size,
+        **schedule_of(trainer),
         "mirroring_axes": trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3],
         "deep_supervision": trainer.enable_deep_supervision,
         "network_class": trainer.configuration_manager.configuration.get("architecture", {}).get("network_class_name"),
@@ -210,14 +198,14 @@ def _split_differences(trainer: Any, folds: Sequence[int]) -> list[int]:
     return own
 
 
-def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> tuple[dict[str, Any] | None, str | None]:
+def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> dict[str, Any]:
     try:
         from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset
 
         task = task_of_dataset(dataset, row["plans"], row["configuration"])
-        return describe_trainer(trainer_class, task, task.batch_size).to_dict(), None
+        return {"cost": describe_trainer(trainer_class, task, task.batch_size).to_dict()}
     except Exception as error:  # noqa: BLE001 (a cost that cannot be counted stops no benchmark)
-        return None, f"{type(error).__name__}: {error}"
+        return {"cost_error": f"{type(error).__name__}: {error}"}
 
 
 # ----------------------------------------------------------------------------------------- what iterations take

@@ -95,12 +95,9 @@ def _link(source: Path, link: Path) -> None:
 
 def environment(run: Run, device: str, gpus: Sequence[int] = ()) -> dict[str, str]:
     """Variables of the commands over those of this process, which keep nnUNet_raw, nnUNet_preprocessed and the like."""
-    folders = [folder for folder in os.environ.get(_autoregister.VARIABLE, "").split(os.pathsep) if folder]
-    if _autoregister.FOLDER not in folders:
-        folders.append(_autoregister.FOLDER)
     variables = {
         "nnUNet_results": str(run.results),
-        _autoregister.VARIABLE: os.pathsep.join(folders),
+        _autoregister.VARIABLE: os.pathsep.join([*_autoregister.users_folders(), _autoregister.FOLDER]),
         "PYTHONHASHSEED": "0",
     }
     if gpus:

@@ -3,10 +3,9 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import Timeout
 
@@ -56,41 +55,33 @@ def read_status(output: Path) -> list[RunStatus]:
     """
     benchmark = read_benchmark(output)
     queued, recipes = queued_runs(output), benchmark.content.get("recipes", {})
-    measured = {run: run.training() for run in benchmark.runs}
+    measured = {run: (training := run.training(), seconds_of_epochs(training)) for run in benchmark.runs}
     speeds: dict[str, list[float]] = {}
-    for run, training in measured.items():
-        if seconds := seconds_of_epochs(training):
+    for run, (_, seconds) in measured.items():
+        if seconds:
             speeds.setdefault(run.pair, []).append(statistics.median(seconds))
-    return [
-        _status(run, training, queued.get(run.name), speeds.get(run.pair, []), recipes.get(run.pair, {}).get("epochs"))
-        for run, training in measured.items()
-    ]
-
-
-def _status(
-    run: Run,
-    training: Mapping[str, Any],
-    queued: tuple[str, str] | None,
-    speeds: Sequence[float],
-    epochs: int | None,
-) -> RunStatus:
-    record = run.read()
-    state, note = record["state"], ""
-    own = seconds_of_epochs(training)
-    seconds = statistics.median(own or speeds) if own or speeds else None
-    if (state == "running" and not _is_locked(run)) or (state == "waiting" and record.get("interrupted")):
-        state = "interrupted"
-    if state == "running":
-        note = f"on {record.get('host')}" + (f", job {record['slurm_job']}" if record.get("slurm_job") else "")
-        silent = time.time() - training.get("updated", time.time())
-        if record.get("step") == "train" and own and silent > 10 * statistics.median(own) + 60:
-            note += f", no epoch for {duration(silent)}"
-    elif queued and state != "done":
-        state, note = "queued", f"job {queued[0]} is {queued[1].lower()}"
-    elif state == "failed":
-        note = record["error"].get("reason") or f"{record['error']['step']} failed"
-    step = record.get("step", "") if state == "running" else ""
-    return RunStatus(run, state, step, training.get("epoch", 0), training.get("epochs", epochs), seconds, note)
+    statuses = []
+    for run, (training, own) in measured.items():
+        record = run.read()
+        state, note = record["state"], ""
+        if (state == "running" and not _is_locked(run)) or (state == "waiting" and record.get("interrupted")):
+            state = "interrupted"
+        if state == "running":
+            note = f"on {record.get('host')}" + (f", job {record['slurm_job']}" if record.get("slurm_job") else "")
+            silent = time.time() - training.get("updated", time.time())
+            if record.get("step") == "train" and own and silent > 10 * statistics.median(own) + 60:
+                note += f", no epoch for {duration(silent)}"
+        elif state != "done" and run.name in queued:
+            job, said = queued[run.name]
+            state, note = "queued", f"job {job} is {said.lower()}"
+        elif state == "failed":
+            note = record["error"].get("reason") or f"{record['error']['step']} failed"
+        step = record.get("step", "") if state == "running" else ""
+        epochs = training.get("epochs", recipes.get(run.pair, {}).get("epochs"))
+        known = own or speeds.get(run.pair)
+        per_epoch = statistics.median(known) if known else None
+        statuses.append(RunStatus(run, state, step, training.get("epoch", 0), epochs, per_epoch, note))
+    return statuses
 
 
 def _is_locked(run: Run) -> bool:

@@ -170,8 +170,6 @@ def write_checkpoint(checkpoint: dict, path: Path) -> None:
     Raises:
         ModelError: the file exists, or cannot be written.
     """
-    if path.exists():
-        raise ModelError(f"{path} already exists; name another file, or delete it first")
     with written(path):
         save_checkpoint(checkpoint, path)
 
@@ -197,8 +195,6 @@ def new_model_folder(path: Path) -> Iterator[Path]:
     Raises:
         ModelError: it exists, or cannot be written; nothing is left behind.
     """
-    if path.exists():
-        raise ModelError(f"{path} already exists; name another folder, or delete it first")
     with written(path), new_folder(path) as unfinished:
         yield unfinished
 
@@ -243,8 +239,10 @@ def written(path: Path) -> Iterator[None]:
     """What is done in here writes `path`; whoever does it leaves nothing behind when it fails.
 
     Raises:
-        ModelError: it could not be written.
+        ModelError: it is there already, or could not be written.
     """
+    if path.exists():
+        raise ModelError(f"{path} already exists; name another place with -o, or delete it first")
     try:
         yield
     except OSError as error:

@@ -84,9 +84,7 @@ def export_model(
         program = _trace(network, patch)
         differences = {}
         for name in formats:
-            path = unfinished / FORMATS[name]
-            _save(program, path, name)
-            found = _run_torch(path, patch) if name == "torch" else _run_onnx(path, patch)
+            found = _WRITERS[name](program, unfinished / FORMATS[name], patch)
             differences[name] = float((found - expected).abs().max() / expected.abs().max())
             if not differences[name] < 1e-3:
                 raise ModelError(f"the {name} file gives other logits (relative difference {differences[name]:.2g})")
@@ -146,13 +144,18 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
     }
 
 
-def _save(program: Any, path: Path, name: str) -> None:
-    if name == "torch":
-        with file_for_torch(path) as file:
-            torch.export.save(program, file)
-        return
+def _through_torch(program: Any, path: Path, patch: Tensor) -> Tensor:
+    """Write the file; the logits that what was written gives of the patch."""
+    with file_for_torch(path) as file:
+        torch.export.save(program, file)
+    with torch.no_grad():
+        return torch.export.load(path).module()(patch)
+
+
+def _through_onnx(program: Any, path: Path, patch: Tensor) -> Tensor:
+    """As `_through_torch`."""
     try:
-        import onnxruntime  # noqa: F401 (which `_run_onnx` needs)
+        import onnxruntime
         import onnxscript  # noqa: F401 (what torch.onnx works with)
     except ImportError as error:
         raise ModelError(f"ONNX needs libraries that are not installed ({error}): {INSTALL_LINE}") from error
@@ -161,15 +164,8 @@ def _save(program: Any, path: Path, name: str) -> None:
     torch.onnx.export(
         program, (), str(path), input_names=["image"], output_names=["logits"], external_data=False, verbose=False
     )
-
-
-def _run_torch(path: Path, patch: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.export.load(path).module()(patch)
-
-
-def _run_onnx(path: Path, patch: Tensor) -> Tensor:
-    import onnxruntime
-
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"image": patch.numpy()})[0])
+
+
+_WRITERS = {"torch": _through_torch, "onnx": _through_onnx}

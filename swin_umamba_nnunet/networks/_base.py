@@ -13,9 +13,10 @@ from torch.utils.checkpoint import checkpoint
 class SegmentationNetwork(nn.Module):
     """An encoder (image -> skips, finest first) and a decoder (skips -> one map of logits per head, finest first).
 
-    A subclass sets `encoder`, `decoder`, `imagenet_encoder` and `head_strides`.  nnU-Net finds its own names in it:
-    `decoder.deep_supervision`, which may be switched at any time, and `decoder.seg_layers`, coarsest head first as in
-    nnU-Net's decoders, all of them present with and without deep supervision.
+    A subclass sets `encoder`, `decoder`, `head_strides`, and `imagenet_encoder` where that is a part of the encoder.
+    nnU-Net finds its own names in it: `decoder.deep_supervision`, which may be switched at any time, and
+    `decoder.seg_layers`, coarsest head first as in nnU-Net's decoders, all of them present with and without deep
+    supervision.
 
     Attributes:
         input_channels: channels of the image.
@@ -37,7 +38,7 @@ class SegmentationNetwork(nn.Module):
     @property
     def imagenet_encoder(self) -> nn.Module:
         """The VSSM encoder that ImageNet weights belong to; its keys are VMamba's."""
-        raise NotImplementedError
+        return self.encoder
 
     @property
     def deep_supervision_scales(self) -> tuple[float, ...]:

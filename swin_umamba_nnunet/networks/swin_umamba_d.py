@@ -139,10 +139,6 @@ class SwinUMambaD(SegmentationNetwork):
         self.head_strides = (1, *self.encoder.strides[:-1])
         init_convolutions(self, self.encoder.patch_embed.proj)
 
-    @property
-    def imagenet_encoder(self) -> VSSMEncoder:
-        return self.encoder
-
 
 def init_convolutions(network: nn.Module, first: nn.Module) -> None:
     """He's initialisation with zero biases, as the authors; only the bias of the `first` one stays at torch's.

@@ -150,7 +150,3 @@ class SwinUMambaDV2(SegmentationNetwork):
         )
         self.head_strides = (1, *self.encoder.strides[:-1])
         init_convolutions(self, self.encoder.patch_embed["0"])
-
-    @property
-    def imagenet_encoder(self) -> VSSMEncoderV2:
-        return self.encoder

@@ -182,10 +182,6 @@ class VMUNet(SegmentationNetwork):
         )
         self.head_strides = (1,)
 
-    @property
-    def imagenet_encoder(self) -> VSSMEncoder:
-        return self.encoder
-
     def imagenet_copies(self) -> dict[str, str]:
         """The decoder's tensors that start from ImageNet weights too: own key -> VMamba's key of what goes there.
 

@@ -82,11 +82,10 @@ def _what_to_do(
     accepted: Sequence[WeightsRecord], cause: Exception, explicit: str | os.PathLike | None, scratch_trainer: str | None
 ) -> str:
     record, *alternatives = accepted
-    folders: list[Path] = []
-    with contextlib.suppress(WeightsNotFoundError):  # then it is `cause`
-        folders = default_folders()
-        folders = searched_folders(explicit)
-    searched = f" ({', '.join(map(str, folders))})" if folders else ""
+    searched = ""
+    for named in ("", explicit):  # "": none; what cannot be searched is `cause`
+        with contextlib.suppress(WeightsNotFoundError):
+            searched = f" ({', '.join(map(str, searched_folders(named)))})"
     others = " or ".join(f"{each.title} ({each.file_name})" for each in alternatives)
     instead = f" {others} serves instead if {ENVIRONMENT_VARIABLE} names that file." if others else ""
     scratch = f" To train without ImageNet weights, use {scratch_trainer}." if scratch_trainer else ""
@@ -142,12 +141,8 @@ def searched_folders(explicit: str | os.PathLike | None = None) -> list[Path]:
         WeightsNotFoundError: the path the user named does not exist, or there is no cache folder.
     """
     named = named_path(explicit)
-    return [*([named] if named is not None and named.is_dir() else []), *default_folders()]
-
-
-def default_folders() -> list[Path]:
-    """The folders searched when the user names none, in order."""
-    return [folder for folder in (checkout_folder(), cache_folder()) if folder is not None]
+    folders = (named if named is not None and named.is_dir() else None, checkout_folder(), cache_folder())
+    return [folder for folder in folders if folder is not None]
 
 
 def checkout_folder() -> Path | None:

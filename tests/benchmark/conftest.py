@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import Job, Row, jobs, runner
+from swin_umamba_nnunet.benchmark import jobs, runner
 from swin_umamba_nnunet.benchmark.runner import shown
-from swin_umamba_nnunet.benchmark.sources import Case
 
 NAME = "Dataset903_Matrix"
 CASES = ("a", "b", "c", "d")
@@ -21,21 +20,13 @@ RECIPE = {
     "problems": [],
     "epochs": 10,
     "iterations_per_epoch": 250,
-    "validation_iterations_per_epoch": 50,
     "batch_size": 2,
     "patch_size": [32, 32],
     "mirroring_axes": [0, 1],
-    "deep_supervision": True,
     "split": [],
     "cost": {"parameter_bytes": 2**28, "activation_bytes": 2**30},
 }
 LABELS = {"grey matter": 1, "white matter": 2}
-STEPS = {
-    "nnUNetv2_plan_and_preprocess": "plan",
-    "nnUNetv2_train": "train",
-    "nnUNetv2_predict": "predict",
-    "swin-umamba": "evaluate",
-}
 HARDWARE = {"host": "here", "gpus": [], "mps": False, "cores": 2, "processor": "some"}
 
 
@@ -67,8 +58,8 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
         (folder / "dataset.json").write_text(json.dumps(description))
     for case in CASES:
         for channel in ("0000", "0001"):
-            (raw / "imagesTr" / f"{case}_{channel}.png").write_text(case)
-        (raw / "labelsTr" / f"{case}.png").write_text(case)
+            (raw / "imagesTr" / f"{case}_{channel}.png").write_text(f"{case}_{channel}")
+        (raw / "labelsTr" / f"{case}.png").write_text(f"truth of {case}")
         (preprocessed / "nnUNetPlans_2d" / f"{case}.b2nd").touch()
     plans = {
         "configurations": {
@@ -125,32 +116,6 @@ def plan(folders, probe):
     return make
 
 
-@pytest.fixture
-def make_job(tmp_path):
-    """A function (trainer=, seed=, num_gpus=) -> a run scored on the cases "a" and "b" with two channels."""
-    raw = tmp_path / "images"
-    raw.mkdir()
-    cases = {}
-    for name in ("a", "b"):
-        files = [raw / f"{name}_{what}.png" for what in ("first", "second", "label")]
-        for file in files:
-            file.write_text(file.stem)
-        cases[name] = Case(tuple(files[:2]), files[2])
-
-    def make(trainer: str = "One", seed: int = 0, num_gpus: int = 1, slurm=None, **settings: Any) -> Job:
-        row = Row(trainer, label=trainer, num_gpus=num_gpus, slurm=slurm or {})
-        inputs = {
-            "plans_sha256": "1" * 64,
-            "device": "cpu",
-            "mirroring": True,
-            "checkpoint": "checkpoint_final.pth",
-            "versions": {"torch": "2.4"},
-        }
-        return Job(tmp_path / "bench", NAME, row, 0, seed, inputs, cases, ".png", **settings)
-
-    return make
-
-
 DICE = {"grey matter": 0.9, "white matter": 0.8}
 
 
@@ -158,28 +123,25 @@ class Steps:
     """In place of child processes: writes what the real steps write.
 
     Attributes:
-        commands, environments: of what was run; the commands as one would type them.
+        names, commands, environments: of what was run; the commands as one would type them.
         at: step -> what to do at its end instead of succeeding, given its log; an exit code, or None to succeed still.
     """
 
     def __init__(self) -> None:
+        self.names: list[str] = []
         self.commands: list[list[str]] = []
         self.environments: list[dict[str, str]] = []
         self.at: dict[str, Any] = {}
 
-    @property
-    def names(self) -> list[str]:
-        return [STEPS[command[0]] for command in self.commands]
-
     def __call__(self, command, environment, log, stop=None, echo=False) -> int:
         self.commands.append(shown(command))
         self.environments.append({**os.environ, **environment})
-        step, folder = self.names[-1], log.parents[1]
+        self.names.append(step := log.stem)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"first line\nthe end of {step}\n")
         if step in self.at and (code := self.at[step](log)) is not None:
             return code
-        getattr(self, step)(folder)
+        getattr(self, step)(log.parents[1])
         return 0
 
     def train(self, folder) -> None:

@@ -35,12 +35,8 @@ def test_a_file_and_its_defaults(tmp_path):
 
 def test_rows_from_flags():
     config = build_config({**GOOD, "trainers": ["A", "A:P", "A:P:3d_fullres", "B::3d"], "configuration": "2d_x"})
-    assert [row.key for row in config.trainers] == [
-        "A__nnUNetPlans__2d_x",
-        "A__P__2d_x",
-        "A__P__3d_fullres",
-        "B__nnUNetPlans__3d",
-    ]
+    keys = "A__nnUNetPlans__2d_x A__P__2d_x A__P__3d_fullres B__nnUNetPlans__3d"
+    assert [row.key for row in config.trainers] == keys.split()
     assert [row.label for row in config.trainers] == ["A", "A (P)", "A (P, 3d_fullres)", "B (3d)"]
 
 
@@ -75,18 +71,6 @@ def test_everything_at_once():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "facts"),
-    [
-        ("checkpoint_minutes", math.inf, ("minutes", "0 or more")),  # JSON, where it is kept, has no infinity
-        ("slurm", {"time": datetime.time(12)}, ("numbers and strings", "time = 720 (minutes)")),  # time = 12:00:00
-    ],
-)
-def test_values_that_toml_has_and_json_has_not(key, value, facts):
-    (problem,) = problems(**{key: value})
-    assert_names(problem, f"`{key}`", *facts)
-
-
-@pytest.mark.parametrize(
     ("settings", "expected"),
     [
         ({"datasets": 901}, ("`datasets` is 901", "list")),
@@ -94,15 +78,13 @@ def test_values_that_toml_has_and_json_has_not(key, value, facts):
         ({"seeds": [True]}, ("`seeds` holds True",)),
         ({"folds": []}, ("`folds` is []", "list")),
         ({"folds": [0, "0"]}, ("`folds`", "0 twice")),
-        ({"trainers": "A"}, ("`trainers` is 'A'", "list")),
-        ({"trainers": [{"name": "A", "plans": 3}]}, ("row 1", "`plans` is 3")),
         ({"trainers": [{"name": "A", "label": "x"}, {"name": "B", "label": "x"}]}, ("two rows", "'x'", "`label`")),
         ({"output": 3}, ("`output` is 3", "folder")),
-        ({"slurm": 3}, ("`slurm` is 3", "table")),
+        ({"slurm": {"time": datetime.time(12)}}, ("`slurm`", "numbers and strings", "time = 720 (minutes)")),
         ({"observers": "FOLDER"}, ("`observers` is 'FOLDER'", '{second = "FOLDER"}')),
         ({"observers": {"second": {}}}, ("`observers` is ", '{second = {901 = "FOLDER"}}')),
         ({"observers": {"a/b": "FOLDER"}}, ("`observers` is ", "a/b")),
-        ({"checkpoint": "best"}, ("`checkpoint` is 'best'", "checkpoint_final.pth")),
+        ({"checkpoint_minutes": math.inf}, ("`checkpoint_minutes`", "0 or more")),  # JSON has no infinity
     ],
 )
 def test_each_mistake(settings, expected):
@@ -110,33 +92,23 @@ def test_each_mistake(settings, expected):
     assert_names(found, *expected)
 
 
-NAMES_THAT_ARE_PATHS = ("../Dataset901_X/nnUNetPlans", "a/b", "a\\b", "..", ".", "", "/etc", "C:a", "-o", "a\n", " a")
-
-
-@pytest.mark.parametrize("name", NAMES_THAT_ARE_PATHS)
+@pytest.mark.parametrize("name", ["../Dataset901_X/nnUNetPlans", "a\\b", "..", "", "C:a", "-o", "a\n", " a"])
 def test_names_that_become_folders_are_no_paths(name):
     """Trained with such plans, a benchmark could not be reported: its runs lay in folders that nobody looks into."""
     for settings, where in (
         ({"trainers": [{"name": "A", "plans": name}]}, "plans"),
-        ({"trainers": ["A"], "configuration": name}, "configuration"),
+        ({"trainers": ["A", "B"], "configuration": name}, "configuration"),
         ({"trainers": ["A", {"name": "B", "configuration": name}]}, "configuration"),
         ({"datasets": [name]}, "datasets"),
         ({"folds": [name]}, "folds"),
+        ({"trainers": [{"name": name}]}, "name"),
     ):
         (found,) = problems(**settings)
-        assert_names(found, f"`{where}` ", f" {name!r}, ")
-    if name:
-        assert f"`name` is {name!r}" in problems(trainers=[{"name": name}])[0]
-
-
-def test_a_path_in_the_setting_of_the_whole_is_said_once():
-    (found,) = problems(trainers=["A", "B", "C"], configuration="../2d")
-    assert "`configuration` is '../2d'" in found
+        assert_names(found, f"`{where}` " if name else where, repr(name))
 
 
 def test_files_that_are_no_configuration(tmp_path):
-    with pytest.raises(BenchmarkError, match="cannot be read"):
-        read_file(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("output = bench")
-    with pytest.raises(BenchmarkError, match="not valid TOML"):
-        read_file(tmp_path / "bad.toml")
+    for name, why in (("none", "cannot be read"), ("bad", "not valid TOML")):
+        with pytest.raises(BenchmarkError, match=why):
+            read_file(tmp_path / f"{name}.toml")

@@ -1,4 +1,4 @@
-"""The whole loop through the real commands: cells of one epoch, a failing one, a killed one, and what a seed fixes.
+"""The whole loop through the real commands: runs of one epoch, a failing one and a killed one.
 
 Trainers are tiny.  The runs that are killed start as a user starts them, the others from a warm interpreter.
 """
@@ -161,16 +161,17 @@ def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
     assert (stock["state"], stock["attempts"], stock["error"]) == ("done", 2, None)
     for trainer in ("Stock", "Ours"):
         record = ran.cell("bench", trainer)
-        assert record["training"]["epochs"] == 1
+        assert record["training"]["epochs"] == record["prediction"]["cases"] == 1
         assert record["training"]["seconds_per_epoch"] > 0
         assert record["training"]["peak_memory_what"] == "process RSS"
-        assert record["prediction"]["cases"] == 1
         assert record["cost"]["parameters"] > 0
         assert len(record["curves"]["train_losses"]) == 1
         metrics = ran.folder / "bench/cells" / dataset.NAME / f"{trainer}__nnUNetPlans__2d/fold_0/seed_0/evaluation"
         assert (metrics / "metrics.csv").read_text().startswith("case,class,metric,value,unit,convention\ncase0,")
-        log = metrics.parent / "logs" / "train.log"
-        assert "nnU-Net's own validation is left out" in log.read_text()
+        log = (metrics.parent / "logs" / "train.log").read_text()
+        assert "nnU-Net's own validation is left out" in log
+        # what a seed fixes in trainings of this package: tests/trainers/test_replay.py
+        assert record["training"]["replays"] is ("Seed 0: " in log) is (trainer == "Ours")
     assert not (ran.folder / "nnUNet_results").exists()
     assert "3 runs: 3 done" in ran.run(*VERB, "status", "bench")
 
@@ -183,66 +184,33 @@ def test_an_observer_is_scored(ran):
     assert dice == pytest.approx(14 / 16)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_a_killed_run_is_continued(bench, warm_python):
+    """Killed without a chance to clean up: the training must notice by itself that it is alone.
+
+    What Ctrl-C does: tests/cli/test_benchmark.py, test_process.py and test_runner.py.
+    """
     warm = dataclasses.replace(bench, python=warm_python)
     config = bench.write_config("killed", "Slow")
     marker = bench.folder / "nnUNet_raw" / "epochs_are_long"
     marker.touch()
-
-    def epoch() -> int:
-        return bench.cell("killed", "Slow", "training.json").get("epoch", 0)
-
-    def kill_after(epochs: int, number: int) -> int:
-        # What a shell starts in the background ignores SIGINT, and so do its children: these tests' own, perhaps.
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-        process = bench.start(*VERB, "run", "--config", config)
-        signal.signal(signal.SIGINT, before)
-        with process:
-            try:
-                end = time.monotonic() + 300
-                while epoch() < epochs:
-                    assert process.poll() is None, process.communicate()
-                    assert time.monotonic() < end
-                    time.sleep(0.1)
-                process.send_signal(number)
-                process.communicate(timeout=100)
-            finally:
-                process.kill()
-        return process.returncode
-
-    assert kill_after(1, signal.SIGINT) == 130
-    record = bench.cell("killed", "Slow")
-    assert (record["state"], record["interrupted"], record["error"]) == ("waiting", True, None)
-    reached = epoch()
-    if os.name == "posix":  # no chance to clean up: the training must notice by itself that it is alone
-        assert kill_after(reached + 1, signal.SIGKILL) == -signal.SIGKILL
-        assert "1 interrupted" in warm.run(*VERB, "status", "killed")
+    end = time.monotonic() + 300
+    with bench.start(*VERB, "run", "--config", config) as process:
+        try:
+            while not (reached := bench.cell("killed", "Slow", "training.json").get("epoch", 0)):
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert "1 interrupted" in warm.run(*VERB, "status", "killed")
     marker.unlink()
     warm.run(*VERB, "run", "--config", config)
     record = bench.cell("killed", "Slow")
-    assert record["state"] == "done"
-    assert record["training"]["resumed_at_epoch"][0] >= 1
-    assert len(record["training"]["resumed_at_epoch"]) == record["attempts"] - 1
+    assert (record["state"], record["attempts"]) == ("done", 2)
+    (resumed,) = record["training"]["resumed_at_epoch"]
+    assert resumed >= reached
     assert len(record["curves"]["train_losses"]) == len(record["curves"]["epoch_end_timestamps"]) == 5
     trainings = [command for command in record["commands"] if "nnUNetv2_train" in command]
-    assert ["--c" in command for command in trainings] == [False, *[True] * (len(trainings) - 1)]
-
-
-def test_a_seed_fixes_trainings_of_this_package(ran):
-    """Whatever makes the batches: here a worker, there the training process."""
-
-    def losses(seed: int) -> list[float]:
-        record = ran.folder / f"seed_{seed}.json"
-        command = next(c for c in ran.cell("bench", "Ours")["commands"] if "nnUNetv2_train" in c)
-        command = list(command)[1:]  # without the interpreter
-        command[command.index("--record") + 1] = str(record)
-        command[command.index("--seed") + 1] = str(seed)
-        results = str(ran.folder / f"results_{seed}")
-        variables = {**ran.variables, "nnUNet_results": results, "nnUNet_n_proc_DA": "1"}
-        dataclasses.replace(ran, variables=variables).run(*command)
-        return json.loads(record.read_text())["curves"]["train_losses"]
-
-    assert [ran.cell("bench", name)["training"]["replays"] for name in ("Ours", "Stock")] == [True, False]
-
-    assert losses(0) == ran.cell("bench", "Ours")["curves"]["train_losses"]
-    assert losses(1) != ran.cell("bench", "Ours")["curves"]["train_losses"]
+    assert ["--c" in command for command in trainings] == [False, True]

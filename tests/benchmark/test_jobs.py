@@ -7,7 +7,7 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import ConfigError, run_job
 from tests.benchmark.conftest import NAME, edit
-from tests.messages import assert_names, naming
+from tests.messages import assert_names
 
 
 @pytest.fixture
@@ -23,17 +23,16 @@ def problems(plan, folders):
     return find
 
 
-def test_tasks_of_all_cells(plan, folders):
+def test_jobs_of_all_runs(plan, folders):
     prepared = plan(folds=[0, 1], seeds=[0, 1])
-    assert [job.name.removeprefix(f"{NAME}/") for job in prepared.jobs][:3] == [
+    first, second, third, *_ = prepared.jobs
+    assert [job.name.removeprefix(f"{NAME}/") for job in (first, second, third)] == [
         "One__nnUNetPlans__2d/fold_0/seed_0",
         "Two__nnUNetPlans__2d/fold_0/seed_0",
         "One__nnUNetPlans__2d/fold_1/seed_0",
     ]
     assert len({job.folder for job in prepared.jobs}) == 8
-    first, third = prepared.jobs[0], prepared.jobs[2]
-    assert set(first.cases) == {"a", "b"}
-    assert set(third.cases) == {"c", "d"}
+    assert ({*first.cases}, {*third.cases}) == ({"a", "b"}, {"c", "d"})
     assert [path.name for path in first.cases["a"].images] == ["a_0000.png", "a_0001.png"]
     assert first.inputs["versions"]["torch"]
     assert (first.inputs["weights_sha256"], first.inputs["device"]) == (None, "cpu")
@@ -41,8 +40,8 @@ def test_tasks_of_all_cells(plan, folders):
         assert len(first.inputs[name]) == 64
     prepared.write()
     written = json.loads((folders.output / "benchmark.json").read_text())
-    assert len(written["cells"]) == 8
-    assert [row["pretrained"] for row in written["rows"]] == [False, False]
+    assert written["cells"] == [job.name for job in prepared.jobs]
+    assert [row["weights"] for row in written["rows"]] == [None, None]
     assert {"config", "created", "versions", "hardware", "findings"} <= set(written)
 
 
@@ -57,28 +56,27 @@ def test_hashes_are_of_the_content(plan, folders):
 
 
 def test_missing_folders_and_datasets(problems, folders, monkeypatch):
-    assert "Dataset904_*" in problems(datasets=[904])
-    assert "'Dataset9_No'" in problems(datasets=["Dataset9_No"])
+    found = problems(datasets=[904, "Dataset9_No", 903, NAME])
+    assert_names(found, "Dataset904_*", "'Dataset9_No'", "dataset twice")
     monkeypatch.delenv("nnUNet_raw")
     monkeypatch.setenv("nnUNet_preprocessed", str(folders.output / "no"))
-    found = problems()
-    assert_names(found, "nnUNet_raw", "nnUNet_preprocessed", folders.output / "no")
+    assert_names(problems(), "nnUNet_raw", "nnUNet_preprocessed", folders.output / "no")
 
 
 def test_not_preprocessed(problems, folders):
     shutil.rmtree(folders.preprocessed / "nnUNetPlans_2d")
-    remedy = "nnUNetv2_preprocess -d 903 -plans_name nnUNetPlans -c 2d"
-    assert_names(problems(), NAME, "planned", remedy)
+    assert_names(problems(), NAME, "planned", "nnUNetv2_preprocess -d 903 -plans_name nnUNetPlans -c 2d")
     shutil.rmtree(folders.preprocessed)
     found = problems()
     assert_names(found, NAME, "nnUNetv2_plan_and_preprocess -d 903")
     assert "planned" not in found
 
 
-def test_plans_and_configurations(plan, problems):
-    rows = ["A:otherPlans", "A:nnUNetPlans:3d_lowres", "A:nnUNetPlans:3d_fullres"]
-    found = problems(trainers=rows)
-    assert_names(found, NAME, " otherPlans", ": nnUNetPlans", " 3d_lowres", "2d, 2d_large, 3d_fullres")
+def test_plans_and_configurations(plan, problems, folders):
+    cascade = {"3d_cascade": {"inherits_from": "2d", "previous_stage": "3d_lowres"}}
+    edit(folders.preprocessed / "nnUNetPlans.json", lambda plans: plans["configurations"].update(cascade))
+    found = problems(trainers=["A:otherPlans", "A::3d_lowres", "A::3d_fullres", "A::3d_cascade"])
+    assert_names(found, NAME, " otherPlans", ": nnUNetPlans", " 3d_lowres", "2d, 2d_large, 3d_fullres", "cascade")
     assert "for nnUNetPlans 3d_fullres" in found
     plan(trainers=["A:nnUNetPlans:2d_large"])  # inherits its data
 
@@ -98,8 +96,7 @@ def test_the_test_set(plan, folders):
         (folders.raw / folder / name).touch()
     for settings in ({"test": True}, {"folds": ["all"]}):
         (job, _) = plan(**settings).jobs
-        assert set(job.cases) == {"t"}
-        assert job.inputs["scored_on"] == "test set"
+        assert (set(job.cases), job.inputs["scored_on"]) == ({"t"}, "test set")
 
 
 @pytest.fixture
@@ -145,33 +142,15 @@ def test_cases_listed_in_dataset_json(plan, folders):
     assert [str(path) for path in case.images] == [str(folders.raw / "elsewhere/x.png"), "/absolute/y.png"]
 
 
-def test_mistakes_of_the_file_and_of_the_machine_are_said_together(plan, problems, probe):
-    found = problems(trainers=["A", "A"], folds=[9], device="gpu")
-    assert_names(found, "A__nnUNetPlans__2d is there twice", "fold 9 ", "`device` is 'gpu'")
-    assert probe.request["fetch"] is False
-    with pytest.raises(ConfigError, match=naming("1 thing", "A__nnUNetPlans__2d")):
-        plan(trainers=["A", "A"])
-    with pytest.raises(ConfigError, match="`datasets`"):
-        plan(datasets=[])
-    assert len(plan(trainers=["A"]).jobs) == 1
-
-
-def test_a_cascade(problems, folders):
-    cascade = {"3d_cascade": {"inherits_from": "2d", "previous_stage": "3d_lowres"}}
-    edit(folders.preprocessed / "nnUNetPlans.json", lambda plans: plans["configurations"].update(cascade))
-    assert "cascade" in problems(configuration="3d_cascade")
-
-
-def test_one_dataset_twice(problems):
-    assert "dataset twice" in problems(datasets=[903, NAME])
-
-
-def test_what_the_probe_finds_is_said_together_with_the_rest(problems, probe):
-    probe.trainers = {"One": {"problems": ["trainer One: none is called so"]}}
-    probe.pairs = {"Two__nnUNetPlans__2d": {"problems": ["Two: 3D only"]}}
+def test_mistakes_of_file_machine_and_trainers_are_said_together(problems, probe):
+    probe.trainers = {"A": {"problems": ["trainer A: none is called so"]}}
+    probe.pairs = {"B__nnUNetPlans__2d": {"problems": ["B: 3D only"]}}
     probe.problems = ["the evaluation needs surface-distance"]
-    assert_names(problems(folds=[7]), "none is called so", "3D only", "surface-distance", "fold 7 ")
+    found = problems(trainers=["A", "A", "B"], folds=[9], device="gpu")
+    assert_names(found, "A__nnUNetPlans__2d is there twice", "fold 9 ", "`device` is 'gpu'")
+    assert_names(found, "none is called so", "3D only", "surface-distance")
     assert probe.request["fetch"] is False  # nothing is downloaded for a benchmark that will not run
+    assert "`datasets`" in problems(datasets=[])
 
 
 def test_a_dry_run_fetches_nothing(plan, probe, folders):
@@ -185,17 +164,14 @@ def test_devices(plan, problems, probe):
     assert_names(problems(device="cuda"), '`device = "cuda"`', "no GPU", '"cpu"', "slurm")
     assert_names(problems(device="mps"), '"mps"', "no Apple GPU")
     assert_names(problems(gpus=(0,)), "--gpus 0", "cpu")
-    assert plan(device="auto").device == "cpu"
     several = {"name": "One", "num_gpus": 3}
     assert_names(problems(trainers=[several]), "One", "3 GPUs", " 1 on cpu")
-    probe.hardware = {**probe.hardware, "gpus": ["A", "B"]}
+    usual = probe.hardware
+    probe.hardware = {**usual, "gpus": ["A", "B"]}
     assert plan(device="auto", gpus=(1, 0)).device == "cuda"
     assert_names(problems(device="auto", trainers=[several]), "One", "3 GPUs", " 2")
-    assert "sees 2 here, 0 to 1" in problems(device="cuda", gpus=(2,))
-    assert "names a GPU twice" in problems(device="cuda", gpus=(1, 1))
-
-
-def test_on_slurm_this_machine_needs_no_gpu(plan):
-    assert plan(device="cuda", launcher="slurm").device == "cuda"
-    assert plan(device="auto", launcher="slurm").device == "cpu"
-    assert plan(device="auto", slurm={"gpus_per_node": 1}, launcher="slurm").device == "cuda"
+    assert_names(problems(device="cuda", gpus=(2, 2)), "sees 2 here, 0 to 1", "names a GPU twice")
+    probe.hardware = usual
+    assert plan(device="auto").device == "cpu"
+    for asked, resources, device in (("cuda", {}, "cuda"), ("auto", {}, "cpu"), ("auto", {"gres": "gpu:1"}, "cuda")):
+        assert plan(device=asked, slurm=resources, launcher="slurm").device == device  # this machine's do not count

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -67,25 +68,15 @@ def ask(*trainers: str, folds=(0, 1), fetch=True, cost=False) -> dict:
 def test_a_users_trainer(own_trainers, tmp_path):
     answer = ask("ProbedTiny", "ProbedOwnSplit", cost=True)
     trainer, other = answer["trainers"].values()
-    assert trainer == {
-        "problems": [],
-        "module": "probed_trainers",
-        "weights": None,
-        "own_protocol": [],
-        "stock_network": False,
-        "file_sha256": trainer["file_sha256"],
-        "ancestors": trainer["ancestors"],
-    }
-    assert trainer["ancestors"][:2] == [
-        "probed_trainers.ProbedTiny",
-        "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaDScratch",
-    ]
-    assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in trainer["ancestors"]
+    assert trainer.items() >= {"problems": [], "weights": None, "own_protocol": [], "stock_network": False}.items()
+    mine, ours, *further = trainer["ancestors"]
+    assert mine == "probed_trainers.ProbedTiny"
+    assert ours == "swin_umamba_nnunet.trainers.generated.nnUNetTrainerSwinUMambaDScratch"
+    assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in further
     assert len(trainer["file_sha256"]) == 64
     assert other["own_protocol"] == ["the split", "the loss"]
     recipe = answer["pairs"][f"{NAME} ProbedTiny"]
-    assert recipe["cost"]["parameters"] > 1000
-    assert recipe["cost"]["batch_size"] == 2
+    assert (recipe["cost"]["parameters"] > 1000, recipe["cost"]["batch_size"]) == (True, 2)
     expected = {
         "problems": [],
         "epochs": 7,
@@ -96,7 +87,6 @@ def test_a_users_trainer(own_trainers, tmp_path):
         "mirroring_axes": [0, 1],
         "deep_supervision": True,
         "split": [],
-        "cost_error": None,
     }
     assert recipe.items() >= expected.items()
     assert answer["pairs"][f"{NAME} ProbedOwnSplit"]["split"] == [0, 1]
@@ -131,27 +121,22 @@ def test_a_trainer_file_that_cannot_be_imported(own_trainers, tmp_path):
 def test_missing_weights(own_trainers, monkeypatch):
     from swin_umamba_nnunet import pretrained
 
-    asked = []
-
-    def ensure(name, **options):
-        asked.append((name, options))
-        raise WeightsNotFoundError("The ImageNet weights are not available")
+    def ensure(name, *, scratch_trainer):
+        raise WeightsNotFoundError(f"none, train {scratch_trainer}")
 
     monkeypatch.setattr(pretrained, "ensure_weights", ensure, raising=False)
     monkeypatch.setattr(pretrained, "find_weights", lambda record: None, raising=False)
     name = "nnUNetTrainerSwinUMambaD_5epochs"
     (problem,) = ask(name)["trainers"][name]["problems"]
-    assert problem == f"trainer {name}: The ImageNet weights are not available"
-    assert asked[0][1]["scratch_trainer"] == "nnUNetTrainerSwinUMambaDScratch_5epochs"
+    assert problem == f"trainer {name}: none, train nnUNetTrainerSwinUMambaDScratch_5epochs"
     answer = ask(name, fetch=False)["trainers"][name]
-    assert (answer["problems"], len(asked)) == ([], 1)
-    assert answer["weights"]["sha256"] is None
+    assert (answer["problems"], answer["weights"]) == ([], {"name": "vmamba_tiny_v0", "sha256": None})
 
 
 def test_a_missing_evaluation_library_is_a_problem_before_anything_runs(own_trainers, monkeypatch):
-    assert ask("ProbedTiny")["problems"] == []
+    assert ask()["problems"] == []
     monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: None)
-    assert "surface-distance" in ask("ProbedTiny")["problems"][0]
+    assert "surface-distance" in ask()["problems"][0]
 
 
 def test_estimates(own_trainers, plan, monkeypatch):
@@ -162,10 +147,13 @@ def test_estimates(own_trainers, plan, monkeypatch):
     assert (counted.basis, counted.seconds) == ("counted", None)
     assert counted.memory_bytes > prepared.jobs[0].recipe["cost"]["activation_bytes"]
 
-    environments = []
+    environments, broken = [], dataclasses.replace(prepared, device="cuda")
 
     def run(command, environment, log):  # in this process: a second Python would import torch once more
         environments.append(environment)
+        if json.loads(Path(command[-2]).read_text())["device"] == "cuda":
+            log.write_text("Traceback\nRuntimeError: out of memory\n")
+            return 1
         probe.main(command[-2:])
         return 0
 
@@ -178,6 +166,8 @@ def test_estimates(own_trainers, plan, monkeypatch):
     assert environments[0].get("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY")) == "PASSIVE"
     assert timed.seconds > 0
     assert timed.memory_bytes > 1e6
+    (failed,) = estimates.estimate(broken, 1).values()
+    assert (failed.basis, failed.error) == ("counted", "RuntimeError: out of memory")
     prepared.jobs[1].update(training={"seconds_per_epoch": 3.0, "epochs": 7, "peak_memory_bytes": 11})
     assert estimates.estimate(prepared, 1)[key] == estimates.Estimate(21.0, 11, "measured")
 
@@ -187,15 +177,3 @@ def test_the_first_iterations_do_not_count(monkeypatch):
     clock = itertools.chain.from_iterable((0.0, seconds) for seconds in (100.0, 50.0, 20.0, 1.0, 9.0, 1.5))
     monkeypatch.setattr(probe.time, "perf_counter", lambda: next(clock))
     assert probe._seconds(lambda: None, 3, "cpu") == 1.5
-
-
-def test_a_row_that_cannot_be_timed_says_why(plan, monkeypatch):
-    prepared = dataclasses.replace(plan(trainers=["ProbedTiny"]), device="cuda")
-
-    def run(command, environment, log):
-        log.write_text("Traceback\nRuntimeError: out of memory\n")
-        return 1
-
-    monkeypatch.setattr(process, "run_child", run)
-    (guess,) = estimates.estimate(prepared, 1).values()
-    assert (guess.basis, guess.error) == ("counted", "RuntimeError: out of memory")

@@ -1,4 +1,4 @@
-"""One cell: steps in order, what is complete is kept, what failed is reported, what changed is not touched."""
+"""One run: steps in order, what is complete is kept, what failed is reported, what changed is not touched."""
 
 import contextlib
 import dataclasses
@@ -8,79 +8,78 @@ import threading
 import pytest
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.benchmark import run_job
+from swin_umamba_nnunet.benchmark import run_job, runner
 from swin_umamba_nnunet.benchmark.process import Interrupted
 from swin_umamba_nnunet.benchmark.runner import environment, shown
 from tests.benchmark.conftest import NAME, ends
 
+ALL = ["train", "predict", "evaluate"]
+
 
 @pytest.fixture
-def job(make_job):
-    return make_job()
+def job(plan):
+    return plan().jobs[0]
 
 
-def test_a_run_from_beginning_to_end(make_job, fake_steps):
-    job = make_job(checkpoint_minutes=3.0)
+def test_a_run_from_beginning_to_end(job, fake_steps):
+    for case in job.cases.values():  # nnU-Net keeps the spacing of TIFF images in such files
+        for file in (case.images[0], case.reference):
+            file.with_name("a.json").write_text('{"spacing": [1, 2]}')
     assert run_job(job, gpus=(1, 2)) == "done"
-    assert fake_steps.names == ["train", "predict", "evaluate"]
+    assert fake_steps.names == ALL
     train, predict, evaluate = fake_steps.commands
     assert " ".join(train) == f"nnUNetv2_train {NAME} 2d 0 -tr One -p nnUNetPlans -device cpu -num_gpus 1"
     assert "--disable_tta" not in predict
     assert predict[predict.index("-chk") + 1] == "checkpoint_final.pth"
     variables = {"CUDA_VISIBLE_DEVICES": "1,2", "nnUNet_results": str(job.results)}
     assert fake_steps.environments[0].items() >= variables.items()
-    assert {path.name: path.read_text() for path in job.images.iterdir()}["b_0001.png"] == "b_second"
-    assert (job.references / "a.png").read_text() == "a_label"
+    links = {path.name: path.read_text() for folder in (job.images, job.references) for path in folder.iterdir()}
+    assert (links["b_0001.png"], links["a.png"]) == ("b_0001", "truth of a")
+    assert all((folder / "a.json").is_file() for folder in (job.images, job.references))
     record = job.read()
     assert record["state"] == "done"
     assert (record["training"]["seconds"], record["training"]["seconds_per_epoch"]) == (18.0, 6.0)
     assert record["prediction"] == {"cases": 2, "seconds": 3.0, "seconds_per_case": 1.5}
     assert [shown(command) for command in record["commands"]] == [train, predict, evaluate]
-    options = record["commands"][0]
-    assert options[options.index("--checkpoint-minutes") + 1] == "3.0"
-    assert "--validation" not in options
+    assert "--validation" not in record["commands"][0]
     assert record["curves"]["epoch_end_timestamps"] == [4.0, 16.0, 38.0]
     assert record["inputs"] == job.inputs
 
 
-def test_trainers_are_registered_for_the_commands_once(make_job, monkeypatch):
+def test_options_of_the_commands(plan, fake_steps):
+    job = plan(validation=True, mirroring=False, checkpoint_minutes=3.0).jobs[0]
+    run_job(job)
+    options = job.read()["commands"][0]
+    assert "--validation" in options
+    assert options[options.index("--checkpoint-minutes") + 1] == "3.0"
+    assert "--disable_tta" in fake_steps.commands[1]
+
+
+def test_trainers_are_registered_for_the_commands_once(job, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", "/my/trainers")
     for _ in range(2):
-        variables = environment(make_job(), "cpu")
+        variables = environment(job, "cpu")
         assert variables["nnUNet_extTrainer"] == f"/my/trainers{os.pathsep}{_autoregister.FOLDER}"
         monkeypatch.setenv("nnUNet_extTrainer", variables["nnUNet_extTrainer"])
 
 
 def test_only_what_is_missing_is_done_again(job, fake_steps):
+    """A deleted checkpoint is not missing: it is made room with."""
     run_job(job)
-    assert job.is_done()
-    assert run_job(job) == "done"
-    assert len(fake_steps.commands) == 3
-    (job.evaluation / "metrics.csv").unlink()
-    assert not job.is_done()
-    assert run_job(job) == "done"
-    (job.predictions / "a.png").unlink()
-    assert run_job(job) == "done"
-    assert fake_steps.names[3:] == ["evaluate", "predict", "evaluate"]
+    for missing, again in (
+        (job.evaluation / "metrics.csv", ["evaluate"]),
+        (job.predictions / "a.png", ["predict", "evaluate"]),
+        (job.model / "checkpoint_final.pth", []),
+        (job.evaluation / "summary.json", ["evaluate"]),
+    ):
+        missing.unlink()
+        fake_steps.names.clear()
+        assert job.is_done() is (not again)
+        assert run_job(job) == "done"
+        assert fake_steps.names == again
 
 
-def test_a_deleted_checkpoint_does_not_train_again(job, fake_steps):
-    run_job(job)
-    (job.model / "checkpoint_final.pth").unlink()
-    assert run_job(job) == "done"
-    (job.evaluation / "summary.json").unlink()
-    assert run_job(job) == "done"
-    assert fake_steps.names.count("train") == 1
-
-
-def test_options_of_the_commands(make_job, fake_steps):
-    job = make_job(validation=True)
-    run_job(dataclasses.replace(job, inputs={**job.inputs, "mirroring": False}))
-    assert "--validation" in job.read()["commands"][0]
-    assert "--disable_tta" in fake_steps.commands[1]
-
-
-@pytest.mark.parametrize("step", ["train", "predict", "evaluate"])
+@pytest.mark.parametrize("step", ALL)
 def test_a_failing_step(job, fake_steps, step):
     fake_steps.at = {step: ends(3, "best" if step == "train" else "")}
     assert run_job(job) == "failed"
@@ -114,17 +113,18 @@ def test_an_interrupted_run_waits_and_goes_on(job, fake_steps, end):
 
 def test_changed_inputs_are_neither_kept_silently_nor_rerun(job, fake_steps):
     run_job(job)
-    other = {**job.inputs, "plans_sha256": "2" * 64, "versions": {"torch": "2.5"}}
-    changed = dataclasses.replace(job, inputs=other)
+    inputs = {**job.inputs, "plans_sha256": "2" * 64, "versions": {**job.inputs["versions"], "torch": "2.5"}}
+    changed = dataclasses.replace(job, inputs=inputs)
     assert job.changes() == []
-    assert changed.changes() == ["plans_sha256: 111111111111... -> 222222222222...", "versions of torch: 2.4 -> 2.5"]
+    torch, plans = changed.changes()
+    assert plans == f"plans_sha256: {job.inputs['plans_sha256'][:12]}... -> 222222222222..."
+    assert torch == f"versions of torch: {job.inputs['versions']['torch']} -> 2.5"
     before = job.read()
     assert run_job(changed) == "changed"
     assert job.read() == before
     assert run_job(changed, rerun=True) == "done"
-    assert fake_steps.names == ["train", "predict", "evaluate"] * 2
-    assert job.read()["inputs"] == other
-    assert job.read()["attempts"] == 1
+    assert fake_steps.names == ALL * 2
+    assert (job.read()["inputs"], job.read()["attempts"]) == (inputs, 1)
 
 
 def test_a_run_that_made_nothing_starts_again_with_changed_inputs(job, fake_steps):
@@ -138,7 +138,7 @@ def test_a_run_that_made_nothing_starts_again_with_changed_inputs(job, fake_step
     assert job.read()["inputs"] == fixed.inputs
 
 
-def test_two_runners_share_a_folder(job, fake_steps):
+def test_two_runners_share_a_folder(job, fake_steps, monkeypatch):
     outcomes = []
 
     def other_runner(log):
@@ -146,15 +146,8 @@ def test_two_runners_share_a_folder(job, fake_steps):
         thread.start()
         thread.join()
 
+    monkeypatch.setattr(runner, "_SECONDS_FOR_LOCK", 0.1)
     fake_steps.at = {"train": other_runner}
     assert run_job(job) == "done"
     assert outcomes == ["busy"]
-    assert fake_steps.names == ["train", "predict", "evaluate"]
-
-
-def test_spacing_files_of_tiff_images_come_along(job, fake_steps):
-    for case in job.cases.values():
-        (case.reference.parent / "a.json").write_text('{"spacing": [1, 2]}')
-    run_job(job)
-    assert (job.images / "a.json").is_file()
-    assert (job.references / "a.json").is_file()
+    assert fake_steps.names == ALL

@@ -36,14 +36,8 @@ def test_every_state(prepared):
     with runs[2].lock():
         statuses = read_status(prepared.config.output)
         table = render(statuses)
-    assert [status.state for status in statuses] == [
-        "done",
-        "failed",
-        "running",
-        "interrupted",
-        "interrupted",
-        "waiting",
-    ]
+    states = "done failed running interrupted interrupted waiting"
+    assert [status.state for status in statuses] == states.split()
     assert statuses[2].left == 6 * 60.0
     assert statuses[4].left == 10 * 60.0  # at the speed of the same row
     assert statuses[5].left is None
@@ -61,39 +55,20 @@ def test_every_state(prepared):
     )
 
 
-def test_looking_does_not_disturb_a_runner(prepared):
-    run = prepared.jobs[0]
-    run.write({"state": "running", "host": "x"})
-    read_status(prepared.config.output)
-    with run.lock().acquire(timeout=0):
-        pass
-
-
 def test_all_done(prepared):
+    """Looking has not taken a lock for good."""
     for job in prepared.jobs:
-        job.write({"state": "done"})
+        job.write({"state": "running"})
+        read_status(prepared.config.output)
+        with job.lock().acquire(timeout=0):
+            job.write({"state": "done"})
     assert "6 runs: 6 done; nothing left to do" in render(read_status(prepared.config.output))
 
 
 def test_a_folder_as_the_first_version_wrote_it(tmp_path):
     """Its names and keys as they are on disk, not as this version calls them."""
     row = {"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}}
-    config = {
-        "output": "/bench",
-        "datasets": [901],
-        "trainers": [row],
-        "folds": [0],
-        "seeds": [3],
-        "configuration": "2d",
-        "baseline": "",
-        "device": "cpu",
-        "test": False,
-        "mirroring": True,
-        "checkpoint": "checkpoint_final.pth",
-        "validation": False,
-        "checkpoint_minutes": 10.0,
-        "slurm": {},
-    }
+    config = {"output": "/bench", "datasets": [901], "trainers": [row], "folds": [0], "seeds": [3], "slurm": {}}
     content = {"config": config, "cells": ["Dataset901_X/A__P__2d/fold_0/seed_3"], "rows": [{**row, "weights": None}]}
     (tmp_path / "benchmark.json").write_text(json.dumps(content))
     folder = tmp_path / "cells/Dataset901_X/A__P__2d/fold_0/seed_3"
@@ -113,23 +88,16 @@ def test_a_damaged_file_is_named(prepared):
         read_status(prepared.config.output)
 
 
-def _rows(content):
-    return content["config"]["trainers"]
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda content: _rows(content)[1].update(colour="red"), "row 2 of `trainers` has an unknown setting `colour`"),
-        (lambda content: content["config"].update(devise="cpu"), "unknown setting `devise`; did you mean device?"),
-        (lambda content: _rows(content)[0].update(plans=3), "`plans` is 3"),
-        (lambda content: _rows(content)[0].update(plans="../a"), "`plans` is '../a'"),
+        (lambda content: content["config"]["trainers"][1].update(colour="red"), "row 2 of `trainers` has an unknown"),
+        (lambda content: content["config"]["trainers"][0].update(plans="../a"), "`plans` is '../a'"),
         (lambda content: content.pop("config"), "names no cells and their configuration"),
-        (lambda content: content.update(cells=[]), "names no cells and their configuration"),
-        (lambda content: content["cells"].append("a/b"), "names the cell 'a/b'"),
+        (lambda content: content["cells"].clear(), "names no cells and their configuration"),
         (lambda content: content["cells"].append(3), "names the cell 3"),
         (lambda content: content["cells"].append(content["cells"][0] + "x"), "seed_0x'"),
-        (lambda content: content["cells"].append(content["cells"][0].replace("Dataset903_Matrix", "..")), "'../One"),
+        (lambda content: content["cells"].append("../One__nnUNetPlans__2d/fold_0/seed_0"), "'../One"),
     ],
 )
 def test_a_file_of_another_version_is_one_sentence_for_status_and_report(prepared, change, named):

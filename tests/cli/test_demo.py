@@ -51,7 +51,7 @@ class Nnunet(Steps):
 
     def did(self):
         """The steps since it was asked last."""
-        names, self.commands = self.names, []
+        names, self.names, self.commands = self.names, [], []
         return names
 
 
