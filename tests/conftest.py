@@ -7,7 +7,9 @@ import locale
 import os
 import signal
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; before torch starts a thread for each
+# before torch starts threads: a worker has one core, and where nnU-Net takes all, waiting for a thread costs no time
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

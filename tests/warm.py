@@ -39,6 +39,7 @@ MODULES = (
     "swin_umamba_nnunet.cli",
     "swin_umamba_nnunet.ops._numba",
     "torch._dynamo",
+    "timm",  # nnU-Net's search for a trainer imports it
 )
 AVAILABLE = sys.platform == "linux" and " " not in sys.executable  # which goes into a script's first line
 CLIENT = """#!{python} -SE
@@ -105,14 +106,25 @@ def _serve(server: socket.socket) -> NoReturn:
         if not select.select([server], [], [], 1)[0]:
             continue
         connection, _ = server.accept()
-        for name in MODULES:
-            importlib.import_module(name)
+        _prepare()
         gc.freeze()  # else a collection in a fork writes to, and so copies, every page
         with connection:
             if os.fork() == 0:
                 server.close()
                 _handle(connection)
     sys.exit()
+
+
+def _prepare() -> None:
+    """Import what forks need, and spare them what nnU-Net spends on a dataset of any size."""
+    for name in MODULES:
+        importlib.import_module(name)
+    import matplotlib
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    # a hundred million intensities, drawn with replacement from however few there are
+    DatasetFingerprintExtractor.num_foreground_voxels_for_intensitystats = property(lambda _: 1e5, lambda *_: None)
+    matplotlib.rcParams["savefig.dpi"] = 10  # of 16 million pixels, after each epoch
 
 
 def _handle(connection: socket.socket) -> NoReturn:
