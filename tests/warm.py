@@ -30,6 +30,8 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
+from filelock import FileLock
+
 MODULES = (
     "nnunetv2.run.run_training",
     "nnunetv2.inference.predict_from_raw_data",
@@ -97,8 +99,16 @@ def warm_python() -> str:
     return str(path)
 
 
+def lock(python: str) -> FileLock:
+    """Held until the warm process whose stand-in that is has its imports, and with them compiled the kernels."""
+    return FileLock(f"{python}.lock")
+
+
 def _serve(server: socket.socket) -> NoReturn:
     parent = os.getppid()
+    with lock(sys.executable):
+        _prepare()
+    gc.freeze()  # else a collection in a fork writes to, and so copies, every page
     while os.getppid() == parent:  # else the tests were killed
         with contextlib.suppress(ChildProcessError):  # their time counts as that of the tests
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -106,8 +116,6 @@ def _serve(server: socket.socket) -> NoReturn:
         if not select.select([server], [], [], 1)[0]:
             continue
         connection, _ = server.accept()
-        _prepare()
-        gc.freeze()  # else a collection in a fork writes to, and so copies, every page
         with connection:
             if os.fork() == 0:
                 server.close()
@@ -117,8 +125,10 @@ def _serve(server: socket.socket) -> NoReturn:
 
 def _prepare() -> None:
     """Import what forks need, and spare them what nnU-Net spends on a dataset of any size."""
-    for name in MODULES:
-        importlib.import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's
+        for name in MODULES:
+            importlib.import_module(name)
     import matplotlib
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
