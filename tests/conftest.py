@@ -3,22 +3,33 @@
 # ruff: noqa: E402
 import contextlib
 import gc
+import importlib.abc
 import locale
 import os
 import signal
+import sys
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; before torch starts a thread for each
+# before torch starts threads: a worker has one core, and where nnU-Net takes all, waiting for a thread costs no time
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
-import torch
 
-from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 from tests import warm
 
 # Workers of pytest-xdist, and jobs a shell runs in the background, ignore Ctrl-C; what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-NETWORKS = {"swin_umamba": SwinUMamba, "swin_umamba_d": SwinUMambaD}
+NETWORKS = {"swin_umamba": "SwinUMamba", "swin_umamba_d": "SwinUMambaD"}
+
+
+class CompiledOnce(importlib.abc.MetaPathFinder):
+    """The CPU kernels are compiled by the warm process; workers that come too early wait for them."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "swin_umamba_nnunet.ops._numba":
+            with warm.lock(os.environ[warm.SHARED]):
+                pass
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,7 +42,10 @@ def pytest_runtest_setup():
 def pytest_configure(config):
     """What pytest-xdist, where it is there, would do otherwise: order files anew, and a warm process per worker."""
     config.option.loadscopereorder = False
-    if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        if warm.AVAILABLE:
+            sys.meta_path.insert(0, CompiledOnce())
+    elif getattr(config.option, "dist", "no") != "no":
         os.environ[warm.SHARED] = warm.warm_python()
 
 
@@ -40,6 +54,8 @@ def pytest_collection_modifyitems(items):
 
     Tests marked `gpu` are skipped where there is none, those marked `kernels` where there is no interpreter either.
     """
+    import torch  # here and below: the process that distributes tests to workers does without
+
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path in long, str(item.path)), reverse=True)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -62,12 +78,15 @@ def pytest_collection_finish():
 @pytest.fixture(params=list(NETWORKS))
 def network_class(request):
     """Each segmentation network's class in turn."""
-    return NETWORKS[request.param]
+    from swin_umamba_nnunet import networks
+
+    return getattr(networks, NETWORKS[request.param])
 
 
 @pytest.fixture
 def tiny_network(network_class):
     """A function (input_channels, num_classes, deep_supervision, **settings) -> a small network, seeded, stride 32."""
+    import torch
 
     def build(input_channels=1, num_classes=3, deep_supervision=False, **settings):
         torch.manual_seed(0)

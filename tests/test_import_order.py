@@ -113,7 +113,7 @@ def test_the_basement_imports_no_torch():
 
 
 def test_networks_import_nothing_heavy():
-    """Import and forward pass work where torch is all there is."""
+    """Import and forward pass work where torch is all there is; a backend that is not named is an error, then."""
     code = (
         "import sys\n"
         "class Absent:\n"
@@ -126,8 +126,15 @@ def test_networks_import_nothing_heavy():
         "sys.meta_path.insert(0, Absent())\n"
         "from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD\n"
         "import swin_umamba_nnunet.blocks, swin_umamba_nnunet.ops, swin_umamba_nnunet.pretrained\n"
+        "from swin_umamba_nnunet.ops import BackendUnavailableError\n"
         "network = SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2, backend='reference')\n"
         "assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 2, 4, 4)\n"
+        "try:\n"
+        "    SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2)(torch.zeros(1, 1, 4, 4))\n"
+        "except BackendUnavailableError as error:\n"
+        "    assert 'numba' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError('no error')\n"
         f"assert not [name for name in {ABSENT!r} if name in sys.modules]\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

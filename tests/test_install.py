@@ -64,6 +64,9 @@ def test_wheel_has_one_start_up_line_and_no_strangers(wheel):
         "swin_umamba_nnunet_autoregister.pth",
     }
     assert [name for name in names if "/nnunet_ext/" in name] == [(FOLDER / "swin_umamba_nnunet_ext.py").as_posix()]
+    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "swin_umamba_nnunet").rglob("*.py")}
+    example = {name for name in package if "/benchmark/example/" in name}  # the repository's
+    assert {name for name in names if name.endswith(".py")} == package - example
 
 
 def test_found_from_a_wheel_beside_the_users_own(from_wheel, tmp_path):

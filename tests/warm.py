@@ -30,6 +30,8 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
+from filelock import FileLock
+
 MODULES = (
     "nnunetv2.run.run_training",
     "nnunetv2.inference.predict_from_raw_data",
@@ -39,6 +41,7 @@ MODULES = (
     "swin_umamba_nnunet.cli",
     "swin_umamba_nnunet.ops._numba",
     "torch._dynamo",
+    "timm",  # nnU-Net's search for a trainer imports it
 )
 AVAILABLE = sys.platform == "linux" and " " not in sys.executable  # which goes into a script's first line
 CLIENT = """#!{python} -SE
@@ -96,8 +99,16 @@ def warm_python() -> str:
     return str(path)
 
 
+def lock(python: str) -> FileLock:
+    """Held until the warm process whose stand-in that is has its imports, and with them compiled the kernels."""
+    return FileLock(f"{python}.lock")
+
+
 def _serve(server: socket.socket) -> NoReturn:
     parent = os.getppid()
+    with lock(sys.executable):
+        _prepare()
+    gc.freeze()  # else a collection in a fork writes to, and so copies, every page
     while os.getppid() == parent:  # else the tests were killed
         with contextlib.suppress(ChildProcessError):  # their time counts as that of the tests
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -105,14 +116,25 @@ def _serve(server: socket.socket) -> NoReturn:
         if not select.select([server], [], [], 1)[0]:
             continue
         connection, _ = server.accept()
-        for name in MODULES:
-            importlib.import_module(name)
-        gc.freeze()  # else a collection in a fork writes to, and so copies, every page
         with connection:
             if os.fork() == 0:
                 server.close()
                 _handle(connection)
     sys.exit()
+
+
+def _prepare() -> None:
+    """Import what forks need, and spare them what nnU-Net spends on a dataset of any size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's
+        for name in MODULES:
+            importlib.import_module(name)
+    import matplotlib
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    # a hundred million intensities, drawn with replacement from however few there are
+    DatasetFingerprintExtractor.num_foreground_voxels_for_intensitystats = property(lambda _: 1e5, lambda *_: None)
+    matplotlib.rcParams["savefig.dpi"] = 10  # of 16 million pixels, after each epoch
 
 
 def _handle(connection: socket.socket) -> NoReturn:

@@ -110,25 +110,6 @@ class TestChoice:
         assert list(report) == list(ops.BACKENDS)
         assert report["numba"] == report["reference"] == "available"
 
-    def test_without_numba(self):
-        """Everything imports; the error comes when the operator runs, and names numba."""
-        script = """
-import sys
-sys.modules.update({"numba": None, "triton": None, "llvmlite": None})
-import torch
-from swin_umamba_nnunet.ops import BackendUnavailableError, selective_scan
-a = [torch.ones(1, 2, 3), torch.ones(1, 2, 3), -torch.ones(2, 4), torch.ones(1, 4, 3), torch.ones(1, 4, 3)]
-selective_scan(*a, backend="reference")
-try:
-    selective_scan(*a)
-except BackendUnavailableError as error:
-    assert "numba" in str(error), error
-else:
-    raise SystemExit("no error")
-"""
-        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-
     def test_backend_that_fails_to_load_is_a_reason_and_no_crash(self, monkeypatch):
         def explode(name):
             raise OSError("cannot allocate memory")

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 from unittest import mock
@@ -176,7 +175,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(trainer, make_trainer, monkeypatc
     assert torch.load(latest, weights_only=False)["current_epoch"] == 2
 
 
-def test_killed_while_writing(tmp_path):
+def test_killed_while_writing(tmp_path, warm_python):
     """A process that dies with half a file written: the checkpoint under the real name is the old one."""
     code = f"""
 import os, signal, sys, torch
@@ -193,7 +192,7 @@ trainer = Trainer()
 for trainer.epoch in (1, 2):
     trainer.save_checkpoint({str(tmp_path / "checkpoint_latest.pth")!r})
 """
-    done = subprocess.run([sys.executable, "-c", code], check=False)
+    done = subprocess.run([warm_python, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
     assert torch.load(tmp_path / "checkpoint_latest.pth", weights_only=False)["current_epoch"] == 1
 
