@@ -68,15 +68,16 @@ if __name__ == "__main__":
 """
 
 
-def run(what: str, order: str, python: str = sys.executable) -> subprocess.CompletedProcess:
+def run(what: str, order: str, python: str) -> subprocess.CompletedProcess:
     return subprocess.run([python, "-c", SCRIPT, what, order], capture_output=True, encoding="utf-8", timeout=600)
 
 
 @pytest.mark.parametrize(
-    ("when", "order"), [("killed", "unordered"), ("killed", "ordered"), ("killed at once", "unordered")]
+    ("when", "order", "cold"),
+    [("killed", "unordered", True), ("killed", "ordered", False), ("killed at once", "unordered", False)],
 )
-def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends(when, order):
-    result = run(when, order)
+def test_a_worker_killed_while_it_writes_a_batch_is_an_error_and_the_process_ends(when, order, cold, warm_python):
+    result = run(when, order, sys.executable if cold else warm_python)
     assert result.returncode == 1, result.stderr
     assert_names(result.stderr, "background workers", "(killed", "these 2 ", "nnUNet_n_proc_DA=1")
 
