@@ -11,7 +11,7 @@ import sys
 
 # before torch starts threads: a worker has one core, and where nnU-Net takes all, waiting for a thread costs no time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 

@@ -127,7 +127,7 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
     """
     import torch
 
-    from swin_umamba_nnunet.benchmark.hooks import processor_name
+    from swin_umamba_nnunet.benchmark.steps import processor_name
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     # pytorch-triton is what nightly torch brings
