@@ -217,7 +217,11 @@ def _data_file(path: Path, name: str) -> Path:
 
     The name alone decides: where the files are links (DataLad, git-annex, DVC), the voxels lie elsewhere.
     """
-    many = "%" in name  # "slice%03d.raw 1 20 1"
+    many = "%" in name  # "slice%03d.raw 1 20 1", a format that is handed to printf
+    if many and not re.fullmatch(r"[^%]*%(0?\d{1,2})?d[^%]*", name):
+        raise VolumeFileError(f'its header is damaged where it names the files with the voxels ("{name}")')
+    if many and re.search(r"\d{7}", name):
+        raise VolumeFileError(f'its header names millions of files with the voxels ("{name}")')
     name = name.split()[0] if many else name
     if not name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
         raise VolumeFileError("its header is damaged where it names the file with the voxels")
@@ -367,8 +371,9 @@ def _declared(path: Path, image_io: str) -> tuple[tuple[int, ...], int]:
     reader.SetImageIO(image_io)
     try:
         reader.ReadImageInformation()
-        one = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
+        # of one component: a header may claim any number of them
+        one = sitk.Image([1, 1], reader.GetPixelID(), 1)
     except RuntimeError as error:
-        raise VolumeFileError(f"its header is damaged ({str(error).strip().splitlines()[-1]})") from error
+        raise VolumeFileError(f"ITK cannot read its header ({str(error).strip().splitlines()[-1]})") from error
     size = reader.GetSize()
-    return size, math.prod(size) * sitk.GetArrayViewFromImage(one).nbytes
+    return size, math.prod(size) * reader.GetNumberOfComponents() * sitk.GetArrayViewFromImage(one).nbytes

@@ -231,7 +231,9 @@ def test_header_and_data_file_may_be_links(tmp_path, header):
 
 
 @pytest.mark.parametrize("header", ["a.mhd", "a.nhdr"])
-@pytest.mark.parametrize("name", ["a\0.raw", "\x1b[2Ja.raw", ""])
+@pytest.mark.parametrize(
+    "name", ["a\0.raw", "\x1b[2Ja.raw", "", "a%d%n.raw 1 4 1", "a%s.raw 1 4 1", "a%0100d.raw 1 4 1"]
+)
 def test_data_files_whose_names_are_none(tmp_path, header, name):
     path = write(tmp_path / header, ONES)
     _name_data_file(path, name)

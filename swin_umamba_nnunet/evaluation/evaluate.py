@@ -133,7 +133,10 @@ def _facts(checked: Sequence[CaseFacts | EvaluationError]) -> list[CaseFacts]:
 
 def _fact_notes(facts: Sequence[CaseFacts]) -> tuple[str, ...]:
     """The same oddity of several cases is said once."""
-    by_note = {note: [one.name for one in facts if note in one.notes] for case in facts for note in case.notes}
+    by_note: dict[str, list[str]] = {}
+    for case in facts:
+        for note in case.notes:
+            by_note.setdefault(note, []).append(case.name)
     return tuple(f"{note} ({len(names)} cases, for example {names[0]})" for note, names in by_note.items())
 
 

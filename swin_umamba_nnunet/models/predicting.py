@@ -200,6 +200,7 @@ def predict(
                 found = scans.read_mask(case, mask)
             else:
                 found = predictor.predict_single_npy_array(scan.data, scan.properties)
+                picture.unlink(missing_ok=True)  # of a mask that was here before
                 _write(scan, found, mask, record, predictor.dataset_json)
             if overlay:
                 _draw(case.name, scan, found, Path(model), picture)

@@ -22,14 +22,14 @@ def config():
 def test_its_trainers_are_there_and_of_one_length():
     module = runpy.run_path(str(FOLDER / "trainers" / "short_trainers.py"))
     rows = [module[row.name] for row in config().trainers]
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert {row.num_epochs for row in rows if hasattr(row, "num_epochs")} == {module["EPOCHS"]}
 
 
 def test_its_results_are_of_its_rows_and_seeds():
-    cells = pd.read_csv(FOLDER / "cells.csv")
-    assert {*cells["label"]} == {row.label for row in config().trainers}
-    assert {*cells["seed"]} == {*config().seeds}
+    runs = pd.read_csv(FOLDER / "runs.csv")
+    assert {*runs["label"]} == {row.label for row in config().rows}
+    assert {*runs["seed"]} == {*config().seeds}
     assert "<html" in (FOLDER / "report.html").read_text(encoding="utf-8")[:500]
 
 
@@ -44,7 +44,7 @@ def test_its_statistics_are_those_of_its_tables():
     results = pd.read_csv(FOLDER / "results.csv")
     for (_, metric), table in results[results["comparable"]].groupby(["dataset", "metric"]):
         assert (table["mean"].rank(ascending=lower_is_better(metric)) == table["rank"]).all()
-    cells = pd.read_csv(FOLDER / "cells.csv")
-    done = cells[cells["state"] == "done"].groupby(["dataset", "label"]).size()
+    runs = pd.read_csv(FOLDER / "runs.csv")
+    done = runs[runs["state"] == "done"].groupby(["dataset", "label"]).size()
     for line in results.itertuples():
         assert done[line.dataset, line.label] == line.done

@@ -36,6 +36,11 @@ def scores(truth, prediction, spacing=SPACING, tolerance=1.0):
     return {row.metric: row.value for row in rows}
 
 
+def test_axes_can_be_permuted(pair):
+    spacing = SPACING[: pair[0].ndim]
+    assert scores(*(mask.T for mask in pair), spacing[::-1]) == pytest.approx(scores(*pair), rel=1e-9)
+
+
 def test_overlap_agrees_with_medpy(pair):
     truth, prediction = pair
     found = scores(truth, prediction)

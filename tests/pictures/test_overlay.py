@@ -354,3 +354,18 @@ def test_an_overview_of_a_prediction_folder_and_its_training(tmp_path):
         sizes.append(io.imread(tmp_path / "a.png").shape)
     assert sizes[0][1] == sizes[1][1]
     assert sizes[1][0] > sizes[0][0] + 300
+
+
+def test_an_interrupted_picture_leaves_the_old_one(tmp_path, monkeypatch):
+    look = look_at(np.ones((1, 5, 5), int))
+    draw_case(look, ORGANS, tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def interrupted(self, path, **settings):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draw_case(look, ORGANS, tmp_path / "a.png")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.png": before}

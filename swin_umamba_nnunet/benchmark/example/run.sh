@@ -1,30 +1,38 @@
 #!/usr/bin/env bash
-# Runs the example benchmark into the folder given: both datasets, plans, 36 trainings, report.
-# Needs the package with its extras demo and evaluate, and on two CPU cores about two hours.  Dataset153 is drawn by a
-# file that the package had up to commit 650d415; in a clone it is laid beside this one by
+# Runs the example benchmark: both datasets, plans, trainings, report.  Needs the package with its extra evaluate.
 #
-#     git show 650d415:swin_umamba_nnunet/datasets/long_range.py > long_range.py
+#     bash run.sh DATA FOLDER
 #
-#     bash run.sh FOLDER
+# DATA is read: chase/ with CHASE_DB1 as published (Image_01L.jpg, Image_01L_1stHO.png, Image_01L_2ndHO.png, ...), and
+# nuclei/ with images/NAME.png and instances/NAME.png (16 bit, one value per nucleus).  FOLDER is written to.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "${1:?name the folder to write to}" && cd "$1"
+data=$(cd "${1:?name the folder with the data}" && pwd)
+mkdir -p "${2:?name the folder to write to}" && cd "$2"
 export nnUNet_raw=$PWD/raw nnUNet_preprocessed=$PWD/preprocessed nnUNet_results=$PWD/results
-export nnUNet_extTrainer=$here/trainers OMP_NUM_THREADS=1
+export nnUNet_extTrainer=$here/trainers
 
-if [ ! -d raw ]; then
-    PYTHONPATH=$here python -c '
-from pathlib import Path
-from swin_umamba_nnunet.datasets.brain import write_brain_dataset
-from long_range import write_long_range_dataset
-write_brain_dataset(Path("raw"))
-write_long_range_dataset(Path("raw"))'
-    # patches of 96x96 and batches of two, so that a CPU can do it
-    nnUNetv2_plan_and_preprocess -d 152 153 -c 2d --verify_dataset_integrity \
-        -gpu_memory_target 0.05 -overwrite_plans_name nnUNetPlansCPU
+if [ ! -d preprocessed ]; then
+    rm -rf raw chase && mkdir -p raw chase/{train,test}/{images,masks} chase/test/second
+    for image in "$data"/chase/Image_*.jpg; do  # the usual split: the first 20 images to train on, the last 8 to test
+        name=$(basename "$image" .jpg) part=train
+        [[ $name == Image_1[1-4]* ]] && part=test && ln -s "${image%.jpg}_2ndHO.png" chase/test/second
+        ln -s "$image" chase/$part/images && ln -s "${image%.jpg}_1stHO.png" chase/$part/masks
+    done
+    swin-umamba convert images chase -d 21 -n CHASE --image-key 'Image_\d+[LR]' --group-pattern 'Image_(\d+)'
+    swin-umamba convert images chase -d 23 -n CHASE_second --image-key 'Image_\d+[LR]' \
+        --test-images test/images --test-masks test/second
+    swin-umamba convert images "$data/nuclei" -d 22 -n Nuclei --channels grey --instances --test-fraction 0.2 \
+        --images images --masks instances
+    nnUNetv2_plan_and_preprocess -d 21 22 -c 2d --verify_dataset_integrity
+    swin-umamba plan -d 21 --patch-size 160 160 --batch-size 2 -o nnUNetPlansCPU
+    swin-umamba plan -d 22 --patch-size 128 128 --batch-size 2 -o nnUNetPlansCPU
 fi
-export nnUNet_n_proc_DA=0  # augmentation in the training's own process, so that a seed fixes it
-swin-umamba benchmark run --config "$here/example.toml" &  # two processes share the cells
+export nnUNet_n_proc_DA=0                              # augmentation in the training's own process
+swin-umamba benchmark run --config "$here/example.toml" &  # two processes share the runs, a core each
 swin-umamba benchmark run --config "$here/example.toml"
 wait
-swin-umamba benchmark report bench --pictures 1
+swin-umamba benchmark report bench --pictures 0
+for run in bench/cells/Dataset022_Nuclei/*/fold_0/seed_0; do  # nnU-Net learns classes; what counts here are whole nuclei
+    swin-umamba evaluate -gt raw/Dataset022_Nuclei/instancesTs -pred "$run/predictions" --protocol cells -o "$run/nuclei"
+done

@@ -143,7 +143,7 @@ def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
         return "any row" if len(rows) == len(comparisons) > 2 else names(rows)
 
     if rows := [c.row for c in comparisons if not c.clear and not c.hopeless]:
-        differ = "differs" if len(rows) in (1, len(comparisons)) else "differ"
+        differ = "differs" if len(rows) == 1 or which(rows) == "any row" else "differ"
         texts.append(f"That {which(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
     hopeless = [c for c in comparisons if c.hopeless]
     for count, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):

@@ -35,6 +35,11 @@ def test_what_other_metrics_show_is_said_too():
     assert "NSD" not in words.shown({"Dice": [OPEN], "NSD": [replace(OPEN, metric="NSD")]}, "1")
 
 
+def test_what_is_not_shown_of_one_row_and_of_two():
+    assert "That Open differs from Theirs" in words.not_shown([OPEN], "1")
+    assert "differ from Theirs" in words.not_shown([OPEN, replace(OPEN, row="Others")], "1")
+
+
 def test_names_with_commas_stay_apart():
     assert words.names(["A", "B", "C"]) == "A, B and C"
     assert words.names(["A, big", "B", "C"]) == "A, big; B and C"
