@@ -207,8 +207,9 @@ def _print_next_steps(target: Path, installed: Path | None, installs: bool, cuda
     elif splits.is_file():
         print(f'    cp {shlex.quote(str(splits))} "$nnUNet_preprocessed/{target.name}/"', end="")
         print("      # what --install-splits does" if installs else "      # nnU-Net looks for its folds there")
-    device = " -device cpu      # torch sees no GPU here" if cuda is False else ""
-    print(f"    nnUNetv2_train {identifier} 2d 0 -tr nnUNetTrainerSwinUMambaD{device}")
+    # a full training takes weeks on a CPU
+    how = "Scratch_1epoch -device cpu      # a trial: torch sees no GPU here" if cuda is False else ""
+    print(f"    nnUNetv2_train {identifier} 2d 0 -tr nnUNetTrainerSwinUMambaD{how}")
     instances = target / "instancesTs"
     if instances.is_dir():
         print(f"    swin-umamba evaluate -gt {shlex.quote(str(instances))} -pred PREDICTIONS --protocol cells")

@@ -321,7 +321,7 @@ def test_what_is_printed_as_next_can_be_typed(layout, source, tmp_path, convert,
     assert (Path(os.environ[RAW]) / dataset / "dataset.json").is_file()
     (train,) = [parse_printed(line.partition("#")[0]) for line in lines if "nnUNetv2_train" in line]
     assert train.device == "cpu"
-    assert train.tr in {record.name for record in catalogue.TRAINERS}
+    assert train.tr.removesuffix("_1epoch") in {record.name for record in catalogue.TRAINERS}
 
 
 @pytest.mark.parametrize("cuda", [True, None])
