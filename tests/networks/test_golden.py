@@ -39,12 +39,14 @@ def test_outputs_and_gradients(name):
     if max(errors.values()) < golden.GRADIENT:
         return
     # Swin-UMamba's bottleneck is 2x3 positions between InstanceNorms and LeakyReLUs here, and a sum taken in another
-    # order (another number of threads) can tip one of them over its kink: the stored float32 gradients are themselves
-    # 8e-3 from float64.  Then ours may lie as far on the other side, for it is chance which of them tip.
+    # order (another torch, another number of threads) can tip one of them over its kink: the stored float32 gradients
+    # are themselves 8e-3 from float64 in some tensors.  Which ones tip is chance, so ours may lie about as far off.
     exact = gradients_in_float64(network, case)
-    for key, expected in case.gradients.items():
-        allowed = max(golden.GRADIENT, 2 * golden.relative_error(expected, exact[our_name[key]]))
-        assert golden.relative_error(parameters[our_name[key]].grad, exact[our_name[key]]) < allowed, (key, errors[key])
+    stored = {key: golden.relative_error(expected, exact[our_name[key]]) for key, expected in case.gradients.items()}
+    assert max(stored.values()) < 1e-2
+    for key in case.gradients:
+        found = golden.relative_error(parameters[our_name[key]].grad, exact[our_name[key]])
+        assert found < max(golden.GRADIENT, 2 * max(stored.values())), (key, errors[key], stored[key])
 
 
 def gradients_in_float64(network: str, case: golden.GoldenCase) -> dict[str, torch.Tensor]:
