@@ -240,6 +240,19 @@ def test_data_files_whose_names_are_none(tmp_path, header, name):
     refused(path, "header is damaged")
 
 
+def test_slices_in_files_of_their_own(tmp_path):
+    """The numbers of the files have a bound, the digits in their names have none."""
+    path, voxels = write(tmp_path / "a.nhdr", ONES), (tmp_path / "a.raw").read_bytes()
+    for slice_ in range(len(ONES)):
+        begin, end = (len(voxels) * at // len(ONES) for at in (slice_, slice_ + 1))
+        (tmp_path / f"a20260101_{slice_:03}.raw").write_bytes(voxels[begin:end])
+    _name_data_file(path, f"a20260101_%03d.raw 0 {len(ONES) - 1} 1")
+    check(path)
+    assert read(path).sum() == 24
+    _name_data_file(path, "a%d.raw 0 2000000000 1")
+    refused(path, "millions of files")
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_damaged_headers_are_refused_or_whole(tmp_path, seed):
     """Whatever is in a header, nothing but the two kinds of error comes out."""
