@@ -90,8 +90,7 @@ def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_fa
     installed = dataclasses.replace(workspace, environment=wheel)  # whose commands start from nothing, workers too
     output = workspace.folder / "predicted_from_a_wheel"
     settings = ("-npp", "1", "-nps", "1", "--disable_tta")
-    # numba would compile the wheel's kernels, which are this checkout's (`test_install`), once more
-    installed.ok(*installed.prediction("TinyPlain", output), *settings, SWIN_UMAMBA_BACKEND="portable")
+    installed.ok(*installed.prediction("TinyPlain", output), *settings)
     assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
 
 
