@@ -91,9 +91,9 @@ TERNARY = {
 class Region:
     """Bytes at an address of their own, with who wrote and who read each of them, and when."""
 
-    def __init__(self, data, written, valid, base):
+    def __init__(self, data, written, valid, base, single=False):
         self.data, self.written, self.valid, self.base = data, written, valid, base
-        self.single = False  # whether it holds float32
+        self.single = single  # whether it holds float32
         self.start_program()
 
     def start_program(self):
@@ -122,8 +122,8 @@ class Memory:
             valid = np.repeat(valid.numpy(), tensor.element_size())
             written = np.zeros_like(valid) if unwritten else valid.copy()
             base = (len(self.regions) + 1 << 32) + tensor.data_ptr() % 256
-            self.regions[key] = Region(flat.view(torch.uint8).numpy(), written, valid, base)
-            self.regions[key].single = tensor.dtype == torch.float32
+            single = tensor.dtype == torch.float32
+            self.regions[key] = Region(flat.view(torch.uint8).numpy(), written, valid, base, single)
             self.kept.append(tensor)
         return self.regions[key].base
 
