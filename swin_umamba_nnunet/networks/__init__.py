@@ -13,8 +13,7 @@ from swin_umamba_nnunet.networks.swin_umamba import SwinUMamba
 from swin_umamba_nnunet.networks.swin_umamba_d import SwinUMambaD
 from swin_umamba_nnunet.networks.swin_umamba_v2 import SwinUMambaDV2, SwinUMambaV2
 from swin_umamba_nnunet.networks.vm_unet import VMUNet
-from swin_umamba_nnunet.networks.vssm import VSSMEncoder
-from swin_umamba_nnunet.networks.vssm_v2 import VSSMEncoderV2
+from swin_umamba_nnunet.networks.vssm import VSSMEncoder, VSSMEncoderV2
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.networks.umamba import UMambaBot, UMambaEnc

@@ -17,7 +17,7 @@ from swin_umamba_nnunet.blocks import Mixing, VSSBlockV2
 from swin_umamba_nnunet.networks._base import SegmentationNetwork
 from swin_umamba_nnunet.networks.swin_umamba import ResidualDecoder, SkipEncoder
 from swin_umamba_nnunet.networks.swin_umamba_d import VSSDecoder, init_convolutions
-from swin_umamba_nnunet.networks.vssm_v2 import VSSMEncoderV2
+from swin_umamba_nnunet.networks.vssm import VSSMEncoderV2
 
 
 class SwinUMambaEncoderV2(SkipEncoder):

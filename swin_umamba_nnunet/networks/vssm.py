@@ -1,7 +1,7 @@
-"""The VSSM encoder (VMamba's backbone), shared by all VMamba-based segmentation networks.
+"""VSSM encoders (VMamba's backbone), shared by all VMamba-based segmentation networks.
 
-Source: Liu et al., "VMamba", arXiv 2401.10166, first release.  Parameter names are that release's.  What it shares with
-the second generation (`vssm_v2`) is `HierarchicalEncoder`.
+Source: Liu et al., "VMamba", arXiv 2401.10166: its first release, and version 3 for the second generation (one state
+per channel, no gate, an MLP per block, convolutions between).  Parameter names are those of the released files.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from swin_umamba_nnunet.blocks import Mixing, PatchEmbed, PatchMerging, VSSBlock
+from swin_umamba_nnunet.blocks import ConvDownsample, ConvStem, Mixing, PatchEmbed, PatchMerging, VSSBlock, VSSBlockV2
 from swin_umamba_nnunet.networks._base import Recomputing
 
 BlockFactory = Callable[..., nn.Module]  # (channels, drop_path=rate) -> a block, (B, H, W, C) -> (B, H, W, C)
@@ -146,6 +146,58 @@ class VSSMEncoder(HierarchicalEncoder):
             drop_path_rate=drop_path_rate,
             gradient_checkpointing=gradient_checkpointing,
         )
+
+
+class VSSMEncoderV2(HierarchicalEncoder):
+    """VMamba of the second generation, an image -> one map per stage, at strides 4, 8, 16, 32.
+
+    Args:
+        in_channels: channels of the image.
+        depths: blocks per stage; each further stage halves the resolution and doubles the width.
+        width: channels of the first stage, even; the stem has half of it at stride 2.
+        d_state: states of the scans.
+        expand: inner width of SS2D over its outer one: 1 in VMamba-Tiny, 2 in Small and Base.
+        drop_path_rate: DropPath of the last block; it rises linearly from 0 at the first one.
+        gradient_checkpointing: recompute each block in backward instead of storing its activations.
+        mixing: "scan", or "skip" for the control without scans (see `SS2D`).
+        backend: backend of the scans; None chooses.
+
+    Attributes:
+        widths: channels of each stage's map.
+        strides: pixels per step of each stage's map.
+    """
+
+    patch_embed: ConvStem
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        depths: Sequence[int] = (2, 2, 8, 2),
+        width: int = 96,
+        d_state: int = 1,
+        expand: int = 1,
+        drop_path_rate: float = 0.2,
+        gradient_checkpointing: bool = False,
+        mixing: Mixing = "scan",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            ConvStem(in_channels, width),
+            4,
+            block=partial(VSSBlockV2, d_state=d_state, expand=expand, mixing=mixing, backend=backend),
+            downsample=ConvDownsample,
+            depths=depths,
+            width=width,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    def with_stem(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the stem's map (B, width/2, H/2, W/2), then those of the stages."""
+        half = self.patch_embed.first_half(x.permute(0, 2, 3, 1))
+        maps = [half, *(y for _, y in self.run_stages(self.patch_embed.second_half(half)))]
+        return [y.permute(0, 3, 1, 2) for y in maps]
 
 
 def drop_path_schedule(first: float, last: float, depths: Sequence[int]) -> list[list[float]]:

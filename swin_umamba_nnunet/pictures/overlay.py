@@ -20,9 +20,16 @@ from matplotlib.ticker import MaxNLocator
 from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet._text import printable
 from swin_umamba_nnunet.evaluation import find_images, find_labels, labels_in, pair_cases
-from swin_umamba_nnunet.pictures.drawing import PANELS, Classes, draw_panel, kinds_of_error, legend_handles
+from swin_umamba_nnunet.pictures.drawing import (
+    INK,
+    OKABE_ITO,
+    PANELS,
+    Classes,
+    draw_panel,
+    kinds_of_error,
+    legend_handles,
+)
 from swin_umamba_nnunet.pictures.looks import Look, View, read_look
-from swin_umamba_nnunet.pictures.style import INK, OKABE_ITO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from swin_umamba_nnunet.trainers._schedule import CosineSchedule, default_frozen_epochs
+from swin_umamba_nnunet.trainers.recipes import CosineSchedule, default_frozen_epochs
 
 
 def optimizer(groups: int = 1) -> torch.optim.Optimizer:

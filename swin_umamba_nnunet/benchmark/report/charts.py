@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from swin_umamba_nnunet.benchmark.report.analysis import Result
 from swin_umamba_nnunet.benchmark.report.collect import Arena
 from swin_umamba_nnunet.benchmark.report.words import direction, in_unit, interval, lost, number
-from swin_umamba_nnunet.pictures.style import INK, LINES, MUTED, OKABE_ITO
+from swin_umamba_nnunet.pictures.drawing import INK, LINES, MUTED, OKABE_ITO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

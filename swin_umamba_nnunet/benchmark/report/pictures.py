@@ -26,9 +26,8 @@ from swin_umamba_nnunet.evaluation import (
     read_image,
     read_pair,
 )
-from swin_umamba_nnunet.pictures.drawing import draw_panel, kinds_of_error
+from swin_umamba_nnunet.pictures.drawing import ERRORS, draw_panel, kinds_of_error, style_of
 from swin_umamba_nnunet.pictures.looks import View, look_at
-from swin_umamba_nnunet.pictures.style import ERRORS, style_of
 
 _PANEL, _DPI = 1.9, 110  # width of a panel in inches, and its resolution
 _WINDOW = 256  # pixels of an image, about as many as a panel has
