@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="C H W or C D H W, channels and size of patches; plans by nnU-Net's rules (default: 1 320 320, 14 classes)",
+        help="C H W or C D H W, channels and size of patches; plans as nnU-Net's (default: 1 320 320, 14 classes)",
     )
     add("--classes", type=int, metavar="N", help="with --shape: classes, background included")
     add(

@@ -152,13 +152,13 @@ def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
             f"Anything about {which(rows)}: even if one were better on every one of {plural(count, 'common case')}, "
             f"the corrected p could not fall below {p_value(1.0 if math.isnan(least) else least)}."
         )
-    texts += [disagreement(c, [other.family for other in comparisons].count(c.family), unit) for c in comparisons]
+    texts += [disagreement(c, unit) for c in comparisons]
     if all(c.n_seeds < 2 for c in comparisons):
         texts.append("Whether other trainings would show the same: there is one seed of each.")
     return " ".join(filter(None, texts)) or "Whether other datasets would show the same."
 
 
-def disagreement(comparison: Comparison, tests: int, unit: str) -> str:
+def disagreement(comparison: Comparison, unit: str) -> str:
     """Why the interval of the median leaves out 0 and the test shows nothing, or the other way round; "" if not so."""
     c = comparison
     outside = c.low > 0 or c.high < 0
@@ -170,7 +170,7 @@ def disagreement(comparison: Comparison, tests: int, unit: str) -> str:
             "also weighs how large differences are."
         )
     if c.p < ALPHA:
-        return f"{c.row}: the interval leaves out 0, and p is {p_value(c.p)} before the correction for {tests} tests."
+        return f"{c.row}: the interval leaves out 0, and p is {p_value(c.p)} before the correction for {c.tests} tests."
     counts = ((c.n_worse, "worse", c.loss), (c.n_better, "better", c.gain))
     many, few = counts if c.n_worse > c.n_better else counts[::-1]
     return (
@@ -221,7 +221,7 @@ def suitability(found: Suitability | None) -> tuple[str, str]:
     """Severity (as in `fairness`) and meaning of the ratio of the two spreads."""
     if found is None:
         return "unknown", (
-            "Whether this dataset can separate methods is not measured: that takes at least two rows with at least two "
+            "Whether a dataset can separate methods is not measured: that takes at least two rows with at least two "
             "finished runs (folds or seeds) each on the same cases."
         )
     numbers = (
