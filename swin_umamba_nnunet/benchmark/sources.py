@@ -83,8 +83,8 @@ class Dataset:
                     f"{self.raw / 'labelsTs'} hold no labelled case; name folds of the split instead"
                 )
             return cases
-        listed = self.description.get("dataset")
-        cases = {name: self._listed(listed[name]) for name in listed} if listed else self._labelled("Tr")
+        named = self.description.get("dataset")
+        cases = {name: self._listed(named[name]) for name in named} if named else self._labelled("Tr")
         names = self.folds()[int(fold)]["val"]
         missing = [name for name in names if name not in cases]
         if missing:

@@ -112,7 +112,7 @@ def lost(comparison: Comparison) -> str:
     """Infinite differences as counts; "" where there are none."""
     c = comparison
     counts = ((c.n_lost, c.row), (c.n_lost_baseline, c.baseline))
-    return ", ".join(f"{count} of {c.n_pairs} not found by {name}" for count, name in counts if count)
+    return ", ".join(f"{times} of {c.n_pairs} not found by {name}" for times, name in counts if times)
 
 
 def shown(comparisons: Mapping[str, Sequence[Comparison]], unit: str) -> str:
@@ -146,10 +146,10 @@ def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
         differ = "differs" if len(rows) == 1 or which(rows) == "any row" else "differ"
         texts.append(f"That {which(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
     hopeless = [c for c in comparisons if c.hopeless]
-    for count, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):
-        rows = [c.row for c in hopeless if (c.n_pairs, c.p_least) == (count, least)]
+    for pairs, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):
+        rows = [c.row for c in hopeless if (c.n_pairs, c.p_least) == (pairs, least)]
         texts.append(
-            f"Anything about {which(rows)}: even if one were better on every one of {plural(count, 'common case')}, "
+            f"Anything about {which(rows)}: even if one were better on every one of {plural(pairs, 'common case')}, "
             f"the corrected p could not fall below {p_value(1.0 if math.isnan(least) else least)}."
         )
     texts += [disagreement(c, unit) for c in comparisons]
@@ -196,8 +196,8 @@ def settling(comparisons: Sequence[Comparison]) -> str:
     return " ".join(texts) or "Nothing is left open on this dataset; others, and more seeds."
 
 
-def _many(count: float, most: int) -> str:
-    return f"more than {most:,}" if math.isinf(count) else f"about {float(f'{count:.2g}'):,.0f}"
+def _many(needed: float, most: int) -> str:
+    return f"more than {most:,}" if math.isinf(needed) else f"about {float(f'{needed:.2g}'):,.0f}"
 
 
 def _by_number(known: Mapping[str, str]) -> str:
