@@ -12,6 +12,14 @@ from typing import Any
 from swin_umamba_nnunet._text import did_you_mean, plural
 
 FULL_LENGTH = 1000  # epochs of a training as most of the papers and nnU-Net define it
+# nnU-Net's plans -> its planner that makes them
+PLANNERS = {
+    "nnUNetPlans": "ExperimentPlanner",
+    "nnUNetResEncUNetPlans": "ResEncUNetPlanner",
+    "nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM",
+    "nnUNetResEncUNetLPlans": "nnUNetPlannerResEncL",
+    "nnUNetResEncUNetXLPlans": "nnUNetPlannerResEncXL",
+}
 
 
 @dataclass(frozen=True)
@@ -440,6 +448,13 @@ def get_network(name: str) -> NetworkRecord:
         if name == record.name:
             return record
     raise ValueError(f"no network is called {name!r}; known: {', '.join(record.name for record in NETWORKS)}")
+
+
+def how_to_plan(dataset: object, plans: str, configuration: str) -> str:
+    """What to run for plans that are missing, as the end of a sentence."""
+    what, planner = f"-d {dataset} -c {configuration}", PLANNERS.get(plans, "PLANNER")
+    own = f"   swin-umamba plan {what} -o {plans}   with a patch or a memory, or" * (plans not in PLANNERS)
+    return f"run{own}   nnUNetv2_plan_and_preprocess {what}" + f" -pl {planner}" * (plans != "nnUNetPlans")
 
 
 def trainer_names() -> tuple[str, ...]:

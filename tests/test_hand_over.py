@@ -192,7 +192,6 @@ def elsewhere(archive, own, tmp_path_factory) -> tuple[Environment, Path]:
     return environment, folder
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # timm's
 def test_an_exported_model_predicts_on_a_machine_that_has_only_the_plugin(trained, elsewhere):
     environment, folder = elsewhere
     result = environment.command(*trained.prediction(REAL, folder / "there"))

@@ -167,12 +167,12 @@ _RULES: dict[str, _Rule] = {
     ),
     "observers": (
         lambda value: _is(Mapping)(value) and _are_observers(value),
-        'names with folders were expected: observers = {second = "FOLDER"}, or {second = {901 = "FOLDER"}}',
+        'names with folders were expected: observers = {second = "FOLDER"}, or by dataset, {second = {1 = "FOLDER"}}',
     ),
     "output": (_is(str, Path), "the path of a folder was expected"),
     "datasets": (
         lambda value: _is(int)(value) or _is_name(value),
-        f"an id such as 901 or the name of a dataset was expected, without {' '.join(_NOT_IN_NAMES)}",
+        f"the id (such as 1) or name (Dataset001_NAME) of a dataset was expected, without {' '.join(_NOT_IN_NAMES)}",
     ),
     "trainers": (_is(str, Mapping), "a name or a [[trainers]] table was expected"),
     "folds": (lambda value: value == "all" or (_is(int)(value) and value >= 0), 'a fold is 0, 1, ... or "all"'),
@@ -187,7 +187,7 @@ _RULES: dict[str, _Rule] = {
 }
 _REQUIRED = {
     "output": 'name the folder to write to, as in output = "bench"',
-    "datasets": "name nnU-Net datasets, as in datasets = [901]",
+    "datasets": "name nnU-Net datasets, as in datasets = [1] for Dataset001_NAME",
     "trainers": 'name at least one, as in [[trainers]] and then name = "nnUNetTrainer"',
 }
 

@@ -104,12 +104,17 @@ def findings(config: BenchmarkConfig, probed: Mapping[str, Any], datasets: Seque
     found = [*_of_settings(config, probed)]
     for dataset in datasets:
         found += _of_recipes({row.label: probed["pairs"][f"{dataset} {row.key}"] for row in config.trainers}, dataset)
-    merged: dict[tuple[str, str], Remark] = {}
-    for item in found:  # the same of several datasets is said once
-        first = merged.setdefault((item["code"], item["text"]), item)
-        first["datasets"] = list(dict.fromkeys(first["datasets"] + item["datasets"]))
     about_rows = of_rows([replace(row, recorded=facts(row, probed)) for row in config.trainers])
-    return [*merged.values(), *(item for item in about_rows if _VERDICTS[item["severity"]] == CAUTION)]
+    return [*_once(found), *(item for item in about_rows if _VERDICTS[item["severity"]] == CAUTION)]
+
+
+def _once(remarks: Iterable[Remark]) -> list[Remark]:
+    """The same remark about several datasets as one that names them all."""
+    merged: dict[tuple[str, str], Remark] = {}
+    for item in remarks:
+        first = merged.setdefault((item["code"], item["text"]), {**item, "datasets": []})
+        first["datasets"] = list(dict.fromkeys([*first["datasets"], *item.get("datasets", ())]))
+    return [*merged.values()]
 
 
 def checklist(benchmark: "Benchmark", results: Sequence["Result"]) -> list[Item]:
@@ -134,11 +139,10 @@ def checklist(benchmark: "Benchmark", results: Sequence["Result"]) -> list[Item]
 
 
 def answered(remarks: Iterable[Remark]) -> list[Item]:
-    """Every question with its verdict; of remarks that are there twice, one counts."""
+    """Every question with its verdict."""
     known: dict[str, list[Remark]] = defaultdict(list)
-    for item in remarks:
-        if item not in known[item["code"]]:
-            known[item["code"]].append(item)
+    for item in _once(remarks):
+        known[item["code"]].append(item)
     items = []
     for question, codes, otherwise in _QUESTIONS:
         found = [item for code in codes.split() for item in known[code]]
@@ -434,7 +438,7 @@ def _of_results(benchmark: "Benchmark", runs: Sequence["Scored"], results: Seque
     yield remark("note", "by_hand", text)
     comparisons = [item for result in results for found in result.comparisons.values() for item in found]
     hopeless = sum(item.hopeless for item in comparisons)
-    text = " p values are corrected over the trainers of a table (Holm), not over datasets and metrics."
+    text = " p values are corrected over the planned trainers of a table (Holm), not over datasets and metrics."
     if hopeless:
         text = f"In {hopeless} of {len(comparisons)} comparisons there are too few cases to show anything.{text}"
     text = text.strip() if comparisons else "No row could be compared with the baseline."

@@ -12,6 +12,7 @@ from typing import Any
 from swin_umamba_nnunet._text import listed, plural
 from swin_umamba_nnunet.benchmark.config import Row
 from swin_umamba_nnunet.benchmark.files import BenchmarkError, read_json
+from swin_umamba_nnunet.catalogue import how_to_plan
 
 DEFAULT_FOLDS = 5  # of the split that nnU-Net makes where there is none
 
@@ -82,8 +83,8 @@ class Dataset:
                     f"{self.raw / 'labelsTs'} hold no labelled case; name folds of the split instead"
                 )
             return cases
-        listed = self.description.get("dataset")
-        cases = {name: self._listed(listed[name]) for name in listed} if listed else self._labelled("Tr")
+        named = self.description.get("dataset")
+        cases = {name: self._listed(named[name]) for name in named} if named else self._labelled("Tr")
         names = self.folds()[int(fold)]["val"]
         missing = [name for name in names if name not in cases]
         if missing:
@@ -215,7 +216,7 @@ def check_plans(dataset: Dataset, row: Row) -> None:
         present = sorted(path.stem for path in dataset.preprocessed.glob("*Plans*.json"))
         raise BenchmarkError(
             f"{dataset.name} has no plans {row.plans} ({file} is missing; there are: {', '.join(present) or 'none'}); "
-            f"plan it with   nnUNetv2_plan_and_preprocess -d {dataset.number}   and -pl PLANNER for other plans"
+            + how_to_plan(dataset.number, row.plans, row.configuration)
         )
     configurations = plans.get("configurations", {})
     if row.configuration not in configurations:

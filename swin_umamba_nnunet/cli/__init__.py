@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from swin_umamba_nnunet import __version__
@@ -199,6 +199,15 @@ def _parser_for(arguments: Sequence[str]) -> Parser:
             own.set_defaults(run=getattr(module, "run", None))
             module.add_arguments(own)
     return parser
+
+
+@contextlib.contextmanager
+def underway(what: str) -> Iterator[None]:
+    """A line on the terminal's stderr about what takes some seconds, while it does."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, bar_format="{desc} ...", leave=False, disable=None):
+        yield
 
 
 def actions(parser: argparse.ArgumentParser, metavar: str) -> Callable[..., Callable]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from swin_umamba_nnunet._text import UserError, by, byte_size, table
 from swin_umamba_nnunet.catalogue import NETWORKS, NetworkRecord, get_trainer, trainer_names
+from swin_umamba_nnunet.cli import underway
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.cost.network import Cost, PartCost
@@ -17,13 +18,15 @@ What the network of a trainer is and what it costs: shape, parameters, FLOPs wit
 of its activations, heads of deep supervision, differences from its paper.  Nothing is trained and nothing computed: it
 takes seconds, no GPU and hardly any memory.
 
-    swin-umamba describe nnUNetTrainerSwinUMamba --shape 1 320 320 --classes 14
+    swin-umamba describe nnUNetTrainerSwinUMamba                               (at the size of the papers' AbdomenMR)
+    swin-umamba describe nnUNetTrainerSwinUMamba --shape 3 512 512 --classes 2
     swin-umamba describe nnUNetTrainerUMambaEnc -d 702
     swin-umamba describe nnUNetTrainer -d 702 -p nnUNetResEncUNetLPlans      (nnU-Net's own networks, to compare)
 """
 
 _WIDTH = 110  # characters per line
 _PLANNED = object()  # --batch without a number
+_ABDOMEN = (1, 320, 320), 14  # shape and classes where none are said: the catalogue counts parameters there
 
 # nnU-Net's own networks, which no trainer of the catalogue has
 _OF_NNUNET = (
@@ -53,14 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TRAINER",
         help="as given to nnUNetv2_train -tr: one of `swin-umamba list`, nnUNetTrainer, or your own",
     )
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("-d", metavar="DATASET", dest="dataset", help="number or name of a dataset planned by nnU-Net")
     what.add_argument(
         "--shape",
         type=int,
         nargs="+",
         metavar="N",
-        help="C H W or C D H W, channels and size of the patches; plans by nnU-Net's rules",
+        help="C H W or C D H W, channels and size of patches; plans as nnU-Net's (default: 1 320 320, 14 classes)",
     )
     add("--classes", type=int, metavar="N", help="with --shape: classes, background included")
     add(
@@ -93,23 +96,26 @@ def run(args: argparse.Namespace) -> None:
     """Print the description."""
     if args.shape and args.classes is None:
         raise UserError("--shape needs --classes N too, the number of classes with the background")
-    if args.dataset and args.classes is not None:
+    if args.classes is not None and not args.shape:
         raise UserError("--classes goes with --shape; with -d the dataset says how many classes there are")
-    if args.shape and args.batch is _PLANNED:
+    if args.batch is _PLANNED and not args.dataset:
         raise UserError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
-    from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset, task_of_shape
-    from swin_umamba_nnunet.trainers.finding import find_trainer
+    with underway("PyTorch and nnU-Net start, the network is built and counted"):
+        from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset, task_of_shape
+        from swin_umamba_nnunet.trainers.finding import find_trainer
 
-    try:
-        trainer = find_trainer(args.trainer)
-        if args.shape:
-            task = task_of_shape(args.shape, args.classes, args.plans)
-        else:
-            task = task_of_dataset(args.dataset, args.plans, args.configuration)
-        cost = describe_trainer(trainer, task, task.batch_size if args.batch is _PLANNED else args.batch)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    about = _about(trainer, cost.network)
+        try:
+            trainer = find_trainer(args.trainer)
+            if args.dataset:
+                task = task_of_dataset(args.dataset, args.plans, args.configuration)
+            else:
+                shape, classes = (args.shape, args.classes) if args.shape else _ABDOMEN
+                task = task_of_shape(shape, classes, args.plans)
+            cost = describe_trainer(trainer, task, task.batch_size if args.batch is _PLANNED else args.batch)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    assumed = None if args.dataset or args.shape else "the papers' AbdomenMR, as neither -d nor --shape is given"
+    about = {**_about(trainer, cost.network), "assumed": assumed}
     if args.json:
         print(json.dumps({**about, "plans": args.plans, **cost.to_dict()}, indent=2))
     else:
@@ -152,7 +158,8 @@ def _print(about: dict[str, Any], cost: "Cost") -> None:
         ),
     ):
         print(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    "))
-    print(f"\nPatches of {by(cost.input_shape)} (channels first), {cost.classes} classes, background included\n")
+    print(f"\nPatches of {by(cost.input_shape)} (channels first), {cost.classes} classes, background included")
+    print(f"Assumed: {about['assumed']}\n" if about["assumed"] else "")
     print("\n".join((*_diagram(cost), "", *_table(cost))))
     scales = ", ".join(_scale(each) for each in cost.deep_supervision_scales)
     untrained = about["trained_with_deep_supervision"] is False and len(cost.head_sizes) > 1

@@ -31,8 +31,8 @@ gradients right (on every GPU), how fast, and why the others do not run, whether
 environment variables, and the ImageNet weights on this machine.  It takes half a minute, more where a backend is
 compiled for the first time.
 
-Ends with what a training still needs here, and with what to do about what is wrong with the installation; the exit code
-is 0 if nothing is wrong with it, else 1.
+Ends with one verdict: what is wrong with the installation and how to put it right, or that it works; and what to do
+before a training here.  The exit code is 0 if nothing is wrong with the installation, else 1.
 """
 
 # distributions without which nothing works, and those that something works without
@@ -410,11 +410,13 @@ def run(args: argparse.Namespace) -> bool:
     if args.json:
         print(_without_home(json.dumps(report | {"missing": missing, "problems": problems}, indent=2)))
     else:
-        for title, sentences in (
-            ("Not ready to train yet:" if missing else "Ready to train.\n", missing),
-            ("Installation: something is wrong. To put right:" if problems else "Installation: all is well.", problems),
-        ):
-            print("\n".join([title, *(f"  - {sentence}" for sentence in sentences)]))
+        before = "And before a training here:" if problems else "The installation works. Before a training here:"
+        advice = {"Something is wrong with the installation. To put right:": problems, before: missing}
+        for title, sentences in advice.items():
+            if sentences:
+                print("\n".join([title, *(f"  - {sentence}" for sentence in sentences)]))
+        if not problems + missing:
+            print("The installation works, and a training can start.")
     return bool(problems)
 
 

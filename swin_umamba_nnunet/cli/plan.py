@@ -5,6 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 from swin_umamba_nnunet._text import UserError, by, byte_size
+from swin_umamba_nnunet.cli import underway
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.cost.planning import Fit
@@ -81,9 +82,10 @@ def run(args: argparse.Namespace) -> None:
         )
     from tqdm import tqdm
 
-    from swin_umamba_nnunet.cost import planning
-    from swin_umamba_nnunet.cost.tasks import task_of_dataset
-    from swin_umamba_nnunet.trainers.finding import find_trainer
+    with underway("PyTorch and nnU-Net start"):
+        from swin_umamba_nnunet.cost import planning
+        from swin_umamba_nnunet.cost.tasks import task_of_dataset
+        from swin_umamba_nnunet.trainers.finding import find_trainer
 
     try:
         trainer = args.trainer and find_trainer(args.trainer)

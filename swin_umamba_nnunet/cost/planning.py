@@ -16,15 +16,13 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-import nnunetv2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size
 from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION, StepMemory, step_memory
-from swin_umamba_nnunet.cost.tasks import Task, build_network, plan_patch
+from swin_umamba_nnunet.cost.tasks import Task, build_network, find_planner, plan_patch
 from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
 
 SMALLEST_BATCH = 2  # nnU-Net's
@@ -155,11 +153,7 @@ def with_patch(task: Task, patch: Sequence[int], batch: int) -> Task:
     if min(patch) < 2 * SMALLEST_MAP:
         raise ValueError(f"--patch-size {asked}: give at least {2 * SMALLEST_MAP} a side, or there is nothing to pool")
     name = task.plans.get("experiment_planner_used", "ExperimentPlanner")
-    home = Path(nnunetv2.__path__[0], "experiment_planning")
-    planner = recursive_find_python_class(str(home), name, "nnunetv2.experiment_planning")
-    if planner is None:
-        raise ValueError(f"these plans were made by {name}, and nnU-Net finds no such planner; choose others with -p")
-    plan = plan_patch(planner, task.channels, task.classes, [*patch], settings.spacing)
+    plan = plan_patch(find_planner(name), task.channels, task.classes, [*patch], settings.spacing)
     recursive_fix_for_json_export(plan)
     if [*plan["patch_size"]] != [*patch]:
         raise ValueError(

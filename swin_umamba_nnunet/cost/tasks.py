@@ -15,33 +15,22 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import nnunetv2
 import torch
-from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
-    ResEncUNetPlanner,
-    nnUNetPlannerResEncL,
-    nnUNetPlannerResEncM,
-    nnUNetPlannerResEncXL,
-)
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from swin_umamba_nnunet._text import by
+from swin_umamba_nnunet.catalogue import PLANNERS, how_to_plan
 from swin_umamba_nnunet.cost.network import Cost, describe_network
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
-PLANNERS = {
-    "nnUNetPlans": ExperimentPlanner,
-    "nnUNetResEncUNetPlans": ResEncUNetPlanner,
-    "nnUNetResEncUNetMPlans": nnUNetPlannerResEncM,
-    "nnUNetResEncUNetLPlans": nnUNetPlannerResEncL,
-    "nnUNetResEncUNetXLPlans": nnUNetPlannerResEncXL,
-}
 _NAME = "Dataset000_Shape"  # of the dataset made up for a patch size
 
 
@@ -105,10 +94,7 @@ def task_of_dataset(dataset: str, plans_name: str, configuration: str) -> Task:
     plans_file, dataset_file = folder / f"{plans_name}.json", folder / "dataset.json"
     for file in (plans_file, dataset_file):
         if not file.is_file():
-            raise ValueError(
-                f"{file} does not exist; run   nnUNetv2_plan_and_preprocess -d {dataset} -c {configuration}   "
-                "first (with -pl PLANNER for other plans than nnUNetPlans)"
-            )
+            raise ValueError(f"{file} does not exist; {how_to_plan(dataset, plans_name, configuration)}")
     plans, dataset_json = (json.loads(file.read_text(encoding="utf-8")) for file in (plans_file, dataset_file))
     manager = PlansManager(plans)
     if configuration not in manager.available_configurations:
@@ -127,7 +113,7 @@ def task_of_shape(shape: Sequence[int], classes: int, plans_name: str = "nnUNetP
     Args:
         shape: (C, H, W), or (C, D, H, W) in 3D.
         classes: channels of the logits, background included.
-        plans_name: whose planner, see `PLANNERS`.
+        plans_name: whose planner, see `catalogue.PLANNERS`.
 
     Raises:
         ValueError: a shape that is none, or plans of which the planner is not known.
@@ -140,7 +126,7 @@ def task_of_shape(shape: Sequence[int], classes: int, plans_name: str = "nnUNetP
     if plans_name not in PLANNERS:
         raise ValueError(f"no planner of {plans_name!r} is known here; choose one of {', '.join(PLANNERS)}")
     configuration = "2d" if len(size) == 2 else "3d_fullres"
-    plan = plan_patch(PLANNERS[plans_name], channels, classes, size, [1.0] * len(size))
+    plan = plan_patch(find_planner(PLANNERS[plans_name]), channels, classes, size, [1.0] * len(size))
     planned_size = tuple(int(side) for side in plan["patch_size"])
     plans = {
         "dataset_name": _NAME,
@@ -150,6 +136,19 @@ def task_of_shape(shape: Sequence[int], classes: int, plans_name: str = "nnUNetP
     }
     recursive_fix_for_json_export(plans)
     return Task(plans, configuration, channels, classes, planned_size if list(planned_size) != size else None)
+
+
+def find_planner(name: str) -> type:
+    """The class that makes plans, found as nnU-Net does.
+
+    Raises:
+        ValueError: nnU-Net has none of this name.
+    """
+    home = Path(nnunetv2.__path__[0], "experiment_planning")
+    planner = recursive_find_python_class(str(home), name, "nnunetv2.experiment_planning")
+    if planner is None:
+        raise ValueError(f"these plans were made by {name}, and nnU-Net finds no such planner; choose others with -p")
+    return planner
 
 
 def plan_patch(

@@ -1,7 +1,5 @@
 """Prediction in one call: images as they are, nnU-Net's settings, fewer calls of the network where that is faster."""
 
-import contextlib
-import io
 import logging
 import os
 import tempfile
@@ -25,6 +23,7 @@ from swin_umamba_nnunet.models.fast_predictor import FastPredictor
 from swin_umamba_nnunet.models.scans import Scan, Scans
 from swin_umamba_nnunet.pretrained.checkpoint import require_checkpoint_file
 from swin_umamba_nnunet.pretrained.registry import CheckpointError
+from swin_umamba_nnunet.trainers.finding import quiet_search
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +57,7 @@ def load_predictor(
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, True):
         raise ModelError(f"PyTorch finds no {device.type} here; `swin-umamba doctor` says why, and --device cpu works")
-    quiet = contextlib.redirect_stdout(io.StringIO())  # nnU-Net tells where it looks, and of settings made already
-    with quiet:
+    with quiet_search():  # of settings made already
         predictor = FastPredictor(
             use_mirroring=mirroring,
             perform_everything_on_device=device.type == "cuda",
@@ -68,25 +66,40 @@ def load_predictor(
             images_per_call=images_per_call,
         )
     folder = Path(model)
-    found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    begun = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*"))
+    found = [fold for fold in begun if (folder / f"fold_{fold}" / checkpoint).is_file()]
     numbered = [fold for fold in found if fold != "all"]  # as nnU-Net: "all" has seen every fold's validation cases
     wanted = (numbered or found) if folds is None else [str(fold) for fold in folds]
     absent = [name for name in ("plans.json", "dataset.json") if not (folder / name).is_file()]
-    absent += [f"fold_{fold}/{checkpoint}" for fold in wanted if fold not in found] or ([] if found else ["fold_*/"])
+    untrained = [fold for fold in wanted or begun or ["0"] if fold not in found]
+    absent += [f"fold_{fold}/{checkpoint}" for fold in untrained]
     if absent:
-        raise ModelError(f"{folder} is no model folder, or not complete: it lacks {', '.join(absent)}")
+        remedy = "".join(_how_to_train(folder, fold) for fold in untrained[:1])
+        raise ModelError(f"{folder} is no model folder, or not complete: it lacks {', '.join(absent)}{remedy}")
     _autoregister.register()  # a program may have set nnUNet_extTrainer itself, or run without the start-up line
     predictor.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in wanted]
     use = tuple(int(fold) if fold.isdigit() else fold for fold in wanted)
     for name in ("plans.json", "dataset.json"):
         read_json(folder / name)  # nnU-Net has no sentence for what is no JSON
     try:
-        with quiet:
+        with quiet_search():
             predictor.initialize_from_trained_model_folder(str(folder), use, checkpoint)
     except Exception as error:  # plans and checkpoint are files: nnU-Net stumbles over whatever is in them
         _explain(error, folder, predictor.checkpoints)
         raise
     return predictor
+
+
+def _how_to_train(folder: Path, fold: str) -> str:
+    """What to do about a fold without the checkpoint, as far as the names of folders and files tell."""
+    trainer, *how = folder.resolve().name.split("__")
+    if len(how) != 2:
+        return "; expected what a training makes, nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
+    plans = f" -p {how[0]}" * (how[0] != "nnUNetPlans")
+    command = f"nnUNetv2_train {folder.resolve().parent.name} {how[1]} {fold} -tr {trainer}{plans}"
+    if there := sorted(path.name for path in folder.glob(f"fold_{fold}/*.pth")):
+        return f"; finish its training with   {command} --c   or predict with what there is: --checkpoint {there[0]}"
+    return f"; train first:   {command}"
 
 
 def _explain(error: Exception, folder: Path, checkpoints: Sequence[Path]) -> None:

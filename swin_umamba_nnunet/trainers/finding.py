@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import warnings
+from collections.abc import Iterator
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -9,6 +11,15 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet._autoregister import VARIABLE
 from swin_umamba_nnunet.catalogue import suggestion, trainer_names
+
+
+@contextlib.contextmanager
+def quiet_search() -> Iterator[None]:
+    """What nnU-Net says while it looks for a trainer is kept from the user: where it looks; and as it imports all of
+    its trainers, that timm, which some of them use, decorates with torch.jit, which torch is about to drop."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
+        yield
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:
@@ -21,7 +32,7 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
     if name in trainer_names():
         return getattr(trainers, name)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
+        with quiet_search():
             return recursive_find_trainer_class_by_name(name)
     except Exception as error:  # a user's module may raise anything when it is imported
         if not (isinstance(error, RuntimeError) and "Could not find requested nnunet trainer" in str(error)):

@@ -82,7 +82,7 @@ def test_everything_at_once():
         ({"output": 3}, ("`output` is 3", "folder")),
         ({"slurm": {"time": datetime.time(12)}}, ("`slurm`", "numbers and strings", "time = 720 (minutes)")),
         ({"observers": "FOLDER"}, ("`observers` is 'FOLDER'", '{second = "FOLDER"}')),
-        ({"observers": {"second": {}}}, ("`observers` is ", '{second = {901 = "FOLDER"}}')),
+        ({"observers": {"second": {}}}, ("`observers` is ", '{second = {1 = "FOLDER"}}')),
         ({"observers": {"a/b": "FOLDER"}}, ("`observers` is ", "a/b")),
         ({"checkpoint_minutes": math.inf}, ("`checkpoint_minutes`", "0 or more")),  # JSON has no infinity
     ],

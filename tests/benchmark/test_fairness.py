@@ -44,14 +44,14 @@ def test_recipes(codes, probe, recipe, code, said):
 
 
 def test_a_question_is_answered_by_the_worst_of_its_remarks():
-    """Twice the same is said once; a note alone leaves the comparison in order.
+    """Twice the same is said once, of all its datasets; a note alone leaves the comparison in order.
 
     A lack of random starts spoils only a comparison of both kinds: all rows pretrained alike are a matter of care.
     """
     note, flag = (fairness.remark(kind, "selected_on_validation", kind, "D") for kind in ("note", "flag"))
     missing, differs = (fairness.remark("flag", code, code) for code in ("scratch_missing", "pretraining_differs"))
     for remarks, question, verdict, answer in (
-        ([note, note], "Tuning", "in order", f"{FINAL} note (D)"),
+        ([note, note, {**note, "datasets": ["E"]}], "Tuning", "in order", f"{FINAL} note (D, E)"),
         ([note, flag], "Tuning", "problem", "note (D) flag (D)"),
         ([missing], "Confounding booster:", "caution", "scratch_missing"),
         ([missing, differs], "Confounding booster:", "problem", "pretraining_differs scratch_missing"),

@@ -75,9 +75,10 @@ def test_not_preprocessed(problems, folders):
 def test_plans_and_configurations(plan, problems, folders):
     cascade = {"3d_cascade": {"inherits_from": "2d", "previous_stage": "3d_lowres"}}
     edit(folders.preprocessed / "nnUNetPlans.json", lambda plans: plans["configurations"].update(cascade))
-    found = problems(trainers=["A:otherPlans", "A::3d_lowres", "A::3d_fullres", "A::3d_cascade"])
+    rows = ("nnUNetResEncUNetLPlans", "otherPlans", ":3d_lowres", ":3d_fullres", ":3d_cascade")
+    found = problems(trainers=[f"A:{row}" for row in rows])
     assert_names(found, NAME, " otherPlans", ": nnUNetPlans", " 3d_lowres", "2d, 2d_large, 3d_fullres", "cascade")
-    assert "for nnUNetPlans 3d_fullres" in found
+    assert_names(found, "for nnUNetPlans 3d_fullres", "plan_and_preprocess -d 903 -c 2d -pl nnUNetPlannerResEncL\n")
     plan(trainers=["A:nnUNetPlans:2d_large"])  # inherits its data
 
 

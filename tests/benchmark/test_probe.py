@@ -13,9 +13,6 @@ from swin_umamba_nnunet.benchmark.files import plain
 from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME
 
-# torchvision does this when it is imported, which one of nnU-Net's trainers does
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.interface. is deprecated:FutureWarning")
-
 OWN = """
 from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch
 

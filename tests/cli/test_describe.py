@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 
 import pytest
 
@@ -76,6 +77,13 @@ def test_heads_of_a_size_that_does_not_divide(described):
     assert " 1, 0.2667 x 1/4, 0.1333 x 1/8, 1/15 x 1/16 of" in text
 
 
+def test_a_trainer_alone_is_described_at_a_size_that_is_said_and_the_wait_is_announced(told, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    said = told(0, "describe", "nnUNetTrainerUMambaBot")
+    assert_names(said.out, "1 x 320 x 320", "14 classes", "AbdomenMR", "-d", "--shape", "41.33 G")
+    assert "nnU-Net start" in said.err
+
+
 LIST, PLAN = "swin-umamba list", "nnUNetv2_plan_and_preprocess"
 REFUSED = {
     "trainer": (("nnUNetTrainerSwinUMumba", *SMALL), ("'nnUNetTrainerSwinUMumba'", "nnUNetTrainerSwinUMamba", LIST)),
@@ -96,7 +104,6 @@ REFUSED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # nnU-Net imports all of its trainers to look for one
 @pytest.mark.parametrize(("arguments", "facts"), REFUSED.values(), ids=list(REFUSED))
 def test_refused_in_one_sentence(arguments, facts, planned, told):
     said = told(2, "describe", *arguments)

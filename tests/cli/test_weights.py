@@ -180,7 +180,6 @@ def test_a_file_for_other_trainers_says_which_one_fits(said, saved):
     said(0, "verify", file, "--for", "nnUNetTrainerVMUNet")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 def test_a_trainer_of_the_users_own_is_known_by_what_it_is_built_on(published, save, tmp_path, monkeypatch, said):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "my_weights_trainers.py").write_text(

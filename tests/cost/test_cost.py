@@ -284,7 +284,6 @@ def test_a_large_patch_keeps_its_size():
     assert task_of_shape((1, 128, 128, 128), 2).configuration == "3d_fullres"
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # nnU-Net imports all of its trainers on the way
 def test_trainers_of_the_user_are_found(tmp_path, monkeypatch):
     (tmp_path / "my_describe_trainer.py").write_text(
         "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"

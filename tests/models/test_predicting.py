@@ -7,9 +7,8 @@ import torch
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import load_predictor
+from tests.messages import naming
 from tests.models.conftest import CHECKPOINT
-
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 
 BOT = "nnUNetTrainerUMambaBot"
 
@@ -79,6 +78,19 @@ def test_models_that_cannot_be_loaded_are_told_in_a_sentence(trained, tmp_path):
         refused(match)
     checkpoint.write_bytes(good[: len(good) // 2])
     refused(f"{checkpoint} is truncated or damaged")
+
+
+def test_what_is_not_trained_is_told_with_the_command_that_does(trained, tmp_path):
+    folder = tmp_path / "Dataset001_X" / f"{BOT}__myPlans__2d"
+    train = f"nnUNetv2_train Dataset001_X 2d 0 -tr {BOT} -p myPlans"
+    with pytest.raises(ModelError, match=naming("fold_0/checkpoint_final.pth", "plans.json", train)):
+        load_predictor(folder, device="cpu")
+    folder.parent.mkdir()
+    trained(BOT)[1].rename(folder)
+    (folder / CHECKPOINT).rename(folder / CHECKPOINT.with_name("checkpoint_latest.pth"))
+    facts = ("lacks fold_0/checkpoint_final.pth;", f"{train} --c ", "--checkpoint checkpoint_latest.pth")
+    with pytest.raises(ModelError, match=naming(*facts)):
+        load_predictor(folder, device="cpu")
 
 
 def test_an_array_of_other_channels_is_told(trained):

@@ -103,7 +103,7 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
 
     dagger, swin, both = NETWORKS[:1], NETWORKS[:2], (STEP, INFERENCE)
     shaped = importlib.util.find_spec("nnunetv2") is not None
-    others = [name for name in NETWORKS[2:] if shaped or name not in TRAINERS]
+    further = [name for name in NETWORKS[2:] if shaped or name not in TRAINERS]
     materialised = {"also": (OWN, MAMBA_SSM)}
     if phase == "kernels":
         return [
@@ -124,7 +124,7 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
         *networks(swin, (INFERENCE,), 1, modes=(EAGER, GRAPH)),
         *networks(swin[1:], (STEP,), **materialised),
         *networks(swin, (INFERENCE,), **materialised),
-        *networks(others, both),
+        *networks(further, both),
         *([] if shaped else [skipped(f"{', '.join(TRAINERS)}, trainers on the GPU", "nnunetv2 is not installed")]),
         *networks(swin, (INFERENCE,), 4),  # one slice, mirrored as nnU-Net does
         *networks(swin, (STEP,), dtype="bfloat16", **materialised),

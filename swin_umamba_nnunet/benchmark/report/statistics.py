@@ -30,6 +30,7 @@ class Comparison:
         effect: matched-pairs rank-biserial correlation, -1 to 1, above 0 where the row is better.
         p: two-sided, of the signed-rank test; NaN below two pairs.
         p_holm: the same after Holm's correction over the rows of its family on this dataset and metric.
+        tests: how many these are, as planned: with those that have no scores yet, p_holm can only fall when they come.
         p_least: the smallest `p_holm` that so many pairs can give, were the row better (or worse) in all of them.
         difference: of the two means (mean of class means).
         seed_sd: the larger of the two standard deviations over seeds; NaN below two seeds.
@@ -67,6 +68,7 @@ class Comparison:
     n_lost_baseline: int = 0
     cases_needed: float = math.nan
     seeds_needed: float = math.nan
+    tests: int = 0
     family: str = "trainers"
 
     @property
@@ -92,22 +94,20 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
     values, means = arena.per_case(metric), means_of(arena, metric, "seed")
     if not values[baseline].notna().any():
         return []
-    rows = {
-        row.label: "observers" if row.human else "trainers"
-        for row in arena.rows
-        if row.label != baseline and values[row.label].notna().any()
-    }
+    families = {row.label: "observers" if row.human else "trainers" for row in arena.rows if row.label != baseline}
     sign = -1.0 if lower_is_better(metric) else 1.0
     found = []
-    for row, family in rows.items():
+    for row, family in families.items():
+        if not values[row].notna().any():
+            continue
         ours, theirs = values[[row, baseline]].dropna(how="all").to_numpy(float).T
         own, other = means[row], means[baseline]
         gaps = [sign * (own[seed] - other[seed]) for seed in own if seed in other]
         mean, than = (mean_of_class_means(arena.values(metric, name)) for name in (row, baseline))
         spread = float(np.fmax(sd(own.values()), sd(other.values())))
-        cases = seeds = math.nan
+        tests, cases, seeds = [*families.values()].count(family), math.nan, math.nan
         if metric == arena.metric:
-            cases = cases_needed(ours - theirs, [*rows.values()].count(family), bootstrap.seed)
+            cases = cases_needed(ours - theirs, tests, bootstrap.seed)
             seeds = seeds_needed(mean - than, spread if own and other else math.nan, bootstrap.seed)
         item = replace(
             compare_values(row, baseline, metric, ours, theirs, bootstrap),
@@ -117,6 +117,7 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
             n_seeds_better=sum(gap > 0 for gap in gaps),
             cases_needed=cases,
             seeds_needed=seeds,
+            tests=tests,
             family=family,
         )
         found.append(item)
@@ -155,23 +156,25 @@ def compare_values(
 
 
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Holm's correction within each family, and the least p each comparison could have reached."""
+    """Holm's correction within each family as planned, and the least p each comparison could have reached."""
     found = {}
     for family in {item.family for item in comparisons}:
         tested = [item for item in comparisons if item.family == family and not math.isnan(item.p)]
-        least = min(1.0, len(tested) * min((least_p(item.n_pairs) for item in tested), default=1.0))
-        for item, p_holm in zip(tested, holm([item.p for item in tested])):
+        tests = max([len(tested), *(item.tests for item in tested)])
+        least = min(1.0, tests * min((least_p(item.n_pairs) for item in tested), default=1.0))
+        for item, p_holm in zip(tested, holm([item.p for item in tested], tests)):
             found[item.row] = replace(item, p_holm=p_holm, p_least=max(least_p(item.n_pairs), least))
     return [found.get(item.row, item) for item in comparisons]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Scandinavian Journal of Statistics 6, 1979): the i-th smallest of m is multiplied
-    by m - i + 1, none may fall below the one before it, and none exceeds 1."""
+def holm(p_values: Sequence[float], tests: int) -> list[float]:
+    """Holm's step-down adjustment (Scandinavian Journal of Statistics 6, 1979) of the p values there are of m tests, as
+    if the others were 1: the i-th smallest is multiplied by m - i + 1, none may fall below the one before it, and none
+    exceeds 1."""
     order = np.argsort(p_values, kind="stable")
     adjusted, largest = [0.0] * len(p_values), 0.0
     for position, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - position) * float(p_values[index])))
+        largest = max(largest, min(1.0, (tests - position) * float(p_values[index])))
         adjusted[index] = largest
     return adjusted
 

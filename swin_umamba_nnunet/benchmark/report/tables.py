@@ -175,7 +175,7 @@ def latex(analysis: Analysis) -> str:
                     f"{title}: {metric} minus that of {analysis.baseline}, case by case: in how many cases the trainer "
                     "is better and worse, median difference with its 95 % percentile-bootstrap interval over cases, "
                     "matched-pairs rank-biserial correlation r (positive where the trainer is better), p of Wilcoxon's "
-                    "signed-rank test, Holm-corrected over the trainers (over observers apart)."
+                    "signed-rank test, Holm-corrected over the planned trainers (over observers apart)."
                 )
                 parts.append(_latex_table(lines, caption, f"{title}-{metric}-paired"))
         lines = [

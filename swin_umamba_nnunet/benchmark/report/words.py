@@ -112,7 +112,7 @@ def lost(comparison: Comparison) -> str:
     """Infinite differences as counts; "" where there are none."""
     c = comparison
     counts = ((c.n_lost, c.row), (c.n_lost_baseline, c.baseline))
-    return ", ".join(f"{count} of {c.n_pairs} not found by {name}" for count, name in counts if count)
+    return ", ".join(f"{times} of {c.n_pairs} not found by {name}" for times, name in counts if times)
 
 
 def shown(comparisons: Mapping[str, Sequence[Comparison]], unit: str) -> str:
@@ -146,19 +146,19 @@ def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
         differ = "differs" if len(rows) == 1 or which(rows) == "any row" else "differ"
         texts.append(f"That {which(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
     hopeless = [c for c in comparisons if c.hopeless]
-    for count, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):
-        rows = [c.row for c in hopeless if (c.n_pairs, c.p_least) == (count, least)]
+    for pairs, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):
+        rows = [c.row for c in hopeless if (c.n_pairs, c.p_least) == (pairs, least)]
         texts.append(
-            f"Anything about {which(rows)}: even if one were better on every one of {plural(count, 'common case')}, "
+            f"Anything about {which(rows)}: even if one were better on every one of {plural(pairs, 'common case')}, "
             f"the corrected p could not fall below {p_value(1.0 if math.isnan(least) else least)}."
         )
-    texts += [disagreement(c, [other.family for other in comparisons].count(c.family), unit) for c in comparisons]
+    texts += [disagreement(c, unit) for c in comparisons]
     if all(c.n_seeds < 2 for c in comparisons):
         texts.append("Whether other trainings would show the same: there is one seed of each.")
     return " ".join(filter(None, texts)) or "Whether other datasets would show the same."
 
 
-def disagreement(comparison: Comparison, tests: int, unit: str) -> str:
+def disagreement(comparison: Comparison, unit: str) -> str:
     """Why the interval of the median leaves out 0 and the test shows nothing, or the other way round; "" if not so."""
     c = comparison
     outside = c.low > 0 or c.high < 0
@@ -170,7 +170,7 @@ def disagreement(comparison: Comparison, tests: int, unit: str) -> str:
             "also weighs how large differences are."
         )
     if c.p < ALPHA:
-        return f"{c.row}: the interval leaves out 0, and p is {p_value(c.p)} before the correction for {tests} tests."
+        return f"{c.row}: the interval leaves out 0, and p is {p_value(c.p)} before the correction for {c.tests} tests."
     counts = ((c.n_worse, "worse", c.loss), (c.n_better, "better", c.gain))
     many, few = counts if c.n_worse > c.n_better else counts[::-1]
     return (
@@ -196,8 +196,8 @@ def settling(comparisons: Sequence[Comparison]) -> str:
     return " ".join(texts) or "Nothing is left open on this dataset; others, and more seeds."
 
 
-def _many(count: float, most: int) -> str:
-    return f"more than {most:,}" if math.isinf(count) else f"about {float(f'{count:.2g}'):,.0f}"
+def _many(needed: float, most: int) -> str:
+    return f"more than {most:,}" if math.isinf(needed) else f"about {float(f'{needed:.2g}'):,.0f}"
 
 
 def _by_number(known: Mapping[str, str]) -> str:
@@ -221,7 +221,7 @@ def suitability(found: Suitability | None) -> tuple[str, str]:
     """Severity (as in `fairness`) and meaning of the ratio of the two spreads."""
     if found is None:
         return "unknown", (
-            "Whether this dataset can separate methods is not measured: that takes at least two rows with at least two "
+            "Whether a dataset can separate methods is not measured: that takes at least two rows with at least two "
             "finished runs (folds or seeds) each on the same cases."
         )
     numbers = (

@@ -30,10 +30,11 @@ def summaries(arena, metric):
 
 def test_holm_by_hand():
     """Sorted .01 .02 .03 .04 times 4 3 2 1 are .04 .06 .06 .04; none may fall below the one before: .04 .06 .06 .06."""
-    assert statistics.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert statistics.holm([0.5, 0.6]) == [1.0, 1.0]
-    assert statistics.holm([0.03]) == [0.03]
-    assert statistics.holm([]) == []
+    assert statistics.holm([0.04, 0.01, 0.03, 0.02], 4) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert statistics.holm([0.5, 0.6], 2) == [1.0, 1.0]
+    assert statistics.holm([0.03], 1) == [0.03]
+    assert statistics.holm([], 0) == []
+    assert statistics.holm([0.01, 0.02], 4) == statistics.holm([0.01, 0.02, 1.0, 1.0], 4)[:2]  # two have no scores yet
 
 
 def test_signed_rank_by_hand():
@@ -122,9 +123,13 @@ def test_comparisons_of_the_tree(arenas):
     assert item.n_pairs == 16
     assert item.median == pytest.approx(np.median(expected))
     assert item.p == pytest.approx(stats.wilcoxon(expected).pvalue)
-    assert item.p_holm == pytest.approx(statistics.holm([found[row.label].p for row in tree.ROWS[1:]])[1])
+    assert item.p_holm == pytest.approx(statistics.holm([found[row.label].p for row in tree.ROWS[1:]], 3)[1])
     assert (item.n_seeds, item.n_seeds_better) == (3, 3)
     assert found["ResEnc L"].n_seeds == 2  # one fold of its third seed is not finished
+    arena, unfinished = arenas[tree.SHAPES], found[best.label].p
+    half = replace(arena, runs=tuple(run for run in arena.runs if run.row.label in (best.label, "nnU-Net")))
+    (item,) = statistics.compare(half, "Dice", "nnU-Net", FEW)
+    assert item.p_holm == pytest.approx(3 * unfinished)  # over the planned rows, of which two have no scores yet
 
 
 def test_means_and_spreads_of_the_tree(arenas):

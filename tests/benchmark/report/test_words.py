@@ -68,12 +68,12 @@ def test_why_interval_and_test_disagree():
     """Of the example: 23 cases a little worse, 7 much better."""
     gaps = {"median": -0.044, "low": -0.06, "high": -0.03, "gain": 0.44, "loss": 0.05}
     split = replace(OPEN, n_pairs=30, n_better=7, n_worse=23, **gaps)
-    said = words.disagreement(split, 2, "1")
+    said = words.disagreement(split, "1")
     assert_names(said, "Open", "23 of 30", "worse", "0.0500", "7 better", "0.4400")
     assert said in words.not_shown([split], "1")
-    assert_names(words.disagreement(replace(split, p=0.02), 5, "1"), "0.020", "5 tests")
-    assert_names(words.disagreement(replace(CLEAR, low=-0.01), 1, "1"), "includes 0", "how large")
-    assert words.disagreement(OPEN, 1, "1") == words.disagreement(CLEAR, 1, "1") == ""
+    assert_names(words.disagreement(replace(split, p=0.02, tests=5), "1"), "0.020", "5 tests")
+    assert_names(words.disagreement(replace(CLEAR, low=-0.01), "1"), "includes 0", "how large")
+    assert words.disagreement(OPEN, "1") == words.disagreement(CLEAR, "1") == ""
 
 
 def test_what_would_settle_it():
