@@ -5,61 +5,47 @@ size, and need nnU-Net; the others run on a bare GPU machine, which has none.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from swin_umamba_nnunet import networks
-from swin_umamba_nnunet._text import by
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.blocks.mamba import Mamba
 from swin_umamba_nnunet.ops import resolve_backend
-from tests.speed.jobs import Job, MissingPackageError
 from tests.speed.materialised import networks_in
-from tests.speed.measure import Clock, autocast, interleaved
-from tests.speed.record import BASELINE, COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, STEP, WITHOUT, Figure
+from tests.speed.measure import autocast, interleaved
+from tests.speed.record import BASELINE, COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, STEP, WITHOUT
 
 CHANNELS, CLASSES = 1, 14
 # those that nnU-Net's plans shape -> their trainers
 TRAINERS = {"UMambaBot": "nnUNetTrainerUMambaBot", "UMambaEnc": "nnUNetTrainerUMambaEnc", BASELINE: "nnUNetTrainer"}
 NETWORKS = ("SwinUMambaD", "SwinUMamba", "VMUNet", *TRAINERS)
-# seconds that must be left, and after which it counts as hanging: compiling takes minutes
-TIMES = {COMPILED: (60.0, 170.0)}
 
 
-def build_network(name: str, size: Sequence[int]) -> nn.Module:
+def build_network(name, size):
     """A network of `NETWORKS` in float32 on the CPU, random weights, seeded.
 
     Args:
         name: which.
         size: (H, W) of its images in pixels.
 
-    Raises:
-        MissingPackageError: nnU-Net's plans shape it, and nnU-Net is not installed.
-        ValueError: nnU-Net plans no images of this size.
     """
     torch.manual_seed(0)
     if name not in TRAINERS:
         return getattr(networks, name)(CHANNELS, CLASSES, True)
-    try:
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        from swin_umamba_nnunet.cost.tasks import task_of_shape
-        from swin_umamba_nnunet.trainers.finding import find_trainer
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(f"{name} is shaped by nnU-Net's plans; pip install nnunetv2") from error
+    from swin_umamba_nnunet.cost.tasks import task_of_shape
+    from swin_umamba_nnunet.trainers.finding import find_trainer
+
     task = task_of_shape((CHANNELS, *size), CLASSES)
-    if task.planned_size:
-        raise ValueError(f"nnU-Net plans no images of {by(size)} but of {by(task.planned_size)}; give that size")
     plans = PlansManager(task.plans)
     return find_trainer(TRAINERS[name]).build_network_architecture(plans, task.settings, CHANNELS, CLASSES, True)
 
 
-def scanned(network: nn.Module, size: Sequence[int], device: str) -> tuple[int, int]:
+def scanned(network, size, device):
     """(state-steps, elements E of the two-dimensional scans) of one image, from the shapes that pass through."""
     steps, elements = 0, 0
 
@@ -90,29 +76,20 @@ def scanned(network: nn.Module, size: Sequence[int], device: str) -> tuple[int, 
 
 
 @functools.lru_cache(maxsize=1)
-def built(name: str, size: tuple[int, ...], device: str) -> tuple[nn.Module, tuple[int, int]]:
+def built(name, size, device):
     """(network on the device, (state-steps, E) per image); the last one is kept, for the next figure often is of it."""
     network = build_network(name, size).to(device)
     return network, scanned(network.eval(), size, device)
 
 
-def makes_sense(figure: Figure) -> bool:
-    """U-Mamba's scans have one direction, nothing to write out; a U-Net has none; a training step is no graph."""
-    several_directions = figure.what not in TRAINERS
-    return (several_directions or figure.pipeline == FUSED) and (figure.mode != GRAPH or figure.passes == INFERENCE)
-
-
-def network_jobs(clock: Clock, figures: Sequence[Figure]) -> list[Job]:
-    """A job for each figure of a network."""
-    return [Job(figure, partial(measure, clock, figure), *TIMES.get(figure.mode, ())) for figure in figures]
-
-
-def measure(clock: Clock, figure: Figure) -> Iterator[Figure]:
+def measure(clock, figure):
     """The time and memory of one network, as a figure says that has no numbers yet.
 
     Raises:
         RuntimeError: what torch raises.
     """
+    if figure.pipeline == WITHOUT:
+        return controls(figure, 8 * clock.seconds)
     network, (steps, elements) = built(figure.what, figure.size, clock.device)
     network.zero_grad(set_to_none=True)
     images = torch.randn(figure.batch, CHANNELS, *figure.size, device=clock.device)
@@ -130,42 +107,35 @@ def measure(clock: Clock, figure: Figure) -> Iterator[Figure]:
         if not calls:
             raise RuntimeError(f"{figure.what} computed no scan in the form asked for ({figure.pipeline})")
     backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
-    yield replace(
-        timed, backend=backend if steps else None, peak_mebibytes=None if figure.mode == GRAPH else timed.peak_mebibytes
-    )
+    known = {"peak_mebibytes": None} if figure.mode == GRAPH else {}
+    return [replace(timed, backend=backend if steps else None, **known)]
 
 
-def controls(name: str, batch: int, side: int, seconds: float) -> Iterator[Figure]:
-    """A network in turns with itself without scans (`mixing="skip"`) on a CPU: a training step, and inference."""
-    images = torch.randn(batch, CHANNELS, side, side)
+def controls(figure, seconds):
+    """A network without scans (`mixing="skip"`) in turns with itself with them: a training step, and inference."""
+    images = torch.randn(figure.batch, CHANNELS, *figure.size)
     calls = {}
     for pipeline, mixing in ((FUSED, "scan"), (WITHOUT, "skip")):
         torch.manual_seed(0)
-        network = getattr(networks, name)(CHANNELS, CLASSES, True, mixing=mixing)
+        network = getattr(networks, figure.what)(CHANNELS, CLASSES, True, mixing=mixing)
         for passes, prepare in ((STEP, training_step), (INFERENCE, inference)):
-            figure = Figure(name, pipeline, passes=passes, batch=batch, size=(side, side))
-            calls[figure] = partial(_set_up_and, prepare(network, network, images, "float32"), network, passes)
-    yield from interleaved(calls, seconds)
+            call = partial(_set_up_and, prepare(network, network, images, "float32"), network, passes)
+            calls[replace(figure, pipeline=pipeline, passes=passes)] = call
+    return interleaved(calls, seconds)
 
 
-def _set_up_and(call: Callable[[], Any], network: nn.Module, passes: str) -> None:
+def _set_up_and(call, network, passes):
     set_up(network, passes)
     call()
 
 
-def set_up(network: Any, passes: str) -> None:
+def set_up(network, passes):
     """For training with deep supervision, or for inference."""
     network.train(passes == STEP)
     network.decoder.deep_supervision = passes == STEP
 
 
-def set_up_like_nnunet(device: str) -> None:
-    """cuDNN may try its algorithms while warming up, as in nnU-Net's commands."""
-    if device == "cuda":
-        torch.backends.cudnn.benchmark = True
-
-
-def training_step(network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, dtype: str) -> Callable[[], None]:
+def training_step(network, run, images, dtype):
     """Forward with deep supervision, the mean square of every head's logits for a loss, backward, SGD with momentum.
 
     No data loading, no gradient scaler.
@@ -184,7 +154,7 @@ def training_step(network: nn.Module, run: Callable[[Tensor], Any], images: Tens
     return step
 
 
-def inference(network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, dtype: str) -> Callable[[], Any]:
+def inference(network, run, images, dtype):
     """One forward pass without gradients as nnU-Net's predictor makes it: one head; no mirroring."""
 
     @torch.inference_mode()

@@ -1,6 +1,5 @@
 """Whole networks, tiny and on the CPU."""
 
-import sys
 import types
 from dataclasses import replace
 
@@ -10,10 +9,9 @@ from torch import nn
 
 from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.speed import networks
-from tests.speed.jobs import MissingPackageError
 from tests.speed.measure import Clock
-from tests.speed.networks import build_network, controls, makes_sense, measure, scanned
-from tests.speed.record import COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, OWN, STEP, WITHOUT, Figure
+from tests.speed.networks import build_network, measure, scanned
+from tests.speed.record import COMPILED, FUSED, INFERENCE, OWN, STEP, WITHOUT, Figure
 
 SIZE = (8, 8)
 
@@ -92,7 +90,7 @@ def test_a_network_that_evades_the_pipeline_is_found_out(measured):
 def test_networks_beside_their_controls(monkeypatch):
     built = []
     monkeypatch.setattr(networks.networks, "SwinUMambaD", lambda *a, **k: built.append(Plain(*a, **k)) or built[-1])
-    found = list(controls("SwinUMambaD", 1, 8, 0))
+    found = measure(Clock("cpu", 0), figure(pipeline=WITHOUT))
     assert [network.mixing for network in built] == ["scan", "skip"]
     assert all(network.seen == {(True, True, False), (False, False, True)} for network in built)
     assert [(f.pipeline, f.passes) for f in found if f.milliseconds] == [
@@ -112,14 +110,6 @@ def test_compiled_runs_what_the_compiler_returns(monkeypatch, measured):
     assert set(seen) == {(2, 1, *SIZE)}
 
 
-def test_which_make_sense():
-    assert makes_sense(figure(pipeline=MAMBA_SSM))
-    assert not makes_sense(figure(what="UMambaEnc", pipeline=OWN))
-    assert not makes_sense(figure(what="PlainConvUNet", pipeline=MAMBA_SSM))
-    assert makes_sense(figure(INFERENCE, what="PlainConvUNet", mode=GRAPH))
-    assert not makes_sense(figure(STEP, mode=GRAPH))
-
-
 # KERNELS.md, section 2: state-steps of an image of 320x320; two-dimensional scans have 64 for each element
 @pytest.mark.parametrize(
     ("name", "size", "steps", "per_element"),
@@ -135,12 +125,3 @@ def test_work_of_the_scans(name, size, steps, per_element):
         found, elements = scanned(build_network(name, (size, size)).eval(), (size, size), "meta")
     assert found == steps
     assert found == per_element * elements if per_element else elements == 0
-
-
-def test_what_nnunet_shapes_needs_its_sizes_and_nnunet(monkeypatch):
-    with pytest.raises(ValueError, match=r"no images of 100 x 96 but of \d+ x 96"):
-        build_network("PlainConvUNet", (100, 96))
-    monkeypatch.setitem(sys.modules, "nnunetv2.utilities.plans_handling.plans_handler", None)
-    for name in networks.TRAINERS:
-        with pytest.raises(MissingPackageError, match=f"{name} is .*; pip install nnunetv2"):
-            build_network(name, (32, 32))
