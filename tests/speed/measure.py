@@ -14,12 +14,12 @@ from dataclasses import replace
 import torch
 
 from swin_umamba_nnunet.ops._selftest import DIRECTIONS, MOST_CALLS, milliseconds, quartiles
-from tests.speed.record import BACKWARD, BOTH, FORWARD, INFERENCE, STEP, nvidia_smi
+from tests.speed.record import BACKWARD, BOTH, FORWARD, nvidia_smi
 
 PER_CLOCK = 16
 WARM_UP = 2  # calls
 # exponentials and logarithms per step and direction, besides those of the states: of each scan that is computed
-EXTRA = {FORWARD: (2,), BACKWARD: (3,), BOTH: (2, 3), INFERENCE: (2,), STEP: (2, 3)}
+EXTRA = {FORWARD: (2,), BACKWARD: (3,), BOTH: (2, 3)}
 
 
 class Clock:
@@ -37,14 +37,14 @@ class Clock:
             units = torch.cuda.get_device_properties(0).multi_processor_count
             self.exponentials_per_second = PER_CLOCK * units * float(clock) * 1e6
 
-    def time(self, figure, call, *, elements, steps, whole=False, **known):
+    def time(self, figure, call, *, elements=0, steps=0, whole=False, **known):
         """The figure with time, memory and what follows from them.
 
         Args:
             figure: of what.
             call: does it once.
-            elements: E of the two-dimensional scans in it, for the exp bound.
-            steps: state-steps in it, 0 where there is no scan.
+            elements: E of the scan, for the exp bound; 0 for a network.
+            steps: state-steps in it, 0 for a network.
             whole: count the memory that was there before, too.
             known: further fields.
         """

@@ -30,7 +30,6 @@ def build_network(name, size):
     Args:
         name: which.
         size: (H, W) of its images in pixels.
-
     """
     torch.manual_seed(0)
     if name not in TRAINERS:
@@ -45,41 +44,10 @@ def build_network(name, size):
     return find_trainer(TRAINERS[name]).build_network_architecture(plans, task.settings, CHANNELS, CLASSES, True)
 
 
-def scanned(network, size, device):
-    """(state-steps, elements E of the two-dimensional scans) of one image, from the shapes that pass through."""
-    steps, elements = 0, 0
-
-    def count_image(module, inputs, output):
-        nonlocal steps, elements
-        directions, inner, _ = module.dt_projs_weight.shape
-        positions = inputs[0].numel() // inputs[0].shape[-1]
-        elements += positions * inner
-        steps += directions * positions * inner * module.A_logs.shape[1]
-
-    def count_sequence(module, inputs, output):
-        nonlocal steps
-        positions = inputs[0].numel() // inputs[0].shape[-1]
-        steps += positions * module.A_log.numel()
-
-    handles = [
-        part.register_forward_hook(count_image if isinstance(part, SS2D) else count_sequence)
-        for part in network.modules()
-        if isinstance(part, SS2D | Mamba)
-    ]
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, CHANNELS, *size, device=device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return steps, elements
-
-
 @functools.lru_cache(maxsize=1)
 def built(name, size, device):
-    """(network on the device, (state-steps, E) per image); the last one is kept, for the next figure often is of it."""
-    network = build_network(name, size).to(device)
-    return network, scanned(network.eval(), size, device)
+    """The network on the device; the last one is kept, for the next figure often is of it."""
+    return build_network(name, size).to(device)
 
 
 def measure(clock, figure):
@@ -90,7 +58,7 @@ def measure(clock, figure):
     """
     if figure.pipeline == WITHOUT:
         return controls(figure, 8 * clock.seconds)
-    network, (steps, elements) = built(figure.what, figure.size, clock.device)
+    network = built(figure.what, figure.size, clock.device)
     network.zero_grad(set_to_none=True)
     images = torch.randn(figure.batch, CHANNELS, *figure.size, device=clock.device)
     set_up(network, figure.passes)
@@ -103,12 +71,14 @@ def measure(clock, figure):
             with torch.no_grad(), autocast(clock.device, figure.dtype, cache_enabled=False):
                 run = torch.cuda.make_graphed_callables(lambda x: network(x), (images,))
         call = (training_step if figure.passes == STEP else inference)(network, run, images, figure.dtype)
-        timed = clock.time(figure, call, elements=figure.batch * elements, steps=figure.batch * steps, whole=True)
+        timed = clock.time(figure, call, whole=True)
         if not calls:
             raise RuntimeError(f"{figure.what} computed no scan in the form asked for ({figure.pipeline})")
-    backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
+    backend = None
+    if any(isinstance(part, SS2D | Mamba) for part in network.modules()):
+        backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
     known = {"peak_mebibytes": None} if figure.mode == GRAPH else {}
-    return [replace(timed, backend=backend if steps else None, **known)]
+    return [replace(timed, backend=backend, **known)]
 
 
 def controls(figure, seconds):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import re
 import shutil
@@ -19,8 +18,8 @@ from swin_umamba_nnunet.benchmark.report.analysis import analyse
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 from swin_umamba_nnunet.benchmark.report.published import OTHER_PROTOCOL, PUBLISHED
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
-from tests.benchmark.conftest import edit
 from tests.benchmark.report import tree
+from tests.jsons import dump, edit
 from tests.messages import assert_names, naming
 
 FEW = Bootstrap(100)
@@ -240,7 +239,7 @@ def test_an_observer_is_compared_and_asked_for_nothing_that_trainings_have(small
         theirs = folder / "cells" / run.replace("second", tree.ROWS[0].key)
         shutil.copytree(theirs / "evaluation", folder / "cells" / run / "evaluation")
         record = {"state": "done", "host": "another", "commands": [["steps", "--", "swin-umamba", "evaluate"]]}
-        (folder / "cells" / run / "cell.json").write_text(json.dumps(record))
+        dump(folder / "cells" / run / "cell.json", record)
     page = page_of(folder, tmp_path / "report")
     analysis = analyse(read_benchmark(folder), PLAIN)
     (result,), (usual,) = analysis.results, before.results

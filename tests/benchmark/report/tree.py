@@ -6,7 +6,6 @@ second dataset, and a paper's name for that one.
 """
 
 import csv
-import json
 import math
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from PIL import Image
 
 from swin_umamba_nnunet.benchmark.config import Row
 from swin_umamba_nnunet.benchmark.runs import read_benchmark
-from tests.benchmark.conftest import edit, network_of
+from tests.benchmark.conftest import network_of
+from tests.jsons import dump, edit
 
 HOSTILE = "<i>scratch</i> & 50 %_$x$"
 SHAPES, ORGANS = "Dataset901_Shapes", "Dataset902_AbdomenMR"
@@ -85,7 +85,7 @@ def make_tree(folder: Path, pictures: bool = False) -> Path:
             {"severity": "suggestion", "code": "control_missing", "text": "Add a control.", "datasets": []},
         ],
     }
-    (folder / "benchmark.json").write_text(json.dumps(content))
+    dump(folder / "benchmark.json", content)
     for run in read_benchmark(folder).runs:
         state = state_of(run.dataset, run.row.label, run.fold, run.seed)
         if state != "waiting":
@@ -187,7 +187,7 @@ def _write_pictures(run):
         folder.mkdir()
     labels = {"background": 0, "disc": 1, "ring": 2}
     description = {"labels": labels, "channel_names": {"0": "grey"}, "file_ending": ".png"}
-    (run.predictions / "dataset.json").write_text(json.dumps(description))
+    dump(run.predictions / "dataset.json", description)
     truth = np.zeros((48, 64), np.uint8)
     truth[10:34, 12:36], truth[16:26, 18:30] = 2, 1
     moved = np.roll(truth, int(40 * (1 - SKILLS[run.row.label])), axis=1)
