@@ -100,6 +100,13 @@ def write_raw_dataset(raw: Path) -> None:
     (folder / "dataset.json").write_text(json.dumps(description))
 
 
+def predicted(folder: Path) -> np.ndarray:
+    """The voxels of what was predicted in `folder`, of the grid that it was predicted on."""
+    voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"case{TRAINING_CASES}.nii.gz")))
+    assert voxels.shape == (SLICES, ROWS, COLUMNS)
+    return voxels
+
+
 def _write(volume: np.ndarray, path: Path) -> None:
     image = sitk.GetImageFromArray(volume)
     image.SetSpacing((1.0, 1.0, 3.0))

@@ -4,18 +4,18 @@ The stages build on each other (preprocessed data, then a trained model), hence 
 """
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
-import torch
 
 from swin_umamba_nnunet.pretrained import get_record
-from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
-from tests.workspace import TRAIN, Workspace, installed_wheel
+from tests.jsons import load
+from tests.messages import assert_names
+from tests.synthetic_dataset import predicted
+from tests.workspace import TRAIN, Workspace, installed_wheel, write_imagenet_file
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +32,8 @@ def trained(workspace) -> Workspace:
 @pytest.fixture(scope="module")
 def imagenet_file(workspace) -> Path:
     """A file with the keys and shapes of the published one."""
-    record = get_record("vmamba_tiny_v0")
-    state_dict = {key: torch.tensor(0.01).expand(shape) for key, shape in inventory(record).items()}
-    path = workspace.folder / "imagenet" / "constants.pth"  # not the published name, which would ask for its size
-    path.parent.mkdir()
-    torch.save({"model": state_dict}, path)
-    return path
+    # not the published name, which would ask for its size
+    return write_imagenet_file(workspace.folder / "imagenet" / "constants.pth")
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +43,6 @@ def trained_from_imagenet(workspace, imagenet_file) -> Workspace:
     assert result.returncode == 9, result.stdout[-3000:] + result.stderr[-3000:]
     workspace.ok(*TRAIN, "ShortPretrained", "--c", SKIP_VALIDATION="1")
     return workspace
-
-
-def prediction(folder: Path):
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"case{dataset.TRAINING_CASES}.nii.gz")))
 
 
 def test_training_and_resume(trained):
@@ -74,12 +66,11 @@ def test_prediction_by_name_and_by_folder(trained):
         ("nnUNetv2_predict_from_modelfolder", "-npp", "1", "-nps", "1", *where),
     )
     assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
-    assert prediction(by_name).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
-    assert (prediction(by_name) == prediction(by_folder)).all()
+    assert (predicted(by_name) == predicted(by_folder)).all()
     scan, ours = trained.folder / "a scan.nii.gz", trained.folder / "by_us"
     shutil.copyfile(trained.images / f"case{dataset.TRAINING_CASES}_0000.nii.gz", scan)
     trained.ok("swin-umamba", "predict", "-m", moved, "-i", scan, "-o", ours, "--device", "cpu")
-    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(ours / scan.name))) == prediction(by_name)).all()
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(ours / scan.name))) == predicted(by_name)).all()
 
 
 def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_factory):
@@ -91,7 +82,7 @@ def test_swin_umamba_is_trained_and_predicts_from_a_wheel(workspace, tmp_path_fa
     output = workspace.folder / "predicted_from_a_wheel"
     settings = ("-npp", "1", "-nps", "1", "--disable_tta")
     installed.ok(*installed.prediction("TinyPlain", output), *settings)
-    assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+    predicted(output)
 
 
 def test_imagenet_weights_in_a_training(trained_from_imagenet, imagenet_file):
@@ -115,9 +106,9 @@ def test_imagenet_weights_are_needed_neither_to_predict_nor_to_validate(trained_
     predict = trained_from_imagenet.prediction("ShortPretrained", output)
     results = trained_from_imagenet.run_all(predict, (*TRAIN, "ShortPretrained", "--val"))
     assert [result.returncode for result in results] == [0, 0], [result.stderr[-3000:] for result in results]
-    assert prediction(output).shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+    predicted(output)
     summary = trained_from_imagenet.fold("ShortPretrained") / "validation" / "summary.json"
-    assert json.loads(summary.read_text())["metric_per_case"]
+    assert load(summary)["metric_per_case"]
 
 
 def test_fine_tuning_needs_no_imagenet_file(trained_from_imagenet):
@@ -133,8 +124,7 @@ def test_without_the_file_and_without_a_network_nothing_starts(workspace):
     assert result.returncode == 1
     record = get_record("vmamba_tiny_v0")
     message = result.stderr.strip().splitlines()[-1]
-    for part in (record.file_name, record.url, record.sha256, "SWIN_UMAMBA_WEIGHTS", "DScratch_5epochs"):
-        assert part in message
+    assert_names(message, record.file_name, record.url, record.sha256, "SWIN_UMAMBA_WEIGHTS", "DScratch_5epochs")
     assert "Traceback" not in result.stderr
     assert workspace.everything == before
 

@@ -7,12 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import SimpleITK as sitk
-import torch
 
-from swin_umamba_nnunet.pretrained import get_record
-from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import synthetic_dataset as dataset
+from tests.workspace import write_imagenet_file
 
 pytestmark = pytest.mark.slow
 
@@ -90,10 +87,8 @@ FAMILIES = [line.split()[1].split("(")[0] for line in TRAINERS.splitlines() if l
 def imagenet(workspace) -> Path:
     """Files with the keys and shapes of the published ones."""
     weights = workspace.folder / "families_imagenet"
-    weights.mkdir()
     for name in IMAGENET.values():
-        state_dict = {key: torch.tensor(0.01).expand(shape) for key, shape in inventory(get_record(name)).items()}
-        torch.save({"model": state_dict}, weights / f"{name}.pth")
+        write_imagenet_file(weights / f"{name}.pth", name)
     (workspace.folder / "own" / "families.py").write_text(TRAINERS)
     return weights
 
@@ -115,11 +110,9 @@ def test_trains_and_predicts(workspace, imagenet, trainer):
     if trainer not in IMAGENET:  # `test_end_to_end` predicts with one of these, and their small twins do here
         output = workspace.folder / f"predicted_{trainer}"
         workspace.ok(*workspace.prediction(trainer, output, configuration, plans), "--disable_tta")
-        found = sitk.GetArrayFromImage(sitk.ReadImage(str(output / f"case{dataset.TRAINING_CASES}.nii.gz")))
-        assert found.shape == (dataset.SLICES, dataset.ROWS, dataset.COLUMNS)
+        found = dataset.predicted(output)
         if configuration == "3d_fullres":
             which = ("-m", folder.parent, "-o", f"{output}_too", "--no-mirroring", "--device", "cpu")
             workspace.ok("swin-umamba", "predict", "-i", workspace.images, *which)
-            ours = sitk.ReadImage(f"{output}_too/case{dataset.TRAINING_CASES}.nii.gz")
-            assert (sitk.GetArrayFromImage(ours) == found).all()
+            assert (dataset.predicted(Path(f"{output}_too")) == found).all()
     shutil.rmtree(folder)  # up to 0.5 GB of checkpoints

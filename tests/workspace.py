@@ -16,6 +16,8 @@ import pytest
 import torch
 from filelock import FileLock
 
+from swin_umamba_nnunet.pretrained import get_record
+from swin_umamba_nnunet.pretrained.variants import inventory
 from swin_umamba_nnunet.settings import user_cache_folder
 from tests import synthetic_dataset as dataset
 from tests import warm
@@ -100,7 +102,6 @@ def once_per_run(tmp_path_factory: pytest.TempPathFactory, name: str, make: Call
 
 def prepare(folder: Path) -> None:
     """Raw and preprocessed dataset in `folder`."""
-    variables = _variables(folder)
     for name in FOLDERS:
         (folder / name).mkdir()
     dataset.write_raw_dataset(folder / "nnUNet_raw")
@@ -108,13 +109,21 @@ def prepare(folder: Path) -> None:
     plan = ("-d", "901", "-c", "2d", "3d_fullres", "-np", "1", "1", "-npfp", "1")
     done = subprocess.run(
         [warm.warm_python(), "-c", f"{entry}; run()", *plan],
-        env={**os.environ, **variables, "nnUNet_n_proc_DA": "1"},
+        env={**os.environ, **variables(folder), "nnUNet_n_proc_DA": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     dataset.change_plans(folder / "nnUNet_preprocessed")
+
+
+def write_imagenet_file(path: Path, name: str = "vmamba_tiny_v0") -> Path:
+    """A file with the keys and shapes of a published one, all values alike."""
+    shapes = inventory(get_record(name))
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"model": {key: torch.tensor(0.01).expand(shape) for key, shape in shapes.items()}}, path)
+    return path
 
 
 def installed_editable(tmp_path_factory: pytest.TempPathFactory) -> Environment:
@@ -141,16 +150,17 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     shutil.copytree(prepared, folder, dirs_exist_ok=True)
     (folder / "own").mkdir()
     (folder / "own" / "own_trainers.py").write_text(dataset.TRAINERS)
-    variables = _variables(folder) | {
+    own = variables(folder) | {
         "nnUNet_extTrainer": str(folder / "own"),
         "XDG_CACHE_HOME": str(folder / "cache"),
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
     }
-    environment = dataclasses.replace(installed_editable(tmp_path_factory), variables=variables)
+    environment = dataclasses.replace(installed_editable(tmp_path_factory), variables=own)
     return Workspace(environment.warmed() if warm.AVAILABLE else environment, folder)
 
 
-def _variables(folder: Path) -> dict[str, str]:
+def variables(folder: Path) -> dict[str, str]:
+    """Environment variables of nnU-Net with its folders in `folder`, and a few processes and threads only."""
     return {
         **{name: str(folder / name) for name in FOLDERS},
         "nnUNet_def_n_proc": "1",

@@ -1,9 +1,7 @@
 """A preprocessed dataset as far as the benchmark looks at it, and answers of a probe, without nnU-Net."""
 
-import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import jobs, runner
 from swin_umamba_nnunet.benchmark.runner import shown
+from tests.jsons import dump
 
 NAME = "Dataset903_Matrix"
 CASES = ("a", "b", "c", "d")
@@ -36,13 +35,6 @@ def network_of(key: str) -> str:
     return f"dynamic_network_architectures.architectures.unet.{kind}"
 
 
-def edit(file: Path, change: Callable[[Any], Any]) -> None:
-    """Let a function change what a JSON file holds."""
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
-
-
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> SimpleNamespace:
     return make_dataset(tmp_path, monkeypatch)
@@ -55,7 +47,7 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
     for folder in (raw / "imagesTr", raw / "labelsTr", preprocessed / "nnUNetPlans_2d"):
         folder.mkdir(parents=True)
     for folder in (raw, preprocessed):
-        (folder / "dataset.json").write_text(json.dumps(description))
+        dump(folder / "dataset.json", description)
     for case in CASES:
         for channel in ("0000", "0001"):
             (raw / "imagesTr" / f"{case}_{channel}.png").write_text(f"{case}_{channel}")
@@ -68,8 +60,8 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
             "3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres"},
         }
     }
-    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
-    (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    dump(preprocessed / "nnUNetPlans.json", plans)
+    dump(preprocessed / "splits_final.json", SPLITS)
     (preprocessed / "dataset_fingerprint.json").write_text("{}")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
@@ -157,12 +149,12 @@ class Steps:
             "peak_memory_bytes": 5,
             "peak_memory_what": "process RSS",
         }
-        (folder / "training.json").write_text(json.dumps(record))
+        dump(folder / "training.json", record)
 
     def predict(self, folder) -> None:
         shutil.copytree(folder / "references", folder / "predictions")
-        (folder / "predictions" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **LABELS}}))
-        (folder / "prediction.json").write_text(json.dumps({"seconds": 3.0}))
+        dump(folder / "predictions" / "dataset.json", {"labels": {"background": 0, **LABELS}})
+        dump(folder / "prediction.json", {"seconds": 3.0})
 
     def evaluate(self, folder) -> None:
         (folder / "evaluation").mkdir()

@@ -5,23 +5,18 @@ Trainers are tiny.  The runs that are killed start as a user starts them, the ot
 
 import csv
 import dataclasses
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from tests import synthetic_dataset as dataset
-from tests.benchmark.conftest import edit
-from tests.installed import ROOT
+from tests.benchmark.bench import VERB, Bench, make_bench
+from tests.jsons import edit
 from tests.messages import assert_names
 from tests.workspace import once_per_run, prepare
 
@@ -68,44 +63,6 @@ class Slow(Ours):
         if os.path.exists(os.path.join(os.environ["nnUNet_raw"], "epochs_are_long")):
             time.sleep(1.5)
 '''
-COMMON = 'output = "{output}"\ndatasets = [901]\ndevice = "cpu"\ncheckpoint_minutes = 0\n'
-VERB = ("-m", "swin_umamba_nnunet", "benchmark")
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-    """nnU-Net's folders with a preprocessed dataset, and a way to run commands in there."""
-
-    folder: Path
-    variables: dict[str, str]
-    python: str = sys.executable
-
-    def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [self.python, *command],
-            cwd=self.folder,
-            env={**os.environ, **self.variables},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def run(self, *command: str, code: int = 0) -> str:
-        """What it prints until it ends, with this exit code."""
-        process = self.start(*command)
-        out, err = process.communicate(timeout=400)
-        assert process.returncode == code, out + err
-        return out
-
-    def cell(self, output: str, trainer: str, name: str = "cell.json", seed: int = 0) -> dict[str, Any]:
-        key = f"{trainer}__nnUNetPlans__2d/fold_0/seed_{seed}"
-        path = self.folder / output / "cells" / dataset.NAME / key / name
-        return json.loads(path.read_text()) if path.is_file() else {}
-
-    def write_config(self, output: str, *trainers: str, more: str = "") -> str:
-        rows = "".join(f'[[trainers]]\nname = "{name}"\n' for name in trainers)
-        (self.folder / f"{output}.toml").write_text(COMMON.format(output=output) + more + rows)
-        return f"{output}.toml"
 
 
 @pytest.fixture(scope="module")
@@ -113,23 +70,10 @@ def bench(tmp_path_factory) -> Bench:
     folder = tmp_path_factory.mktemp("matrix")
     shutil.copytree(once_per_run(tmp_path_factory, "prepared", prepare), folder, dirs_exist_ok=True)
     (folder / "nnUNet_results").rmdir()
-    (folder / "own").mkdir()
-    (folder / "own" / "matrix_trainers.py").write_text(TRAINERS)
-    variables = {
-        "nnUNet_raw": str(folder / "nnUNet_raw"),
-        "nnUNet_preprocessed": str(folder / "nnUNet_preprocessed"),
-        "nnUNet_extTrainer": str(folder / "own"),
-        "nnUNet_def_n_proc": "1",
-        "nnUNet_n_proc_DA": "0",
-        "nnUNet_npp": "0",
-        "nnUNet_nps": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
     small = {"patch_size": [40, 56], "batch_size": 2}  # a size that nnU-Net's network takes
     plans = folder / "nnUNet_preprocessed" / dataset.NAME / "nnUNetPlans.json"
     edit(plans, lambda content: content["configurations"]["2d"].update(small))
-    return Bench(folder, variables)
+    return make_bench(folder, TRAINERS)
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +110,11 @@ def test_a_failed_cell_is_taken_up_again_and_a_finished_one_is_not(ran):
         assert record["training"]["peak_memory_what"] == "process RSS"
         assert record["cost"]["parameters"] > 0
         assert len(record["curves"]["train_losses"]) == 1
-        metrics = ran.folder / "bench/cells" / dataset.NAME / f"{trainer}__nnUNetPlans__2d/fold_0/seed_0/evaluation"
-        assert (metrics / "metrics.csv").read_text().startswith("case,class,metric,value,unit,convention\ncase0,")
-        log = (metrics.parent / "logs" / "train.log").read_text()
+        place = ran.place("bench", trainer)
+        assert (
+            (place / "evaluation/metrics.csv").read_text().startswith("case,class,metric,value,unit,convention\ncase0,")
+        )
+        log = (place / "logs/train.log").read_text()
         assert "nnU-Net's own validation is left out" in log
         # what a seed fixes in trainings of this package: tests/trainers/test_replay.py
         assert record["training"]["replays"] is ("Seed 0: " in log) is (trainer == "Ours")

@@ -1,12 +1,12 @@
 """Checks against this machine, each caught before anything runs, and the jobs that come out."""
 
-import json
 import shutil
 
 import pytest
 
 from swin_umamba_nnunet.benchmark import ConfigError, run_job
-from tests.benchmark.conftest import NAME, edit
+from tests.benchmark.conftest import NAME
+from tests.jsons import dump, edit, load
 from tests.messages import assert_names
 
 
@@ -39,7 +39,7 @@ def test_jobs_of_all_runs(plan, folders):
     for name in ("plans_sha256", "splits_sha256", "dataset_fingerprint_sha256"):
         assert len(first.inputs[name]) == 64
     prepared.write()
-    written = json.loads((folders.output / "benchmark.json").read_text())
+    written = load(folders.output / "benchmark.json")
     assert written["cells"] == [job.name for job in prepared.jobs]
     assert [row["weights"] for row in written["rows"]] == [None, None]
     assert {"config", "created", "versions", "hardware", "findings"} <= set(written)
@@ -48,7 +48,7 @@ def test_jobs_of_all_runs(plan, folders):
 def test_hashes_are_of_the_content(plan, folders):
     before = plan().jobs[0].inputs
     plans = folders.preprocessed / "nnUNetPlans.json"
-    plans.write_text(json.dumps(json.loads(plans.read_text()), indent=8))
+    dump(plans, load(plans), indent=8)
     assert plan().jobs[0].inputs == before
     plans.write_text(plans.read_text().replace("2d_large", "2d_huge"))
     after = plan().jobs[0].inputs

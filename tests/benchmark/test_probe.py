@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from swin_umamba_nnunet.benchmark import estimates, jobs, probe, process, runner
 from swin_umamba_nnunet.benchmark.files import plain
 from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME
+from tests.jsons import dump, load
 
 OWN = """
 from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch
@@ -47,7 +47,7 @@ def own_trainers(folders, tmp_path, monkeypatch):
         "label_manager": "LabelManager",
         "configurations": {"2d": {**common, "patch_size": [33, 40]}},
     }
-    (folders.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    dump(folders.preprocessed / "nnUNetPlans.json", plans)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "probed_trainers.py").write_text(OWN)
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "own"))
@@ -97,7 +97,7 @@ def test_missing_splits_are_made_by_nnunet_unless_it_is_a_dry_run(own_trainers):
     assert not file.exists()
     (own_trainers.preprocessed / "nnUNetPlans_2d" / "e.b2nd").touch()  # nnU-Net makes five folds
     ask("ProbedTiny")
-    assert len(json.loads(file.read_text())) == 5
+    assert len(load(file)) == 5
 
 
 def test_trainers_that_do_not_exist_or_do_not_fit(own_trainers):
@@ -148,7 +148,7 @@ def test_estimates(own_trainers, plan, monkeypatch):
 
     def run(command, environment, log):  # in this process: a second Python would import torch once more
         environments.append(environment)
-        if json.loads(Path(command[-2]).read_text())["device"] == "cuda":
+        if load(Path(command[-2]))["device"] == "cuda":
             log.write_text("Traceback\nRuntimeError: out of memory\n")
             return 1
         probe.main(command[-2:])

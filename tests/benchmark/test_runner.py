@@ -12,6 +12,7 @@ from swin_umamba_nnunet.benchmark import run_job, runner
 from swin_umamba_nnunet.benchmark.process import Interrupted
 from swin_umamba_nnunet.benchmark.runner import environment, shown
 from tests.benchmark.conftest import NAME, ends
+from tests.messages import assert_names
 
 ALL = ["train", "predict", "evaluate"]
 
@@ -79,24 +80,21 @@ def test_only_what_is_missing_is_done_again(job, fake_steps):
         assert fake_steps.names == again
 
 
+@pytest.mark.parametrize("code", [3, 0])
 @pytest.mark.parametrize("step", ALL)
-def test_a_failing_step(job, fake_steps, step):
-    fake_steps.at = {step: ends(3, "best" if step == "train" else "")}
+def test_a_failing_step(job, fake_steps, step, code):
+    """An end without outputs is one, too."""
+    fake_steps.at = {step: ends(code, "best" if step == "train" else "")}
     assert run_job(job) == "failed"
     record = job.read()
-    assert (record["state"], record["error"]["step"], record["error"]["exit_code"]) == ("failed", step, 3)
+    assert (record["state"], record["error"]["step"]) == ("failed", step)
+    assert_names(record["error"]["reason"], "exit code 3" if code else "outputs are not all there")
     assert record["error"]["log_tail"].endswith(f"the end of {step}")
     fake_steps.at = {}
     assert run_job(job) == "done"
     assert (job.read()["error"], job.read()["attempts"]) == (None, 2)
     resumed = [command for command in fake_steps.commands if "nnUNetv2_train" in command]
     assert [command[-1] == "--c" for command in resumed] == ([False, True] if step == "train" else [False])
-
-
-def test_an_end_without_outputs_is_a_failure(job, fake_steps):
-    fake_steps.at = {"train": ends(0)}
-    assert run_job(job) == "failed"
-    assert "outputs are not all there" in job.read()["error"]["reason"]
 
 
 @pytest.mark.parametrize("end", [Interrupted(), SystemExit(-1)])  # the latter by submitit, when SLURM's time is up

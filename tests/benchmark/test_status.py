@@ -1,13 +1,11 @@
 """Status: read from the folder alone."""
 
-import json
-
 import pytest
 
 from swin_umamba_nnunet.benchmark import BenchmarkError
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 from swin_umamba_nnunet.benchmark.status import read_status, render
-from tests.benchmark.conftest import edit
+from tests.jsons import dump, edit
 from tests.messages import assert_names
 
 
@@ -21,7 +19,7 @@ def prepared(plan):
 def measure(run, epoch):
     curves = {"epoch_start_timestamps": [0.0] * epoch, "epoch_end_timestamps": [60.0] * epoch}
     run.folder.mkdir(parents=True, exist_ok=True)
-    run.measured.write_text(json.dumps({"epoch": epoch, "epochs": 10, "curves": curves, "updated": 0.0}))
+    dump(run.measured, {"epoch": epoch, "epochs": 10, "curves": curves, "updated": 0.0})
 
 
 def test_every_state(prepared):
@@ -70,7 +68,7 @@ def test_a_folder_as_the_first_version_wrote_it(tmp_path):
     row = {"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}}
     config = {"output": "/bench", "datasets": [901], "trainers": [row], "folds": [0], "seeds": [3], "slurm": {}}
     content = {"config": config, "cells": ["Dataset901_X/A__P__2d/fold_0/seed_3"], "rows": [{**row, "weights": None}]}
-    (tmp_path / "benchmark.json").write_text(json.dumps(content))
+    dump(tmp_path / "benchmark.json", content)
     folder = tmp_path / "cells/Dataset901_X/A__P__2d/fold_0/seed_3"
     folder.mkdir(parents=True)
     (folder / "cell.json").write_text('{"state": "failed", "attempts": 1, "error": {"step": "train", "reason": "why"}}')

@@ -1,6 +1,5 @@
 """What is added to a trainer: measurements, seeds, safe checkpoints; on a trainer-shaped object."""
 
-import json
 import pickle
 import random
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from swin_umamba_nnunet.benchmark import steps
 from swin_umamba_nnunet.benchmark.steps import Settings
-from tests.benchmark.conftest import edit
+from tests.jsons import dump, edit, load
 from tests.messages import assert_names
 
 
@@ -43,7 +42,7 @@ class Trainer:
 
     def save_checkpoint(self, filename):
         assert not filename.endswith(".pth")
-        Path(filename).write_text(json.dumps({"current_epoch": self.current_epoch + 1}))
+        dump(Path(filename), {"current_epoch": self.current_epoch + 1})
 
     def perform_actual_validation(self, save_probabilities=False):
         self.validated = True
@@ -70,7 +69,7 @@ def train(tmp_path, settings):
 def test_records_and_checkpoints_of_a_training(tmp_path, settings, train):
     trainer = train()
     trainer.perform_actual_validation(False)
-    record = json.loads(settings.record.read_text())
+    record = load(settings.record)
     expected = {
         "epoch": 3,
         "epochs": 3,
@@ -84,7 +83,7 @@ def test_records_and_checkpoints_of_a_training(tmp_path, settings, train):
     assert record.items() >= expected.items()
     assert record["peak_memory_bytes"] > 1e6
     # after the second epoch: the third is followed by nnU-Net's final checkpoint
-    assert json.loads((tmp_path / "checkpoint_latest.pth").read_text()) == {"current_epoch": 2}
+    assert load(tmp_path / "checkpoint_latest.pth") == {"current_epoch": 2}
     assert trainer.current_epoch == 3
     assert not trainer.validated
     assert "left out" in trainer.said[-1]
@@ -103,7 +102,7 @@ def test_a_resumed_training_keeps_its_record_and_draws_anew(settings, train):
     edit(settings.record, lambda record: record.update(peak_memory_bytes=10**15))
     steps.seed_everything(settings.seed)
     resumed = train(start=2)
-    record = json.loads(settings.record.read_text())
+    record = load(settings.record)
     assert (record["resumed_at_epoch"], record["peak_memory_bytes"]) == ([2], 10**15)
     assert resumed.drawn != first.drawn
 

@@ -1,10 +1,9 @@
 """What the verbs' tests share: a verb that is run and listened to, and a dataset that nnU-Net has planned."""
 
-import json
-
 import pytest
 
 from swin_umamba_nnunet import cli
+from tests.jsons import dump
 
 
 @pytest.fixture
@@ -36,8 +35,8 @@ def planned(tmp_path, monkeypatch):
     plans["configurations"]["2d"] |= {"batch_size": 5, "data_identifier": "nnUNetPlans_2d"}
     plans["configurations"]["3d_fullres"] = {"inherits_from": "2d"}
     plans["original_median_shape_after_transp"] = [1, 160, 128]
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    dump(folder / "nnUNetPlans.json", plans)
     labels = {"background": 0, "x": 1, "y": 2}
     description = {"channel_names": {"0": "a", "1": "b"}, "labels": labels, "file_ending": ".png", "numTraining": 200}
-    (folder / "dataset.json").write_text(json.dumps(description))
+    dump(folder / "dataset.json", description)
     return folder

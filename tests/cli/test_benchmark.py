@@ -1,6 +1,5 @@
 """`swin-umamba benchmark`: what it prints and how it exits; the cells themselves are replaced."""
 
-import json
 import shlex
 import signal
 from pathlib import Path
@@ -9,7 +8,8 @@ import pytest
 
 from swin_umamba_nnunet.benchmark import Job, jobs, runner
 from swin_umamba_nnunet.cli import benchmark, main
-from tests.benchmark.conftest import NAME, SPLITS, Probe, edit, make_dataset
+from tests.benchmark.conftest import NAME, SPLITS, Probe, make_dataset
+from tests.jsons import dump, edit, load
 from tests.messages import assert_names
 
 
@@ -75,7 +75,7 @@ def test_a_run_says_what_it_begins_and_what_comes_next(arguments, outcomes, tmp_
     outcomes["One", 1] = "failed"
     out = told(1, "run", *arguments).out
     assert_names(out, f"[4/4] {NAME}/Two__nnUNetPlans__2d/fold_0/seed_1: done", "3 done", "1 failed")
-    assert len(json.loads((tmp_path / "my bench" / "benchmark.json").read_text())["cells"]) == 4
+    assert len(load(tmp_path / "my bench" / "benchmark.json")["cells"]) == 4
     first = f"{NAME}/One__nnUNetPlans__2d/fold_0/seed_0"
     assert out.index(f"[1/4] {first}: training") < out.index(f"[1/4] {first}: done")
     for action, option in (("status", ["--watch"]), ("report", [])):
@@ -128,7 +128,7 @@ def test_a_failure_is_shown_with_the_end_of_its_log(arguments, outcomes, tmp_pat
 def test_changed_cells_are_reported(arguments, outcomes, tmp_path, told):
     told(0, "run", *arguments)
     file = tmp_path / "preprocessed" / NAME / "splits_final.json"
-    file.write_text(json.dumps(SPLITS[::-1]))
+    dump(file, SPLITS[::-1])
     outcomes.update({(trainer, seed): "changed" for trainer in ("One", "Two") for seed in (0, 1)})
     out = told(1, "run", *arguments).out
     assert_names(line_with("--rerun-changed", out), "4 runs")
@@ -139,7 +139,7 @@ def test_flags_override_the_file(arguments, outcomes, tmp_path, told):
     config = tmp_path / "bench.toml"
     config.write_text('output = "elsewhere"\ndatasets = [1]\ntrainers = ["Three"]\nmirroring = false\n')
     told(0, "run", "--config", str(config), *arguments)
-    written = json.loads((tmp_path / "bench" / "benchmark.json").read_text())["config"]
+    written = load(tmp_path / "bench" / "benchmark.json")["config"]
     assert (written["mirroring"], [row["name"] for row in written["trainers"]]) == (False, ["One", "Two"])
 
 

@@ -1,7 +1,6 @@
 """`swin-umamba convert`: arguments, report, errors in one sentence, and the five layouts from end to end."""
 
 import errno
-import json
 import os
 import re
 import shlex
@@ -40,6 +39,7 @@ from tests.datasets.trees import (
     write_umamba_703,
     write_volumes,
 )
+from tests.jsons import load
 from tests.messages import assert_names
 
 MAKERS = {
@@ -111,13 +111,13 @@ def test_all_options_of_images(tmp_path, convert, refused):
     )
     text = convert(command, tmp_path)
     dataset = tmp_path / "raw/Dataset003_Marks"
-    content = json.loads((dataset / "dataset.json").read_text())
+    content = load(dataset / "dataset.json")
     assert content["labels"] == {"background": 0, "mark": 1}
     assert content["channel_names"] == {"0": "grey"}
     assert content["numTraining"] == 8
     installed = tmp_path / "preprocessed/Dataset003_Marks/splits_final.json"
     assert installed.read_bytes() == (dataset / "splits_final.json").read_bytes()
-    assert len(json.loads(installed.read_text())) == 2
+    assert len(load(installed)) == 2
     assert str(installed) in text
     assert "cp " not in text
     assert_names(refused(command, tmp_path), "--install-splits", installed, "--overwrite")
@@ -131,7 +131,7 @@ def test_all_options_of_images(tmp_path, convert, refused):
 def test_all_options_of_volumes(tmp_path, convert):
     options = "--images T1=images/* --images T2=images/* --masks labels --label spot=1 --trust-image-geometry"
     convert(f"volumes {{}} -d 4 {options}", write_volumes(tmp_path / "s"))
-    content = json.loads((tmp_path / "raw/Dataset004_s/dataset.json").read_text())
+    content = load(tmp_path / "raw/Dataset004_s/dataset.json")
     assert content["channel_names"] == {"0": "T1", "1": "T2"}
 
 

@@ -19,6 +19,7 @@ from swin_umamba_nnunet.datasets import brain
 from swin_umamba_nnunet.datasets.brain import SLABS
 from swin_umamba_nnunet.pictures import overlay
 from tests.benchmark.conftest import LABELS, Probe, Steps, ends
+from tests.jsons import dump
 from tests.messages import assert_names
 
 TRAINER = "nnUNetTrainerSwinUMambaDScratch_demo"
@@ -47,7 +48,7 @@ class Nnunet(Steps):
             (preprocessed / "nnUNetPlans_2d" / f"{slab.case}.pkl").touch()
         (preprocessed / "dataset.json").write_text(DESCRIPTION)
         plans = {"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}}
-        (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+        dump(preprocessed / "nnUNetPlans.json", plans)
 
     def did(self):
         """The steps since it was asked last."""

@@ -1,7 +1,6 @@
 """`swin-umamba evaluate`: from the command line to the table."""
 
 import errno
-import json
 import os
 import shlex
 import shutil
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.files import blobs, write_folders, write_image
+from tests.jsons import dump
 from tests.messages import assert_names
 
 LABELS = {"labels": {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}}
@@ -99,7 +99,7 @@ def test_dataset_by_number(evaluate, tmp_path, monkeypatch):
     assert_names(evaluate("--dataset 7", 2).err, "--dataset 7", "nnUNet_raw", "--dataset-json")
     raw = tmp_path / "raw"
     (raw / "Dataset007_Organs").mkdir(parents=True)
-    (raw / "Dataset007_Organs/dataset.json").write_text(json.dumps(LABELS))
+    dump(raw / "Dataset007_Organs/dataset.json", LABELS)
     monkeypatch.setenv("nnUNet_raw", str(raw))
     for name in ("7", "007", "Dataset007_Organs"):
         assert "kidney" in evaluate(f"--dataset {name}").out

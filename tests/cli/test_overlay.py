@@ -1,7 +1,5 @@
 """`swin-umamba overlay` on small folders of every kind, and on broken ones."""
 
-import json
-
 import nibabel
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ from skimage import io
 
 from swin_umamba_nnunet.cli import overlay as verb
 from swin_umamba_nnunet.pictures import overlay as drawing
+from tests.jsons import dump
 from tests.messages import assert_names
 
 LABELS = {"background": 0, "lesion": 1, "vessel": 2}
@@ -32,7 +31,7 @@ def pictures(tmp_path):
         io.imsave(tmp_path / f"images/case_{i}_0000.png", image, check_contrast=False)
         io.imsave(tmp_path / f"truth/case_{i}.png", squares(), check_contrast=False)
         io.imsave(tmp_path / f"pred/case_{i}.png", np.roll(squares(), i, axis=1), check_contrast=False)
-    (tmp_path / "pred/dataset.json").write_text(json.dumps({"labels": LABELS}))
+    dump(tmp_path / "pred/dataset.json", {"labels": LABELS})
     return tmp_path
 
 
@@ -148,7 +147,7 @@ def test_a_channel_that_is_not_there(volumes, refused):
 
 def test_regions_and_the_ignore_label(pictures, overlay):
     labels = {"background": 0, "all": [1, 2], "vessel": 2, "ignore": 3}
-    (pictures / "pred/dataset.json").write_text(json.dumps({"labels": labels, "regions_class_order": [1, 2]}))
+    dump(pictures / "pred/dataset.json", {"labels": labels, "regions_class_order": [1, 2]})
     truth = squares()
     truth[:, 15:] = 3
     io.imsave(pictures / "truth/case_1.png", truth, check_contrast=False)
@@ -176,7 +175,7 @@ def test_files_that_do_not_fit(pictures, refused):
 def test_a_reader_that_reorients_shows_the_same(volumes, drawn, overlay):
     for reader in ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"):
         content = {"labels": LABELS, "overwrite_image_reader_writer": reader}
-        (volumes / "pred/dataset.json").write_text(json.dumps(content))
+        dump(volumes / "pred/dataset.json", content)
         overlay(0, volumes)
     shown = [look.views[0] for look, _ in drawn]
     for view in shown[1:]:

@@ -1,7 +1,5 @@
 """`swin-umamba plan`: what is written and printed, what is refused, and that nnU-Net trains with it."""
 
-import json
-
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -11,6 +9,7 @@ from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.cost.tasks import task_of_shape
 from swin_umamba_nnunet.trainers import finding
 from tests import synthetic_dataset as dataset
+from tests.jsons import dump, load
 from tests.messages import assert_names
 
 TINY = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
@@ -45,7 +44,7 @@ def refused(folder, told):
 
 
 def configurations(folder, name) -> dict:
-    return json.loads((folder / f"{name}.json").read_text())["configurations"]
+    return load(folder / f"{name}.json")["configurations"]
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_plans_that_share_the_preprocessed_data(folder, plan):
     assert_names(text, "patch 160 x 128, batch 5", "as planned", "12.00 GiB", "float16 autocast")
     assert "nnUNetv2_train 907 2d FOLD -tr nnUNetTrainerTiny -p nnUNetPlans_Tiny_12G" in text
     assert files(folder) == {"nnUNetPlans.json", "dataset.json", "nnUNetPlans_Tiny_12G.json"}
-    source, written = (json.loads((folder / f"nnUNetPlans{end}.json").read_text()) for end in ("", "_Tiny_12G"))
+    source, written = (load(folder / f"nnUNetPlans{end}.json") for end in ("", "_Tiny_12G"))
     record = written.pop("swin_umamba_plan")
     assert record["made_from"] == "nnUNetPlans"
     assert record["gpu_bytes"] == 12 * 2**30
@@ -79,7 +78,7 @@ def test_plans_that_share_the_preprocessed_data(folder, plan):
 def test_a_smaller_batch_and_recomputation(folder, plan):
     text = plan("--gradient-checkpointing", "-o", "mine", memory="1060M")
     assert_names(text, "patch 160 x 128", "gradient checkpointing")
-    written = json.loads((folder / "mine.json").read_text())
+    written = load(folder / "mine.json")
     assert written["plans_name"] == "mine"
     configuration = written["configurations"]["2d"]
     assert configuration["gradient_checkpointing"] is True
@@ -108,18 +107,18 @@ def test_an_inherited_configuration_stands_alone(folder, plan):
 def test_a_patch_of_ones_own_has_stages_of_its_own(folder, plan, planner, plans):
     """The planned seven stages would leave a patch of 64 a single position, where nnU-Net's network cannot train."""
     file = folder / "nnUNetPlans.json"
-    source = json.loads(file.read_text())
+    source = load(file)
     settings = task_of_shape((2, 256, 512), 3, plans).plans["configurations"]["2d"]
     assert len(settings["architecture"]["arch_kwargs"]["strides"]) == 7
     source["configurations"]["2d"] |= {
         key: settings[key] for key in ("architecture", "patch_size", "median_image_size_in_voxels")
     }
     source["experiment_planner_used"] = planner
-    file.write_text(json.dumps(source))
+    dump(file, source)
     text = plan("--patch-size", "64", "64", "--batch-size", "2")
     assert_names(text, "patch 256 x 512, batch 5", "patch 64 x 64, batch 2", "5 stages")
     assert "-tr TRAINER -p nnUNetPlans_64x64_batch2" in text
-    written = json.loads((folder / "nnUNetPlans_64x64_batch2.json").read_text())
+    written = load(folder / "nnUNetPlans_64x64_batch2.json")
     record = written.pop("swin_umamba_plan")
     assert record == {"made_from": "nnUNetPlans", "planned_patch_size": [256, 512], "planned_batch_size": 5}
     configuration, former = written["configurations"]["2d"], source["configurations"]["2d"]
@@ -180,8 +179,8 @@ def test_refused(refused, arguments, facts):
 
 
 def test_a_planner_that_is_gone(folder, refused):
-    source = json.loads((folder / "nnUNetPlans.json").read_text()) | {"experiment_planner_used": "MyPlanner"}
-    (folder / "nnUNetPlans.json").write_text(json.dumps(source))
+    source = load(folder / "nnUNetPlans.json") | {"experiment_planner_used": "MyPlanner"}
+    dump(folder / "nnUNetPlans.json", source)
     refused(("MyPlanner", "-p"), "--patch-size", 64, 64)
 
 
@@ -217,7 +216,7 @@ def test_nnunet_trains_with_them(workspace):
     verb = ("swin-umamba", "plan", "-d", "901", "--trainer", "BriefPlanned", "-o", "Fitted")
     workspace.ok(*verb, "--gpu-memory", "1.1G", "--gradient-checkpointing", "--grow")
     folder = workspace.folder / "nnUNet_preprocessed" / dataset.NAME
-    batch = json.loads((folder / "Fitted.json").read_text())["configurations"]["2d"]["batch_size"]
+    batch = load(folder / "Fitted.json")["configurations"]["2d"]["batch_size"]
     output = workspace.ok("nnUNetv2_train", "901", "2d", "0", "-device", "cpu", "-tr", "BriefPlanned", "-p", "Fitted")
     assert f"recomputes True batch {batch}" in output
     results = workspace.folder / "nnUNet_results" / dataset.NAME / "BriefPlanned__Fitted__2d"

@@ -104,22 +104,13 @@ def test_fetching_from_the_network_resumes_and_says_so(said, published, server):
     server.script = ["break 10000", "break 0"]
     facts = ("resuming", server.url, "10,000 of", source.name, "--from FOLDER", cache_folder())
     assert_names(said(1, "fetch", TRAINER).err, *facts)
-    said(0, "fetch", TRAINER)
-    assert server.requests[-1]["Range"] == "bytes=10000-"
-    assert (cache_folder() / source.name).read_bytes() == server.content
+    said(0, "fetch", TRAINER)  # how it goes on: tests/pretrained/test_download.py
 
 
-@pytest.mark.parametrize(
-    ("content", "kind", "fact"),
-    [
-        (b"<!DOCTYPE html><html>Please log in</html>", "text/html", "web page"),
-        (b"wrong bytes", "application/octet-stream", " 11 bytes"),
-    ],
-)
-def test_what_is_not_the_file_is_refused_and_leaves_nothing(said, published, server, content, kind, fact):
-    source = published(url=server.url, **({} if content == b"wrong bytes" else {"size_bytes": None}))
-    server.content, server.content_type = content, kind
-    assert_names(said(1, "fetch", TRAINER).err, server.url, fact, source.name, "--from FOLDER", cache_folder())
+def test_a_web_page_in_place_of_the_file_is_refused_and_leaves_nothing(said, published, server):
+    source = published(url=server.url, size_bytes=None)
+    server.content, server.content_type = b"<!DOCTYPE html><html>Please log in</html>", "text/html"
+    assert_names(said(1, "fetch", TRAINER).err, server.url, "web page", source.name, "--from FOLDER", cache_folder())
     assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]
 
 
@@ -203,14 +194,6 @@ def test_a_published_file_is_compared_with_the_registry(said, published, fault):
     path = published(sha256="0" * 64)
     text = said(0, "verify", path).out
     assert_names(text, f"{path.stat().st_size:,} bytes, as published", "different", "not confirmed")
-    path = published(sha256="0" * 64, sha256_confirmed=True)
-    assert_names(fault("verify", path), "sha256", "0" * 64)
-
-
-def test_another_size_under_a_published_name_is_a_fault_and_under_another_name_is_not(published, tmp_path, said, fault):
-    path = published(size_bytes=5)
-    assert_names(fault("verify", path), f"{path.stat().st_size:,}", " 5", "another name")
-    said(0, "verify", path.rename(tmp_path / "resaved.pth"))
 
 
 def test_an_encoder_without_its_classifier_fits(said, save, state_dict):
@@ -224,8 +207,6 @@ LARGE = {"norm.bias": torch.full((768,), 1e300, dtype=torch.float64)}
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
-        (lambda tensors: tensors.pop("layers.0.blocks.0.ln_1.weight"), ("1 missing", "layers.0.blocks.0.ln_1.weight")),
-        (lambda tensors: tensors.update(extra=torch.zeros(1)), ("1 unexpected", "extra")),
         (lambda tensors: tensors["head.bias"].copy_(torch.nan), ("not finite, ", "head.bias")),
         (lambda tensors: tensors.update(LARGE), ("not finite in float32", "norm.bias")),
     ],

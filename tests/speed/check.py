@@ -27,16 +27,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from swin_umamba_nnunet._atomic import write_text
-from tests.speed.jobs import LONG, Group, Result, Send, finish, is_failure, name_of, run_group, tidy
-from tests.speed.record import GLUE_KERNELS, KERNELS, RESULTS, new_document, read_document, write_document
-from tests.speed.report import line, markdown
+from tests.speed.jobs import LONG, Group, finish, run_group, tidy
+from tests.speed.record import GLUE_KERNELS, KERNELS, RESULTS, Check, new_document, read_document, write_document
+from tests.speed.report import markdown
 
 say = partial(print, flush=True)
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +57,7 @@ TESTS = {  # group -> what pytest is given
 TRAINERS = {"trainers on the GPU": ("tests/trainers/test_float16.py", "-m", "gpu")}  # need nnU-Net
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments=None):
     """Run the phases; returns the exit status.
 
     0; 1 if a check fails or a figure could not be had; 2 without a GPU, or for a document that cannot be continued; 130
@@ -81,10 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
     write_text(shown, text)
     say(f"\n---- to paste into an issue, also in {shown} ----\n\n{text}----")
     say(f"figures: {file}; what the processes said: {file.with_suffix('.log')}")
-    return 130 if stop.is_set() else int(any(map(is_failure, document["checks"] + document["figures"])))
+    return 130 if stop.is_set() else int(any(each.problem for each in document["checks"] + document["figures"]))
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _options(arguments):
     parser = argparse.ArgumentParser(
         prog="check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,7 +98,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _document(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+def _document(options):
     """The document to go on with, on disk.
 
     Raises:
@@ -130,12 +129,12 @@ def _document(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     return file, document
 
 
-def _holds_for(document: dict[str, Any]) -> dict[str, Any]:
+def _holds_for(document):
     versions = {name: document["versions"].get(name) for name in ("torch", "triton")}
     return {"device": document["device"]["name"], **versions, **document["settings"]}
 
 
-def _operators() -> str:
+def _operators():
     """Stands for their code as it is: figures of other code do not belong into the same document."""
     digest = hashlib.sha256()
     for path in sorted((ROOT / "swin_umamba_nnunet" / "ops").glob("*.py")):
@@ -143,41 +142,38 @@ def _operators() -> str:
     return digest.hexdigest()[:12]
 
 
-def groups(phase: str, document: dict[str, Any], file: Path) -> list[Group]:
+def groups(phase, document, file):
     """What runs in a process of its own, or several after each other."""
     if phase == "values":
         return [_tests(name, chosen, file) for name, chosen in TESTS.items()]
-    wrong = {check.get("group") for check in document["checks"] if is_failure(check)}
+    wrong = {check.group for check in document["checks"] if check.problem}
     trained = TRAINERS if phase == "networks" and importlib.util.find_spec("nnunetv2") else {}
     measured = Group(phase, "tests.speed.plan:measure", (phase, document["device"]["type"], wrong))
     return [*(_tests(name, chosen, file) for name, chosen in trained.items()), measured]
 
 
-def _tests(name: str, chosen: tuple[str, ...], file: Path) -> Group:
+def _tests(name, chosen, file):
     junit = file.with_name(f"{file.stem}-{name.replace(', ', '-').replace(' ', '-')}").absolute()
     return Group(name, "tests.speed.check:tests", (name, chosen, junit))
 
 
-def _run(
-    phase: str, chosen: list[Group], seconds: float, document: dict[str, Any], file: Path, stop: threading.Event
-) -> None:
+def _run(phase, chosen, seconds, document, file, stop):
     """One phase: groups of tests side by side, for no times are taken there; measurements one after the other."""
     began, lock, done = time.monotonic(), threading.Lock(), {*document["done"]}
     document["not_run"] = [name for name in document["not_run"] if not name.startswith(f"{phase}: ")]
 
-    def keep(name: str, result: Result | None) -> None:
+    def keep(name, result):
         with lock:
             if result is None:
                 document["done"].append(name)
             else:
-                there = document["checks" if isinstance(result, dict) else "figures"]
-                old = [each for each in there if name_of(each) == name_of(result)]
-                old += [each for each in there if is_failure(each) and name_of(each) == name]
-                there[:] = [each for each in there if each not in old] + [result]
-                say(f"[{time.monotonic() - began:3.0f} s] {line(result)}")
+                there = document["checks" if isinstance(result, Check) else "figures"]
+                kept = [e for e in there if e.name != result.name and not (e.problem and e.name == name)]
+                there[:] = [*kept, result]
+                say(f"[{time.monotonic() - began:3.0f} s] {result.line()}")
             write_document(file, document)
 
-    def work(group: Group) -> list[str]:
+    def work(group):
         return run_group(group, done, began + seconds, file.with_suffix(".log"), keep, stop)
 
     say(f"\n{phase}: {seconds:.0f} s at most")
@@ -194,7 +190,7 @@ def _run(
             write_document(file, document)
 
 
-def tests(send: Send, done: Collection[str], end: float, group: str, chosen: tuple[str, ...], junit: Path) -> None:
+def tests(send, done, end, group, chosen, junit):
     """In a group's process: tests on the device, told one by one."""
     import pytest
 
@@ -204,14 +200,11 @@ def tests(send: Send, done: Collection[str], end: float, group: str, chosen: tup
     class Told:
         @pytest.hookimpl(trylast=True)
         def pytest_collection_modifyitems(self, items):
-            send(("jobs", {item.nodeid: self.check(item.nodeid) for item in items}))
+            send(("jobs", {item.nodeid: Check(item.nodeid, group) for item in items}))
             items[:] = [item for item in items if item.nodeid not in done]
 
-        def check(self, name, passed=None, detail=""):
-            return {"name": name, "passed": passed, "detail": " ".join(detail.split())[:LONG], "group": group}
-
         def pytest_runtest_logstart(self, nodeid):
-            self.result = self.check(nodeid, True)
+            self.result = Check(nodeid, group)
             send(("begin", nodeid, TEST_SECONDS))
 
         @pytest.hookimpl(wrapper=True)
@@ -224,9 +217,10 @@ def tests(send: Send, done: Collection[str], end: float, group: str, chosen: tup
         def pytest_runtest_logreport(self, report):
             if report.failed:
                 crash = getattr(report.longrepr, "reprcrash", None)
-                self.result = self.check(report.nodeid, False, crash.message if crash else str(report.longrepr))
+                said = crash.message if crash else str(report.longrepr)
+                self.result = replace(self.result, problem=" ".join(said.split())[:LONG])
             elif report.skipped:
-                self.result = self.check(report.nodeid, None, report.longrepr[2])
+                self.result = replace(self.result, skipped=True, detail=report.longrepr[2])
 
         def pytest_runtest_logfinish(self):
             send(("result", self.result))

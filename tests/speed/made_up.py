@@ -1,5 +1,12 @@
-"""Figures that nobody has measured, for what is computed from figures."""
+"""Figures that nobody has measured, for what is computed from figures; and jobs that go wrong, for what runs jobs."""
 
+import os
+import signal
+import sys
+import threading
+from types import SimpleNamespace
+
+from tests.speed.jobs import Job, work_through
 from tests.speed.record import (
     BACKWARD,
     BOTH,
@@ -15,8 +22,10 @@ from tests.speed.record import (
     MAMBA_SSM,
     OWN,
     SAVED,
+    SCAN,
     STAGES,
     STEP,
+    Check,
     Figure,
 )
 
@@ -27,6 +36,10 @@ def scan_figure(what=CORE, pipeline=FUSED, passes=BOTH, size=320, stride=4, chan
     return Figure(what, pipeline, EAGER, passes, "float16", 12, (size, size), stride, channels, **numbers)
 
 
+def of_stages(**known):
+    return [scan_figure(stride=stride, channels=channels, **known) for stride, channels in STAGES]
+
+
 def network_figure(what="SwinUMambaD", pipeline=FUSED, mode=EAGER, passes=STEP, batch=12, **numbers):
     return Figure(what, pipeline, mode, passes, "float16", batch, (320, 320), backend="triton", **numbers)
 
@@ -34,43 +47,26 @@ def network_figure(what="SwinUMambaD", pipeline=FUSED, mode=EAGER, passes=STEP, 
 def cores(size=320, slower=SLOWER, milliseconds=1.0):
     """SS2D's core at all stages; the fused form takes `milliseconds` at each."""
     return [
-        scan_figure(
-            pipeline=pipeline,
-            size=size,
-            stride=stride,
-            channels=channels,
-            backend="triton",
-            milliseconds=milliseconds * factor,
-            spread=0.01,
-            giga_state_steps=100 / factor,
-        )
-        for stride, channels in STAGES
+        figure
         for pipeline, factor in slower.items()
+        for figure in of_stages(pipeline=pipeline, size=size, backend="triton", milliseconds=milliseconds * factor)
     ]
 
 
 def scans(**times):
     """The scan alone, so many times slower than the exp bound (which is 1 ms)."""
     return [
-        scan_figure(
-            "scan",
-            passes=passes,
-            stride=stride,
-            channels=channels,
-            milliseconds=taken,
-            spread=0.01,
-            percent_of_exp_bound=100 / taken,
-        )
-        for stride, channels in STAGES
+        figure
         for passes, taken in ({"forward": 2.0, "backward": 5.0} | times).items()
+        for figure in of_stages(what=SCAN, passes=passes, milliseconds=taken, percent_of_exp_bound=100 / taken)
     ]
 
 
 def kept(fused=1.0, materialised=5.0):
     return [
-        scan_figure(pipeline=pipeline, passes=SAVED, stride=stride, channels=channels, saved_mebibytes=mebibytes)
-        for stride, channels in STAGES
+        figure
         for pipeline, mebibytes in ((FUSED, fused), (MAMBA_SSM, materialised))
+        for figure in of_stages(pipeline=pipeline, passes=SAVED, saved_mebibytes=mebibytes)
     ]
 
 
@@ -118,3 +114,37 @@ def document(figures, device="cuda", **changed):
 
 def everything():
     return document([*cores(), *cores(256), *scans(), *kept(), *networks(), *kernels()])
+
+
+def lose_the_gpu():
+    """As torch is after an illegal access, which is told late: the job itself seems fine."""
+
+    def synchronize():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: True, synchronize=synchronize))
+
+
+RUN = {
+    "fine": lambda: None,
+    "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "exit": lambda: os._exit(3),
+    "hang": threading.Event().wait,
+    "wait": threading.Event().wait,  # and nobody loses patience
+    "raises": lambda: int("off by\n  one"),
+    "loss": lose_the_gpu,
+    "wrong": lambda: "off by one",
+}
+LIMITS = {"hang": (0.0, 0.2), "late": (1e9,)}
+
+
+def planted(send, done, end, *names):
+    """In a group's process: jobs of the kinds in `RUN`; what is behind a dot tells two of a kind apart."""
+    if "unable" in names:
+        raise ImportError("no such module here")
+
+    def job(name):
+        kind = name.partition(".")[0]
+        return Job(Check(name), lambda: [Check(name, problem=RUN[kind]())], *LIMITS.get(kind, (0.0,)))
+
+    work_through([job(name) for name in names], send, done, end)

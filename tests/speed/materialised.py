@@ -6,39 +6,25 @@ Once on this package's own scan in one dimension, which runs everywhere, and onc
 nothing in between, as a user of mamba_ssm would have it.
 """
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from swin_umamba_nnunet.blocks import SS2D
-from swin_umamba_nnunet.ops import selective_scan_2d
-from swin_umamba_nnunet.ops._mamba_ssm import CHUNK
+from swin_umamba_nnunet.ops import _mamba_ssm, selective_scan_2d
 from swin_umamba_nnunet.ops._reference import to_image, to_sequence
 from swin_umamba_nnunet.ops._scan import scan
 from swin_umamba_nnunet.ops._select import resolve_backend, unavailable_reason
 from tests.speed.record import FUSED, MAMBA_SSM, OWN
 
 
-def pipelines(device: str) -> list[str]:
+def pipelines(device):
     """Those that can run on a device, the fused one first."""
     return [FUSED, OWN, *([] if unavailable_reason("mamba_ssm", device) else [MAMBA_SSM])]
 
 
-def materialised_2d(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    *,
-    out_dtype: torch.dtype | None = None,
-    backend: str | None = None,
-) -> Tensor:
+def materialised_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, *, out_dtype=None, backend=None):
     """The same function as `swin_umamba_nnunet.ops.selective_scan_2d`, with the scan of `backend` in one dimension."""
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
@@ -53,33 +39,15 @@ def materialised_2d(
     result = torch.zeros_like(x, dtype=torch.float32)
     for k in range(directions):
         one = slice(k, k + 1)
-        y = scan(
-            rows[k][:, None],
-            dt[one][:, :, None],
-            B[k][:, None, :, None],
-            C[k][:, None, :, None],
-            A[one],
-            Ds[one],
-            dt_projs_bias[one],
-            True,
-            chosen,
-        )
+        sequences = rows[k][:, None], dt[one][:, :, None], B[k][:, None, :, None], C[k][:, None, :, None]
+        y = scan(*sequences, A[one], Ds[one], dt_projs_bias[one], True, chosen)
         result = result + to_image(y[:, 0], k, x)
     return result.to(out_dtype or x.dtype)
 
 
 def mamba_ssm_2d(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    *,
-    out_dtype: torch.dtype | None = None,
-    backend: str | None = None,
-    extension: Any = None,
-) -> Tensor:
+    x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, *, out_dtype=None, backend=None, extension=None
+):
     """The same function on mamba_ssm's extension, channels first as it wants them; all directions in one call.
 
     Args:
@@ -87,10 +55,6 @@ def mamba_ssm_2d(
 
     The others as in `selective_scan_2d`; `backend` is not looked at.
     """
-    if extension is None:
-        from swin_umamba_nnunet.ops import _mamba_ssm
-
-        extension = _mamba_ssm._extension()
     height, width = x.shape[1:3]
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
@@ -100,7 +64,7 @@ def mamba_ssm_2d(
     projected = torch.einsum("bkdl,kcd->bkcl", rows, x_proj_weight)
     low_rank, B, C = projected.split((rank, states, states), dim=2)
     dt = torch.einsum("bkrl,kdr->bkdl", low_rank, dt_projs_weight)
-    y: Any = _ExtensionScan.apply(  # type: ignore[no-untyped-call]
+    y = _ExtensionScan.apply(
         rows.float().flatten(1, 2),
         dt.contiguous().float().flatten(1, 2),
         -torch.exp(A_logs.float()),
@@ -108,7 +72,7 @@ def mamba_ssm_2d(
         C.float().contiguous(),
         Ds.float(),
         dt_projs_bias.float().flatten(),
-        extension,
+        extension or _mamba_ssm._extension(),
     )
     y = y.unflatten(1, (directions, channels))
     y = y[:, :2] + y[:, 2:].flip(-1)  # (b, 2, D, L): row by row, column by column
@@ -121,46 +85,44 @@ class _ExtensionScan(torch.autograd.Function):
     """mamba_ssm's scan with its own backward; keeps what mamba_ssm's Python function keeps."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, delta_bias, extension):  # type: ignore[no-untyped-def]
+    def forward(ctx, u, delta, A, B, C, D, delta_bias, extension):
         y, saved, *_ = extension.fwd(u, delta, A, B, C, D, None, delta_bias, True)
         ctx.extension = extension
         ctx.save_for_backward(u, delta, A, B, C, D, delta_bias, saved)
         return y
 
     @staticmethod
-    def backward(ctx, dy):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, dy):
         u, delta, A, B, C, D, delta_bias, saved = ctx.saved_tensors
         given = (u, delta, A, B, C, D, None, delta_bias, dy.contiguous(), saved, None, None, True, False)
-        du, ddelta, dA, dB, dC, dD, dbias, *_ = ctx.extension.bwd(*given)
-        return du, ddelta, dA, dB, dC, dD, dbias, None
+        return (*ctx.extension.bwd(*given)[:7], None)
 
 
 class ShapesOfExtension:
     """The shapes of what mamba_ssm's extension returns, without values: to count bytes where it is not installed."""
 
     @staticmethod
-    def fwd(u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    def fwd(u, delta, A, *_):
         """(output, states between chunks)."""
         batch, rows, length = u.shape
-        return torch.empty_like(delta), delta.new_empty(batch, rows, -(-length // CHUNK), 2 * A.shape[1])
+        return torch.empty_like(delta), delta.new_empty(batch, rows, -(-length // _mamba_ssm.CHUNK), 2 * A.shape[1])
 
 
-def core(pipeline: str, backend: str | None = None) -> Callable[..., Tensor]:
+def core(pipeline, backend=None, **settings):
     """SS2D's core, (x, the five parameters, out_dtype=None) -> (b, H, W, D), in one of `pipelines`."""
-    return partial({FUSED: selective_scan_2d, OWN: materialised_2d, MAMBA_SSM: mamba_ssm_2d}[pipeline], backend=backend)
+    forms = {FUSED: selective_scan_2d, OWN: materialised_2d, MAMBA_SSM: mamba_ssm_2d}
+    return partial(forms[pipeline], backend=backend, **settings)
 
 
 @contextmanager
-def networks_in(network: nn.Module, pipeline: str) -> Iterator[list[int]]:
+def networks_in(network, pipeline):
     """Inside, every SS2D of a network computes its scan in this form; yields a list that gets an entry per scan."""
-    calls: list[int] = []
+    calls, form = [], core(pipeline)
     if pipeline == FUSED:
         yield [1]
         return
 
-    form = {OWN: materialised_2d, MAMBA_SSM: mamba_ssm_2d}[pipeline]
-
-    def counted(*arguments: Any, **settings: Any) -> Tensor:
+    def counted(*arguments, **settings):
         calls.append(1)
         return form(*arguments, **settings)
 

@@ -8,20 +8,18 @@ softplus and its derivative: 76.  A multiprocessor does 16 per clock; no scan th
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from swin_umamba_nnunet.ops._selftest import DIRECTIONS, MOST_CALLS, milliseconds, quartiles
-from tests.speed.record import BACKWARD, BOTH, FORWARD, INFERENCE, STEP, Figure, nvidia_smi
+from tests.speed.record import BACKWARD, BOTH, FORWARD, nvidia_smi
 
 PER_CLOCK = 16
 WARM_UP = 2  # calls
 # exponentials and logarithms per step and direction, besides those of the states: of each scan that is computed
-EXTRA = {FORWARD: (2,), BACKWARD: (3,), BOTH: (2, 3), INFERENCE: (2,), STEP: (2, 3)}
+EXTRA = {FORWARD: (2,), BACKWARD: (3,), BOTH: (2, 3)}
 
 
 class Clock:
@@ -32,23 +30,21 @@ class Clock:
         seconds: to spend on the calls of one figure, beyond the warm-up and the fewest calls.
     """
 
-    def __init__(self, device: str, seconds: float = 0.15) -> None:
+    def __init__(self, device, seconds=0.15):
         self.device, self.seconds = device, seconds
         self.exponentials_per_second = None
         if device == "cuda" and (clock := nvidia_smi("clocks.max.sm") or "").isdigit():  # MHz
             units = torch.cuda.get_device_properties(0).multi_processor_count
             self.exponentials_per_second = PER_CLOCK * units * float(clock) * 1e6
 
-    def time(
-        self, figure: Figure, call: Callable[[], Any], *, elements: int, steps: int, whole: bool = False, **known: Any
-    ) -> Figure:
+    def time(self, figure, call, *, elements=0, steps=0, whole=False, **known):
         """The figure with time, memory and what follows from them.
 
         Args:
             figure: of what.
             call: does it once.
-            elements: E of the two-dimensional scans in it, for the exp bound.
-            steps: state-steps in it, 0 where there is no scan.
+            elements: E of the scan, for the exp bound; 0 for a network.
+            steps: state-steps in it, 0 for a network.
             whole: count the memory that was there before, too.
             known: further fields.
         """
@@ -77,11 +73,11 @@ class Clock:
         )
 
 
-def interleaved(calls: Mapping[Figure, Callable[[], Any]], seconds: float) -> list[Figure]:
+def interleaved(calls, seconds):
     """Medians of calls that take turns on a CPU, after one to warm up: what else runs there meets them alike.
 
     Args:
-        calls: by what they are figures of.
+        calls: {figure without numbers: what takes the time}.
         seconds: to spend on all of them, beyond the warm-up and three rounds.
     """
     gc.collect()
@@ -94,6 +90,6 @@ def interleaved(calls: Mapping[Figure, Callable[[], Any]], seconds: float) -> li
     return [replace(f, milliseconds=statistics.median(times)) for f, times in zip(calls, zip(*rounds))]
 
 
-def autocast(device: str, dtype: str, **settings: Any) -> Any:
+def autocast(device, dtype, **settings):
     """torch.autocast, or nothing for float32."""
     return nullcontext() if dtype == "float32" else torch.autocast(device, dtype=getattr(torch, dtype), **settings)

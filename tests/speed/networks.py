@@ -5,115 +5,60 @@ size, and need nnU-Net; the others run on a bare GPU machine, which has none.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from swin_umamba_nnunet import networks
-from swin_umamba_nnunet._text import by
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.blocks.mamba import Mamba
 from swin_umamba_nnunet.ops import resolve_backend
-from tests.speed.jobs import Job, MissingPackageError
 from tests.speed.materialised import networks_in
-from tests.speed.measure import Clock, autocast, interleaved
-from tests.speed.record import BASELINE, COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, STEP, WITHOUT, Figure
+from tests.speed.measure import autocast, interleaved
+from tests.speed.record import BASELINE, COMPILED, FUSED, GRAPH, INFERENCE, MAMBA_SSM, STEP, WITHOUT
 
 CHANNELS, CLASSES = 1, 14
 # those that nnU-Net's plans shape -> their trainers
 TRAINERS = {"UMambaBot": "nnUNetTrainerUMambaBot", "UMambaEnc": "nnUNetTrainerUMambaEnc", BASELINE: "nnUNetTrainer"}
 NETWORKS = ("SwinUMambaD", "SwinUMamba", "VMUNet", *TRAINERS)
-# seconds that must be left, and after which it counts as hanging: compiling takes minutes
-TIMES = {COMPILED: (60.0, 170.0)}
 
 
-def build_network(name: str, size: Sequence[int]) -> nn.Module:
+def build_network(name, size):
     """A network of `NETWORKS` in float32 on the CPU, random weights, seeded.
 
     Args:
         name: which.
         size: (H, W) of its images in pixels.
-
-    Raises:
-        MissingPackageError: nnU-Net's plans shape it, and nnU-Net is not installed.
-        ValueError: nnU-Net plans no images of this size.
     """
     torch.manual_seed(0)
     if name not in TRAINERS:
         return getattr(networks, name)(CHANNELS, CLASSES, True)
-    try:
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        from swin_umamba_nnunet.cost.tasks import task_of_shape
-        from swin_umamba_nnunet.trainers.finding import find_trainer
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(f"{name} is shaped by nnU-Net's plans; pip install nnunetv2") from error
+    from swin_umamba_nnunet.cost.tasks import task_of_shape
+    from swin_umamba_nnunet.trainers.finding import find_trainer
+
     task = task_of_shape((CHANNELS, *size), CLASSES)
-    if task.planned_size:
-        raise ValueError(f"nnU-Net plans no images of {by(size)} but of {by(task.planned_size)}; give that size")
     plans = PlansManager(task.plans)
     return find_trainer(TRAINERS[name]).build_network_architecture(plans, task.settings, CHANNELS, CLASSES, True)
 
 
-def scanned(network: nn.Module, size: Sequence[int], device: str) -> tuple[int, int]:
-    """(state-steps, elements E of the two-dimensional scans) of one image, from the shapes that pass through."""
-    steps, elements = 0, 0
-
-    def count_image(module, inputs, output):
-        nonlocal steps, elements
-        directions, inner, _ = module.dt_projs_weight.shape
-        positions = inputs[0].numel() // inputs[0].shape[-1]
-        elements += positions * inner
-        steps += directions * positions * inner * module.A_logs.shape[1]
-
-    def count_sequence(module, inputs, output):
-        nonlocal steps
-        positions = inputs[0].numel() // inputs[0].shape[-1]
-        steps += positions * module.A_log.numel()
-
-    handles = [
-        part.register_forward_hook(count_image if isinstance(part, SS2D) else count_sequence)
-        for part in network.modules()
-        if isinstance(part, SS2D | Mamba)
-    ]
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, CHANNELS, *size, device=device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return steps, elements
-
-
 @functools.lru_cache(maxsize=1)
-def built(name: str, size: tuple[int, ...], device: str) -> tuple[nn.Module, tuple[int, int]]:
-    """(network on the device, (state-steps, E) per image); the last one is kept, for the next figure often is of it."""
-    network = build_network(name, size).to(device)
-    return network, scanned(network.eval(), size, device)
+def built(name, size, device):
+    """The network on the device; the last one is kept, for the next figure often is of it."""
+    return build_network(name, size).to(device)
 
 
-def makes_sense(figure: Figure) -> bool:
-    """U-Mamba's scans have one direction, nothing to write out; a U-Net has none; a training step is no graph."""
-    several_directions = figure.what not in TRAINERS
-    return (several_directions or figure.pipeline == FUSED) and (figure.mode != GRAPH or figure.passes == INFERENCE)
-
-
-def network_jobs(clock: Clock, figures: Sequence[Figure]) -> list[Job]:
-    """A job for each figure of a network."""
-    return [Job(figure, partial(measure, clock, figure), *TIMES.get(figure.mode, ())) for figure in figures]
-
-
-def measure(clock: Clock, figure: Figure) -> Iterator[Figure]:
+def measure(clock, figure):
     """The time and memory of one network, as a figure says that has no numbers yet.
 
     Raises:
         RuntimeError: what torch raises.
     """
-    network, (steps, elements) = built(figure.what, figure.size, clock.device)
+    if figure.pipeline == WITHOUT:
+        return controls(figure, 8 * clock.seconds)
+    network = built(figure.what, figure.size, clock.device)
     network.zero_grad(set_to_none=True)
     images = torch.randn(figure.batch, CHANNELS, *figure.size, device=clock.device)
     set_up(network, figure.passes)
@@ -126,46 +71,41 @@ def measure(clock: Clock, figure: Figure) -> Iterator[Figure]:
             with torch.no_grad(), autocast(clock.device, figure.dtype, cache_enabled=False):
                 run = torch.cuda.make_graphed_callables(lambda x: network(x), (images,))
         call = (training_step if figure.passes == STEP else inference)(network, run, images, figure.dtype)
-        timed = clock.time(figure, call, elements=figure.batch * elements, steps=figure.batch * steps, whole=True)
+        timed = clock.time(figure, call, whole=True)
         if not calls:
             raise RuntimeError(f"{figure.what} computed no scan in the form asked for ({figure.pipeline})")
-    backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
-    yield replace(
-        timed, backend=backend if steps else None, peak_mebibytes=None if figure.mode == GRAPH else timed.peak_mebibytes
-    )
+    backend = None
+    if any(isinstance(part, SS2D | Mamba) for part in network.modules()):
+        backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else resolve_backend(None, clock.device)
+    known = {"peak_mebibytes": None} if figure.mode == GRAPH else {}
+    return [replace(timed, backend=backend, **known)]
 
 
-def controls(name: str, batch: int, side: int, seconds: float) -> Iterator[Figure]:
-    """A network in turns with itself without scans (`mixing="skip"`) on a CPU: a training step, and inference."""
-    images = torch.randn(batch, CHANNELS, side, side)
+def controls(figure, seconds):
+    """A network without scans (`mixing="skip"`) in turns with itself with them: a training step, and inference."""
+    images = torch.randn(figure.batch, CHANNELS, *figure.size)
     calls = {}
     for pipeline, mixing in ((FUSED, "scan"), (WITHOUT, "skip")):
         torch.manual_seed(0)
-        network = getattr(networks, name)(CHANNELS, CLASSES, True, mixing=mixing)
+        network = getattr(networks, figure.what)(CHANNELS, CLASSES, True, mixing=mixing)
         for passes, prepare in ((STEP, training_step), (INFERENCE, inference)):
-            figure = Figure(name, pipeline, passes=passes, batch=batch, size=(side, side))
-            calls[figure] = partial(_set_up_and, prepare(network, network, images, "float32"), network, passes)
-    yield from interleaved(calls, seconds)
+            call = partial(_set_up_and, prepare(network, network, images, "float32"), network, passes)
+            calls[replace(figure, pipeline=pipeline, passes=passes)] = call
+    return interleaved(calls, seconds)
 
 
-def _set_up_and(call: Callable[[], Any], network: nn.Module, passes: str) -> None:
+def _set_up_and(call, network, passes):
     set_up(network, passes)
     call()
 
 
-def set_up(network: Any, passes: str) -> None:
+def set_up(network, passes):
     """For training with deep supervision, or for inference."""
     network.train(passes == STEP)
     network.decoder.deep_supervision = passes == STEP
 
 
-def set_up_like_nnunet(device: str) -> None:
-    """cuDNN may try its algorithms while warming up, as in nnU-Net's commands."""
-    if device == "cuda":
-        torch.backends.cudnn.benchmark = True
-
-
-def training_step(network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, dtype: str) -> Callable[[], None]:
+def training_step(network, run, images, dtype):
     """Forward with deep supervision, the mean square of every head's logits for a loss, backward, SGD with momentum.
 
     No data loading, no gradient scaler.
@@ -184,7 +124,7 @@ def training_step(network: nn.Module, run: Callable[[Tensor], Any], images: Tens
     return step
 
 
-def inference(network: nn.Module, run: Callable[[Tensor], Any], images: Tensor, dtype: str) -> Callable[[], Any]:
+def inference(network, run, images, dtype):
     """One forward pass without gradients as nnU-Net's predictor makes it: one head; no mirroring."""
 
     @torch.inference_mode()

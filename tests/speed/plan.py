@@ -1,24 +1,19 @@
 """What `check.py` measures, most important first; runs in a process of its own (`jobs.run_group`)."""
 
 import importlib.util
-from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
+
+import torch
 
 from swin_umamba_nnunet.ops import BACKENDS
 from swin_umamba_nnunet.ops._select import unavailable_reason
 from swin_umamba_nnunet.ops._selftest import ALLOWED_ERROR, worst_error
-from tests.speed.jobs import Job, Result, Send, failed, work_through
+from tests.speed import networks, scans
+from tests.speed.jobs import Job, work_through
 from tests.speed.materialised import pipelines
 from tests.speed.measure import Clock
-from tests.speed.networks import (
-    NETWORKS,
-    TRAINERS,
-    controls,
-    makes_sense,
-    network_jobs,
-    set_up_like_nnunet,
-)
+from tests.speed.networks import NETWORKS, TRAINERS
 from tests.speed.record import (
     BACKWARD,
     BASELINE,
@@ -27,68 +22,78 @@ from tests.speed.record import (
     COMPILED,
     CORE,
     EAGER,
+    FORWARD,
     FUSED,
     GLUE_KERNELS,
     GRAPH,
     INFERENCE,
     KERNELS,
+    LAUNCHES,
     LOOP,
     MAMBA_SSM,
     OWN,
     PLAIN_GLUE,
     SAVED,
+    SCAN,
     SEQUENCE,
     STAGES,
     STEP,
+    WITHOUT,
+    Check,
     Figure,
 )
-from tests.speed.scans import (
-    REGISTERS,
-    block_jobs,
-    kernel_jobs,
-    others,
-    saved_jobs,
-    stage_jobs,
-    stages,
-)
+from tests.speed.scans import REGISTERS, stages
 
-AGAINST = " against the reference"
-CONTROLS = {"batch": 2, "side": 160}  # of the networks beside themselves without scans on a CPU
+BATCH, SIDE = 2, 160  # of the networks beside themselves without scans on a CPU
 # beside the stages of that size: the first stage of usual images, and an image without work: what a call costs
 FURTHER_SHAPES = ((64, 192), (80, 192), (2, 192))
+COMPILING = (60.0, 170.0)  # seconds that must be left, and after which it counts as hanging: it takes minutes
 
 
-def measure(send: Send, done: Collection[str], end: float, phase: str, device: str, wrong: Collection[str]) -> None:
-    """The jobs of a phase, but those whose kernels compute `wrong` values."""
-    set_up_like_nnunet(device)
+def measure(send, done, end, phase, device, wrong):
+    """In a group's process: the jobs of a phase, but those whose kernels compute `wrong` values."""
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True  # as in nnU-Net's commands, it tries its algorithms while warming up
     jobs = of_a_cpu() if phase == "cpu" else of_a_gpu(phase, Clock(device))
-    work_through([_unless(job, kernels_in(job.stands_for) & {*wrong}) for job in jobs], send, done, end)
+    work_through([unless(job, kernels_in(job.stands_for) & {*wrong}) for job in jobs], send, done, end)
 
 
-def _unless(job: Job, wrong: Collection[str]) -> Job:
+def unless(job, wrong):
+    """The job, or, where kernels are wrong, what says so."""
     problem = f"the values of {', '.join(sorted(wrong))} are wrong"
-    return replace(job, run=lambda: [failed(job.stands_for, problem)]) if wrong else job
+    return replace(job, run=lambda: [replace(job.stands_for, problem=problem)]) if wrong else job
 
 
-def kernels_in(measured: Result) -> set[str]:
+def kernels_in(measured):
     """The Triton kernels whose values have to be right for a time to mean something."""
-    if (
-        isinstance(measured, dict)
-        or measured.passes == SAVED
-        or measured.what == BASELINE
-        or measured.pipeline == MAMBA_SSM
-    ):
+    if isinstance(measured, Check) or {SAVED, BASELINE, MAMBA_SSM} & {
+        measured.passes,
+        measured.what,
+        measured.pipeline,
+    }:
         return set()
     both = measured.passes in (BACKWARD, BOTH, STEP)
     norm = measured.pipeline not in (OWN, PLAIN_GLUE) and (measured.what == BLOCK or measured.channels is None)
     return {*KERNELS[: 4 if both else 2], *(GLUE_KERNELS[: 2 if both else 1] if norm else ())}
 
 
-def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
-    """What there is to measure in a phase, most important first: what the targets are about, what is compiled last."""
+def jobs_of(clock, figures):
+    """A job for each figure."""
+    return [
+        Job(
+            figure,
+            partial((networks if figure.channels is None else scans).measure, clock, figure),
+            *(COMPILING if figure.mode == COMPILED else ()),
+        )
+        for figure in figures
+    ]
+
+
+def of_a_gpu(phase, clock):
+    """Jobs of a phase, most important first: what the targets are about, what is compiled last."""
     here = pipelines(clock.device)
 
-    def networks(names, passes, batch=12, size=320, dtype="float16", modes=(EAGER,), also=()):
+    def network(names, passes, batch=12, size=320, dtype="float16", modes=(EAGER,), also=()):
         chosen = [
             Figure(name, pipeline, mode, each, dtype, batch, (size, size))
             for name in names
@@ -96,74 +101,86 @@ def of_a_gpu(phase: str, clock: Clock) -> list[Job]:
             for each in passes
             for pipeline in (FUSED, *also)
         ]
-        return network_jobs(clock, [f for f in chosen if makes_sense(f) and f.pipeline in here])
+        return jobs_of(clock, [f for f in chosen if f.pipeline in here])
 
-    def scans(*setting):
-        return [job for stage in stages(*setting) for job in stage_jobs(clock, stage)]
+    def scan(*setting):
+        return jobs_of(clock, [figure for stage in stages(*setting) for figure in forms(stage, here)])
+
+    def kernels(*settings):
+        launched = [replace(s, pipeline=p) for p in settings for s in stages(12, 320, what=LAUNCHES)]
+        return jobs_of(clock, [replace(f, passes=passes) for f in launched for passes in (FORWARD, BACKWARD)])
 
     dagger, swin, both = NETWORKS[:1], NETWORKS[:2], (STEP, INFERENCE)
     shaped = importlib.util.find_spec("nnunetv2") is not None
-    further = [name for name in NETWORKS[2:] if shaped or name not in TRAINERS]
+    others = [name for name in NETWORKS[2:] if shaped or name not in TRAINERS]
     materialised = {"also": (OWN, MAMBA_SSM)}
     if phase == "kernels":
+        blocks = [replace(s, pipeline=p) for s in stages(12, 320, what=BLOCK) for p in (FUSED, PLAIN_GLUE)]
         return [
-            *kernel_jobs(clock),
+            *kernels(FUSED),
             *([] if MAMBA_SSM in here else [skipped(MAMBA_SSM, unavailable_reason("mamba_ssm", clock.device) or "")]),
-            *scans(12, 320),
-            *kernel_jobs(clock, REGISTERS),
-            *scans(12, 256),
-            *saved_jobs(clock.device),
-            *(job for stage in stages(12, 320) for job in block_jobs(clock, stage)),
-            *scans(1, 320),
-            *scans(12, 320, "bfloat16"),
-            *scans(30, 320),
-            *scans(12, 320, "float32"),
+            *scan(12, 320),
+            *kernels(*REGISTERS),
+            *scan(12, 256),
+            *saved(clock),
+            *jobs_of(clock, [replace(f, passes=passes) for f in blocks for passes in (FORWARD, BOTH)]),
+            *scan(1, 320),
+            *scan(12, 320, "bfloat16"),
+            *scan(30, 320),
+            *scan(12, 320, "float32"),
         ]
     return [
-        *networks(dagger, (STEP,), **materialised),
-        *networks(swin, (INFERENCE,), 1, modes=(EAGER, GRAPH)),
-        *networks(swin[1:], (STEP,), **materialised),
-        *networks(swin, (INFERENCE,), **materialised),
-        *networks(further, both),
+        *network(dagger, (STEP,), **materialised),
+        *network(swin, (INFERENCE,), 1, modes=(EAGER, GRAPH)),
+        *network(swin[1:], (STEP,), **materialised),
+        *network(swin, (INFERENCE,), **materialised),
+        *network(others, both),
         *([] if shaped else [skipped(f"{', '.join(TRAINERS)}, trainers on the GPU", "nnunetv2 is not installed")]),
-        *networks(swin, (INFERENCE,), 4),  # one slice, mirrored as nnU-Net does
-        *networks(swin, (STEP,), dtype="bfloat16", **materialised),
-        *networks(swin, both, 30),
-        *networks(swin, both, 12, 256, **materialised),
-        *networks(dagger, (STEP,), modes=(COMPILED,)),
-        *networks(dagger, (INFERENCE,), 1, modes=(COMPILED,)),
-        *networks(swin[1:], (STEP,), modes=(COMPILED,)),
+        *network(swin, (INFERENCE,), 4),  # one slice, mirrored as nnU-Net does
+        *network(swin, (STEP,), dtype="bfloat16", **materialised),
+        *network(swin, both, 30),
+        *network(swin, both, 12, 256, **materialised),
+        *network(dagger, (STEP,), modes=(COMPILED,)),
+        *network(dagger, (INFERENCE,), 1, modes=(COMPILED,)),
+        *network(swin[1:], (STEP,), modes=(COMPILED,)),
     ]
 
 
-def of_a_cpu() -> list[Job]:
+def forms(stage, pipelines):
+    """Of a stage the scan alone, and the core in every pipeline."""
+    alone = [replace(stage, what=SCAN, passes=passes) for passes in (FORWARD, BACKWARD)]
+    return alone + [replace(stage, pipeline=p, passes=passes) for p in pipelines for passes in (FORWARD, BOTH)]
+
+
+def saved(clock):
+    """What each stage of a network keeps for backward, in the setting of the targets; nothing is computed for it."""
+    return jobs_of(clock, stages(12, 320, passes=SAVED))
+
+
+def of_a_cpu():
     """Each backend right and fast, the scan's stages, other code, networks beside their controls, bytes kept."""
     clock = Clock("cpu", 1.0)
     here = [name for name in BACKENDS if unavailable_reason(name, "cpu") is None]
-    shapes = [*FURTHER_SHAPES, *((CONTROLS["side"] // stride, channels) for stride, channels in STAGES)]
-    figures = [Figure(CORE, size=(side, side), stride=1, channels=channels) for side, channels in shapes]
-    controlled = [Figure(name, size=(CONTROLS["side"],) * 2, batch=CONTROLS["batch"]) for name in NETWORKS[:2]]
+    shapes = [*FURTHER_SHAPES, *((SIDE // stride, channels) for stride, channels in STAGES)]
+    figures = [Figure(CORE, size=(side, side), stride=1, channels=each, backend="numba") for side, each in shapes]
+    controls = [Figure(name, WITHOUT, size=(SIDE, SIDE), batch=BATCH) for name in NETWORKS[:2]]
     return [
-        *(Job(check(f"{name}{AGAINST}"), partial(against_reference, name), 0.0) for name in here),
-        *(job for figure in figures for job in stage_jobs(clock, figure, "numba")),
-        *saved_jobs("cpu"),
-        Job(Figure(SEQUENCE, LOOP, channels=0), partial(others, clock.seconds)),
-        *(Job(f, partial(controls, f.what, *CONTROLS.values(), 8 * clock.seconds)) for f in controlled),
+        *(Job(Check(f"{name} against the reference"), partial(against_reference, name), 0.0) for name in here),
+        *jobs_of(clock, [each for figure in figures for each in forms(figure, [FUSED])]),
+        *saved(clock),
+        *jobs_of(clock, [Figure(SEQUENCE, LOOP, channels=0), *controls]),
     ]
 
 
-def against_reference(backend: str) -> Iterator[Result]:
+def against_reference(backend):
     """A backend's values and gradients on a CPU."""
     error = worst_error(backend, "cpu")
     detail = f"largest relative L2 error of output and gradients {error:.1e} (allowed: {ALLOWED_ERROR})"
-    yield check(f"{backend}{AGAINST}", detail, error <= ALLOWED_ERROR)
+    problem = None if error <= ALLOWED_ERROR else detail
+    return [Check(f"{backend} against the reference", detail=detail, problem=problem)]
 
 
-def skipped(name: str, why: str) -> Job:
+def skipped(name, why):
     """What is left out, named in the document."""
-    return Job(said := check(name, why), lambda: [said])
-
-
-def check(name: str, detail: str = "", passed: bool | None = None) -> Result:
-    """One of no group."""
-    return {"name": name, "passed": passed, "detail": detail}
+    said = Check(name, detail=why, skipped=True)
+    return Job(said, lambda: [said])

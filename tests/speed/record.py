@@ -1,12 +1,9 @@
 """What a measurement leaves behind: one JSON layout for GPUs and CPUs.
 
-    {"layout": LAYOUT, "command": ..., "date": ..., "device": {...}, "versions": {...},
-     "settings": {...}, "checks": [{"name", "passed", "detail"}], "not_run": [...], "done": [...],
-     "figures": [{Figure}, ...]}
+    {"layout": LAYOUT, "command": ..., "date": ..., "device": {...}, "versions": {...}, "settings": {...},
+     "checks": [{Check}, ...], "not_run": [...], "done": [...], "figures": [{Figure}, ...]}
 
-Checks by tests have a "group" too; `passed` is null for what was left out.  "done" are jobs without a failure.
-
-Reading and writing imports no torch.
+"done" are jobs without a failure.  Reading and writing imports no torch.
 """
 
 import dataclasses
@@ -18,12 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by
 
-LAYOUT = "swin_umamba_nnunet speed 1"
+LAYOUT = "swin_umamba_nnunet speed 2"
 RESULTS = Path(__file__).resolve().parent / "results"
 FUSED, OWN, MAMBA_SSM = "fused", "materialised, own 1D kernel", "materialised, mamba_ssm"  # pipelines
 PLAIN_GLUE = "fused, plain glue"  # norm and gate behind the scan in separate operations
@@ -38,8 +34,30 @@ LAUNCHES = "kernels of the scan"  # a job of several of
 KERNELS = ("forward_kernel", "state_kernel", "backward_kernel", "adjoint_kernel")
 GLUE_KERNELS = ("norm_gate_kernel", "norm_gate_backward_kernel")
 BASELINE = "PlainConvUNet"  # nnU-Net's own
-_HEAD = ("layout", "command", "date", "device", "versions", "settings")
-_LISTS = ("checks", "not_run", "done")
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether something is right.
+
+    Attributes:
+        name: of what.
+        group: of tests in one process, None for what stands alone.
+        detail: what there is to say, such as why it was skipped.
+        skipped: it was left out.
+        problem: what is wrong, None if nothing is.
+    """
+
+    name: str
+    group: str | None = None
+    detail: str = ""
+    skipped: bool = False
+    problem: str | None = None
+
+    def line(self):
+        """Everything in one line of text."""
+        word = "FAILED" if self.problem else "skipped" if self.skipped else "passed"
+        return ", ".join(filter(None, (f"{word}: {self.name}", self.problem or self.detail)))
 
 
 @dataclass(frozen=True)
@@ -91,21 +109,25 @@ class Figure:
     states: int = 16
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self):
         """(B, H, W, D) in positions of a scan."""
         return self.batch, *(-(-side // (self.stride or 1)) for side in self.size), self.channels or 0
 
-    def line(self) -> str:
-        """Everything in one line of text."""
+    @property
+    def name(self):
+        """What is measured, in words."""
         place = "" if self.channels is None else f" /{self.stride} D {self.channels}"
         pipeline = "no scan" if self.what == BASELINE else self.pipeline
         backend = "" if self.backend in (None, self.pipeline) else f" ({self.backend})"
-        head = (
+        return (
             f"{self.what}, {pipeline}{backend}, {self.mode}, {self.passes}, {self.dtype}, batch {self.batch}, "
             f"{by(self.size)}{place}"
         )
+
+    def line(self):
+        """Everything in one line of text."""
         if self.problem:
-            return f"{head}: NOT MEASURED, {self.problem}"
+            return f"{self.name}: NOT MEASURED, {self.problem}"
         numbers = {
             "{:.4g} ms": self.milliseconds,
             "spread {:.0%}": self.spread,
@@ -114,10 +136,11 @@ class Figure:
             "{:.3g} G state-steps/s": self.giga_state_steps,
             "{:.0f} % of the exp bound": self.percent_of_exp_bound,
         }
-        return f"{head}: " + ", ".join(form.format(value) for form, value in numbers.items() if value is not None)
+        said = ", ".join(form.format(value) for form, value in numbers.items() if value is not None)
+        return f"{self.name}: {said}"
 
 
-def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[str, Any]:
+def new_document(command, device, settings):
     """The head of a JSON file, with no figures yet.
 
     Args:
@@ -147,47 +170,44 @@ def new_document(command: str, device: str, settings: dict[str, Any]) -> dict[st
             "memory_gibibytes": round(gpu.total_memory / 2**30, 1),
             "highest_clock_megahertz": nvidia_smi("clocks.max.sm"),
         }
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {
         "layout": LAYOUT,
         "command": command,
-        "date": date,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": place,
         "versions": versions,
         "settings": settings,
-        **{name: [] for name in (*_LISTS, "figures")},
+        **{name: [] for name in ("checks", "not_run", "done", "figures")},
     }
 
 
-def write_document(path: Path, document: dict[str, Any]) -> None:
+def write_document(path, document):
     """Write a document whole or not at all."""
-    figures = list(map(dataclasses.asdict, document["figures"]))
-    write_text(path, json.dumps({**document, "figures": figures}, indent=1) + "\n")
+    write_text(path, json.dumps(document, default=dataclasses.asdict, indent=1) + "\n")
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """A document with its figures as `Figure`s.
+def read_document(path):
+    """A document with its checks and figures as such.
 
     Raises:
         ValueError: no such file, or not one of ours, whole.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
-    wanted = "expected one that `make gpu-check` or `make bench` has written"
-    if not isinstance(document, dict) or document.get("layout") != LAYOUT:
-        raise ValueError(f"{path} is no file of measurements; {wanted}")
-    try:
+        if document["layout"] != LAYOUT:
+            raise ValueError(f"the layout is {document['layout']!r}")
         figures = [Figure(**{**each, "size": tuple(each["size"])}) for each in document["figures"]]
-        return {key: document[key] for key in (*_HEAD, *_LISTS)} | {"figures": figures}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not complete: {error}; {wanted}") from error
+        checks = [Check(**each) for each in document["checks"]]
+        known = {key: document[key] for key in ("command", "date", "device", "versions", "settings", "not_run", "done")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read: {type(error).__name__}, {error}; expected a file that `make gpu-check` or "
+            "`make bench` has written"
+        ) from error
+    return {"layout": LAYOUT, **known, "checks": checks, "figures": figures}
 
 
-def nvidia_smi(what: str) -> str | None:
+def nvidia_smi(what):
     """One property of the first GPU, None where nvidia-smi does not answer."""
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:

@@ -10,16 +10,13 @@ behind the scan (backend `triton`) are only there with it.
 import importlib
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import softplus
 
@@ -27,9 +24,8 @@ from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import resolve_backend, selective_scan
 from swin_umamba_nnunet.ops._scan import scan
 from swin_umamba_nnunet.ops._selftest import DIRECTIONS, QUEUES, core_arguments
-from tests.speed.jobs import Job, MissingPackageError
-from tests.speed.materialised import ShapesOfExtension, core, mamba_ssm_2d, pipelines
-from tests.speed.measure import WARM_UP, Clock, autocast, interleaved
+from tests.speed.materialised import ShapesOfExtension, core
+from tests.speed.measure import WARM_UP, autocast, interleaved
 from tests.speed.record import (
     BACKWARD,
     BLOCK,
@@ -48,128 +44,94 @@ from tests.speed.record import (
     SCAN,
     SEQUENCE,
     STAGES,
+    Check,
     Figure,
 )
 
-PROGRAMS = (4, 8, 12, 16, 24)  # warps of a multiprocessor, and
-REGISTERS = (None, 128, 160, 255)  # registers of a thread, that launches are tried with
+PROGRAMS = (4, 8, 12, 16, 24)  # warps of a multiprocessor that launches are tried with, at each number of
+REGISTERS = {f"fused, {given or 'free'} registers": given for given in (None, 128, 160, 255)}  # of a thread (maxnreg)
 CALLS = 12  # of a kernel, the first of which warm up
 OF_SEQUENCE = (1, 384, 400, 16)  # batch, channels, steps, states of the comparison with other code
 
 
-def stages(batch: int, side: int, dtype: str = "float16", what: str = CORE) -> list[Figure]:
+def stages(batch, side, dtype="float16", what=CORE, **known):
     """One for each stage of a network, of square images with so many pixels a side."""
-    shape = {"dtype": dtype, "batch": batch, "size": (side, side)}
-    return [Figure(what, **shape, stride=stride, channels=channels) for stride, channels in STAGES]
+    known |= {"dtype": dtype, "batch": batch, "size": (side, side)}
+    return [Figure(what, **known, stride=stride, channels=channels) for stride, channels in STAGES]
 
 
-def stage_jobs(clock: Clock, stage: Figure, backend: str | None = None) -> list[Job]:
-    """The scan alone, and the core in every pipeline that runs here, or on one backend."""
-    stage = replace(stage, backend=backend)
-    cores = [replace(stage, what=CORE, pipeline=p) for p in (pipelines(clock.device) if backend is None else [FUSED])]
-    alone = [replace(stage, what=SCAN, passes=passes) for passes in (FORWARD, BACKWARD)]
-    both = [replace(core, passes=passes) for core in cores for passes in (FORWARD, BOTH)]
-    return [Job(f, partial(scan_alone, clock, f)) for f in alone] + [
-        Job(f, partial(scan_with_projections, clock, f)) for f in both
-    ]
-
-
-def block_jobs(clock: Clock, stage: Figure) -> list[Job]:
-    """The SS2D block, with norm and gate fused behind the scan and with separate ones."""
-    forms = [replace(stage, what=BLOCK, pipeline=p, passes=q) for p in (FUSED, PLAIN_GLUE) for q in (FORWARD, BOTH)]
-    return [Job(form, partial(block, clock, form)) for form in forms]
-
-
-def saved_jobs(device: str) -> list[Job]:
-    """What each stage of a network keeps for backward, in the setting of the targets; nothing is computed for it."""
-    kept = [replace(stage, passes=SAVED) for stage in stages(12, 320)]
-    return [Job(stage, partial(saved_figures, device, stage), 2.0) for stage in kept]
-
-
-def kernel_jobs(clock: Clock, registers: Sequence[int | None] = ()) -> list[Job]:
-    """Each kernel at each stage as it is launched, or at every number of programs and these numbers of registers."""
-    settings = [f"fused, {given or 'free'} registers" for given in registers] or [FUSED]
-    forms = [
-        (replace(stage, pipeline=setting, passes=passes), given)
-        for setting, given in zip(settings, registers or [None])
-        for stage in stages(12, 320, what=LAUNCHES)
-        for passes in (FORWARD, BACKWARD)
-    ]
-    return [
-        Job(form, partial(kernels, clock, form, PROGRAMS if registers else (), given), 5.0) for form, given in forms
-    ]
-
-
-def _timed(clock: Clock, figure: Figure, call: Callable[[], Any], **known: Any) -> Figure:
+def measure(clock, figure):
+    """The numbers of a figure that has none yet; of several, where they are had together."""
+    if figure.passes == SAVED:
+        return saved_figures(clock.device, figure)
+    if figure.what == SEQUENCE:
+        return others(clock.seconds)
+    if figure.what == LAUNCHES:
+        return kernels(clock, figure)
+    call, leaves = alone(clock, figure) if figure.what == SCAN else composed(clock, figure)
     elements = prod(figure.shape)
-    known = {"backend": figure.backend or resolve_backend(None, clock.device)} | known
-    return clock.time(figure, call, elements=elements, steps=DIRECTIONS * elements * figure.states, **known)
+    backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else figure.backend or resolve_backend(None, clock.device)
+    glue = {"SWIN_UMAMBA_FUSED_GLUE": "0" if figure.pipeline == PLAIN_GLUE else "1"}
+    with mock.patch.dict(os.environ, glue), torch.set_grad_enabled(figure.passes != FORWARD):
+        y, timed = call(), call
+        cotangent = torch.randn_like(y)
+        if figure.passes == BACKWARD:
+            timed = partial(torch.autograd.grad, y, leaves, cotangent, retain_graph=True)
+        elif figure.passes == BOTH:
+            timed = partial(_both, call, leaves, cotangent)
+        del y  # and what is kept for its backward pass
+        steps = DIRECTIONS * elements * figure.states
+        return [clock.time(figure, timed, elements=elements, steps=steps, backend=backend)]
 
 
-def scan_alone(clock: Clock, figure: Figure) -> Iterator[Figure]:
-    """The directional scan, given step sizes, B and C: forward or backward."""
-    inputs, cotangent = scan_inputs(clock.device, figure)
-    settings = (True, figure.backend or resolve_backend(None, clock.device))
-    if figure.passes == FORWARD:
-        with torch.no_grad():
-            yield _timed(clock, figure, lambda: scan(*inputs, *settings))
-        return
-    leaves = tuple(t.detach().requires_grad_() for t in inputs)
-    y = scan(*leaves, *settings)
-    yield _timed(clock, figure, lambda: torch.autograd.grad(y, leaves, cotangent, retain_graph=True))
+def _both(call, leaves, cotangent):
+    return torch.autograd.grad(call(), leaves, cotangent)
 
 
-def scan_with_projections(clock: Clock, figure: Figure) -> Iterator[Figure]:
-    """SS2D's core from x to the sum over directions: forward, or forward and backward."""
-    x, *weights = (t.to(clock.device) for t in core_arguments(figure.shape, figure.states))
-    leaves = [t.requires_grad_() for t in (x.to(getattr(torch, figure.dtype)), *weights)]
-    function = partial(core(figure.pipeline, figure.backend), out_dtype=torch.float32)
-    yield _one_of_both(clock, figure, function, leaves)
+def alone(clock, figure):
+    """(call, leaves) of the directional scan, given step sizes, B and C."""
+    leaves = [t.requires_grad_() for t in scan_inputs(clock.device, figure)]
+    return partial(scan, *leaves, True, figure.backend or resolve_backend(None, clock.device)), leaves
 
 
-def block(clock: Clock, figure: Figure) -> Iterator[Figure]:
-    """A whole SS2D block: projections, convolution, norm and gate included, fused behind the scan or not."""
-    module = SS2D(figure.shape[3] // 2, d_state=figure.states).to(clock.device)
-    x = torch.randn(*figure.shape[:3], figure.shape[3] // 2, device=clock.device)
-    leaves = [x.requires_grad_(), *module.parameters()]
-    with mock.patch.dict(os.environ, SWIN_UMAMBA_FUSED_GLUE="0" if figure.pipeline == PLAIN_GLUE else "1"):
-        yield _one_of_both(clock, figure, lambda image, *_: module(image), leaves)
+def composed(clock, figure):
+    """(call, leaves) of SS2D's core from x to the sum over directions, or a whole block around it."""
+    if figure.what == BLOCK:
+        function = SS2D(figure.shape[3] // 2, d_state=figure.states).to(clock.device)
+        x = torch.randn(*figure.shape[:3], figure.shape[3] // 2, device=clock.device)
+        arguments, leaves = [x], [x, *function.parameters()]
+    else:
+        x, *weights = (t.to(clock.device) for t in core_arguments(figure.shape, figure.states))
+        function = partial(core(figure.pipeline, figure.backend), out_dtype=torch.float32)
+        arguments = leaves = [x.to(getattr(torch, figure.dtype)), *weights]
+    for leaf in leaves:
+        leaf.requires_grad_()
 
-
-def _one_of_both(clock: Clock, figure: Figure, function: Callable[..., Tensor], leaves: list[Tensor]) -> Figure:
-    known = {"backend": "mamba_ssm"} if figure.pipeline == MAMBA_SSM else {}
-
-    def forward():
+    def call():
         with autocast(clock.device, figure.dtype):
-            return function(*leaves)
+            return function(*arguments)
 
-    with torch.no_grad():
-        cotangent = torch.randn_like(forward())
-        if figure.passes == FORWARD:
-            return _timed(clock, figure, forward, **known)
-    return _timed(clock, figure, lambda: torch.autograd.grad(forward(), leaves, cotangent), **known)
+    return call, leaves
 
 
-def kernels(clock: Clock, figure: Figure, programs: Sequence[int], registers: int | None) -> Iterator[Figure]:
-    """Each Triton kernel of the scan's forward or backward pass by events of its own, for every number of programs.
+def kernels(clock, figure):
+    """Each Triton kernel of the scan's forward or backward pass by events of its own.
 
-    Args:
-        clock: of a GPU.
-        figure: which pass, at which shape.
-        programs: warps of a multiprocessor that the work is cut for; none for the numbers in `ops/_triton.py`.
-        registers: of a thread (`maxnreg`), with `programs`; None to leave it to the assembler.
+    As it is launched, or, with the registers that the figure's pipeline names, for every number of `PROGRAMS`.
     """
     from swin_umamba_nnunet.ops import _triton
 
-    inputs, cotangent = scan_inputs(clock.device, figure)
+    inputs = scan_inputs(clock.device, figure)
+    cotangent = torch.randn_like(inputs[0], dtype=torch.float32)
     _, states = _triton.forward(*inputs, True, True)
     call = partial(_triton.forward, *inputs, True, True)
     if figure.passes == BACKWARD:
-        call = partial(_triton.backward, cotangent.float(), *inputs, states, True)
-    for warps in programs or (None,):
+        call = partial(_triton.backward, cotangent, *inputs, states, True)
+    swept = figure.pipeline in REGISTERS
+    for warps in PROGRAMS if swept else (None,):
         changed = {name: warps or getattr(_triton, name) for name in ("FORWARD_WARPS", "BACKWARD_WARPS")}
-        setting = f"{figure.pipeline}, {warps} warps" if warps else figure.pipeline
-        options = {"maxnreg": registers} if warps else {}
+        setting = f"{figure.pipeline}, {warps} warps" if swept else figure.pipeline
+        options = {"maxnreg": REGISTERS[figure.pipeline]} if swept else {}
         with mock.patch.multiple(_triton, **changed), launches(options) as seen:
             for _ in range(CALLS):
                 torch.cuda._sleep(QUEUES[0])
@@ -183,14 +145,14 @@ def kernels(clock: Clock, figure: Figure, programs: Sequence[int], registers: in
 
 
 @contextmanager
-def launches(options: Mapping[str, Any]) -> Iterator[dict[str, list[tuple[Any, Any, int]]]]:
+def launches(options):
     """Inside, launches of the scan's kernels have these options (None: not that one) and are kept.
 
     Yields a dict that gets, for each kernel, (event before, event behind, state-steps) of every launch.
     """
     from swin_umamba_nnunet.ops import _triton, _triton_kernels
 
-    seen: dict[str, list[tuple[Any, Any, int]]] = {}
+    seen = {}
 
     class Timed:
         def __init__(self, name):
@@ -215,8 +177,8 @@ def launches(options: Mapping[str, Any]) -> Iterator[dict[str, list[tuple[Any, A
         yield seen
 
 
-def scan_inputs(device: str, figure: Figure) -> tuple[Any, Tensor]:
-    """x, dt, Bs, Cs, A, Ds, dt_bias of `ops._scan.scan`, and a gradient of its output."""
+def scan_inputs(device, figure):
+    """x, dt, Bs, Cs, A, Ds, dt_bias of `ops._scan.scan`."""
     *image, channels = figure.shape
     states = figure.states
     random = partial(torch.randn, device=device)
@@ -224,20 +186,19 @@ def scan_inputs(device: str, figure: Figure) -> tuple[Any, Tensor]:
     sequences += [random(*image, 4, states) for _ in range(2)]
     decay = -torch.arange(1.0, states + 1, device=device).expand(4, channels, states).contiguous()
     parameters = decay, random(4, channels), random(4, channels) - 4
-    dtype = getattr(torch, figure.dtype)
-    return (*(t.to(dtype) for t in sequences), *parameters), random(*image, channels).to(dtype)
+    return (*(t.to(getattr(torch, figure.dtype)) for t in sequences), *parameters)
 
 
-def saved_figures(device: str, figure: Figure) -> list[Figure]:
+def saved_figures(device, figure):
     """What SS2D's core and a whole SS2D block keep for backward, in each pipeline, on a device of that type."""
-    forms = [replace(figure, what=what, pipeline=p) for what in (CORE, BLOCK) for p in (FUSED, OWN, MAMBA_SSM)]
-    bytes_of = [[saved_bytes(partial(_forward, device, replace(form, batch=n))) for n in (1, 2)] for form in forms]
-    return [
-        replace(form, saved_mebibytes=figure.batch * (two - one) / 2**20) for form, (one, two) in zip(forms, bytes_of)
-    ]
+    for what in (CORE, BLOCK):
+        for pipeline in (FUSED, OWN, MAMBA_SSM):
+            form = replace(figure, what=what, pipeline=pipeline)
+            one, two = (saved_bytes(partial(_forward, device, replace(form, batch=n))) for n in (1, 2))
+            yield replace(form, saved_mebibytes=figure.batch * (two - one) / 2**20)
 
 
-def saved_bytes(forward: Callable[[], Tensor]) -> int:
+def saved_bytes(forward):
     """Bytes that autograd keeps after `forward`, everything it is given included."""
     storages = {}  # kept, so that no address comes up twice
 
@@ -251,10 +212,10 @@ def saved_bytes(forward: Callable[[], Tensor]) -> int:
     return sum(size for size, _ in storages.values())
 
 
-def _forward(device: str, figure: Figure) -> Tensor:
+def _forward(device, figure):
     # the shapes of mamba_ssm's extension, which need not be here
-    mamba_ssm = partial(mamba_ssm_2d, extension=ShapesOfExtension())
-    function = mamba_ssm if figure.pipeline == MAMBA_SSM else core(figure.pipeline)
+    known = {"extension": ShapesOfExtension()} if figure.pipeline == MAMBA_SSM else {}
+    function = core(figure.pipeline, **known)
     if figure.what == BLOCK:
         with torch.device(device):
             module = SS2D(figure.shape[3] // 2, scan=None if figure.pipeline == FUSED else function)
@@ -267,7 +228,7 @@ def _forward(device: str, figure: Figure) -> Tensor:
         return function(*leaves, out_dtype=torch.float32)
 
 
-def plain_loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
+def plain_loop(u, delta, A, B, C, D, delta_bias):
     """The form of mamba_ssm's `selective_scan_ref`: decays of all steps at once, then a loop over the steps."""
     delta = softplus(delta + delta_bias[:, None])
     decays = torch.exp(delta[..., None] * A[:, None])  # (batch, dim, L, N)
@@ -280,7 +241,7 @@ def plain_loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     return torch.stack(outputs, dim=2) + D[:, None] * u
 
 
-def parallel_scan(pscan: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+def parallel_scan(pscan):
     """The same function around mambapy's `pscan(decays, inputs)`, both (batch, L, dim, N), as mambapy calls it."""
 
     def scan(u, delta, A, B, C, D, delta_bias):
@@ -292,12 +253,8 @@ def parallel_scan(pscan: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Te
     return scan
 
 
-def others(seconds: float) -> Iterator[Figure]:
-    """What people run on a CPU, on the same sequence in turns with the scan here.
-
-    Raises:
-        MissingPackageError: mambapy is not installed; the other figures come before.
-    """
+def others(seconds):
+    """What people run on a CPU, on the same sequence in turns with the scan here."""
     batch, channels, length, states = OF_SEQUENCE
 
     def here(u, delta, A, B, C, D, delta_bias):
@@ -306,26 +263,16 @@ def others(seconds: float) -> Iterator[Figure]:
     functions = {FUSED: here, LOOP: plain_loop}
     with suppress(ImportError):
         functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
-    leaves = [
-        torch.randn(batch, channels, length),
-        torch.randn(batch, channels, length),
-        -torch.arange(1.0, states + 1).expand(channels, states).contiguous(),
-        torch.randn(batch, states, length),
-        torch.randn(batch, states, length),
-        torch.ones(channels),
-        torch.randn(channels) - 4,
-    ]
+    decay = -torch.arange(1.0, states + 1).expand(channels, states).contiguous()
+    x, dt, cotangent = torch.randn(3, batch, channels, length).unbind()
+    B, C = torch.randn(2, batch, states, length).unbind()
+    leaves = [x, dt, decay, B, C, torch.ones(channels), torch.randn(channels) - 4]
     leaves = [leaf.requires_grad_() for leaf in leaves]
-    cotangent = torch.randn(batch, channels, length)
     calls = {}
     for name, function in functions.items():
         figure = Figure(SEQUENCE, name, batch=batch, size=(length,), stride=1, channels=channels, states=states)
         calls[figure] = torch.no_grad()(partial(function, *leaves))
-        calls[replace(figure, passes=BOTH)] = partial(_both, function, leaves, cotangent)
+        calls[replace(figure, passes=BOTH)] = partial(_both, partial(function, *leaves), leaves, cotangent)
     yield from interleaved(calls, seconds)
     if MAMBAPY not in functions:
-        raise MissingPackageError("mambapy is not installed; pip install --no-deps mambapy")
-
-
-def _both(function: Callable[..., Any], leaves: list[Tensor], cotangent: Tensor) -> Any:
-    return torch.autograd.grad(function(*leaves), leaves, cotangent)
+        yield Check(MAMBAPY, detail="mambapy is not installed; pip install --no-deps mambapy", skipped=True)

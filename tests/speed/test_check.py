@@ -6,14 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from swin_umamba_nnunet.ops import _triton
 from tests.messages import assert_names
-from tests.speed import check, made_up, plan, scans
-from tests.speed.jobs import Group, failed, is_failure, run_group
+from tests.speed import check, made_up, plan
+from tests.speed.jobs import Group, problem_of, run_group
 from tests.speed.measure import Clock
 from tests.speed.record import (
     BACKWARD,
@@ -31,18 +32,21 @@ from tests.speed.record import (
     PLAIN_GLUE,
     SAVED,
     SCAN,
+    SEQUENCE,
     STEP,
+    Check,
+    Figure,
     read_document,
 )
 
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """Runs phases as if there were a GPU; each has the group of `jobs[phase]`, of stand-ins from test_jobs."""
+    """Runs phases as if there were a GPU; each has the group of `jobs[phase]`, of kinds in `made_up.RUN`."""
     jobs = {}
 
     def group(phase, document, file):
-        return [Group(phase, "tests.speed.test_jobs:planted", tuple(jobs[phase]))]
+        return [Group(phase, "tests.speed.made_up:planted", tuple(jobs[phase]))]
 
     monkeypatch.setattr(_triton, "unavailable_reason", lambda device: None)
     monkeypatch.setattr(check, "new_document", lambda *head: made_up.document([], settings=head[2]))
@@ -56,30 +60,61 @@ def gpu(monkeypatch, tmp_path):
     return run
 
 
-def passed(file):
-    return {each["name"]: each["passed"] for each in read_document(file)["checks"]}
+def problems(file):
+    return {each.name: each.problem for each in read_document(file)["checks"]}
 
 
-def test_phases_go_on_with_one_document(gpu, capsys):
-    code, file = gpu("values", values=["fine.1", "crash", "hang", "wrong", "late"])
+def test_what_breaks_costs_itself_and_another_phase_goes_on_with_the_document(gpu, capsys):
+    kinds = ["fine.1", "crash", "fine.2", "hang", "late", "raises", "exit", "wrong", "loss", "fine.3"]
+    code, file = gpu("values", values=kinds)
+    found, document = problems(file), read_document(file)
     assert code == 1
-    assert passed(file) == {"fine.1": True, "crash": False, "hang": False, "wrong": False}
-    assert read_document(file)["not_run"] == ["values: late"]
+    assert list(found) == [kind for kind in kinds if kind != "late"]
+    facts = {
+        "crash": "SIGSEGV",
+        "hang": "0.2 s",
+        "raises": r"'off by\n one'",
+        "exit": "exit code 3",
+        "wrong": "off by one",
+    }
+    assert {name for name, problem in found.items() if problem} == set(facts)
+    for name, fact in facts.items():
+        assert_names(found[name], fact)
+    assert document["not_run"] == ["values: late"]
+    assert document["done"] == ["fine.1", "fine.2", "loss", "fine.3"]
+    assert_names(file.with_suffix(".log").read_text(), "Segmentation fault")
     out = capsys.readouterr().out
-    assert_names(out, "to paste", file, "FAILED: crash", "SIGSEGV", "- values: late", "| not measured |")
+    assert_names(out, "to paste", file, "FAILED: crash", "- values: late", "| not measured |")
     assert file.with_suffix(".md").read_text() in out
 
-    code, _ = gpu("kernels", "values", kernels=["fine.2"], values=["fine.1", "crash", "fine.3"])
+    code, _ = gpu("kernels", "values", kernels=["fine.4"], values=["fine.1", "crash", "fine.5"])
     assert code == 1  # the crash is tried again, what went well is not
-    assert_names(said := capsys.readouterr().out, "is continued", "passed: fine.2", "passed: fine.3")
+    assert_names(said := capsys.readouterr().out, "is continued", "passed: fine.4", "passed: fine.5")
     assert "] passed: fine.1" not in said
-    assert list(passed(file)) == ["fine.1", "hang", "wrong", "fine.2", "crash", "fine.3"]
+    assert list(problems(file))[-3:] == ["fine.4", "crash", "fine.5"]
     assert read_document(file)["not_run"] == []
+
+
+def test_a_group_that_cannot_begin_says_why(gpu):
+    code, file = gpu("values", values=["unable"])
+    assert (code, problems(file)) == (1, {"values": "ImportError: no such module here"})
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+    ],
+)
+def test_problems_in_one_clause(error, words):
+    assert problem_of(error) == words
 
 
 def test_time_that_is_up_is_no_failure(gpu):
     code, file = gpu("values", seconds=0, values=["fine"])
-    assert (code, passed(file), read_document(file)["not_run"]) == (0, {}, ["values: values"])
+    assert (code, problems(file), read_document(file)["not_run"]) == (0, {}, ["values: values"])
 
 
 def test_the_document_is_there_before_the_first_job(gpu, monkeypatch):
@@ -90,9 +125,9 @@ def test_the_document_is_there_before_the_first_job(gpu, monkeypatch):
 
 
 def test_interrupted_it_keeps_what_there_is(gpu, monkeypatch):
-    monkeypatch.setattr(check, "line", lambda result: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(check, "say", lambda text: text.startswith("[") and os.kill(os.getpid(), signal.SIGINT))
     code, file = gpu("values", "kernels", values=["fine", "wait"], kernels=["fine"])
-    assert (code, passed(file), read_document(file)["not_run"]) == (130, {"fine": True}, ["values: wait"])
+    assert (code, problems(file), read_document(file)["not_run"]) == (130, {"fine": None}, ["values: wait"])
 
 
 def test_what_cannot_be_begun_or_continued(gpu, monkeypatch, capsys, tmp_path):
@@ -130,11 +165,19 @@ def test_of_tests_one_may_crash(tmp_path):
     arguments = (group, set(), time.monotonic() + 300, tmp_path / "log", lambda *each: kept.append(each))
     assert run_group(*arguments, threading.Event()) == []
     results = {name.partition("::test_")[2]: result for name, result in kept if result}
-    expected = {"right": True, "wrong": False, "skipped": None, "crash": False, "last": True}
-    assert {name: result["passed"] for name, result in results.items()} == expected
-    assert {result["group"] for result in results.values()} == {"a kernel"}
-    for name, fact in {"wrong": "off by one", "skipped": "no time", "crash": "SIGSEGV"}.items():
-        assert_names(results[name]["detail"], fact)
+    found = {name: result.problem or result.detail for name, result in results.items()}
+    assert list(found) == ["right", "wrong", "skipped", "crash", "last"]
+    for name, fact in {
+        "right": "",
+        "wrong": "off by one",
+        "skipped": "no time",
+        "crash": "SIGSEGV",
+        "last": "",
+    }.items():
+        assert_names(found[name], fact)
+        assert bool(results[name].problem) is (name in ("wrong", "crash"))
+    assert {result.group for result in results.values()} == {"a kernel"}
+    assert [result.skipped for result in results.values()] == [False, False, True, False, False]
     (report,) = tmp_path.glob("h200-a-kernel-*.xml")  # of the second process; the first was lost
     assert_names(report.read_text(), "test_last")
 
@@ -142,8 +185,7 @@ def test_of_tests_one_may_crash(tmp_path):
 @pytest.fixture
 def jobs(monkeypatch):
     """{phase: the figure or check that stands for each job}, where mamba_ssm is too."""
-    for module in (plan, scans):
-        monkeypatch.setattr(module, "pipelines", lambda device: [FUSED, OWN, MAMBA_SSM])
+    monkeypatch.setattr(plan, "pipelines", lambda device: [FUSED, OWN, MAMBA_SSM])
     clock = Clock("cpu")
     clock.device = "cuda"
     return {phase: [job.stands_for for job in plan.of_a_gpu(phase, clock)] for phase in ("kernels", "networks")}
@@ -157,7 +199,7 @@ def test_what_the_targets_need_comes_first_and_what_compiles_last(jobs):
     assert len([f for f in kernels if f.what == LAUNCHES]) == 8 + 4 * 8
     assert {f.what for f in kernels} == {LAUNCHES, SCAN, CORE, BLOCK}
     assert [f.pipeline for f in networks[:3]] == [FUSED, OWN, MAMBA_SSM]
-    compiled = [f.mode == COMPILED for f in networks if not isinstance(f, dict)]
+    compiled = [f.mode == COMPILED for f in networks]
     assert compiled == sorted(compiled)
     wanted = {"SwinUMambaD", "SwinUMamba", "VMUNet", "UMambaBot", "UMambaEnc", "PlainConvUNet"}
     assert {f.what for f in networks if f.passes == STEP} == wanted
@@ -165,9 +207,10 @@ def test_what_the_targets_need_comes_first_and_what_compiles_last(jobs):
 
 def test_what_is_not_installed_is_named(jobs, monkeypatch):
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
-    left_out = [job for job in plan.of_a_gpu("networks", Clock("cpu")) if isinstance(job.stands_for, dict)][-1]
-    assert_names(left_out.name, "UMambaBot", "PlainConvUNet", "trainers")
-    assert_names(next(iter(left_out.run()))["detail"], "nnunetv2")
+    left_out = [job for job in plan.of_a_gpu("networks", Clock("cpu")) if isinstance(job.stands_for, Check)][-1]
+    (said,) = left_out.run()
+    assert said.skipped
+    assert_names(said.line(), "UMambaBot", "PlainConvUNet", "trainers", "nnunetv2")
     assert len(check.groups("networks", made_up.document([]), check.RESULTS / "h200.json")) == 1
 
 
@@ -188,24 +231,20 @@ def test_what_is_not_installed_is_named(jobs, monkeypatch):
 def test_only_what_is_right_is_timed(figure, kernels):
     assert plan.kernels_in(figure) == set(kernels)
     job = plan.Job(figure, lambda: [figure])
-    assert list(plan._unless(job, set()).run()) == [figure]
-    (result,) = plan._unless(job, {"backward_kernel"}).run()
-    assert result == failed(figure, "the values of backward_kernel are wrong")
+    assert plan.unless(job, set()) is job
+    (result,) = plan.unless(job, {"backward_kernel"}).run()
+    assert result == replace(figure, problem="the values of backward_kernel are wrong")
 
 
 def test_a_cpu(monkeypatch):
     first, *jobs = plan.of_a_cpu()
     (result,) = first.run()
-    assert result["passed"], result
+    assert result.problem is None
     monkeypatch.setattr(plan, "worst_error", lambda *_: 1e-2)
     (result,) = first.run()
-    assert is_failure(result)
-    assert_names(result["detail"], "1.0e-02", "1e-05")
-    assert {name for job in jobs for name in (job.name.split(",")[0],)} >= {
-        SCAN,
-        CORE,
-        "scan of a sequence",
-        "SwinUMamba",
+    assert_names(result.problem, "1.0e-02", "1e-05")
+    assert {job.stands_for.what for job in jobs if isinstance(job.stands_for, Figure)} >= {
+        *(SCAN, CORE, SEQUENCE, "SwinUMamba", "SwinUMambaD")
     }
 
 
@@ -224,19 +263,11 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name.split(".")[0] in ABSENT else find(name, package)
 import pytest, torch
 from tests.speed import check, plan
-from tests.speed.jobs import MissingPackageError
 from tests.speed.measure import Clock
-from tests.speed.networks import build_network
 from swin_umamba_nnunet.networks import SwinUMambaD
 assert plan.of_a_gpu("kernels", Clock("cpu")) and plan.of_a_gpu("networks", Clock("cpu"))
 network = SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2, backend="reference")
 assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 2, 4, 4)
-try:
-    build_network("UMambaBot", (32, 32))
-except MissingPackageError:
-    pass
-else:
-    raise AssertionError("U-Mamba without nnU-Net's building blocks")
 for name, chosen in check.TESTS.items():
     code = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-W", "default", *chosen])
     assert code == 0, (name, code)

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.ops import selective_scan
-from swin_umamba_nnunet.ops._selftest import giga_state_steps
+from tests.messages import assert_names
 from tests.speed import scans
-from tests.speed.jobs import MissingPackageError
 from tests.speed.measure import Clock
 from tests.speed.record import (
     BACKWARD,
@@ -28,16 +27,7 @@ from tests.speed.record import (
     SCAN,
     Figure,
 )
-from tests.speed.scans import (
-    block_jobs,
-    kernels,
-    parallel_scan,
-    plain_loop,
-    saved_bytes,
-    saved_figures,
-    stage_jobs,
-    stages,
-)
+from tests.speed.scans import measure, parallel_scan, plain_loop, saved_bytes, saved_figures, stages
 
 
 def test_every_block_of_memory_counts_once():
@@ -93,24 +83,24 @@ def test_what_is_compared_computes_the_same(other):
 def test_other_code(installed, monkeypatch):
     monkeypatch.setattr(scans, "OF_SEQUENCE", (1, 4, 5, 2))
     monkeypatch.setitem(sys.modules, "mambapy.pscan", types.SimpleNamespace(pscan=pscan) if installed else None)
-    found = scans.others(0)
-    expected = [FUSED, FUSED, LOOP, LOOP] + [MAMBAPY, MAMBAPY] * installed
-    assert [next(found).pipeline for _ in expected] == expected
-    if not installed:
-        with pytest.raises(MissingPackageError, match="pip install --no-deps mambapy"):
-            next(found)
+    *found, last = scans.others(0)
+    assert [f.pipeline for f in found] == [FUSED, FUSED, LOOP, LOOP, *[MAMBAPY] * installed]
+    if installed:
+        assert last.pipeline == MAMBAPY
+    else:
+        assert last.skipped
+        assert_names(last.line(), MAMBAPY, "pip install --no-deps mambapy")
 
 
-def test_the_scan_alone_with_projections_and_in_a_block():
-    stage = Figure(CORE, size=(4, 4), stride=1, channels=16, states=4)
-    jobs = [*stage_jobs(Clock("cpu", 0), stage, "numba"), *block_jobs(Clock("cpu", 0), stage)[:2]]
-    figures = [figure for job in jobs for figure in job.run()]
-    then = {SCAN: BACKWARD, CORE: BOTH, BLOCK: BOTH}
-    assert [(f.what, f.passes) for f in figures] == [(what, p) for what in then for p in (FORWARD, then[what])]
-    for figure in figures:
-        steps = 4 * 16 * 4 * 4 * 4  # directions * channels * H * W * states
-        assert figure.giga_state_steps == pytest.approx(steps / figure.milliseconds / 1e6)
-        assert (figure.backend, figure.spread >= 0) == ("numba", True)
+@pytest.mark.parametrize(
+    ("what", "passes"),
+    [(SCAN, FORWARD), (SCAN, BACKWARD), (CORE, FORWARD), (CORE, BOTH), (BLOCK, FORWARD), (BLOCK, BOTH)],
+)
+def test_the_scan_alone_with_projections_and_in_a_block(what, passes):
+    (figure,) = measure(Clock("cpu", 0), Figure(what, passes=passes, size=(4, 4), stride=1, channels=16, states=4))
+    steps = 4 * 16 * 4 * 4 * 4  # directions * channels * H * W * states
+    assert figure.giga_state_steps == pytest.approx(steps / figure.milliseconds / 1e6)
+    assert (figure.what, figure.passes, figure.backend, figure.spread >= 0) == (what, passes, "numba", True)
 
 
 @pytest.fixture
@@ -144,9 +134,9 @@ def launched(monkeypatch):
 
 
 @pytest.mark.parametrize("passes", [FORWARD, BACKWARD])
-def test_kernels_are_timed_one_by_one_as_launched_and_otherwise(passes, launched):
+def test_kernels_are_timed_one_by_one_as_launched_and_otherwise(passes, launched, monkeypatch):
     stage = Figure(LAUNCHES, passes=passes, size=(24, 24), stride=1, channels=32)
-    found = list(kernels(Clock("cpu"), stage, (), None))
+    found = list(measure(Clock("cpu"), stage))
     main, first = KERNELS[:2] if passes == FORWARD else KERNELS[2:]
     assert {f.what: f.milliseconds for f in found} == {main: 3.0, first: 3.0}
     steps = {f.what: f.giga_state_steps * 3e6 for f in found}
@@ -154,15 +144,10 @@ def test_kernels_are_timed_one_by_one_as_launched_and_otherwise(passes, launched
     _, _, at = launched[-1]
     assert at["chunks"] > 1
     assert steps[first] < steps[main]
+    assert not any("maxnreg" in given for name, given, _ in launched if name == main)
     del launched[:]
-    found = list(kernels(Clock("cpu"), replace(stage, pipeline="fused, 128 registers"), (4, 24), 128))
+    monkeypatch.setattr(scans, "PROGRAMS", (4, 24))
+    found = list(measure(Clock("cpu"), replace(stage, pipeline="fused, 128 registers")))
     assert {f.pipeline for f in found} == {f"fused, 128 registers, {warps} warps" for warps in (4, 24)}
     given = [options.get("maxnreg") for name, options, _ in launched if name == main]
     assert set(given[passes == FORWARD :]) == {128}  # what backward needs of a forward pass is launched as ever
-    del launched[:]
-    list(kernels(Clock("cpu"), stage, (8,), None))
-    assert not any("maxnreg" in given for name, given, _ in launched if name == main)
-
-
-def test_one_figure_for_a_backend():
-    assert giga_state_steps("numba", "cpu", 0) > 0

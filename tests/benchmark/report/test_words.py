@@ -35,11 +35,6 @@ def test_what_other_metrics_show_is_said_too():
     assert "NSD" not in words.shown({"Dice": [OPEN], "NSD": [replace(OPEN, metric="NSD")]}, "1")
 
 
-def test_what_is_not_shown_of_one_row_and_of_two():
-    assert "That Open differs from Theirs" in words.not_shown([OPEN], "1")
-    assert "differ from Theirs" in words.not_shown([OPEN, replace(OPEN, row="Others")], "1")
-
-
 def test_names_with_commas_stay_apart():
     assert words.names(["A", "B", "C"]) == "A, B and C"
     assert words.names(["A, big", "B", "C"]) == "A, big; B and C"
@@ -55,6 +50,7 @@ def test_a_difference_within_the_spread_of_seeds_is_no_clear_one():
 def test_no_difference_is_not_equality():
     text = words.not_shown([OPEN, replace(OPEN, row="Other"), CLEAR], "1")
     assert text == "That Open and Other differ from Theirs in Dice, or that they are equal."
+    assert "That Open differs from Theirs" in words.not_shown([OPEN], "1")
 
 
 def test_too_few_cases():
@@ -110,8 +106,6 @@ def test_numbers(value, unit, signed, text):
     [
         (words.count(59_889_000), "59.9 M"),
         (words.count(18.91e9), "18.9 G"),
-        (words.count(None), "\u2013"),
-        (words.count(0), "0"),
         (words.seconds(0.25), "250 ms"),
         (words.flops({"flops": 12.3e9, "uncounted": []}), "12.3 G"),
         (words.flops({"flops": 12.3e9, "uncounted": ["aten.fft x2"]}), "at least 12.3 G"),

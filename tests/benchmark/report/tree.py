@@ -6,7 +6,6 @@ second dataset, and a paper's name for that one.
 """
 
 import csv
-import json
 import math
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from PIL import Image
 
 from swin_umamba_nnunet.benchmark.config import Row
 from swin_umamba_nnunet.benchmark.runs import read_benchmark
-from tests.benchmark.conftest import edit, network_of
+from tests.benchmark.conftest import network_of
+from tests.jsons import dump, edit
 
 HOSTILE = "<i>scratch</i> & 50 %_$x$"
 SHAPES, ORGANS = "Dataset901_Shapes", "Dataset902_AbdomenMR"
@@ -85,7 +85,7 @@ def make_tree(folder: Path, pictures: bool = False) -> Path:
             {"severity": "suggestion", "code": "control_missing", "text": "Add a control.", "datasets": []},
         ],
     }
-    (folder / "benchmark.json").write_text(json.dumps(content))
+    dump(folder / "benchmark.json", content)
     for run in read_benchmark(folder).runs:
         state = state_of(run.dataset, run.row.label, run.fold, run.seed)
         if state != "waiting":
@@ -126,17 +126,11 @@ def _write_run(run, state):
     train = f"nnUNetv2_train {run.dataset} 2d {run.fold} -tr {run.row.name}"
     record = {
         "state": state,
-        "attempts": 1,
         "host": "node7",
-        "step": "train",
-        "finished": "2026-11-21T11:00:00+00:00",
         "inputs": {
             "plans_sha256": "a" * 64,
-            "splits_sha256": "b" * 64,
             "weights_sha256": WEIGHTS["sha256"] if "dagger" in run.row.label else None,
             "versions": {"python": "3.12.1", "torch": "2.15.0"},
-            "device": "cpu",
-            "mirroring": True,
             "scored_on": "validation cases of the fold",
         },
         "commands": [["python", "-m", "seeded", "--", *train.split()]],
@@ -188,22 +182,19 @@ def _write_scores(run):
 
 
 def _write_pictures(run):
-    """PNG images and labels: a disc in a ring, the prediction shifted by how bad the row is."""
+    """PNG images and labels: a square in a ring, the prediction shifted by how bad the row is."""
     for folder in (run.images, run.references, run.predictions):
         folder.mkdir()
     labels = {"background": 0, "disc": 1, "ring": 2}
     description = {"labels": labels, "channel_names": {"0": "grey"}, "file_ending": ".png"}
-    (run.predictions / "dataset.json").write_text(json.dumps(description))
-    y, x = np.mgrid[:48, :64]
-    shift = int(40 * (1 - SKILLS[run.row.label])) - 3 + run.seed
-    for position, case in enumerate(cases(run.dataset, run.fold)):
-        radii = (np.hypot(y - 24, x - 26 - position - moved) for moved in (0, shift))
-        truth, prediction = (np.select([radius < 8, radius < 14], [1, 2]).astype(np.uint8) for radius in radii)
-        noise = np.random.default_rng(position).normal(0, 12, truth.shape)
-        image = np.clip(60 + 60 * truth + noise, 0, 255).astype(np.uint8)
-        for folder, name, array in (
-            (run.images, f"{case}_0000", image),
-            (run.references, case, truth),
-            (run.predictions, case, prediction),
+    dump(run.predictions / "dataset.json", description)
+    truth = np.zeros((48, 64), np.uint8)
+    truth[10:34, 12:36], truth[16:26, 18:30] = 2, 1
+    moved = np.roll(truth, int(40 * (1 - SKILLS[run.row.label])), axis=1)
+    for case in cases(run.dataset, run.fold):
+        for place, array in (
+            (run.images / f"{case}_0000", 60 + 60 * truth),
+            (run.references / case, truth),
+            (run.predictions / case, moved),
         ):
-            Image.fromarray(array).save(folder / f"{name}.png")
+            Image.fromarray(array).save(f"{place}.png")

@@ -1,0 +1,18 @@
+"""JSON files that tests read, write and change."""
+
+import json
+
+
+def load(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def dump(path, content) -> None:
+    path.write_text(json.dumps(content))
+
+
+def edit(path, change) -> None:
+    """Let a function change what the file holds."""
+    content = load(path)
+    change(content)
+    dump(path, content)
