@@ -68,7 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", type=int, metavar="N", help="with --shape: classes, background included")
     add(
         "-c",
-        default="2d",
         metavar="CONFIGURATION",
         dest="configuration",
         help="with -d: nnU-Net configuration (default: 2d)",
@@ -100,6 +99,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--classes goes with --shape; with -d the dataset says how many classes there are")
     if args.batch is _PLANNED and not args.dataset:
         raise UserError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
+    if args.configuration and not args.dataset:
+        raise UserError("-c goes with -d; without a dataset a 3D network takes --shape C D H W, and --classes N")
     with underway("PyTorch and nnU-Net start, the network is built and counted"):
         from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset, task_of_shape
         from swin_umamba_nnunet.trainers.finding import find_trainer
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
         try:
             trainer = find_trainer(args.trainer)
             if args.dataset:
-                task = task_of_dataset(args.dataset, args.plans, args.configuration)
+                task = task_of_dataset(args.dataset, args.plans, args.configuration or "2d")
             else:
                 shape, classes = (args.shape, args.classes) if args.shape else _ABDOMEN
                 task = task_of_shape(shape, classes, args.plans)

@@ -96,7 +96,9 @@ def _how_to_train(folder: Path, fold: str) -> str:
     if len(how) != 2:
         return "; expected what a training makes, nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
     plans = f" -p {how[0]}" * (how[0] != "nnUNetPlans")
-    command = f"nnUNetv2_train {folder.resolve().parent.name} {how[1]} {fold} -tr {trainer}{plans}"
+    dataset = folder.resolve().parent.name
+    dataset = dataset if dataset.startswith("Dataset") else "DATASET"  # of a folder that was moved
+    command = f"nnUNetv2_train {dataset} {how[1]} {fold} -tr {trainer}{plans}"
     if there := sorted(path.name for path in folder.glob(f"fold_{fold}/*.pth")):
         return f"; finish its training with   {command} --c   or predict with what there is: --checkpoint {there[0]}"
     return f"; train first:   {command}"

@@ -88,6 +88,7 @@ LIST, PLAN = "swin-umamba list", "nnUNetv2_plan_and_preprocess"
 REFUSED = {
     "trainer": (("nnUNetTrainerSwinUMumba", *SMALL), ("'nnUNetTrainerSwinUMumba'", "nnUNetTrainerSwinUMamba", LIST)),
     "classes missing": (("nnUNetTrainer", "--shape", 1, 64, 64), ("--shape", "--classes N")),
+    "configuration of none": (("nnUNetTrainerUMambaBot", "-c", "3d_fullres"), ("-c ", "-d;", "--shape C D H W")),
     "classes twice": (("nnUNetTrainer", "-d", 907, "--classes", 3), ("--classes", "--shape", "-d")),
     "no classes": (("nnUNetTrainer", "--shape", 1, 64, 64, "--classes", 0), ("classes is 0", "at least 1")),
     "shape": (("nnUNetTrainer", "--shape", 64, 64, "--classes", 3), (" 64 64;", "C H W", "C D H W")),
