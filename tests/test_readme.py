@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from swin_umamba_nnunet import catalogue, evaluation, ops, settings
+from swin_umamba_nnunet.benchmark.config import build_config, read_file
 from swin_umamba_nnunet.cli import VERBS, convert
 from tests import warm
 from tests.commands import parse_printed
@@ -239,6 +240,14 @@ def test_backends_protocols_and_layouts_are_those_there_are():
     convert.add_arguments(parser)
     (layouts,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     assert set(table(read(DOCS / "your-data.md"), "layout")) == set(layouts)
+
+
+def test_configurations_of_benchmarks_are_taken(tmp_path):
+    first, *others = blocks(read(DOCS / "comparing.md"), "toml")
+    for other in others:  # whole, a table for the end, or a line for the beginning
+        parts = {"#": (other,), "[": (first, other)}.get(other[0], (other, first))
+        (tmp_path / "bench.toml").write_text("".join(parts), encoding="utf-8")
+        assert build_config(read_file(tmp_path / "bench.toml")).trainers
 
 
 # ------------------------------------------------------------------------------------------------- the tutorial
