@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from swin_umamba_nnunet import catalogue
+from swin_umamba_nnunet._atomic import new_folder
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.datasets import _write
 from tests.commands import parse_printed
@@ -266,6 +267,12 @@ def test_a_source_that_changes_meanwhile(source, tmp_path, refused, monkeypatch,
     monkeypatch.setattr(_write, "new_folder", cut_first)
     assert_names(refused("volumes {} -d 1", source), f"{source}/images/pat", "cut off")
     assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_two_at_a_time_on_one_target(source, tmp_path, refused):
+    with new_folder(tmp_path / "raw/Dataset001_s"):
+        error = refused("images {} -d 1", source)
+    assert_names(error, "another process", tmp_path / "raw/Dataset001_s")
 
 
 @pytest.mark.parametrize("option", ["-n", "-o"])
