@@ -107,6 +107,13 @@ def test_fetching_from_the_network_resumes_and_says_so(said, published, server):
     said(0, "fetch", TRAINER)  # how it goes on: tests/pretrained/test_download.py
 
 
+def test_a_web_page_in_place_of_the_file_is_refused_and_leaves_nothing(said, published, server):
+    source = published(url=server.url, size_bytes=None)
+    server.content, server.content_type = b"<!DOCTYPE html><html>Please log in</html>", "text/html"
+    assert_names(said(1, "fetch", TRAINER).err, server.url, "web page", source.name, "--from FOLDER", cache_folder())
+    assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]
+
+
 def test_fetching_all_goes_on_past_a_failure(said, published, tmp_path):
     published()
     published("vmamba_tiny_v2")
