@@ -1,7 +1,6 @@
 """The golden files (outputs of the authors' code) as tests want them.
 
-They come from the project's shared folder beside the repository (`../shared/golden`, whose README describes them);
-`golden_data` has a copy of what the tests need, so that a clone is tested too.
+They are copies of those in the project's shared folder, whose README describes them.
 """
 
 import functools
@@ -15,9 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_SHARED = Path(__file__).resolve().parents[2] / "shared" / "golden"
-_COPY = Path(__file__).resolve().parent / "golden_data"
-FOLDER = _SHARED if (_SHARED / "manifest.json").is_file() else _COPY
+FOLDER = Path(__file__).resolve().parent / "golden_data"
 
 # relative L2 errors of float32, as the folder's README states them
 OUTPUT, GRADIENT = 1e-4, 1e-3

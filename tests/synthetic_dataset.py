@@ -67,12 +67,6 @@ class ShortPretrained(_Short, nnUNetTrainerSwinUMambaD):
         rotation, dummy, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = None  # a quarter of the time in validation
         return rotation, dummy, initial, None
-
-
-class ShortFineTuned(ShortPretrained):
-    """One epoch, undisturbed."""
-
-    num_epochs = 1
 '''
 
 

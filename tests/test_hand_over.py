@@ -242,15 +242,20 @@ def trained_losses(folder: Path) -> list[float]:
 # ------------------------------------------------------------------------------------------------------- disturbances
 
 
-def press_ctrl_c(workspace: Workspace, command: tuple[str | Path, ...], **variables: str) -> tuple[dict, str]:
-    """What came of a command that was interrupted, and all it said."""
+def press_ctrl_c(workspace: Workspace, command: tuple[str | Path, ...], **variables: str) -> None:
+    """Interrupt a command that has workers, which has to end with all of them."""
     environment = workspace.environment
     marker = workspace.folder / "hand_over" / f"marker_{command[0]}"
     script = environment.script(str(command[0]))
     result = environment.run("-c", CTRL_C, script, *command[1:], MARKER=str(marker), **variables)
     output = Path(f"{marker}.output").read_text()
     assert result.returncode == 0, result.stderr + output[-3000:]
-    return json.loads(result.stdout), output
+    outcome = json.loads(result.stdout)
+    assert outcome["interrupted"], output[-3000:]
+    assert outcome["status"] != 0
+    assert outcome["running"] > 1  # with workers
+    assert outcome["orphans"] == []
+    assert "KeyboardInterrupt" in output
 
 
 @pytest.fixture(scope="module")
@@ -263,15 +268,15 @@ def worker_killed(own):
 def interrupted(worker_killed):
     """The same training, continued and interrupted in its second epoch."""
     own, _ = worker_killed
-    return own, *press_ctrl_c(own, train(901, "Disturbed", "--c"), DISTURBANCE="none", nnUNet_n_proc_DA="2")
+    press_ctrl_c(own, train(901, "Disturbed", "--c"), DISTURBANCE="none", nnUNet_n_proc_DA="2")
+    return own
 
 
 @pytest.fixture(scope="module")
 def finished(interrupted):
     """The same training, continued to its end."""
-    own, *_ = interrupted
-    own.ok(*train(901, "Disturbed", "--c"))
-    return own
+    interrupted.ok(*train(901, "Disturbed", "--c"))
+    return interrupted
 
 
 def test_a_killed_data_loader_worker_ends_the_training_with_an_error(worker_killed):
@@ -282,25 +287,14 @@ def test_a_killed_data_loader_worker_ends_the_training_with_an_error(worker_kill
 
 
 def test_ctrl_c_ends_a_training_at_once_and_it_can_be_continued(interrupted, request):
-    own, outcome, output = interrupted
-    assert outcome["interrupted"], output[-3000:]
-    assert outcome["status"] != 0
-    assert outcome["running"] > 1  # with workers
-    assert outcome["orphans"] == []
-    assert "KeyboardInterrupt" in output
-    assert own.checkpoint("Disturbed", "checkpoint_latest.pth")["current_epoch"] == 1
-    assert not list(own.fold("Disturbed").glob("*.partial"))
-    request.getfixturevalue("finished")
-    assert own.checkpoint("Disturbed")["current_epoch"] == 3
-    assert own.log("Disturbed").count("Epoch time") == 3  # each epoch was finished once
+    assert interrupted.checkpoint("Disturbed", "checkpoint_latest.pth")["current_epoch"] == 1
+    assert not list(interrupted.fold("Disturbed").glob("*.partial"))
+    finished = request.getfixturevalue("finished")
+    assert finished.checkpoint("Disturbed")["current_epoch"] == 3
+    assert finished.log("Disturbed").count("Epoch time") == 3  # each epoch was finished once
 
 
 def test_ctrl_c_ends_a_prediction_at_once(finished):
     name, *arguments = finished.prediction("Disturbed", finished.folder / "hand_over" / "interrupted")
     arguments = [*arguments, "-npp", "1", "-nps", "1"]  # with workers; the last one counts
-    outcome, output = press_ctrl_c(finished, (name, *arguments), DISTURBANCE="prediction takes long")
-    assert outcome["interrupted"], output[-3000:]
-    assert outcome["status"] != 0
-    assert outcome["running"] > 1  # with workers
-    assert outcome["orphans"] == []
-    assert "KeyboardInterrupt" in output
+    press_ctrl_c(finished, (name, *arguments), DISTURBANCE="prediction takes long")

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from swin_umamba_nnunet.cli import VERBS, convert
 from tests import warm
 from tests.commands import parse_printed
 from tests.installed import ROOT
-from tests.workspace import built_wheel, installed_editable
+from tests.workspace import installed_editable
 
 DOCS = ROOT / "swin_umamba_nnunet" / "docs"
 README = ROOT / "README.md"
@@ -94,10 +93,12 @@ def links(path: Path) -> list[tuple[Path, str]]:
     return [((path.parent / target).resolve() if target else path, anchor) for target, anchor in found]
 
 
+every_page = pytest.mark.parametrize("path", FILES, ids=rel)
+
 # ------------------------------------------------------------------------------------------------- links
 
 
-@pytest.mark.parametrize("path", FILES, ids=rel)
+@every_page
 def test_links_lead_somewhere(path):
     for target, anchor in links(path):
         assert target.exists(), target
@@ -119,21 +120,16 @@ def test_one_reads_the_front_page():
     assert (ROOT / pictures[0]).stat().st_size < 120_000
 
 
-def test_the_pages_are_in_the_wheel(tmp_path_factory):
-    names = zipfile.ZipFile(built_wheel(tmp_path_factory)).namelist()
-    assert {f"swin_umamba_nnunet/docs/{path.name}" for path in DOCS.iterdir()} <= set(names)
-
-
 # ------------------------------------------------------------------------------------------------- commands
 
 
-@pytest.mark.parametrize("path", FILES, ids=rel)
+@every_page
 def test_commands_parse(path):
     for line in command_lines(read(path)):
         parse_printed(line)
 
 
-@pytest.mark.parametrize("path", FILES, ids=rel)
+@every_page
 def test_commands_in_sentences_are_known(path, capsys):
     for line in inline_commands(read(path)):
         words = [STAND_INS.get(word, word) for word in shlex.split(line) if word != "..."]
@@ -147,7 +143,7 @@ def test_commands_in_sentences_are_known(path, capsys):
             assert "required" in said, f"{line}: {said}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=rel)
+@every_page
 def test_targets_and_modules_exist(path):
     text = read(path)
     targets = set(re.findall(r"(?:^    |`)make ([a-z-]+)", text, re.MULTILINE))
@@ -165,7 +161,7 @@ def test_targets_and_modules_exist(path):
         assert hasattr(importlib.import_module(module), name) or importlib.util.find_spec(dotted), dotted
 
 
-@pytest.mark.parametrize("path", FILES, ids=rel)
+@every_page
 def test_python_is_python_and_imports_what_exists(path):
     for body in blocks(read(path), "python"):
         for node in ast.walk(ast.parse(body)):
@@ -209,7 +205,7 @@ def test_the_front_page_has_a_trainer_of_each_network():
     assert f"All {len(catalogue.TRAINERS)} trainers" in read(README)
 
 
-@pytest.mark.parametrize("path", FILES, ids=rel)
+@every_page
 def test_every_trainer_named_in_the_text_exists(path):
     named = set(re.findall(r"\bnnUNetTrainer(?:\w*UMamba|VMUNet)[A-Za-z0-9]*(?:_[a-z0-9]+)?\b", read(path)))
     assert named - OWN_TRAINERS <= set(catalogue.trainer_names())

@@ -19,6 +19,7 @@ FORMATS = [("a.nii", False), ("a.nii.gz", True), ("a.gipl", False)]
 FORMATS += [(f"a.{ending}", compressed) for ending in ("nrrd", "nhdr", "mha", "mhd") for compressed in (False, True)]
 RANDOM = np.random.default_rng(0)
 ONES = np.ones((2, 3, 4), np.uint8)
+FLOATS = ONES.astype(np.float32)
 
 
 def write(path, array, compressed=False):
@@ -114,7 +115,7 @@ def test_floats_of_nifti_are_looked_at(tmp_path, name, order, version, dtype, va
 
 
 def test_what_follows_the_voxels_is_not_looked_at(tmp_path):
-    path = write(tmp_path / "a.nii", np.ones((2, 3, 4), np.float32))
+    path = write(tmp_path / "a.nii", FLOATS)
     path.write_bytes(path.read_bytes() + b"\xff" * 40)
     check(path)
 
@@ -173,7 +174,7 @@ def test_what_follows_a_gzip_member_is_not_looked_at(tmp_path, trailing, shape):
 
 def test_a_nii_beside_a_nii_gz(tmp_path):
     """ITK would read the voxels of the other file."""
-    path = write(tmp_path / "a.nii.gz", np.ones((2, 3, 4), np.float32))
+    path = write(tmp_path / "a.nii.gz", FLOATS)
     check(path)
     write(tmp_path / "a.nii", np.full((2, 3, 4), 7, np.float32))
     assert read(path).max() == 7
@@ -258,7 +259,7 @@ def test_damaged_headers_are_refused_or_whole(tmp_path, seed):
     """Whatever is in a header, nothing but the two kinds of error comes out."""
     random = np.random.default_rng(seed)
     for name, compressed in FORMATS:
-        path = write(tmp_path / name, np.ones((2, 3, 4), np.float32), compressed)
+        path = write(tmp_path / name, FLOATS, compressed)
         content = path.read_bytes()
         for _ in range(25):
             damaged = bytearray(gzip.decompress(content) if compressed and name == "a.nii.gz" else content)
@@ -325,7 +326,7 @@ def test_nrrd_headers_with_either_end_of_line(tmp_path, name, end):
 
 def test_metaimage_files_that_say_how_long_their_compressed_voxels_are(tmp_path):
     """ITK returns whatever was in the memory where that is missing or too short."""
-    path = write(tmp_path / "a.mha", np.ones((2, 3, 4), np.float32), compressed=True)
+    path = write(tmp_path / "a.mha", FLOATS, compressed=True)
     head, packed = path.read_bytes().split(b"LOCAL\n")
 
     def save(packed, length):
@@ -345,7 +346,7 @@ def test_metaimage_files_that_say_how_long_their_compressed_voxels_are(tmp_path)
 
 def test_a_nii_gz_that_was_never_compressed(tmp_path):
     """ITK takes it as it is; so does this."""
-    write(tmp_path / "a.nii", np.ones((2, 3, 4), np.float32)).rename(tmp_path / "b.nii.gz")
+    write(tmp_path / "a.nii", FLOATS).rename(tmp_path / "b.nii.gz")
     assert check(tmp_path / "b.nii.gz").packing is None
     assert read(tmp_path / "b.nii.gz").sum() == 24
 

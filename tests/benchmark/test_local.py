@@ -40,14 +40,6 @@ def jobs(plan):
     return plan(trainers=["One"], seeds=[0, 1, 2, 3]).jobs
 
 
-def test_one_after_another(jobs, runner):
-    heard = []
-    outcomes = run_here(jobs, listener=lambda job, said, command: heard.append((said, job.seed)))
-    assert set(outcomes.values()) == {"done"}
-    assert heard == [(event, seed) for seed in range(4) for event in ("training", "done")]
-    assert runner.gpus == dict.fromkeys(range(4), ())
-
-
 def test_one_per_gpu(jobs, runner):
     barrier = threading.Barrier(2, timeout=20)
     runner.gate = lambda job, stop: barrier.wait()  # passes only if two run at once

@@ -63,12 +63,21 @@ def test_all_done(prepared):
     assert "6 runs: 6 done; nothing left to do" in render(read_status(prepared.config.output))
 
 
+FIRST_VERSION = """{
+    "config": {
+        "output": "/bench", "datasets": [901], "folds": [0], "seeds": [3], "slurm": {},
+        "trainers": [{"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}}]
+    },
+    "cells": ["Dataset901_X/A__P__2d/fold_0/seed_3"],
+    "rows": [
+        {"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}, "weights": null}
+    ]
+}"""
+
+
 def test_a_folder_as_the_first_version_wrote_it(tmp_path):
     """Its names and keys as they are on disk, not as this version calls them."""
-    row = {"name": "A", "plans": "P", "configuration": "2d", "label": "a", "num_gpus": 1, "slurm": {}}
-    config = {"output": "/bench", "datasets": [901], "trainers": [row], "folds": [0], "seeds": [3], "slurm": {}}
-    content = {"config": config, "cells": ["Dataset901_X/A__P__2d/fold_0/seed_3"], "rows": [{**row, "weights": None}]}
-    dump(tmp_path / "benchmark.json", content)
+    (tmp_path / "benchmark.json").write_text(FIRST_VERSION)
     folder = tmp_path / "cells/Dataset901_X/A__P__2d/fold_0/seed_3"
     folder.mkdir(parents=True)
     (folder / "cell.json").write_text('{"state": "failed", "attempts": 1, "error": {"step": "train", "reason": "why"}}')

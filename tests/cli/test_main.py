@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -108,14 +107,6 @@ def test_help_and_list_import_nothing_heavy(line, allowed):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stderr.count("\n") == (line in TOLD)
-
-
-def test_the_package_is_a_command_too(monkeypatch, capsys):
-    """`python -m swin_umamba_nnunet`, for whoever has the script of another environment first on the PATH."""
-    monkeypatch.setattr(sys, "argv", ["swin_umamba_nnunet", "--version"])
-    with pytest.raises(SystemExit):
-        runpy.run_module("swin_umamba_nnunet", run_name="__main__")
-    assert __version__ in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -145,17 +145,6 @@ def test_a_channel_that_is_not_there(volumes, refused):
     assert_names(refused(volumes, "--labels 1 --channel -1"), "--channel -1", "0 or more")
 
 
-def test_regions_and_the_ignore_label(pictures, overlay):
-    labels = {"background": 0, "all": [1, 2], "vessel": 2, "ignore": 3}
-    dump(pictures / "pred/dataset.json", {"labels": labels, "regions_class_order": [1, 2]})
-    truth = squares()
-    truth[:, 15:] = 3
-    io.imsave(pictures / "truth/case_1.png", truth, check_contrast=False)
-    said = overlay(0, pictures, "--cases case_1").out
-    # 10 columns of truth, of which the prediction has 9; its tenth lies where nothing is scored
-    assert f"case_1 {2 * 9 / 19:.3f}" in said
-
-
 def test_a_missing_image(pictures, refused):
     (pictures / "images/case_1_0000.png").unlink()
     assert_names(refused(pictures), pictures / "images", "case_1_0000", ".png")

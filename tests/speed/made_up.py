@@ -126,7 +126,7 @@ def lose_the_gpu():
 
 
 RUN = {
-    "fine": lambda: None,
+    "fine": lambda: "the GPU is lost" if "torch" in sys.modules else None,  # no process of these imports it
     "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "exit": lambda: os._exit(3),
     "hang": threading.Event().wait,

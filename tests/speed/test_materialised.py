@@ -5,7 +5,7 @@ import torch
 
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import selective_scan
-from tests.speed.materialised import ShapesOfExtension, core, networks_in, pipelines
+from tests.speed.materialised import core, networks_in, pipelines
 from tests.speed.record import FUSED, MAMBA_SSM, OWN
 
 
@@ -16,19 +16,15 @@ class StandIn:
         return selective_scan(u, delta, A, B, C, D, None, delta_bias, True, backend="reference")
 
     def fwd(self, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
-        assert z is None
-        assert delta_softplus is True
+        assert (z, delta_softplus) == (None, True)
         for tensor in (u, delta, A, B, C, D, delta_bias):
             assert tensor.dtype == torch.float32
             assert tensor.is_contiguous()
         batch, rows, length = u.shape
         assert B.shape == C.shape == (batch, 4, A.shape[1], length)
         assert A.shape[0] == D.shape[0] == delta_bias.shape[0] == rows
-        shapes = ShapesOfExtension.fwd(u, delta, A)
-        self.saved = torch.randn(shapes[1].shape)
-        y = self.run(*(t.double() for t in (u, delta, A, B, C, D, delta_bias))).float()
-        assert y.shape == shapes[0].shape
-        return y, self.saved
+        self.saved = torch.randn(3)
+        return self.run(*(t.double() for t in (u, delta, A, B, C, D, delta_bias))).float(), self.saved
 
     def bwd(self, u, delta, A, B, C, D, z, delta_bias, dout, x, out, dz, delta_softplus, recompute):
         assert (z, out, dz, delta_softplus, recompute) == (None, None, None, True, False)
