@@ -45,7 +45,7 @@ def test_is_mamba_as_the_paper_defines_it(width, length):
 
 
 def test_gradients():
-    """Those of the loop in float64 against finite differences, and those of the backend chosen against the loop's."""
+    """Those of the loop in float64 against finite differences; every backend's against the loop's: `networks`."""
     torch.manual_seed(0)
     block = Mamba(3, d_state=2, backend="reference").double()
     x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
@@ -55,12 +55,6 @@ def test_gradients():
         return torch.func.functional_call(block, dict(zip(parameters, values)), (x,))
 
     assert torch.autograd.gradcheck(call, (x, *parameters.values()))
-    block(x).square().sum().backward()
-    fast = Mamba(3, d_state=2)
-    fast.load_state_dict(block.state_dict())
-    fast(x.detach().float()).square().sum().backward()
-    for name, parameter in fast.named_parameters():
-        assert golden.relative_error(parameter.grad, parameters[name].grad) < 1e-4, name
 
 
 def test_initial_values():

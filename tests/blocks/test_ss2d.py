@@ -7,6 +7,7 @@ from torch.nn.functional import softplus
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import selective_scan_2d
 from tests import golden
+from tests.messages import raises
 
 
 def check_step_sizes(bias: torch.Tensor) -> None:
@@ -50,17 +51,16 @@ def test_rank_of_the_step_size():
 
 
 def test_names_an_even_convolution():
-    with pytest.raises(ValueError, match="d_conv is 4"):
+    with raises(ValueError, "d_conv is 4"):
         SS2D(8, d_conv=4)
 
 
 def test_it_runs_the_scan_it_is_given():
     torch.manual_seed(0)
-    block, x = SS2D(8, d_state=2, gate=False), torch.randn(1, 3, 2, 8)
+    block, x = SS2D(8, d_state=2, gate=False), torch.randn(1, 3, 2, 16)
     given = SS2D(8, d_state=2, gate=False, scan=lambda *a, **k: 2 * selective_scan_2d(*a, **k))
     given.load_state_dict(block.state_dict())
-    torch.testing.assert_close(given.scan(x @ torch.eye(8, 16)), 2 * block.scan(x @ torch.eye(8, 16)))
-    torch.testing.assert_close(given(x), block(x), rtol=1e-3, atol=1e-4)  # the norm behind it takes the factor out
+    torch.testing.assert_close(given.scan(x), 2 * block.scan(x))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

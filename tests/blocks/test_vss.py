@@ -5,6 +5,7 @@ import torch
 
 from swin_umamba_nnunet.blocks import DropPath, VSSBlock, VSSBlockV2
 from tests import golden
+from tests.messages import raises
 
 
 def test_residual_stream_stays_float32_under_autocast():
@@ -30,7 +31,7 @@ def test_drop_path_does_nothing_in_eval_and_at_rate_zero():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_drop_path_rejects_rates(rate):
-    with pytest.raises(ValueError, match="DropPath rate"):
+    with raises(ValueError, "DropPath rate"):
         DropPath(rate)
 
 

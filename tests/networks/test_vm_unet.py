@@ -54,11 +54,6 @@ def test_one_channel_is_the_image_repeated_to_three(tiny_network, size):
         assert torch.equal(grey(x), colour(x.repeat(1, 3, 1, 1)))
 
 
-@pytest.mark.parametrize(("channels", "embedded"), [(1, 3), (2, 2), (3, 3), (4, 4)])
-def test_channels_of_the_patch_embedding(tiny_network, channels, embedded):
-    assert tiny_network(channels).encoder.patch_embed.proj.in_channels == embedded
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
