@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+import swin_umamba_nnunet
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import load_predictor
+from tests.messages import raises
 from tests.models.conftest import CHECKPOINT
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
@@ -45,12 +47,12 @@ def test_predict_hands_every_setting_on(tmp_path, monkeypatch):
         raise ModelError("far enough")
 
     monkeypatch.setattr(predicting, "load_predictor", stop)
-    with pytest.raises(ModelError, match="far enough"):
-        predicting.predict(tmp_path, tmp_path, tmp_path / "out", **given)
+    with raises(ModelError, "far enough"):
+        swin_umamba_nnunet.predict(tmp_path, tmp_path, tmp_path / "out", **given)
 
 
 def test_what_is_not_understood_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(ModelError, match="images_per_call is 0"):
+    with raises(ModelError, "images_per_call is 0"):
         load_predictor(tmp_path, images_per_call=0)
 
 
