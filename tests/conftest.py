@@ -112,3 +112,13 @@ def workspace(tmp_path_factory):
 def warm_python():
     """Path of an interpreter that starts warm, with this checkout (`tests/warm.py`)."""
     return warm.warm_python()
+
+
+@pytest.fixture
+def set_threads():
+    """A function (number of torch's threads); afterwards they are as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 
 def assert_names(message, *facts) -> None:
     """Hold that a message names every fact, as it is written.
@@ -16,3 +18,8 @@ def assert_names(message, *facts) -> None:
 def naming(*facts) -> str:
     """A pattern for `pytest.raises(match=...)` that finds every fact, as it is written and in any order."""
     return r"\A" + "".join(rf"(?=[\s\S]*{re.escape(str(fact))})" for fact in facts)
+
+
+def raises(error, *facts):
+    """`pytest.raises` of that error, whose message names every fact."""
+    return pytest.raises(error, match=naming(*facts))

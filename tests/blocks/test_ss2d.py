@@ -7,6 +7,16 @@ from torch.nn.functional import softplus
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import selective_scan_2d
 from tests import golden
+from tests.messages import raises
+
+
+def check_step_sizes(bias: torch.Tensor) -> None:
+    """Initial ones are log-uniform from 1e-3 to 1e-1."""
+    logs = softplus(bias.double()).log()
+    assert math.log(0.99e-3) < logs.min()
+    assert logs.max() < math.log(1.01e-1)
+    assert float(logs.mean()) == pytest.approx(math.log(1e-2), abs=0.2)
+    assert float(logs.std()) == pytest.approx(math.log(100) / math.sqrt(12), rel=0.07)
 
 
 @pytest.mark.parametrize("name", ["ss2d_square", "ss2d_wide"])
@@ -32,12 +42,7 @@ def test_initial_values():
     for parameter, bound in ((block.x_proj_weight, inner**-0.5), (block.dt_projs_weight, rank**-0.5)):
         assert 0.97 * bound < parameter.abs().max() <= bound
         assert float(parameter.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
-    steps = softplus(block.dt_projs_bias.double())
-    assert steps.min() > 0.99e-3
-    assert steps.max() < 1.01e-1
-    logs = steps.log()  # uniform: mean in the middle, deviation range/sqrt(12)
-    assert float(logs.mean()) == pytest.approx(math.log(1e-2), abs=0.2)
-    assert float(logs.std()) == pytest.approx(math.log(100) / math.sqrt(12), rel=0.07)
+    check_step_sizes(block.dt_projs_bias)
 
 
 def test_rank_of_the_step_size():
@@ -45,33 +50,17 @@ def test_rank_of_the_step_size():
     assert SS2D(40, dt_rank=7).dt_projs_weight.shape[-1] == 7
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 3)])
-def test_any_size_and_strided_input(size):
-    torch.manual_seed(0)
-    block = SS2D(8, d_state=4)
-    x = torch.randn(2, 8, *size)
-    output = block(x.permute(0, 2, 3, 1))
-    assert output.shape == (2, *size, 8)
-    torch.testing.assert_close(output, block(x.permute(0, 2, 3, 1).contiguous()))
-
-
 def test_names_an_even_convolution():
-    with pytest.raises(ValueError, match="d_conv is 4"):
+    with raises(ValueError, "d_conv is 4"):
         SS2D(8, d_conv=4)
-
-
-def test_backend_is_passed_down():
-    with pytest.raises(ValueError, match="no_such_backend"):
-        SS2D(8, backend="no_such_backend")(torch.zeros(1, 2, 2, 8))
 
 
 def test_it_runs_the_scan_it_is_given():
     torch.manual_seed(0)
-    block, x = SS2D(8, d_state=2, gate=False), torch.randn(1, 3, 2, 8)
+    block, x = SS2D(8, d_state=2, gate=False), torch.randn(1, 3, 2, 16)
     given = SS2D(8, d_state=2, gate=False, scan=lambda *a, **k: 2 * selective_scan_2d(*a, **k))
     given.load_state_dict(block.state_dict())
-    torch.testing.assert_close(given.scan(x @ torch.eye(8, 16)), 2 * block.scan(x @ torch.eye(8, 16)))
-    torch.testing.assert_close(given(x), block(x), rtol=1e-3, atol=1e-4)  # the norm behind it takes the factor out
+    torch.testing.assert_close(given.scan(x), 2 * block.scan(x))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

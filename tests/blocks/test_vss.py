@@ -1,14 +1,11 @@
+import copy
+
 import pytest
 import torch
 
-from swin_umamba_nnunet.blocks import DropPath, VSSBlock
-
-
-def test_block_is_residual():
-    torch.manual_seed(0)
-    block = VSSBlock(8, d_state=2)
-    x = torch.randn(2, 3, 4, 8)
-    torch.testing.assert_close(block(x), x + block.self_attention(block.ln_1(x)))
+from swin_umamba_nnunet.blocks import DropPath, VSSBlock, VSSBlockV2
+from tests import golden
+from tests.messages import raises
 
 
 def test_residual_stream_stays_float32_under_autocast():
@@ -34,5 +31,26 @@ def test_drop_path_does_nothing_in_eval_and_at_rate_zero():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_drop_path_rejects_rates(rate):
-    with pytest.raises(ValueError, match="DropPath rate"):
+    with raises(ValueError, "DropPath rate"):
         DropPath(rate)
+
+
+def test_gradients_of_a_block_with_one_state():
+    """The fast CPU backend at N = 1 beside the plain loop in float64."""
+    torch.manual_seed(0)
+    block = VSSBlockV2(24, backend="numba")
+    plain = copy.deepcopy(block).double()
+    plain.op.backend = "reference"
+    x, cotangent = torch.randn(2, 2, 9, 11, 24).unbind()
+    for each, dtype in ((block, torch.float32), (plain, torch.double)):
+        (each(x.to(dtype)) * cotangent).sum().backward()
+    for (name, found), expected in zip(block.named_parameters(), plain.parameters()):
+        assert golden.relative_error(found.grad, expected.grad) < 1e-4, name
+
+
+def test_both_branches_drop_whole_images():
+    torch.manual_seed(0)
+    block = VSSBlockV2(8, drop_path=0.5).train()
+    x = torch.randn(1, 3, 3, 8).expand(64, 3, 3, 8)
+    results = {tuple(y.flatten()[:4].tolist()) for y in block(x).detach()}
+    assert len(results) == 4  # neither, either or both branches

@@ -1,6 +1,5 @@
 """What networks cost: every cell of the published table, fvcore's own count, memory that really is kept."""
 
-import json
 import warnings
 from math import prod
 
@@ -15,6 +14,7 @@ from swin_umamba_nnunet.cost.network import describe_network, part_of
 from swin_umamba_nnunet.cost.tasks import build_network, describe_trainer, task_of_shape
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
 from swin_umamba_nnunet.trainers.finding import find_trainer
+from tests.messages import raises
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it decorates with torch.jit.script, which is deprecated
@@ -111,6 +111,7 @@ def test_dense_flops_are_fvcores(row):
         assert cost.dense_flops == analysis.total()
     assert cost.uncounted == ()
     assert cost.flops == cost.dense_flops + cost.scan_flops
+    assert cost.flops == sum(part.dense_flops + part.scan_flops for part in cost.parts)
     assert (cost.scan_flops > 0) == ("Mamba" in row[0])
 
 
@@ -128,9 +129,6 @@ def test_a_scan_costs_what_the_formula_says():
     cost = describe_network(Block(), (8, 6, 7))
     assert cost.scan_flops == 9 * positions * channels * states + positions * channels
     assert cost.scan_flops == scan_multiply_adds(positions, channels, states)
-    rank = 1
-    linear = 8 * 2 * inner + inner * directions * (rank + 2 * states) + channels * rank + inner * 8
-    assert cost.dense_flops == positions * (linear + 9 * inner + 5 * inner)  # 3x3 depthwise convolution, LayerNorm
 
 
 def kept_for_backward(network: nn.Module, image: torch.Tensor) -> int:
@@ -197,26 +195,20 @@ def test_parts_of_swin_umamba():
     heads = [(48, 320), (96, 160), (192, 80), (384, 40)]  # channels and size of the maps they are on
     assert parts["heads"].parameters == sum(14 * width + 14 for width, _ in heads)
     assert parts["heads"].dense_flops == sum(14 * width * size**2 for width, size in heads)
-    assert parts["stem"].parameters == 48 * 49 + 48 + 2 * 48
-    assert parts["stem"].dense_flops == 160**2 * 48 * (49 + 5)  # 7x7 convolution, InstanceNorm
     assert {name for name, part in parts.items() if part.scan_flops} == {f"encoder stage {i}" for i in (1, 2, 3, 4)}
     assert all(part.activation_bytes > 0 for part in cost.parts)
-    maps = [(part.channels, part.size) for part in cost.parts if part.name.startswith("encoder")]
-    assert maps == [(96, (80, 80)), (192, (40, 40)), (384, (20, 20)), (768, (10, 10))]
     assert (parts["decoder stage 1"].channels, parts["decoder stage 1"].size) == (768, (20, 20))
 
 
-@pytest.mark.parametrize("shape", [(1, 320, 320), (1, 300, 310)], ids=["fits", "padded"])
-def test_maps_and_heads_of_dagger(shape):
-    cost = describe_network(SwinUMambaD(1, 3), shape)
+def test_maps_and_heads_of_dagger():
+    """Of an image that is padded to 320x320."""
+    cost = describe_network(SwinUMambaD(1, 3), (1, 300, 310))
     maps = {part.name: (part.channels, part.size) for part in cost.parts}
     assert maps["encoder stage 1"] == maps["decoder stage 3"] == (96, (80, 80))
     assert maps["encoder stage 4"] == (768, (10, 10))
     assert maps["decoder final step"] == (96, (320, 320))
-    height, width = shape[1:]
-    assert cost.head_sizes == tuple((-(-height // s), -(-width // s)) for s in (1, 4, 8, 16))
-    assert cost.deep_supervision_scales[0] == (1, 1)
-    assert cost.deep_supervision_scales[1] == (-(-height // 4) / height, -(-width // 4) / width)
+    assert cost.head_sizes == ((300, 310), (75, 78), (38, 39), (19, 20))
+    assert cost.deep_supervision_scales[:2] == ((1, 1), (75 / 300, 78 / 310))
 
 
 def test_parts_belong_to_stages():
@@ -255,27 +247,9 @@ def test_an_operation_without_a_formula_is_named():
     assert (cost.flops, cost.uncounted) == (0, ("aten._fft_c2c x2",))
 
 
-def test_to_dict_is_json(tiny_network):
-    cost = describe_network(tiny_network(), (1, 32, 32))
-    content = json.loads(json.dumps(cost.to_dict()))
-    assert content["flops"] == sum(part["dense_flops"] + part["scan_flops"] for part in content["parts"]) == cost.flops
-    assert "fvcore" in content["flops_convention"]
-    assert content["activation_bytes"] == cost.activation_bytes
-
-
 def test_a_batch_of_none():
-    with pytest.raises(ValueError, match="batch size is 0"):
+    with raises(ValueError, "batch size is 0"):
         describe_network(nn.Conv2d(1, 1, 1), (1, 8, 8), batch_size=0)
-
-
-@pytest.mark.parametrize(("dataset", "stages"), [("AbdomenMR", 7), ("Endoscopy", 7), ("Microscopy", 8)])
-def test_stages_are_those_of_the_papers_plans(dataset, stages):
-    task = task_of_shape(*DATASETS[dataset])
-    architecture = task.settings.network_arch_init_kwargs
-    assert architecture["n_stages"] == stages
-    assert list(architecture["features_per_stage"]) == [min(32 * 2**i, 512) for i in range(stages)]
-    assert task.input_shape == DATASETS[dataset][0]
-    assert json.loads(json.dumps(task.plans))["configurations"]["2d"]["patch_size"] == list(task.input_shape[1:])
 
 
 def test_a_large_patch_keeps_its_size():

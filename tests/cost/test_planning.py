@@ -14,6 +14,7 @@ from swin_umamba_nnunet.cost import planning
 from swin_umamba_nnunet.cost.planning import fit_plans, needed_bytes, smaller_patches
 from swin_umamba_nnunet.cost.step_memory import StepMemory, step_memory
 from swin_umamba_nnunet.cost.tasks import task_of_shape
+from tests.messages import raises
 
 GIB = 2**30
 
@@ -40,15 +41,19 @@ def task():
     return task
 
 
+def made_up(patch, batch, size=None) -> StepMemory:
+    """A step of that size in bytes, by default 1 KiB for each pixel of the batch."""
+    return StepMemory(batch, patch, 0, 0, 0, 0, patch[0] * patch[1] * batch * 1024 if size is None else size)
+
+
 @pytest.fixture
 def linear(monkeypatch):
-    """A memory of 1 MiB per kibipixel of the batch instead of the estimate, and the list of what was asked."""
+    """A memory that is made up instead of the estimate, and the list of what was asked."""
     asked = []
 
     def memory(trainer, task, batch_size, half=True):
-        patch = tuple(task.settings.patch_size)
-        asked.append((patch, batch_size))
-        return StepMemory(batch_size, patch, 0, 0, 0, 0, patch[0] * patch[1] * batch_size * 1024)
+        asked.append((tuple(task.settings.patch_size), batch_size))
+        return made_up(*asked[-1])
 
     monkeypatch.setattr(planning, "step_memory", memory)
     return asked
@@ -56,7 +61,7 @@ def linear(monkeypatch):
 
 def gpu(patch, batch) -> int:
     """Bytes in which just that fits, with the memory of `linear`."""
-    return needed_bytes(StepMemory(batch, patch, 0, 0, 0, 0, patch[0] * patch[1] * batch * 1024))
+    return needed_bytes(made_up(patch, batch))
 
 
 def chosen(fit):
@@ -108,7 +113,7 @@ def test_a_peak_that_bends_with_the_batch(task, monkeypatch):
 
     def memory(trainer, task, batch_size, half=True):
         size = max(100 + batch_size, 40 + 9 * batch_size) * 2**20
-        return StepMemory(batch_size, tuple(task.settings.patch_size), 0, 0, 0, 0, size)
+        return made_up(tuple(task.settings.patch_size), batch_size, size)
 
     monkeypatch.setattr(planning, "step_memory", memory)
     for batch in range(2, 12):
@@ -120,7 +125,7 @@ def test_a_peak_that_bends_with_the_batch(task, monkeypatch):
 def test_what_never_fits_is_said_with_a_remedy(task, linear):
     with pytest.raises(ValueError, match=r"128 x 128.* 2 .*GiB.* --gradient-checkpointing"):
         fit_plans(Tiny, task, gpu((128, 128), 2) - 1)
-    with pytest.raises(ValueError, match=r"GiB; choose a smaller"):
+    with raises(ValueError, "GiB; choose a smaller"):
         fit_plans(nnUNetTrainer, task, GIB)
 
 
@@ -132,7 +137,7 @@ def test_patches():
 
 def test_a_patch_that_cannot_shrink_is_kept(linear):
     task = task_of_shape((1, 40, 56), 2)
-    with pytest.raises(ValueError, match="40 x 56"):
+    with raises(ValueError, "40 x 56"):
         fit_plans(Tiny, task, GIB)
 
 
@@ -146,7 +151,7 @@ def test_plans_know_about_recomputation(task):
     assert Tiny.build_network_architecture(*arguments).encoder.layers[0].gradient_checkpointing
     own = type("Own", (Tiny,), {"network_settings": {**Tiny.network_settings, "gradient_checkpointing": False}})
     assert not own.build_network_architecture(*arguments).encoder.layers[0].gradient_checkpointing
-    with pytest.raises(ValueError, match="--gradient-checkpointing"):
+    with raises(ValueError, "--gradient-checkpointing"):
         fit_plans(nnUNetTrainer, task, 80 * GIB, recompute=True)
 
 
@@ -176,7 +181,7 @@ def test_half_precision_and_heads_count(task):
     assert 0.4 * full.forward_bytes < single.forward_bytes < full.forward_bytes
     unsupervised = type("Unsupervised", (Tiny,), {"enable_deep_supervision": False})
     assert step_memory(unsupervised, task, 2).forward_bytes < single.forward_bytes
-    with pytest.raises(ValueError, match="at least 1"):
+    with raises(ValueError, "at least 1"):
         step_memory(Tiny, task, 0)
 
 
@@ -214,5 +219,5 @@ def test_the_share_of_a_dataset(task):
 def test_a_cascade_is_refused(task):
     plans = json.loads(json.dumps(task.plans))
     plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
-    with pytest.raises(ValueError, match="cascade"):
+    with raises(ValueError, "cascade"):
         fit_plans(Tiny, replace(task, plans=plans), GIB)

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.datasets import BRAIN_DATASET_NAME, brain, write_brain_dataset
 from tests.datasets.trees import integrity_here_and_now
+from tests.messages import raises
 
 nibabel = pytest.importorskip("nibabel", reason="needs the demo extra")
 pytest.importorskip("nilearn", reason="needs the demo extra")
@@ -65,7 +66,7 @@ def test_an_existing_dataset_is_left_alone(tmp_path):
     folder = tmp_path / BRAIN_DATASET_NAME
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="already exists"):
+    with raises(FileExistsError, "already exists"):
         write_brain_dataset(tmp_path)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 

@@ -54,14 +54,8 @@ def test_the_longest_ending_counts(tmp_path):
 )
 def test_usual_folders(tmp_path, tree, parts):
     _touch(tmp_path, *tree)
-    found = {
-        part: (
-            folders.images.relative_to(tmp_path).as_posix(),
-            folders.masks.relative_to(tmp_path).as_posix() if folders.masks else None,
-        )
-        for part, folders in _files.find_parts(tmp_path).items()
-    }
-    assert found == parts
+    expected = {part: tuple(each and tmp_path / each for each in pair) for part, pair in parts.items()}
+    assert {part: (each.images, each.masks) for part, each in _files.find_parts(tmp_path).items()} == expected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from swin_umamba_nnunet.datasets import ConversionError, Images
 from swin_umamba_nnunet.evaluation import evaluate_folders
 from swin_umamba_nnunet.evaluation.protocols import Cells, Plain
 from tests.datasets.trees import blob, photo, save, snapshot, write_case, write_drive, write_images
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, raises
 
 
 @pytest.fixture
@@ -38,19 +38,6 @@ def test_images_and_masks(source, convert):
     assert not (converted.folder / "imagesTs").exists()
     assert converted.splits is None
     assert snapshot(source) == before
-
-
-def test_unicode_spaces_upper_case_and_hidden_files(tmp_path, convert):
-    source = tmp_path / "my data ü"
-    for name, ending in (("Münze 1", "PNG"), ("图像", "Jpg"), ("c.v2", "TIF")):
-        kind = {"format": "JPEG"} if ending == "Jpg" else {}
-        save(source / "Images" / f"{name}.{ending}", photo(len(name)), **kind)
-        save(source / "MASKS" / f"{name} mask.png", blob())
-    (source / "Images" / ".DS_Store").write_bytes(b"x")
-    (source / "MASKS" / "._Münze 1 mask.png").write_bytes(b"x")
-    converted = convert(Images(), source)
-    assert converted.names("labelsTr") == ["Münze_1.png", "c_v2.png", "图像.png"]
-    assert "case names differ" in converted.report
 
 
 def test_source_with_train_val_and_test(tmp_path, convert):
@@ -172,9 +159,7 @@ def test_what_png_cannot_hold_becomes_tiff(tmp_path, convert, image, name, chann
 
 def test_grey_among_colour(source, refused, convert):
     save(source / "images/img1.png", photo(1)[..., 0])
-    error = refused(Images(), source)
-    assert error.case == "img1"
-    assert "--channels" in error.topic
+    assert_names(refused(Images(), source), "case='img1'", "--channels")
     for channels, number in (("rgb", 3), ("grey", 1)):
         assert len(convert(Images(channels=channels), source).json["channel_names"]) == number
 
@@ -295,7 +280,7 @@ def test_small_objects_and_masks_of_classes_do_not_pass_in_silence(tmp_path, rep
 
 @pytest.mark.parametrize("option", [{"label": ["a=1"]}, {"threshold": 0}])
 def test_instances_have_labels_of_their_own(source, option):
-    with pytest.raises(ConversionError, match=naming("--instances", "--label", "--threshold")):
+    with raises(ConversionError, "--instances", "--label", "--threshold"):
         Images(instances=True, **option).conversion(source)
 
 
@@ -319,7 +304,7 @@ def test_all_errors_are_reported_at_once(broken, inspected, reported, convert):
         "training image without a mask",
         "file is empty",
     )
-    with pytest.raises(ConversionError, match="4 errors"):
+    with raises(ConversionError, "4 errors"):
         convert(Images(), broken)
 
 
@@ -341,5 +326,5 @@ def test_sources_that_are_none(tmp_path, kind):
         source.mkdir()
     elif kind == "no masks":
         save(source / "images" / "a.png", photo(0))
-    with pytest.raises(ConversionError, match=naming(source)):
+    with raises(ConversionError, source):
         Images().conversion(source)

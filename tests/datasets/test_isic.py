@@ -5,6 +5,7 @@ from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet.datasets import ConversionError, Isic, isic
 from tests.datasets.trees import blob, photo, save, write_archive, write_case, write_isic
+from tests.messages import raises
 
 
 def test_vm_unets_split_is_fold_0(tmp_path, convert):
@@ -62,7 +63,7 @@ def test_broken_trees(tmp_path, inspected):
 def test_two_years_at_once_are_refused(tmp_path):
     write_archive(tmp_path)
     (tmp_path / "ISIC2018_Task1-2_Training_Input").mkdir()
-    with pytest.raises(ConversionError, match="one year's at a time"):
+    with raises(ConversionError, "one year's at a time"):
         Isic().conversion(tmp_path)
 
 

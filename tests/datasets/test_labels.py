@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelError, LabelRule, parse_label, resolve
+from tests.messages import raises
 
 RED, GREEN = 0xFF0000, 0x00FF00
 
@@ -30,7 +31,7 @@ def test_parse(text, entry):
     "text", ["", "tumour", "=3", "tumour=", "a=-1", "a=1.5", "a=#ff00", "a=256,0,0", "a=1,2", "a=red"]
 )
 def test_parse_refuses(text):
-    with pytest.raises(LabelError, match="NAME=VALUE"):
+    with raises(LabelError, "NAME=VALUE"):
         parse_label(text)
 
 
@@ -77,13 +78,13 @@ def test_listed_colours():
     labels = resolve(_rule("background=#ffffff", "a=#ff0000", "b=#00ff00"), {RED: 1, 0xFFFFFF: 3, 5: 1}, colour=True)
     assert labels.unknown({RED: 1, 0xFFFFFF: 3, 5: 1}) == [5]
     assert_array_equal(labels.encode(np.array([RED, 0xFFFFFF, GREEN])), [1, 0, 2])
-    with pytest.raises(LabelError, match="#000005"):
+    with raises(LabelError, "#000005"):
         labels.encode(np.array([RED, 5]))
 
 
 @pytest.mark.parametrize(("texts", "colour"), [(("a=#ff0000",), False), (("a=255",), True)])
 def test_grey_rules_for_coloured_masks_and_the_other_way_round(texts, colour):
-    with pytest.raises(LabelError, match="write for example"):
+    with raises(LabelError, "write for example"):
         resolve(_rule(*texts), {0: 1}, colour)
 
 

@@ -17,6 +17,7 @@ from swin_umamba_nnunet.datasets._pictures import (
     read_picture,
 )
 from tests.datasets.trees import blob, photo, save
+from tests.messages import raises
 
 DEEP = (photo(5).astype(np.uint16) * 257 + np.arange(3)).astype(np.uint16)
 
@@ -33,12 +34,6 @@ def assert_mask(mask, values, colour):
 def _reference(array, path):
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=array.ndim == 3), str(path))
     return path
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "A.PNG"])
-@pytest.mark.parametrize("array", [photo(1), photo(1)[..., 0]], ids=["colour", "grey"])
-def test_eight_bit(tmp_path, name, array):
-    assert_image(save(tmp_path / name, array), array)
 
 
 @pytest.mark.parametrize("array", [DEEP, DEEP[..., 0]], ids=["colour", "grey"])
@@ -107,14 +102,14 @@ def test_colour_masks_and_grey_masks_saved_as_colour(tmp_path):
 
 def test_a_mask_in_the_alpha_channel_is_refused(tmp_path):
     path = save(tmp_path / "a.png", np.dstack([np.zeros((*blob().shape, 3), np.uint8), blob()]))
-    with pytest.raises(CaseError, match="alpha"):
+    with raises(CaseError, "alpha"):
         mask_array(read_picture(path), path)
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan, -1.0, 2.0**25])
 def test_odd_mask_numbers_are_refused(tmp_path, value):
     tifffile.imwrite(tmp_path / "m.tif", np.full((4, 5), value, np.float32))
-    with pytest.raises(CaseError, match="mask values"):
+    with raises(CaseError, "mask values"):
         mask_array(read_picture(tmp_path / "m.tif"), tmp_path / "m.tif")
 
 
@@ -124,8 +119,8 @@ def test_stacks_are_refused(tmp_path):
         writer.write(np.zeros((20, 30), np.uint8))
         writer.write(np.zeros((9, 9), np.uint8))
     for name in ("stack.tif", "pages.tif"):
-        with pytest.raises(CaseError, match="more than one 2D image"):
+        with raises(CaseError, "more than one 2D image"):
             read_picture(tmp_path / name)
     save(tmp_path / "moving.gif", blob(), save_all=True, append_images=[Image.fromarray(blob()[::-1].copy())])
-    with pytest.raises(CaseError, match="more than one image"):
+    with raises(CaseError, "more than one image"):
         read_picture(tmp_path / "moving.gif")

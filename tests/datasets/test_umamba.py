@@ -16,7 +16,7 @@ from tests.datasets.trees import (
     write_umamba_703,
     write_volume,
 )
-from tests.messages import assert_names
+from tests.messages import assert_names, raises
 
 _small = pytest.fixture(autouse=True)(publish_703_small)
 
@@ -114,12 +114,12 @@ def test_which_dataset(tmp_path, name, number):
 
 
 def test_which_dataset_is_not_guessed(tmp_path):
-    with pytest.raises(ConversionError, match="--published"):
+    with raises(ConversionError, "--published"):
         UMamba()._known(tmp_path / "data")
-    with pytest.raises(ConversionError, match="702, 703 and 704"):
+    with raises(ConversionError, "702, 703 and 704"):
         UMamba(published=701)._known(tmp_path)
     (tmp_path / "Dataset703_NeurIPSCell").mkdir()
-    with pytest.raises(ConversionError, match="no imagesTr and labelsTr"):
+    with raises(ConversionError, "no imagesTr and labelsTr"):
         UMamba().conversion(tmp_path / "Dataset703_NeurIPSCell")
 
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from swin_umamba_nnunet.datasets import Volumes, _dicom, _volumes
 from swin_umamba_nnunet.datasets._model import CaseError, Findings, SourceCase
 from tests.datasets.trees import write_dicom, write_dicom_object, write_volume, write_volumes
-from tests.messages import assert_names
+from tests.messages import assert_names, raises
 
 ONES = np.ones((2, 3, 4), np.uint8)
 CHANNELS = Volumes(images=["T1=*/t1.nrrd", "T2=*/t2.nrrd"], masks="*/seg.nrrd", label=["lesion=2"])
@@ -258,7 +258,7 @@ def test_missing_slices_and_gantry_tilt_are_warned_of(tmp_path, reported):
 
 def test_two_slices_at_one_place():
     positions = np.array([[0, 0, z] for z in (4.0, 0, 2, 0)])
-    with pytest.raises(CaseError, match="at one place"):
+    with raises(CaseError, "at one place"):
         _dicom.judge_positions(positions, np.array([1.0, 0, 0, 0, 1, 0]), "x", Findings())
 
 
@@ -297,7 +297,7 @@ def test_a_dicom_file_that_ends_in_its_header(tmp_path, meta):
     content = write_dicom_object(folder / "cut.dcm", kind, meta).read_bytes()
     for length in 132, content.index(kind.encode()) + len(kind) - 2, len(content):
         (folder / "cut.dcm").write_bytes(content[:length])
-        with pytest.raises(CaseError, match="cut off"):
+        with raises(CaseError, "cut off"):
             read_series(folder)
 
 

@@ -11,6 +11,7 @@ from swin_umamba_nnunet.datasets._write import (
     write_dataset,
 )
 from tests.datasets.trees import write_images
+from tests.messages import raises
 
 NAME = "Dataset001_Test"
 
@@ -29,7 +30,7 @@ def test_what_nnunet_does_not_accept_is_not_put_in_place(tmp_path, inspection):
         assert (folder / "dataset.json").is_file()
         return Verdict(False, "label 7 is unexpected")
 
-    with pytest.raises(ConversionError, match="label 7 is unexpected"):
+    with raises(ConversionError, "label 7 is unexpected"):
         write_dataset(inspection, tmp_path / "raw" / NAME, check=refuse, progress=False)
     assert list((tmp_path / "raw").iterdir()) == []
 
@@ -58,7 +59,7 @@ def test_places_that_are_taken(tmp_path, monkeypatch, taken, message):
 def test_overwrite_does_not_delete_what_is_no_dataset(tmp_path):
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "thesis.tex").write_text("")
-    with pytest.raises(ConversionError, match=r"no dataset\.json"):
+    with raises(ConversionError, "no dataset.json"):
         check_target(tmp_path / NAME, tmp_path / "source", overwrite=True)
 
 
@@ -67,7 +68,7 @@ def test_the_source_is_never_the_target(tmp_path):
     inside.mkdir(parents=True)
     (tmp_path / NAME / "dataset.json").write_text("")
     for source in (inside, tmp_path / NAME):
-        with pytest.raises(ConversionError, match="move the source elsewhere"):
+        with raises(ConversionError, "move the source elsewhere"):
             check_target(tmp_path / NAME, source, overwrite=True)
 
 

@@ -15,6 +15,7 @@ from swin_umamba_nnunet.evaluation.instances import (
     without_border_objects,
 )
 from tests.evaluation.files import evaluated, write_image
+from tests.messages import raises
 
 
 def random_ids(seed, shape=(40, 40), n=25):
@@ -47,14 +48,6 @@ def test_matching_is_hungarian(seed, threshold):
     prediction = np.roll(truth, (1, 1), (0, 1)) if seed % 2 else random_ids(seed + 100)
     tp, n_truth, n_prediction = hungarian(truth, prediction, threshold)
     assert match_objects(truth, prediction, threshold) == Counts(tp, n_prediction - tp, n_truth - tp)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_ids_themselves_mean_nothing(seed):
-    truth, prediction = random_ids(seed), np.roll(random_ids(seed), 1, 0)
-    renamed = np.where(truth > 0, truth * 1_000_003 + 7, 0).astype(np.uint32)
-    assert match_objects(renamed, prediction, 0.5) == match_objects(truth, prediction, 0.5)
-    assert count_objects(renamed) == count_objects(truth) == len(np.unique(truth)) - 1
 
 
 def test_edges():
@@ -103,5 +96,5 @@ def test_objects_by_ids_and_by_components_of_each_class(folders):
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.1])
 def test_thresholds_out_of_range(threshold):
-    with pytest.raises(EvaluationError, match="--iou .*above 0 .*1, such as 0.5"):
+    with raises(EvaluationError, "--iou ", "above 0 ", "1, such as 0.5"):
         Plain(iou_thresholds=(threshold,))

@@ -9,6 +9,7 @@ from swin_umamba_nnunet.evaluation.labels import (
     parse_labels,
     read_dataset_json,
 )
+from tests.messages import raises
 
 
 def write(path, content):
@@ -61,5 +62,5 @@ def test_labels_of_the_command_line():
 
 @pytest.mark.parametrize("texts", [["0"], ["x"], ["=1"], ["a="], ["-1"], ["1", "1"], ["a=1", "a=2"], [], ["1.5"]])
 def test_bad_labels_of_the_command_line(texts):
-    with pytest.raises(EvaluationError, match="--labels"):
+    with raises(EvaluationError, "--labels"):
         parse_labels(texts)

@@ -64,12 +64,6 @@ def test_one_case_has_no_spread():
     assert all(map(math.isnan, (a.std, a.low, a.high)))
 
 
-def test_absent_classes_are_not_undefined():
-    """A class that only some images are scored on (endoscopy) has that many cases."""
-    found = class_statistics(rows({"a": [0.5, 0.6, 0.7], "b": [0.1]}), BOOTSTRAP)
-    assert (statistic(found, "b").n_cases, statistic(found, "b").n_undefined) == (1, 0)
-
-
 def test_image_values_are_not_averaged_with_classes():
     found = class_statistics(rows({WHOLE_IMAGE: [0.9, 0.8], "10": [0.1, 0.1], "9": [0.2, 0.2]}), BOOTSTRAP)
     assert [row.label for row in found] == ["9", "10", WHOLE_IMAGE]

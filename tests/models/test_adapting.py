@@ -9,7 +9,7 @@ from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.commands import printed
-from tests.messages import naming
+from tests.messages import naming, raises
 from tests.models.conftest import CHECKPOINT, network_of
 
 D = "nnUNetTrainerSwinUMambaD"
@@ -79,7 +79,7 @@ def test_refusals(refused, checkpoint, tmp_path):
     for odd in (zeros + torch.nan, zeros.to(torch.int64), zeros.to("meta")):
         refused(f" holds .*{key}", network_weights=weights | {key: odd})
     torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
-    with pytest.raises(ModelError, match="not from an nnU-Net training"):
+    with raises(ModelError, "not from an nnU-Net training"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
 
 
@@ -148,7 +148,7 @@ def test_a_number_per_channel_cannot_be_adapted(own_trainers, checkpoint, tmp_pa
     weights = network_of(D).state_dict() | {"scale": torch.ones(1)}
     name = "nnUNetTrainerWithAScalePerChannel"
     _, file = checkpoint(trainer_name=name, network_weights=weights)
-    with pytest.raises(ModelError, match=naming(name, "3 channels", "(scale)")):
+    with raises(ModelError, name, "3 channels", "(scale)"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
 
 

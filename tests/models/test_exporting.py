@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-import swin_umamba_nnunet
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.models import export_model
 from swin_umamba_nnunet.models.checkpoints import ModelError
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, raises
 
 pytestmark = [
     pytest.mark.usefixtures("small_networks"),
@@ -76,11 +75,11 @@ def test_onnx_runs_in_onnxruntime(trained, tmp_path, capsys):
 
 def test_refusals_leave_nothing_behind(trained, tmp_path, capsys):
     _, folder = trained("nnUNetTrainerSwinUMambaD")
-    with pytest.raises(ModelError, match=naming("'tflite'", "torch, onnx")):
+    with raises(ModelError, "'tflite'", "torch, onnx"):
         export_model(folder, tmp_path / "exported", formats=("tflite",))
-    with pytest.raises(ModelError, match="model .* fold_3/checkpoint_final.pth"):
+    with raises(ModelError, "model ", " fold_3/checkpoint_final.pth"):
         export_model(folder, tmp_path / "exported", fold=3)
-    with pytest.raises(ModelError, match="nowhere .* plans.json, dataset.json"):
+    with raises(ModelError, "nowhere ", " plans.json, dataset.json"):
         export_model(tmp_path / "nowhere", tmp_path / "exported")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     assert cli.main(["model", "export", "-m", str(folder), "-o", str(folder)]) == 2
@@ -89,7 +88,7 @@ def test_refusals_leave_nothing_behind(trained, tmp_path, capsys):
 
 def test_a_full_disk_leaves_nothing_behind(trained, tmp_path, full_disk):
     _, folder = trained("nnUNetTrainerUMambaBot")
-    with full_disk(1 << 20), pytest.raises(ModelError, match=naming(tmp_path / "exported", "File too large", "-o")):
+    with full_disk(1 << 20), raises(ModelError, tmp_path / "exported", "File too large", "-o"):
         export_model(folder, tmp_path / "exported")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
@@ -101,21 +100,6 @@ def test_a_torch_that_cannot_export_is_named(trained, tmp_path, monkeypatch):
     _, folder = trained("nnUNetTrainerSwinUMambaDScratch")
     monkeypatch.setattr(torch.export, "export", refuse)
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.4.0"))
-    with pytest.raises(ModelError, match=naming("PyTorch 2.4.0", "PyTorch 2.5 or newer")):
+    with raises(ModelError, "PyTorch 2.4.0", "PyTorch 2.5 or newer"):
         export_model(folder, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
-
-
-def test_predict_in_one_line(trained, tmp_path):
-    import SimpleITK as sitk
-
-    _, folder = trained("nnUNetTrainerSwinUMambaD")
-    (tmp_path / "images").mkdir()
-    volume = np.random.default_rng(0).normal(size=(2, 30, 50)).astype(np.float32)
-    sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / "images" / "case_a_0000.nii.gz"))
-    files = swin_umamba_nnunet.predict(folder, tmp_path / "images", tmp_path / "out", device="cpu", mirroring=False)
-    assert files == [tmp_path / "out" / "case_a.nii.gz"]
-    assert sitk.GetArrayFromImage(sitk.ReadImage(str(files[0]))).shape == volume.shape
-    (tmp_path / "none").mkdir()
-    with pytest.raises(ModelError, match=r"none .*\.nii\.gz"):
-        swin_umamba_nnunet.predict(folder, tmp_path / "none", tmp_path / "out", device="cpu")

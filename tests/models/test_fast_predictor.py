@@ -14,6 +14,8 @@ from torch.nn.functional import interpolate
 
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
 from swin_umamba_nnunet.networks import SwinUMambaD, UMambaEnc
+from tests.messages import raises
+from tests.plans import planned
 
 HEADS = 3
 CPU = torch.device("cpu")
@@ -99,15 +101,7 @@ def test_folds_are_averaged():
 
 
 SMALL = {"depths": (1, 1), "width": 16, "d_state": 2, "decoder_depth": 1}
-UMAMBA = {
-    "patch_size": [32, 40],
-    "n_stages": 3,
-    "features_per_stage": [8, 12, 16],
-    "kernel_sizes": [[3, 3]] * 3,
-    "strides": [[1, 1], [2, 2], [2, 2]],
-    "n_conv_per_stage": [2, 2, 2],
-    "n_conv_per_stage_decoder": [2, 2],
-}
+UMAMBA = planned((32, 40), (8, 12, 16))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +156,7 @@ def test_how_many_images_go_together(monkeypatch):
         predictor.configuration_manager.patch_size = patch
         found.append(predictor.images_per_call)
     assert found == [8, 8, 4, 2, 2, 1, 1]
-    with pytest.raises(ValueError, match="images_per_call is 0"):
+    with raises(ValueError, "images_per_call is 0"):
         load(FastPredictor, Lopsided(), images_per_call=0)
 
 

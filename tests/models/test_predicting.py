@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+import swin_umamba_nnunet
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import load_predictor
-from tests.messages import naming
+from tests.messages import raises
 from tests.models.conftest import CHECKPOINT
 
 BOT = "nnUNetTrainerUMambaBot"
@@ -44,12 +45,12 @@ def test_predict_hands_every_setting_on(tmp_path, monkeypatch):
         raise ModelError("far enough")
 
     monkeypatch.setattr(predicting, "load_predictor", stop)
-    with pytest.raises(ModelError, match="far enough"):
-        predicting.predict(tmp_path, tmp_path, tmp_path / "out", **given)
+    with raises(ModelError, "far enough"):
+        swin_umamba_nnunet.predict(tmp_path, tmp_path, tmp_path / "out", **given)
 
 
 def test_what_is_not_understood_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(ModelError, match="images_per_call is 0"):
+    with raises(ModelError, "images_per_call is 0"):
         load_predictor(tmp_path, images_per_call=0)
 
 
@@ -83,13 +84,13 @@ def test_models_that_cannot_be_loaded_are_told_in_a_sentence(trained, tmp_path):
 def test_what_is_not_trained_is_told_with_the_command_that_does(trained, tmp_path):
     folder = tmp_path / "Dataset001_X" / f"{BOT}__myPlans__2d"
     train = f"nnUNetv2_train Dataset001_X 2d 0 -tr {BOT} -p myPlans"
-    with pytest.raises(ModelError, match=naming("fold_0/checkpoint_final.pth", "plans.json", train)):
+    with raises(ModelError, "fold_0/checkpoint_final.pth", "plans.json", train):
         load_predictor(folder, device="cpu")
     folder.parent.mkdir()
     trained(BOT)[1].rename(folder)
     (folder / CHECKPOINT).rename(folder / CHECKPOINT.with_name("checkpoint_latest.pth"))
     facts = ("lacks fold_0/checkpoint_final.pth;", f"{train} --c ", "--checkpoint checkpoint_latest.pth")
-    with pytest.raises(ModelError, match=naming(*facts)):
+    with raises(ModelError, *facts):
         load_predictor(folder, device="cpu")
 
 

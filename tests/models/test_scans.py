@@ -17,7 +17,7 @@ from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import IncompleteError, predict
 from tests.datasets.trees import photo, save, write_dicom
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, raises
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 
@@ -71,6 +71,13 @@ def volume(seed: int = 0, shape=(2, 24, 40), turned: bool = True) -> sitk.Image:
     return image
 
 
+def write(path: Path, image: sitk.Image | None = None) -> Path:
+    """The image, or else some volume, under that name; folders included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(volume() if image is None else image, str(path))
+    return path
+
+
 def read(path: Path) -> np.ndarray:
     return io.imread(path) if path.suffix == ".png" else sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
@@ -93,13 +100,10 @@ def assert_same_place(path: Path, image: sitk.Image) -> None:
 @pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"])
 def test_volumes_of_any_format_under_any_name(reader, model, nnunet, tmp_path):
     folder, image = model(reader=reader), volume()
-    (tmp_path / "in").mkdir()
     names = ("Scan 1.v2.nii.gz", "b.nii", "c.NRRD", "amos_0601.mha", "e.mhd") if reader == "SimpleITKIO" else ("b.nii",)
     for name in names:
-        sitk.WriteImage(image, str(tmp_path / "in" / name.lower()))
-        (tmp_path / "in" / name.lower()).rename(tmp_path / "in" / name)
-    sitk.WriteImage(image, str(tmp_path / "case_0000.nii.gz"))
-    expected = nnunet(folder, tmp_path / "case_0000.nii.gz")
+        write(tmp_path / "in" / name.lower(), image).rename(tmp_path / "in" / name)
+    expected = nnunet(folder, write(tmp_path / "case_0000.nii.gz", image))
     assert len(np.unique(read(expected))) > 1
     masks = predict(folder, tmp_path / "in", tmp_path / "out", device="cpu", overlay=reader == "NibabelIOWithReorient")
     wanted = {"Scan 1.v2.nii.gz", "b.nii", "c.nrrd", "amos_0601.mha", "e.nii.gz"}
@@ -149,9 +153,8 @@ def test_a_dicom_series(model, nnunet, tmp_path):
     series = write_dicom(tmp_path / "patients" / "DOE.1")
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series))
     image = sitk.ReadImage(names)
-    sitk.WriteImage(image, str(tmp_path / "case_0000.mha"))  # NIfTI has voxel sizes in float32 only
     folder = model()
-    expected = read(nnunet(folder, tmp_path / "case_0000.mha"))
+    expected = read(nnunet(folder, write(tmp_path / "case_0000.mha", image)))  # NIfTI has voxel sizes in float32 only
     for number, given in enumerate((series, series.parent)):
         (mask,) = predict(folder, given, tmp_path / f"out{number}", device="cpu")
         assert mask.name == "DOE.1.nii.gz"
@@ -165,9 +168,7 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
     for patient in ("P 1", "P 2"):
         for number, name in enumerate(("t1", "flair")):
             path = tmp_path / "patients" / patient / f"{name}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sitk.WriteImage(volume(len(files)), str(path))
-            files[patient, number] = path
+            files[patient, number] = write(path, volume(len(files)))
     numbered = tmp_path / "numbered"
     numbered.mkdir()
     for (patient, number), path in files.items():
@@ -196,11 +197,11 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
         (patterns | {"T1": "*/t9.nii.gz"}, ("patients", "*/t9.nii.gz")),
         (patterns | {"T1": "P 1/t1.nii.gz"}, ("P 1/t1.nii.gz is one file", "*/flair.nii.gz a pattern")),
     ):
-        with pytest.raises(ModelError, match=naming(*facts)):
+        with raises(ModelError, *facts):
             predict(folder, base, tmp_path / "never", channels=channels, device="cpu")
     files["P 2", 1].unlink()
     said = []
-    with pytest.raises(IncompleteError, match=naming("1 of 2", "P 2")):
+    with raises(IncompleteError, "1 of 2", "P 2"):
         predict(folder, base, tmp_path / "out1", channels=patterns, device="cpu", say=said.append)
     assert_names(said, files["P 2", 0], "*/flair.nii.gz")
 
@@ -223,30 +224,27 @@ def test_a_model_of_regions_whose_reader_is_neither_of_these(model, nnunet, tmp_
 
 def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, monkeypatch):
     folder = model()
-    good = tmp_path / "good.nii.gz"
-    sitk.WriteImage(volume(), str(good))
+    good = write(tmp_path / "good.nii.gz")
     fine = volume()
     fine.SetSpacing((0.004, 0.004, 3.0))
-    sitk.WriteImage(fine, str(tmp_path / "fine.nii.gz"))
-    flat = volume(shape=(1, 24, 40))
-    sitk.WriteImage(flat, str(tmp_path / "flat.nii.gz"))
+    write(tmp_path / "fine.nii.gz", fine)
     (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
     picture = save(tmp_path / "photo.png", photo(0))
     (tmp_path / "empty").mkdir()
     save(tmp_path / "pictures/a.png", photo(0))
-    (tmp_path / "twice").mkdir()
     for name in ("a.nii.gz", "a.mhd"):
-        sitk.WriteImage(volume(), str(tmp_path / "twice" / name))
+        write(tmp_path / "twice" / name)
     (tmp_path / "file").touch()
 
     def refused(images, *facts, output=tmp_path / "out") -> None:
-        with pytest.raises(ModelError, match=naming(*facts)):
+        with raises(ModelError, *facts):
             predict(folder, images, output, device="cpu")
         assert not (tmp_path / "out").exists()
 
     refused(tmp_path / "fine.nii.gz", "fine.nii.gz", "0.004 x 0.004 mm", "1 x 1 mm", "rows x columns", "5 times")
     refused(picture, picture, ".nii.gz", "DICOM")
-    refused(tmp_path / "pictures", tmp_path / "pictures", ".nii.gz", "DICOM")
+    for folder_of_none in (tmp_path / "pictures", tmp_path / "empty"):
+        refused(folder_of_none, folder_of_none, ".nii.gz", "DICOM")
     refused(tmp_path / "cut.nii.gz", tmp_path / "cut.nii.gz", "again")
     refused(tmp_path / "none.nii.gz", tmp_path / "none.nii.gz", "does not exist")
     refused(tmp_path / "twice", "a.nii.gz", "a.mhd", "rename")
@@ -269,7 +267,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
         return predictor
 
     monkeypatch.setattr(predicting, "load_predictor", load_3d)
-    refused(tmp_path / "flat.nii.gz", "flat.nii.gz", "single slice", "3D")
+    refused(write(tmp_path / "flat.nii.gz", volume(shape=(1, 24, 40))), "flat.nii.gz", "single slice", "3D")
     (folder / "dataset_fingerprint.json").write_text(json.dumps({"spacings": [[0.5, 1, 1], [0.55, 1, 1]]}))
     refused(good, "good.nii.gz", "3 x 1.25 x 0.75 mm", "0.5 to 0.55 x 1 x 1 mm", "slices")
     (folder / "dataset_fingerprint.json").write_text("{")
@@ -299,19 +297,17 @@ def zeros(*shape: int) -> sitk.Image:
 )
 def test_images_of_other_channels_are_refused(model, tmp_path, channels, ending, images, facts):
     folder = model(channels, "NaturalImage2DIO" if ending == ".png" else "SimpleITKIO", ending)
-    (tmp_path / "in").mkdir()
     for number, image in enumerate(images):
-        sitk.WriteImage(image, str(tmp_path / f"in/in_{number:04d}{ending}"))
-    with pytest.raises(ModelError, match=naming(f"in_0000{ending}", *facts)):
+        write(tmp_path / f"in/in_{number:04d}{ending}", image)
+    with raises(ModelError, f"in_0000{ending}", *facts):
         predict(folder, tmp_path / "in", tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
 
 
 def test_one_bad_image_of_several_and_an_interrupted_run(model, tmp_path, monkeypatch, capsys):
     folder, out = model(), tmp_path / "out"
-    (tmp_path / "in").mkdir()
     for name in "abc":
-        sitk.WriteImage(volume(), str(tmp_path / "in" / f"{name}.nii.gz"))
+        write(tmp_path / "in" / f"{name}.nii.gz")
     (tmp_path / "in/b.nii.gz").write_bytes(b"nothing")
     command = f"predict -m {folder} -i {tmp_path / 'in'} -o {out} --device cpu"
     find = predicting.Scans.read
@@ -361,9 +357,7 @@ def test_options_that_do_not_fit(options, facts, capsys, tmp_path):
 
 def test_an_unexpected_failure_of_one_image_is_a_sentence_too(model, tmp_path, monkeypatch, caplog):
     folder = model()
-    files = [tmp_path / f"{name}.nii.gz" for name in "ab"]
-    for file in files:
-        sitk.WriteImage(volume(), str(file))
+    files = [write(tmp_path / f"{name}.nii.gz") for name in "ab"]
 
     def fail(*_):
         raise AssertionError("a library's own words")

@@ -7,6 +7,7 @@ import torch
 
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, SwinUMambaV2
+from tests.messages import raises
 
 # what training needs of a network, run here on the controls (the fixture below takes the place of conftest's)
 from tests.networks.test_training import (  # noqa: F401
@@ -57,27 +58,11 @@ def test_it_is_the_block_whose_states_stay_empty(gate):
         torch.testing.assert_close(parameter.grad, of_block[name].grad, msg=name)
 
 
-def test_the_skip_term_is_summed_over_the_directions():
+def test_the_skip_term_is_in_float32_at_least():
     _, control = pair()
     x = torch.randn(1, 2, 3, 16)
-    torch.testing.assert_close(control.scan(x), x * control.Ds.view(4, 16).sum(0))
     assert control.scan(x.half()).dtype == torch.float32
     assert control.scan(x.double()).dtype == torch.float64
-
-
-def test_nothing_travels_beyond_the_convolution():
-    reach = []
-    for block in pair():
-        x = torch.randn(1, 9, 9, 8)
-        other = x.clone()
-        other[0, 4, 4] = torch.randn(8)
-        with torch.no_grad():
-            changed = (block(other) != block(x)).any(-1)[0]
-        reach.append(changed)
-    assert reach[0].sum() > 40
-    expected = torch.zeros(9, 9, dtype=torch.bool)
-    expected[3:6, 3:6] = True
-    assert torch.equal(reach[1], expected)
 
 
 @pytest.mark.parametrize("cls", NETWORKS)
@@ -103,5 +88,5 @@ def test_autocast(tiny_network, dtype, tolerance):
 
 
 def test_another_mixing_is_refused():
-    with pytest.raises(ValueError, match="mixing is 'none'; choose one of scan, skip"):
+    with raises(ValueError, "mixing is 'none'; choose one of scan, skip"):
         SS2D(8, mixing="none")

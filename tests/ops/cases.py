@@ -58,20 +58,21 @@ def inputs_1d(batch: int, dim: int, length: int, states: int, groups: int | None
 
 
 def values_and_gradients(function, arguments, **settings) -> list[Tensor]:
-    """Output and the gradient of every argument for one fixed cotangent, in float64."""
-    leaves = [a.detach().clone().requires_grad_() for a in arguments]
-    output = function(*leaves, **settings)
-    cotangent = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    output.backward(cotangent.to(output))
+    """Outputs and the gradient of every argument that is not None for one fixed cotangent, in float64."""
+    leaves = [None if a is None else a.detach().clone().requires_grad_() for a in arguments]
+    outputs, generator = function(*leaves, **settings), torch.Generator().manual_seed(1)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    cotangents = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in outputs]
+    torch.autograd.backward(outputs, cotangents)
     # None is autograd's zero: nothing depends on A in a sequence of one step
-    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-    return [output.detach().double().cpu(), *(gradient.double().cpu() for gradient in gradients)]
+    gradients = [torch.zeros_like(a) if a.grad is None else a.grad for a in leaves if a is not None]
+    return [each.detach().double().cpu() for each in (*outputs, *gradients)]
 
 
 def relative_error(value: Tensor, reference: Tensor) -> float:
     """L2 norm of the difference over that of the reference; NaN anywhere gives NaN, which passes no comparison."""
     scale = reference.norm().item()
-    return (value - reference).norm().item() / (scale if scale > 0 else 1.0)
+    return (value.double() - reference).norm().item() / (scale if scale > 0 else 1.0)
 
 
 def assert_matches_reference(function, arguments, *, backend: str, dtype=torch.float32, device="cpu", **settings):

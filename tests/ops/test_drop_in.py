@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import silu, softplus
 
-from swin_umamba_nnunet.ops import _scan, selective_scan
-from tests.ops.cases import TOLERANCE, relative_error
+from swin_umamba_nnunet.ops import selective_scan
+from tests.ops.cases import LENGTHS, TOLERANCE, relative_error, values_and_gradients
 
 BACKENDS = ("numba", "portable", "reference")
 BATCH, DIM, STATES = 2, 6, 5
@@ -56,25 +56,17 @@ def make(length, variable_B=True, variable_C=True, groups=1, has_D=True, has_z=T
     ]
 
 
-def run(function, arguments):
-    """y, last state, and the gradients of every argument through both."""
-    leaves = [None if a is None else a.detach().clone().requires_grad_() for a in arguments]
-    outputs = function(*leaves)
-    generator = torch.Generator().manual_seed(1)
-    cotangents = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in outputs]
-    gradients = torch.autograd.grad(outputs, [leaf for leaf in leaves if leaf is not None], cotangents)
-    return [o.double() for o in (*outputs, *gradients)]
-
-
-def check(backend, arguments, delta_softplus, dtype=torch.float32):
-    rounded = [None if a is None else a.to(dtype) for a in arguments]
-    expected = run(lambda *a: plain_scan(*a, delta_softplus), [None if a is None else a.double() for a in rounded])
-    found = run(lambda *a: selective_scan(*a, delta_softplus, True, backend=backend), rounded)
+def check(backend, arguments, delta_softplus, dtype=torch.float32, device="cpu"):
+    rounded = [None if a is None else a.to(device, dtype) for a in arguments]
+    expected = values_and_gradients(
+        lambda *a: plain_scan(*a, delta_softplus), [None if a is None else a.double() for a in rounded]
+    )
+    found = values_and_gradients(lambda *a: selective_scan(*a, delta_softplus, True, backend=backend), rounded)
     for index, (value, wanted) in enumerate(zip(found, expected, strict=True)):
         assert relative_error(value, wanted) < TOLERANCE[dtype][min(index, 1)], index
     y = selective_scan(*rounded, delta_softplus, backend=backend)
     assert y.dtype == dtype
-    torch.testing.assert_close(y, found[0].to(dtype))
+    torch.testing.assert_close(y.cpu(), found[0].to(dtype))
 
 
 OPTIONS = list(itertools.product((True, False), (True, False), (1, 2)))
@@ -95,16 +87,9 @@ def test_what_may_be_left_out(given, delta_softplus, backend):
 
 
 @pytest.mark.parametrize("backend", ["numba", "portable"])
-@pytest.mark.parametrize("length", [8, 64, 65, 257])
+@pytest.mark.parametrize("length", [*LENGTHS, 257])
 def test_lengths(length, backend):
     check(backend, make(length, groups=2), True)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("variable", [True, False])
-def test_half_precision(dtype, variable, backend):
-    check(backend, make(60, variable_C=variable), True, dtype)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -115,8 +100,8 @@ def test_reading_the_state_takes_no_time_without_softplus(mixed, dtype, backend)
     arguments = make(20, groups=2)
     arguments[2] = 20 * arguments[2] - 5  # a decay that would show what time passes
     arguments = [a.to(torch.float32 if mixed and a.dim() < 3 else dtype) for a in arguments]
-    expected = run(lambda *a: plain_scan(*a, False), [a.double() for a in arguments])
-    found = run(lambda *a: selective_scan(*a, False, True, backend=backend), arguments)
+    expected = values_and_gradients(lambda *a: plain_scan(*a, False), [a.double() for a in arguments])
+    found = values_and_gradients(lambda *a: selective_scan(*a, False, True, backend=backend), arguments)
     assert relative_error(found[1], expected[1]) < 1e-5  # float32 inside, and in the state
     for index, (value, wanted) in enumerate(zip(found, expected, strict=True)):
         assert relative_error(value, wanted) < TOLERANCE[dtype][min(index, 1)], index
@@ -141,11 +126,3 @@ def test_the_gate_is_applied_before_rounding():
     exact, _ = plain_scan(*(a.double() for a in arguments), True)
     # rounded once: within half a unit in the last place, but for float32's own error
     assert ((y.double() - exact).abs() <= 2.0**-11 * exact.abs() * 1.01 + 1e-6).all()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_groups_are_one_call(backend, monkeypatch):
-    calls, scan = [], _scan.scan
-    monkeypatch.setattr(_scan, "scan", lambda *a: (calls.append(1), scan(*a))[1])
-    selective_scan(*(a.float() for a in make(30, groups=3)), True, backend=backend)
-    assert len(calls) == 1

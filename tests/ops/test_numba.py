@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.ops import _numba, _numba_vectors, _scan
+from tests.messages import raises
 from tests.ops.cases import (
-    LENGTHS,
     SIZES_2D,
     assert_matches_reference,
     inputs_1d,
@@ -25,8 +26,12 @@ from tests.ops.cases import (
     values_and_gradients,
 )
 
+# registers take sixteen states at once, then four, then one
+NUMBERS_OF_STATES = [(1, 5, 15, 20, states) for states in (1, 2, 8, 16, 24, 64)]
+RANKS = [(1, 7, 10, 35, states, r) for r, states in ((1, 2), (2, 16), (5, 2), (6, 16), (12, 2), (17, 16), (48, 2))]
 
-@pytest.mark.parametrize("size", SIZES_2D, ids=str)
+
+@pytest.mark.parametrize("size", SIZES_2D + NUMBERS_OF_STATES + RANKS, ids=str)
 def test_2d_matches_the_reference(size):
     assert_matches_reference(selective_scan_2d, inputs_2d(*size), backend="numba")
 
@@ -38,39 +43,11 @@ def test_2d_in_other_precisions(dtype):
     assert selective_scan_2d(*arguments, backend="numba").dtype == dtype
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("states", [1, 16])
-def test_1d_matches_the_reference(length, states):
-    arguments = inputs_1d(2, 5, length, states)
-    assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
-
-
-@pytest.mark.parametrize("states", [1, 16])
-def test_1d_one_step_of_one_sequence(states):
-    assert_matches_reference(selective_scan, inputs_1d(1, 5, 1, states), backend="numba", delta_softplus=True)
-
-
-@pytest.mark.parametrize("groups", [1, 2, 3])
-def test_1d_groups(groups):
-    assert_matches_reference(selective_scan, inputs_1d(2, 6, 30, 4, groups), backend="numba", delta_softplus=True)
-
-
-def test_1d_without_softplus_skip_and_bias():
-    arguments = inputs_1d(2, 5, 70, 8)
-    arguments[1] = arguments[1].abs() * 0.1
-    assert_matches_reference(selective_scan, arguments[:5], backend="numba")
-
-
-def test_1d_growing_states():
+@pytest.mark.parametrize("factor", [-0.1, 1e6], ids=["growing", "decay to nothing"])
+def test_unusual_decays(factor):
     """A positive A is unusual but allowed: exponents above zero take their own branch."""
     arguments = inputs_1d(1, 4, 20, 3)
-    arguments[2] = -0.1 * arguments[2]
-    assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
-
-
-def test_decay_to_nothing_is_not_garbage():
-    arguments = inputs_1d(1, 4, 20, 3)
-    arguments[2] = arguments[2] * 1e6
+    arguments[2] = factor * arguments[2]
     assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
 
 
@@ -100,11 +77,6 @@ def test_inputs_need_not_be_contiguous():
     dense = values_and_gradients(selective_scan, [a.float() for a in arguments], backend="numba", delta_softplus=True)
     actual = values_and_gradients(selective_scan, strided, backend="numba", delta_softplus=True)
     assert all(torch.equal(a, d) for a, d in zip(actual, dense))
-    x = inputs_2d(1, 6, 5, 16, 4)[0].float().permute(0, 2, 1, 3)  # an image stored column by column
-    rest = [a.float() for a in inputs_2d(1, 5, 6, 16, 4)[1:]]
-    assert torch.equal(
-        selective_scan_2d(x, *rest, backend="numba"), selective_scan_2d(x.contiguous(), *rest, backend="numba")
-    )
 
 
 def test_every_output_element_is_written(monkeypatch):
@@ -116,17 +88,6 @@ def test_every_output_element_is_written(monkeypatch):
 
     monkeypatch.setattr(torch, "empty", poisoned)
     assert_matches_reference(selective_scan_2d, inputs_2d(2, 7, 11, 21, 5), backend="numba")
-
-
-@pytest.mark.parametrize("states", [1, 2, 8, 16, 24, 64])
-def test_numbers_of_states(states):
-    """Registers take sixteen at once, then four, then one."""
-    assert_matches_reference(selective_scan_2d, inputs_2d(1, 5, 15, 20, states), backend="numba")
-
-
-@pytest.mark.parametrize(("rank", "states"), [(1, 2), (2, 16), (5, 2), (6, 16), (12, 2), (17, 16), (48, 2)])
-def test_ranks_of_the_step_size(rank, states):
-    assert_matches_reference(selective_scan_2d, inputs_2d(1, 7, 10, 35, states, rank), backend="numba")
 
 
 @pytest.mark.parametrize("directions", [1, 2, 4])
@@ -158,16 +119,12 @@ def test_strides_of_every_argument():
             assert relative_error(f, e) < 1e-6
 
 
-def test_python_threads_where_openmp_is_absent(monkeypatch):
+def test_python_threads_where_openmp_is_absent(monkeypatch, set_threads):
     arguments = [a.float() for a in inputs_2d(2, 9, 8, 80, 16)]
     expected = values_and_gradients(selective_scan_2d, arguments, backend="numba")
     monkeypatch.setattr(_numba, "_openmp", lambda: None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        found = values_and_gradients(selective_scan_2d, arguments, backend="numba")
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(3)
+    found = values_and_gradients(selective_scan_2d, arguments, backend="numba")
     assert torch.equal(found[0], expected[0])
     for f, e in zip(found, expected, strict=True):
         assert relative_error(f, e) < 1e-6  # torch's matrix products depend on the number of threads
@@ -212,7 +169,7 @@ def test_an_interrupt_waits_for_python_threads(where, monkeypatch):
     monkeypatch.setattr(_numba, "_pool", lambda threads: Pool)
     monkeypatch.setattr(_numba, "wait", interrupted_wait)
     try:
-        with pytest.raises(KeyboardInterrupt, match="first"):
+        with raises(KeyboardInterrupt, "first"):
             _numba._run(Kernel, np.zeros(1, np.int64), 2)
         assert ended.is_set()
     finally:
@@ -248,25 +205,27 @@ def test_torchs_own_threads_are_found():
     assert "OpenMP" not in torch.__config__.parallel_info() or _numba._openmp() is not None
 
 
-def test_bits_do_not_depend_on_threads():
-    arguments = [a.float() for a in inputs_2d(3, 12, 9, 96, 16)]
-    projected = torch.nn.functional.linear(arguments[0], arguments[1].flatten(0, 1))
-    results = []
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 5, 2):
-            torch.set_num_threads(count)
-            leaves = [a.clone() for a in arguments]
-            x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(leaves)
-            y, states = _numba.forward(x, dt, Bs, Cs, A, Ds, dt_bias, True, True)
-            results.append([y, states, *_numba.backward(y, x, dt, Bs, Cs, A, Ds, dt_bias, states, True)])
-            given = (arguments[0], projected, *arguments[2:])
-            y, states = _numba.forward_2d(*given, True)
-            results[-1] += [y, states, *_numba.backward_2d(y, *given, states)]
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+def everything(arguments) -> Callable[[], list[torch.Tensor]]:
+    """A function that gives all results of the backend's, in both forms, forward and backward."""
+    x, x_proj, *parameters = arguments
+    core, given = _core_arguments(arguments), (x, torch.nn.functional.linear(x, x_proj.flatten(0, 1)), *parameters)
+
+    def results() -> list[torch.Tensor]:
+        y, states = _numba.forward(*core, True, True)
+        y_2d, states_2d = _numba.forward_2d(*given, True)
+        gradients = *_numba.backward(y, *core, states, True), *_numba.backward_2d(y_2d, *given, states_2d)
+        return [y, states, y_2d, states_2d, *gradients]
+
+    return results
+
+
+def test_bits_do_not_depend_on_threads(set_threads):
+    results, found = everything([a.float() for a in inputs_2d(3, 12, 9, 96, 16)]), []
+    for count in (1, 2, 5, 2):
+        set_threads(count)
+        found.append(results())
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 def test_several_callers_at_once():
@@ -338,16 +297,7 @@ def _core_arguments(arguments):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_default_dtype_and_device_do_not_matter(dtype):
-    arguments = _core_arguments([a.float() for a in inputs_2d(1, 5, 6, 24, 4)])
-    x, *parameters = (a.float() for a in inputs_2d(1, 5, 6, 24, 4))
-    projected = torch.nn.functional.linear(x, parameters[0].flatten(0, 1))
-
-    def results() -> list:
-        y, states = _numba.forward(*arguments, True, True)
-        y_2d, states_2d = _numba.forward_2d(x, projected, *parameters[1:], True)
-        gradients = _numba.backward(y, *arguments, states, True)
-        return [y, states, *gradients, y_2d, *_numba.backward_2d(y, x, projected, *parameters[1:], states_2d)]
-
+    results = everything([a.float() for a in inputs_2d(1, 5, 6, 24, 4)])
     expected = results()
     former = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -6,7 +6,7 @@ from torch.nn.functional import layer_norm, silu
 
 from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import _glue, fuses_glue
-from tests.ops.cases import relative_error
+from tests.ops.cases import relative_error, values_and_gradients
 
 SHAPES = [(1, 1, 1, 16), (2, 7, 5, 48), (1, 16, 9, 192), (3, 2, 2, 768)]
 
@@ -31,22 +31,21 @@ def make(shape, gated):
 
 def run(function, inputs):
     """Output and the gradients of all inputs; the gate is read in place, half of a wider projection."""
-    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in inputs]
-    y, wide, weight, bias = leaves
-    out = function(y, None if wide is None else wide.chunk(2, dim=-1)[1], weight, bias)
-    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    gradients = torch.autograd.grad(out, [leaf for leaf in leaves if leaf is not None], cotangent.to(out.dtype))
-    return [out.detach(), *gradients]
+
+    def call(y, wide, weight, bias):
+        return function(y, None if wide is None else wide.chunk(2, dim=-1)[1], weight, bias)
+
+    return values_and_gradients(call, inputs)
 
 
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values_and_gradients(shape, gated):
     inputs = make(shape, gated)
+    assert fused(inputs[0], None, *inputs[2:]).dtype == torch.float32
     expected = run(plain, [None if t is None else t.double() for t in inputs])
     for found, wanted in zip(run(fused, inputs), expected, strict=True):
-        assert relative_error(found.double(), wanted) < 5e-6
-        assert found.dtype == torch.float32
+        assert relative_error(found, wanted) < 5e-6
 
 
 def test_a_row_that_is_constant_and_gates_that_are_huge():
@@ -55,18 +54,14 @@ def test_a_row_that_is_constant_and_gates_that_are_huge():
     wide[0, 1, :, 32:48], wide[0, 1, :, 48:] = 1e4, -1e4
     expected = run(plain, [t.double() for t in (y, wide, weight, bias)])
     for found, wanted in zip(run(fused, (y, wide, weight, bias)), expected, strict=True):
-        assert relative_error(found.double(), wanted) < 5e-5  # a variance of zero: divided by sqrt(eps)
+        assert relative_error(found, wanted) < 5e-5  # a variance of zero: divided by sqrt(eps)
 
 
-def test_the_same_bits_at_any_number_of_threads():
-    inputs, threads = make((2, 31, 17, 64), True), torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(run(fused, inputs))
-    finally:
-        torch.set_num_threads(threads)
+def test_the_same_bits_at_any_number_of_threads(set_threads):
+    inputs, results = make((2, 31, 17, 64), True), []
+    for count in (1, 2, 5):
+        set_threads(count)
+        results.append(run(fused, inputs))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

@@ -15,6 +15,9 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.ops import BackendUnavailableError, _scan, _triton, selective_scan, selective_scan_2d
+from tests.messages import raises
+from tests.ops import test_drop_in
+from tests.ops.cases import assert_matches_reference, inputs_2d, relative_error
 
 triton = pytest.importorskip("triton")
 
@@ -59,11 +62,6 @@ def make_inputs(batch, height, width, channels, directions, states, dtype=torch.
         parameters[2] = 0.1 * parameters[2].abs()
     dy = random(batch, height, width, channels)
     return [*(t.to(DEVICE, dtype) for t in sequences), *(t.to(DEVICE) for t in parameters)], dy.to(DEVICE)
-
-
-def relative_error(found, expected):
-    scale = expected.norm()
-    return ((found.double() - expected).norm() / (scale if scale > 0 else 1)).item()
 
 
 def check(sizes, dtype=torch.float32, softplus=True, backward=True):
@@ -190,43 +188,22 @@ def test_same_bits_every_time():
 @values
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_public_functions_and_autograd(dtype):
-    torch.manual_seed(0)
-    arguments = [
-        torch.randn(1, 3, 2, 4, dtype=dtype),
-        torch.randn(4, 6, 4, dtype=dtype) / 2,
-        torch.randn(4, 4, 2, dtype=dtype),
-        torch.randn(4, 4),
-        torch.rand(16, 2),
-        torch.randn(16),
-    ]
-    found, expected = [], []
-    for results, backend in ((found, "triton"), (expected, "reference")):
-        leaves = [t.to(DEVICE).requires_grad_() for t in arguments]
-        y = selective_scan_2d(*leaves, backend=backend)
-        assert y.dtype == dtype
-        y.float().square().sum().backward()
-        results += [y.detach(), *(t.grad for t in leaves)]
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
-    assert all(relative_error(f, e.double()) < tolerance for f, e in zip(found, expected, strict=True))
+    arguments = inputs_2d(1, 3, 2, 4, 2)
+    assert_matches_reference(selective_scan_2d, arguments, backend="triton", dtype=dtype, device=DEVICE)
+    rounded = (a.to(DEVICE, dtype) for a in arguments)
+    assert selective_scan_2d(*rounded, backend="triton").dtype == dtype
 
 
 @values
 def test_one_dimensional_form_with_groups():
-    torch.manual_seed(0)
-    u, delta, A = torch.randn(2, 6, 7), torch.randn(2, 6, 7), -torch.rand(6, 3)
-    B, C = torch.randn(2, 2, 3, 7), torch.randn(2, 2, 3, 7)
-    arguments = [t.to(DEVICE) for t in (u, delta, A, B, C, torch.randn(6), torch.randn(2, 6, 7), torch.randn(6))]
-    found, expected = (selective_scan(*arguments, True, backend=b) for b in ("triton", "reference"))
-    assert relative_error(found, expected.double()) < 2e-6
-    found, expected = (selective_scan(*arguments, True, True, backend=b)[1] for b in ("triton", "reference"))
-    assert found.shape == (2, 6, 3)
-    assert relative_error(found, expected.double()) < 2e-6
+    """And its last state, against the recurrence written out."""
+    test_drop_in.check("triton", test_drop_in.make(7, groups=2), True, device=DEVICE)
 
 
 @values
 def test_too_many_states_is_said_plainly():
     inputs, _ = make_inputs(1, 1, 2, 1, 1, 257)
-    with pytest.raises(ValueError, match="up to 256 states"):
+    with raises(ValueError, "up to 256 states"):
         _triton.forward(*inputs, True, False)
 
 
@@ -262,7 +239,7 @@ def test_import_wakes_neither_kernels_nor_cuda():
 def test_where_it_cannot_run():
     assert "TRITON_INTERPRET" in _triton.unavailable_reason("cpu")
     assert "mps" in _triton.unavailable_reason("mps")
-    with pytest.raises(BackendUnavailableError, match="triton"):
+    with raises(BackendUnavailableError, "triton"):
         selective_scan(*(torch.zeros(1, 1, 1),) * 2, torch.zeros(1, 1), *(torch.zeros(1, 1, 1),) * 2, backend="triton")
 
 
@@ -275,7 +252,7 @@ def test_gpus_of_one_machine_are_judged_one_by_one(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     assert _triton.unavailable_reason("cuda") is None
     assert _triton._multiprocessors.__wrapped__(torch.device("cuda:1")) == 132
-    with pytest.raises(BackendUnavailableError, match=r"cuda:0.*7\.5.*old one has 6\.1.*CUDA_VISIBLE_DEVICES"):
+    with raises(BackendUnavailableError, "cuda:0", "7.5", "old one has 6.1", "CUDA_VISIBLE_DEVICES"):
         _triton._multiprocessors.__wrapped__(torch.device("cuda:0"))
     gpus.pop()
     assert re.search(r"7\.5.*old one has 6\.1", _triton.unavailable_reason("cuda"))

@@ -3,6 +3,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution, channel_mixing
+from tests.messages import raises
 
 
 @pytest.fixture
@@ -28,10 +29,6 @@ def test_three_channels_are_unchanged(weight):
     assert torch.equal(channel_mixing(3), torch.eye(3, dtype=torch.float64))
 
 
-def test_one_channel_takes_the_sum(weight):
-    torch.testing.assert_close(adapt_input_convolution(weight, 1), weight.sum(dim=1, keepdim=True))
-
-
 def test_two_channels_stand_for_the_first_the_second_and_the_first_again(weight):
     red, green, blue = weight.unbind(1)
     torch.testing.assert_close(adapt_input_convolution(weight, 2), torch.stack((red + blue, green), dim=1))
@@ -44,16 +41,10 @@ def test_more_channels_share_a_colour_as_its_mean(weight):
     )
 
 
-def test_an_rgb_image_twice_gives_what_it_gives_once(weight):
-    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    twice = conv2d(image.repeat(1, 2, 1, 1), adapt_input_convolution(weight, 6), stride=4)
-    torch.testing.assert_close(twice, conv2d(image, weight, stride=4))
-
-
 def test_dtype_is_kept(weight):
     assert adapt_input_convolution(weight.half(), 1).dtype is torch.float16
 
 
 def test_no_channels_are_refused(weight):
-    with pytest.raises(ValueError, match="at least one channel, got 0"):
+    with raises(ValueError, "at least one channel, got 0"):
         adapt_input_convolution(weight, 0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.pretrained import CheckpointError, get_record, read_checkpoint
-from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint, sha256_of
+from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint
 from tests.pretrained.conftest import ODD_TENSORS
 
 TINY = get_record("vmamba_tiny_v0")
@@ -20,16 +20,6 @@ def refused(path, message):
     with pytest.raises(CheckpointError, match=message + r"(?s:.*)" + WANTED) as caught:
         read_checkpoint(path, TINY)
     assert str(caught.value).startswith(f"{path} ")
-
-
-@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"model": model, "epoch": 292}])
-def test_a_checkpoint_is_read_bare_or_under_model(save, state_dict, wrap):
-    path = save(wrap(state_dict()))
-    checkpoint = read_checkpoint(path, TINY)
-    assert checkpoint.path == path
-    assert checkpoint.sha256 == sha256_of(path)
-    assert list(checkpoint.state_dict) == list(state_dict())
-    assert all(torch.equal(value, checkpoint.state_dict[key]) for key, value in state_dict().items())
 
 
 def test_the_format_before_zip_archives_is_read(tmp_path, state_dict):

@@ -10,7 +10,7 @@ import pytest
 
 from swin_umamba_nnunet.pretrained import CheckpointError, DownloadError, download, download_weights, get_record
 from swin_umamba_nnunet.pretrained.download import mirror_urls
-from tests.messages import naming
+from tests.messages import raises
 
 CONTENT_SIZE = 4 + 256 * 1000
 Read = dataclasses.make_dataclass("Read", ["path", "content"])
@@ -51,7 +51,7 @@ def refused(folder):
     """A function (record, *facts, left=, **options): the message names the facts, `left` is left."""
 
     def refused(record, *facts, left=(), **options):
-        with pytest.raises(DownloadError, match=naming(*facts)):
+        with raises(DownloadError, *facts):
             download_weights(record, folder, **options)
         assert left is None or left_in(folder) == list(left)
 
@@ -201,7 +201,7 @@ def test_of_two_processes_one_fetches_and_the_other_waits(record, folder, server
 def test_an_address_without_encryption_is_not_fetched(record, folder, server, monkeypatch):
     monkeypatch.setattr(download, "HTTP_HOSTS", frozenset())
     for url in (server.url, "ftp://example.org/file.pth"):
-        with pytest.raises(DownloadError, match=naming(url, "https://", "file://")):
+        with raises(DownloadError, url, "https://", "file://"):
             download_weights(dataclasses.replace(record, url=url), folder)
     assert server.requests == []
 
@@ -247,7 +247,7 @@ def test_a_file_address_is_copied_and_checked(record, folder, tmp_path, server, 
     (folder / record.file_name).unlink()
     original.write_bytes(server.content[:-1])
     refused(record, "with%20space", "256,003", "256,004", sources=[original.as_uri()])
-    with pytest.raises(DownloadError, match="absent.pth"):
+    with raises(DownloadError, "absent.pth"):
         download_weights(record, folder, sources=[(tmp_path / "absent.pth").as_uri()])
 
 
@@ -260,9 +260,9 @@ def test_mirrors_may_be_folders_files_and_addresses(record, tmp_path):
     assert mirror_urls(record, "https://a.org/w/x.pth") == ["https://a.org/w/x.pth"]
     assert mirror_urls(record, tmp_path.as_uri())[1] == (tmp_path / other).as_uri()
     for mirror, facts in ((tmp_path / "absent", ("exist",)), (tmp_path.parent, record.file_names)):
-        with pytest.raises(DownloadError, match=naming(mirror, *facts)):
+        with raises(DownloadError, mirror, *facts):
             mirror_urls(record, str(mirror))
-    with pytest.raises(DownloadError, match=naming("http://a.org/w/", "https://")):
+    with raises(DownloadError, "http://a.org/w/", "https://"):
         mirror_urls(record, "http://a.org/w/")
 
 

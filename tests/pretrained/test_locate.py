@@ -17,7 +17,7 @@ from swin_umamba_nnunet.pretrained import (
     get_record,
     locate,
 )
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, naming, raises
 
 TINY, SMALL = get_record("vmamba_tiny_v0"), get_record("vmamba_small_v0")
 checkout_folder = locate.checkout_folder  # the real one; the fixture of all tests replaces it
@@ -61,10 +61,10 @@ def test_a_named_file_is_used_whatever_its_name(tmp_path, monkeypatch):
 
 def test_a_named_path_that_does_not_exist_is_an_error_even_if_the_cache_has_the_file(tmp_path, monkeypatch):
     place(cache_folder())
-    with pytest.raises(WeightsNotFoundError, match=naming("given path", tmp_path / "absent", "exist")):
+    with raises(WeightsNotFoundError, "given path", tmp_path / "absent", "exist"):
         find_weights(TINY, tmp_path / "absent")
     monkeypatch.setenv(locate.ENVIRONMENT_VARIABLE, str(tmp_path / "absent"))
-    with pytest.raises(WeightsNotFoundError, match=naming("SWIN_UMAMBA_WEIGHTS", tmp_path / "absent", "exist")):
+    with raises(WeightsNotFoundError, "SWIN_UMAMBA_WEIGHTS", tmp_path / "absent", "exist"):
         find_weights(TINY)
 
 
@@ -95,7 +95,7 @@ def test_the_cache_follows_xdg(tmp_path, monkeypatch):
 def test_no_home_and_no_xdg_is_one_clear_error(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(WeightsNotFoundError, match=naming("home", "XDG_CACHE_HOME")):
+    with raises(WeightsNotFoundError, "home", "XDG_CACHE_HOME"):
         cache_folder()
 
 
@@ -121,14 +121,14 @@ def test_without_file_and_network_one_message_says_everything(tmp_path, monkeypa
 
 
 def test_a_named_path_that_does_not_exist_says_how_to_go_on(tmp_path):
-    with pytest.raises(WeightsNotFoundError, match=naming(tmp_path / "absent.pth", TINY.url, "use Scratch")):
+    with raises(WeightsNotFoundError, tmp_path / "absent.pth", TINY.url, "use Scratch"):
         ensure_weights("swin_umamba_d", tmp_path / "absent.pth", scratch_trainer="Scratch")
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(WeightsNotFoundError, match=naming(tmp_path / "file", TINY.url)):
+    with raises(WeightsNotFoundError, tmp_path / "file", TINY.url):
         ensure_weights("swin_umamba")
 
 
@@ -142,14 +142,14 @@ def test_a_file_in_the_cache_is_found_checked_and_logged(caplog, saved):
 def test_a_bad_file_in_the_cache_stops_instead_of_being_passed_over():
     cache_folder().mkdir(parents=True)
     (cache_folder() / TINY.file_name).write_text("<html>")
-    with pytest.raises(CheckpointError, match=naming(TINY.file_name, "web page", TINY.url)):
+    with raises(CheckpointError, TINY.file_name, "web page", TINY.url):
         ensure_weights("swin_umamba")
 
 
 def test_a_file_of_the_published_name_must_hold_the_whole_classifier(save, state_dict):
     encoder = {key: value for key, value in state_dict().items() if not key.startswith(("norm.", "head."))}
     assert ensure_weights("swin_umamba", save(encoder, "my_own.pth")).path.name == "my_own.pth"
-    with pytest.raises(CheckpointError, match="4 missing"):
+    with raises(CheckpointError, "4 missing"):
         ensure_weights("swin_umamba", save(encoder, TINY.file_name))
 
 
@@ -169,7 +169,7 @@ def test_a_found_file_of_another_size_than_the_published_one_stops(monkeypatch, 
 def test_a_found_file_with_another_hash_than_a_confirmed_one_stops(saved):
     record = dataclasses.replace(TINY, sha256_confirmed=True, size_bytes=None)
     path = saved(TINY.name, TINY.file_name, cache_folder())
-    with pytest.raises(CheckpointError, match=naming(path, "sha256", TINY.sha256, "delete", TINY.url)):
+    with raises(CheckpointError, path, "sha256", TINY.sha256, "delete", TINY.url):
         ensure_weights([record])
 
 
@@ -209,6 +209,6 @@ def test_what_is_not_there_is_downloaded_and_read(published, server):
     ],
 )
 def test_a_download_of_something_else_never_gets_the_name(published, server, name, values, facts):
-    with pytest.raises(WeightsNotFoundError, match=naming(server.url, *facts)):
+    with raises(WeightsNotFoundError, server.url, *facts):
         ensure_weights([published(name, **values)])
     assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]

@@ -1,10 +1,10 @@
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from swin_umamba_nnunet import pretrained
 from swin_umamba_nnunet.pretrained.registry import RECORDS, WEIGHTS_OF_NETWORK, get_record
+from tests.messages import raises
 
 PAGE = Path(pretrained.__file__).parents[1] / "docs" / "weights.md"
 
@@ -26,19 +26,14 @@ def test_a_network_name_leads_to_its_weights():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="'vmamba_huge'.*vmamba_tiny_v0.*swin_umamba_d"):
+    with raises(ValueError, "'vmamba_huge'", "vmamba_tiny_v0", "swin_umamba_d"):
         get_record("vmamba_huge")
-
-
-def test_records_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        RECORDS[0].url = "elsewhere"
 
 
 def test_every_public_name_is_there():
     assert dir(pretrained) == sorted(pretrained.__all__)
     assert all(getattr(pretrained, name) is not None for name in pretrained.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    with raises(AttributeError, "no attribute 'nonsense'"):
         getattr(pretrained, "nonsense")  # noqa: B009
 
 

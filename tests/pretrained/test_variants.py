@@ -8,7 +8,7 @@ from swin_umamba_nnunet.pretrained import CheckpointError, get_record, identify,
 from swin_umamba_nnunet.pretrained.registry import RECORDS, Variant
 from swin_umamba_nnunet.pretrained.variants import check_inventory, inventory
 from tests import golden
-from tests.messages import naming
+from tests.messages import raises
 
 TINY, TINY_V2 = get_record("vmamba_tiny_v0"), get_record("vmamba_tiny_v2")
 GOLDEN = ("vmamba_tiny_v0", "vmamba_small_v0", "vmamba_tiny_v2", "vmamba_small_v2")
@@ -79,7 +79,7 @@ def test_linear_layers_may_be_stored_as_1x1_convolutions():
     ],
 )
 def test_both_spellings_at_once_are_refused(record, other, name):
-    with pytest.raises(CheckpointError, match=naming(name, "twice")):
+    with raises(CheckpointError, name, "twice"):
         remap_vmamba_state_dict(inventory(record) | {other: (96,)})
 
 
@@ -100,7 +100,7 @@ def test_all_variants_differ_and_an_unpublished_one_is_described():
     ],
 )
 def test_what_is_no_vmamba_is_said_to_be_none(shapes, facts):
-    with pytest.raises(CheckpointError, match=naming(*facts)):
+    with raises(CheckpointError, *facts):
         identify(shapes)
 
 
@@ -119,7 +119,7 @@ def test_what_is_no_vmamba_is_said_to_be_none(shapes, facts):
 )
 def test_the_inventory_check_names_every_difference(record, change, told):
     shapes = {key: shape for key, shape in (inventory(record) | change).items() if shape is not None}
-    with pytest.raises(CheckpointError, match=naming(told)):
+    with raises(CheckpointError, told):
         check_inventory(shapes, record)
 
 
@@ -130,5 +130,5 @@ def test_without_the_classifier_its_keys_may_be_anything(record, prefix, count):
     assert len(encoder) == count
     for found in (shapes, encoder, shapes | {f"{prefix}head.weight": (5, 768), f"{prefix}head.bias": (5,)}):
         check_inventory(found, record, classifier=False)
-    with pytest.raises(CheckpointError, match=naming(f"4 missing: {prefix}norm.weight")):
+    with raises(CheckpointError, f"4 missing: {prefix}norm.weight"):
         check_inventory(encoder, record)

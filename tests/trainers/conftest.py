@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from swin_umamba_nnunet import trainers
+from tests.plans import planned
 
 TINY = {"depths": (1, 1, 1, 1), "width": 16, "d_state": 2}
 STRIDES = {2: [[1, 1], [2, 2], [2, 2]], 3: [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
@@ -31,13 +32,8 @@ def make_plans(patch=(32, 32), batch_size: int = 2, configuration: str = "2d", *
     for name, size in {"2d": (32, 32), "3d_fullres": (16, 32, 32), configuration: patch}.items():
         axes = len(size)
         arguments = {
-            "n_stages": 3,
-            "features_per_stage": [4, 6, 8],
+            **planned(size, (4, 6, 8), STRIDES.get(axes)),
             "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
-            "kernel_sizes": [[3] * axes] * 3,
-            "strides": STRIDES.get(axes),
-            "n_conv_per_stage": [2, 2, 2],
-            "n_conv_per_stage_decoder": [2, 2],
             "conv_bias": True,
             "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
             "norm_op_kwargs": {"eps": 1e-05, "affine": True},
@@ -50,7 +46,7 @@ def make_plans(patch=(32, 32), batch_size: int = 2, configuration: str = "2d", *
             "data_identifier": "nnUNetPlans_2d",
             "batch_size": batch_size,
             "batch_dice": True,
-            "patch_size": list(size),
+            "patch_size": arguments.pop("patch_size"),
             "architecture": {
                 "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
                 "arch_kwargs": {key: value for key, value in arguments.items() if value != "absent"},
@@ -109,20 +105,21 @@ def ready(make_trainer):
     return make
 
 
-@pytest.fixture
-def batch():
-    """A function (trainer, seed=) -> a batch as nnU-Net's data loader gives it, targets made by nnU-Net."""
+def make_batch(trainer, seed: int = 0, images: int = 2) -> dict:
+    """A batch as nnU-Net's data loader gives it, targets made by nnU-Net."""
     from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 
-    def make(trainer, seed: int = 0) -> dict:
-        generator = torch.Generator().manual_seed(seed)
-        size = trainer.configuration_manager.patch_size
-        data = torch.randn(2, 1, *size, generator=generator)
-        labels = torch.randint(0, 3, (2, 1, *size), generator=generator, dtype=torch.int16)
-        scales = trainer._get_deep_supervision_scales()
-        if scales is None:
-            return {"data": data, "target": labels}
-        per_image = [DownsampleSegForDSTransform(scales)._apply_to_segmentation(each) for each in labels]
-        return {"data": data, "target": [torch.stack(each) for each in zip(*per_image)]}
+    generator = torch.Generator().manual_seed(seed)
+    size = trainer.configuration_manager.patch_size
+    data = torch.randn(images, 1, *size, generator=generator)
+    labels = torch.randint(0, 3, (images, 1, *size), generator=generator, dtype=torch.int16)
+    scales = trainer._get_deep_supervision_scales()
+    if scales is None:
+        return {"data": data, "target": labels}
+    per_image = [DownsampleSegForDSTransform(scales)._apply_to_segmentation(each) for each in labels]
+    return {"data": data, "target": [torch.stack(each) for each in zip(*per_image)]}
 
-    return make
+
+@pytest.fixture
+def batch():
+    return make_batch

@@ -12,7 +12,7 @@ import torch
 
 from swin_umamba_nnunet.trainers import _checkpoints
 from swin_umamba_nnunet.trainers._checkpoints import CheckpointFileError, SafeCheckpoints
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, raises
 from tests.trainers.conftest import log_of, tiny
 
 CLASS = tiny("nnUNetTrainerSwinUMambaScratch")
@@ -39,21 +39,24 @@ def resume(make_trainer, path: Path):
     return trainer
 
 
-def damage(path: Path, how: str) -> None:
-    content = path.read_bytes()
-    if how == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "bits flipped":
-        spot = slice(len(content) // 2, len(content) // 2 + 200)
-        flipped = bytes(each ^ 255 for each in content[spot])
-        path.write_bytes(content[: spot.start] + flipped + content[spot.stop :])
+DAMAGE = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda _: b"",
+    "bits flipped": lambda content: content.replace(
+        middle := content[len(content) // 2 :][:200], bytes(each ^ 255 for each in middle)
+    ),
+    "not a checkpoint": None,
+}
+
+
+def damage(path: Path, how: str = "truncated") -> None:
+    if DAMAGE[how]:
+        path.write_bytes(DAMAGE[how](path.read_bytes()))
     else:
         torch.save({"something": "else"}, path)
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "bits flipped", "not a checkpoint"])
+@pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_latest_gives_way_to_the_one_before(how, trainer, make_trainer):
     save(trainer, "checkpoint_best.pth", 1)
     save(trainer, "checkpoint_latest.pth", 2)
@@ -143,8 +146,8 @@ def test_the_check_sums_are_verified_once(trainer, make_trainer, monkeypatch):
 
 def test_with_nothing_readable_left_it_is_an_error_and_no_fresh_start(trainer, make_trainer):
     latest = save(trainer, "checkpoint_latest.pth", 2)
-    damage(latest, "truncated")
-    with pytest.raises(CheckpointFileError, match=naming(latest, "no other checkpoint")):
+    damage(latest)
+    with raises(CheckpointFileError, latest, "no other checkpoint"):
         resume(make_trainer, latest)
 
 
@@ -154,8 +157,8 @@ def test_a_damaged_final_or_best_is_never_replaced_by_other_weights(name, traine
     save(trainer, "checkpoint_best.pth", 1)
     save(trainer, "checkpoint_latest.pth", 2)
     asked_for = save(trainer, name, 3)
-    damage(asked_for, "truncated")
-    with pytest.raises(CheckpointFileError, match=naming(asked_for, "delete")):
+    damage(asked_for)
+    with raises(CheckpointFileError, asked_for, "delete"):
         resume(make_trainer, asked_for)
 
 
@@ -168,7 +171,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(trainer, make_trainer, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", write_half)
-    with pytest.raises(CheckpointFileError, match=naming(latest, "No space left on device", "intact", "--c")):
+    with raises(CheckpointFileError, latest, "No space left on device", "intact", "--c"):
         save(trainer, "checkpoint_latest.pth", 3)
     monkeypatch.undo()
     assert sorted(path.name for path in latest.parent.iterdir()) == before

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from swin_umamba_nnunet.trainers._step import NonFiniteError
+from tests.messages import raises
 from tests.trainers.conftest import tiny
 
 NAMES = [
@@ -111,7 +112,7 @@ def test_or_stops_with_the_name_of_the_first_layer_that_overflows(name, trainer_
     bright = batch(trainer)
     bright["data"] *= 1e5
     trainer.train_step(bright)
-    with pytest.raises(NonFiniteError, match=f"first layer whose output is not finite: {FIRST_CONVOLUTION[name]}"):
+    with raises(NonFiniteError, f"first layer whose output is not finite: {FIRST_CONVOLUTION[name]}"):
         trainer.train_step(bright)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters()))
 

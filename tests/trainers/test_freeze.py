@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,28 +33,6 @@ def changed(before, network) -> set[str]:
     return {name for name, value in snapshot(network).items() if not torch.equal(before[name], value)}
 
 
-def test_what_is_held(trainer):
-    names = frozen_names(trainer.network)
-    prefix = "encoder.vssm." if "UMambaD" not in type(trainer).__name__ else "encoder."
-    expected = {n for n in snapshot(trainer.network) if n.startswith(f"{prefix}layers.")}
-    assert names == expected
-    assert names
-
-
-def test_held_part_neither_moves_nor_decays_nor_gets_state(trainer, batch):
-    before = snapshot(trainer.network)
-    for trainer.current_epoch in (0, 1):
-        trainer.train_step(batch(trainer, trainer.current_epoch))
-    held = frozen_names(trainer.network)
-    moved = changed(before, trainer.network)
-    assert not moved & held
-    assert moved >= {name for name in before if "patch_embed" in name}
-    assert all(p not in trainer.optimizer.state for p in unwrap(trainer.network).freezable_parameters())
-    trainer.current_epoch = 2
-    trainer.train_step(batch(trainer))
-    assert changed(before, trainer.network) >= held
-
-
 def test_equals_requires_grad_false(trainer, batch):
     reference = copy.deepcopy(trainer.network)
     for parameter in reference.freezable_parameters():
@@ -73,6 +50,7 @@ def test_equals_requires_grad_false(trainer, batch):
     assert norm > 0
     ours, theirs = snapshot(trainer.network), snapshot(reference)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not {*trainer.optimizer.state} & {*unwrap(trainer.network).freezable_parameters()}
 
 
 def test_held_gradients_do_not_count_in_the_clip(trainer, batch, monkeypatch):
@@ -110,45 +88,6 @@ def test_with_a_gradient_scaler(trainer, batch):
         torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=2e-5)  # a fifth of a step
 
 
-def test_equals_nnunets_step_once_nothing_is_held(trainer, batch):
-    stock = copy.deepcopy(trainer)
-    stock.optimizer, _ = stock.configure_optimizers()
-    for step in (2, 3):
-        trainer.current_epoch = stock.current_epoch = step
-        ours, theirs = trainer.train_step(batch(trainer, step)), nnUNetTrainer.train_step(stock, batch(stock, step))
-        assert ours["loss"] == theirs["loss"]
-    ours, theirs = snapshot(trainer.network), snapshot(stock.network)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_continues_as_if_uninterrupted(trainer, batch, make_trainer, tmp_path):
-    def run(trainer, epochs):
-        for epoch in epochs:
-            trainer.current_epoch = epoch
-            trainer.lr_scheduler.step(epoch)
-            trainer.train_step(batch(trainer, epoch))
-
-    run(trainer, [0])
-    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
-    run(trainer, [1, 2, 3])
-    resumed = make_trainer(type(trainer))
-    resumed.load_checkpoint(str(tmp_path / "checkpoint.pth"))
-    resumed.network.eval()
-    assert resumed.current_epoch == 1
-    run(resumed, [1, 2, 3])
-    ours, theirs = snapshot(trainer.network), snapshot(resumed.network)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_under_torch_compile(trainer, batch):
-    before = snapshot(trainer.network)
-    trainer.network = torch.compile(trainer.network, backend="eager")
-    trainer.train_step(batch(trainer))
-    moved = changed(before, trainer.network)
-    assert moved
-    assert not moved & frozen_names(trainer.network)
-
-
 @pytest.fixture
 def process_group(tmp_path):
     if not distributed.is_gloo_available():
@@ -160,42 +99,21 @@ def process_group(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # a hint on speed, from PyTorch
-def test_under_ddp_without_find_unused_parameters(trainer, batch, process_group):
+@pytest.mark.parametrize(
+    "variant", ["", "D", "V2", "DV2", "NoScan", "DNoScan", "DScratch", "V2Scratch", "DNoScanScratch"]
+)
+def test_under_ddp_without_find_unused_parameters(variant, ready, batch, request):
+    trainer = ready(f"nnUNetTrainerSwinUMamba{variant}", **SETTINGS)
+    trainer.network.eval()
     before = snapshot(trainer.network)
-    # nnU-Net gives the last head this weight under uncompiled DDP, so that every parameter has a gradient.
-    trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
-    trainer.network = DistributedDataParallel(trainer.network)
-    for trainer.current_epoch in (0, 1):
-        trainer.train_step(batch(trainer, trainer.current_epoch))
-    assert not changed(before, trainer.network) & frozen_names(trainer.network)
-    for trainer.current_epoch in (2, 3):
-        trainer.train_step(batch(trainer, trainer.current_epoch))  # raises if DDP still waits for a gradient
-    assert changed(before, trainer.network) == set(before)
-
-
-@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
-@pytest.mark.parametrize("variant", ["D", "V2", "DNoScan"])
-def test_from_scratch_under_ddp(variant, ready, batch, request):
-    trainer = ready(f"nnUNetTrainerSwinUMamba{variant}Scratch")
     if trainer.enable_deep_supervision:
+        # nnU-Net gives the last head this weight under uncompiled DDP, so that every parameter has a gradient.
         trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
     request.getfixturevalue("process_group")  # only now: nnU-Net's constructor would ask for CUDA devices
     trainer.network = DistributedDataParallel(trainer.network)
-    for step in range(3):
-        trainer.train_step(batch(trainer, step))  # raises if DDP waits for the heads without a loss
-    assert all(p.grad is not None for p in unwrap(trainer.network).parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize("variant", ["V2", "DV2", "NoScan", "DNoScan"])
-def test_steps_of_other_encoders_and_controls_while_the_encoder_is_held_and_after(variant, ready, batch):
-    trainer = ready(f"nnUNetTrainerSwinUMamba{variant}", (33, 50), num_epochs=4, frozen_epochs=1)
-    trainer.network.eval()  # no DropPath, which would leave a block without a gradient
-    # nnU-Net gives the last head no weight, except under uncompiled DDP
-    trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
-    kept = {key: value.clone() for key, value in trainer.network.named_buffers()}
-    for trainer.current_epoch in (0, 1):
-        before = snapshot(trainer.network)
-        trainer.train_step(batch(trainer, trainer.current_epoch))
-        still = set(before) - changed(before, trainer.network)
-        assert still == (frozen_names(trainer.network) if trainer.current_epoch == 0 else set())
-    assert all(torch.equal(value, kept[key]) for key, value in trainer.network.named_buffers())
+    for trainer.current_epoch in range(4):
+        trainer.train_step(batch(trainer, trainer.current_epoch))  # raises if DDP still waits for a gradient
+        if trainer.current_epoch < trainer.encoder_frozen_until():
+            assert not changed(before, trainer.network) & frozen_names(trainer.network)
+    trained = {name for name, p in unwrap(trainer.network).named_parameters() if p.requires_grad}
+    assert changed(before, trainer.network) == trained

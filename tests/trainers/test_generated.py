@@ -11,9 +11,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import catalogue, networks, trainers
-from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.pretrained import get_record, identify
 from swin_umamba_nnunet.trainers import generated
+from tests.messages import raises
 from tests.trainers.conftest import make_plans
 
 LEAVES = [record.name for record in catalogue.TRAINERS]
@@ -90,8 +90,6 @@ def test_catalogue_describes_the_classes(record):
     assert record.pretrained is (trainer.imagenet_weights is not None)
     assert trainer.enable_deep_supervision is record.deep_supervision
     assert (trainer.scratch_trainer or trainer.__name__) == record.scratch
-    if record.weights:
-        assert get_record(record.weights).name == record.weights
     assert trainer.dims == record.dims
     assert getattr(trainer, "num_epochs", 1000) == record.epochs
     assert trainer.__doc__.startswith(record.summary)
@@ -116,7 +114,7 @@ def test_controls_differ_from_what_they_control_in_one_place():
 def test_get_trainer():
     assert catalogue.get_trainer("nnUNetTrainerSwinUMambaD").network == "SwinUMambaD"
     assert catalogue.get_trainer("nnUNetTrainerSwinUMambaD_first100").name == "nnUNetTrainerSwinUMambaD"
-    with pytest.raises(ValueError, match="'nnUNetTrainer'"):
+    with raises(ValueError, "'nnUNetTrainer'"):
         catalogue.get_trainer("nnUNetTrainer")
 
 
@@ -156,27 +154,16 @@ def build(name):
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_class_attributes_of_the_scratch_trainer_and_of_other_encoders(name):
-    """The network takes the trainer's weights; nothing differs from the published recipe but what names say."""
+def test_the_network_takes_the_trainers_weights(name):
     weights = get_record(getattr(trainers, name).imagenet_weights)
     assert identify(build(name).imagenet_encoder.state_dict()).record is weights
-    published = "nnUNetTrainerSwinUMamba" + "D" * name.startswith("nnUNetTrainerSwinUMambaD")
-    for end in ("", "Scratch"):
-        ours, theirs = (vars(getattr(trainers, each + end)) for each in (name, published))
-        assert ours.keys() == theirs.keys()
-        different = {key for key in ours if ours[key] != theirs[key] and not key.startswith("__")}
-        assert different <= {"network_class", "network_settings", "imagenet_weights", "scratch_trainer"}
-        assert getattr(trainers, name + end).__base__ is getattr(trainers, published).__base__
-    trainer, scratch = vars(getattr(trainers, name)), vars(getattr(trainers, f"{name}Scratch"))
-    assert (trainer["scratch_trainer"], scratch["scratch_trainer"]) == (f"{name}Scratch", "")
-    different = {key for key in trainer if trainer[key] != scratch[key] and not key.startswith("__")}
-    only_dagger = {"enable_deep_supervision"} if published.endswith("D") else set()
-    assert different == {"imagenet_weights", "scratch_trainer"} | only_dagger
 
 
 @pytest.mark.parametrize(
     ("variant", "encoder", "decoder"),
     [
+        ("", 0.2, None),
+        ("D", 0.2, 0.2),
         ("Small", 0.3, None),
         ("DSmall", 0.3, 0.2),
         ("Base", 0.6, None),
@@ -192,13 +179,3 @@ def test_drop_path(variant, encoder, decoder):
     rates = [[m.rate for m in part.modules() if hasattr(m, "rate")] for part in (network.encoder, network.decoder)]
     assert max(rates[0]) == rates[0][-1] == pytest.approx(encoder)
     assert (max(rates[1]) if rates[1] else None) == (decoder if decoder is None else pytest.approx(decoder))
-
-
-@pytest.mark.parametrize(("name", "blocks"), [("nnUNetTrainerSwinUMamba", 15), ("nnUNetTrainerSwinUMambaD", 21)])
-def test_a_control_differs_in_its_scans_alone(name, blocks):
-    network, control = build(name), build(f"{name}NoScan")
-    mixing = [[m.mixing for m in each.modules() if isinstance(m, SS2D)] for each in (network, control)]
-    assert mixing == [["scan"] * blocks, ["skip"] * blocks]
-    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (network, control)]
-    assert shapes[0] == shapes[1]
-    assert "?" in getattr(trainers, f"{name}NoScan").__doc__  # the question it answers

@@ -11,16 +11,14 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from swin_umamba_nnunet import networks, trainers
+from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.blocks import Mamba
 from swin_umamba_nnunet.catalogue import TRAINERS, LengthRecord
-from swin_umamba_nnunet.pretrained import get_record
-from swin_umamba_nnunet.pretrained.variants import inventory
 from swin_umamba_nnunet.trainers.base import target_scales
 from swin_umamba_nnunet.trainers.generated import make_length_variant
 from swin_umamba_nnunet.trainers.recipes import UMambaTrainer, VMUNetTrainer
-from tests.messages import naming
-from tests.trainers.conftest import DATASET, log_of, make_plans, tiny
+from tests.messages import naming, raises
+from tests.trainers.conftest import DATASET, make_plans, tiny
 
 SWIN, D, VM, BOT, ENC = (
     f"nnUNetTrainer{name}"
@@ -45,7 +43,8 @@ def test_recipe(record, ready):
     assert tuple(group[key] for key in recipe) == expected
     assert {id(p) for p in group["params"]} == {id(p) for p in trainer.network.parameters()}
     assert trainer.num_epochs == (300 if "VMUNet" in record.name else 1000)
-    assert type(trainer.network) is getattr(networks, record.network)
+    if "SwinUMamba" in record.name:
+        assert trainer.encoder_frozen_until() == (10 if record.pretrained else 0)
     assert trainer.enable_deep_supervision is trainer.network.decoder.deep_supervision is record.deep_supervision
     assert type(trainer.loss) is (DeepSupervisionWrapper if record.deep_supervision else DC_and_CE_loss)
     if record.network.startswith("SwinUMamba") and record.deep_supervision:
@@ -161,16 +160,12 @@ def test_vm_unets_learning_rate_is_torchs_over_all_epochs(ready):
 @pytest.mark.parametrize("epochs", [1, 5, 10, 20, 50, 100, 250, 350, 500])
 def test_vm_unets_half_period_scales_with_the_length(epochs, ready):
     trainer = ready(f"{VM}_{epochs}epoch" + "s" * (epochs > 1))
-    assert trainer.num_epochs == epochs
-    for epoch, found in enumerate(rates(trainer, epochs)):
-        phase = math.pi * epoch / (50 * epochs / 300)
-        assert found == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(phase)) / 2, rel=1e-9)
+    assert (trainer.num_epochs, trainer.lr_scheduler.half_period) == (epochs, pytest.approx(50 * epochs / 300))
 
 
 def test_vm_unet_stopped_early_keeps_the_whole_schedule(ready):
     trainer = ready(f"{VM}_first100")
-    assert (trainer.num_epochs, trainer.lr_scheduler.half_period, trainer.encoder_frozen_until()) == (100, 50, 0)
-    assert rates(trainer, 51)[50] == pytest.approx(1e-5)
+    assert (trainer.num_epochs, trainer.lr_scheduler.half_period) == (100, 50)
 
 
 @pytest.mark.parametrize(("stops_early", "until"), [(False, 7), (True, 1000)])
@@ -194,26 +189,6 @@ def test_vm_unet_refuses_deep_supervision(make_trainer):
     facts = naming(f"Tiny{VM}", "single head", "enable_deep_supervision", "False")
     with pytest.raises(ValueError, match=facts):
         trainer.initialize()
-
-
-@pytest.mark.parametrize("name", ["vmamba_small_v0", "vmamba_tiny_v0"])
-def test_vm_unet_starts_from_small_or_from_tiny_and_records_which(name, make_trainer, monkeypatch, tmp_path):
-    """The real network, through the environment variable; nnU-Net's own start is left out."""
-    shapes = inventory(get_record(name))
-    torch.save(
-        {key: torch.tensor(1 + i / 1000).expand(shape) for i, (key, shape) in enumerate(shapes.items())},
-        tmp_path / "weights.pth",
-    )
-    monkeypatch.setenv("SWIN_UMAMBA_WEIGHTS", str(tmp_path / "weights.pth"))
-    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
-    trainer = make_trainer(trainers.nnUNetTrainerVMUNet)
-    trainer.on_train_start()
-    network, last = trainer.network, "layers.2.blocks.1.ln_1.bias"
-    value = 1 + list(shapes).index(last) / 1000
-    assert network.encoder.layers[2].blocks[1].ln_1.bias[0].item() == pytest.approx(value)
-    assert network.decoder.stages[1].blocks[1].ln_1.bias[0].item() == pytest.approx(value)
-    assert trainer.imagenet_record["variant"] == name
-    assert "117 of 117 encoder tensors and 91 of 105 decoder tensors" in log_of(trainer)
 
 
 # ------------------------------------------------------------------------------------------------------------ U-Mamba
@@ -247,5 +222,5 @@ def test_plans_for_another_network(nnunet_folders):
     plans = make_plans(strides="absent", n_conv_per_stage="absent")
     plans["configurations"]["2d"]["architecture"]["network_class_name"] = "somewhere.MedNeXt"
     trainer = trainers.nnUNetTrainerUMambaEnc(plans, "2d", 0, DATASET, torch.device("cpu"))
-    with pytest.raises(ValueError, match=naming(ENC, "somewhere.MedNeXt", "strides, n_conv_per_stage", "use plans")):
+    with raises(ValueError, ENC, "somewhere.MedNeXt", "strides, n_conv_per_stage", "use plans"):
         trainer.initialize()

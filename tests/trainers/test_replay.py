@@ -21,7 +21,7 @@ from torch import distributed
 from swin_umamba_nnunet.trainers._loaders import EndingLoader
 from swin_umamba_nnunet.trainers._replay import SeedError, _all, drawn_from
 from tests import synthetic_dataset as dataset
-from tests.messages import assert_names
+from tests.messages import assert_names, raises
 from tests.trainers.conftest import log_of, tiny
 from tests.trainers.test_two_processes import joined, on_the_cpu, run_ranks
 from tests.workspace import FOLDERS, once_per_run, prepare
@@ -107,17 +107,10 @@ def prepared(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="a local class goes to workers that are forked")
-def test_neither_workers_nor_a_break_change_a_bit(prepared, two_threads):
+def test_neither_workers_nor_a_break_change_a_bit(prepared, set_threads):
     """And neither does what was drawn before; the training process has two threads, its workers one."""
+    set_threads(2)
     train(prepared, "whole", 3)
     torch.manual_seed(1)
     train(prepared, "in parts", 0, 1)
@@ -209,10 +202,10 @@ def test_a_training_goes_on_with_the_seed_it_began_with(
 @pytest.mark.parametrize("wrong", ["-1", "2.0", "one"])
 def test_what_is_no_seed(wrong, make_trainer, monkeypatch, nnunet_folders):
     monkeypatch.setenv(SEED, wrong)
-    with pytest.raises(ValueError, match=f"{SEED} is '{wrong}'"):
+    with raises(ValueError, f"{SEED} is '{wrong}'"):
         make_trainer(tiny(NAME))
     monkeypatch.delenv(SEED)
-    with pytest.raises(ValueError, match=f"seed = '{wrong}'"):
+    with raises(ValueError, f"seed = '{wrong}'"):
         make_trainer(tiny(NAME, seed=wrong))
     assert not list((nnunet_folders / "nnUNet_results").iterdir())
 

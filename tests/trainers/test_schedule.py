@@ -21,12 +21,8 @@ def test_cosine_is_torchs(epochs):
         reference.step()
 
 
-def test_ends_and_middle():
-    schedule = CosineSchedule(optimizer(), 1e-4, 1000, 1e-6)
-    assert schedule.lr(0) == pytest.approx(1e-4)
-    assert schedule.lr(500) == pytest.approx((1e-4 + 1e-6) / 2)
-    assert schedule.lr(1000) == pytest.approx(1e-6)
-    assert schedule.lr(1400) == schedule.lr(1000)
+def test_it_stays_at_its_end():
+    assert CosineSchedule(optimizer(), 1e-4, 1000, 1e-6).lr(1400) == pytest.approx(1e-6)
 
 
 def test_step_sets_every_group():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.trainers._step import NonFiniteError
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, raises
 from tests.trainers.conftest import log_of, tiny
 
 NAME = "nnUNetTrainerSwinUMambaScratch"
@@ -43,20 +43,11 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_names_the_layer(scaled, t
     assert_names(line, "loss is nan", "encoder.vssm.layers.1.blocks.0.self_attention.in_proj (Linear)")
 
 
-def test_gradients_are_clipped_at_twelve(trainer, batch, monkeypatch):
-    """AdamW hardly notices how long a gradient is, so no trajectory shows it."""
-    loss = trainer.loss
-    monkeypatch.setattr(trainer, "loss", lambda *given: 1e4 * loss(*given))
-    trainer.train_step(batch(trainer))
-    norms = [p.grad.norm() for p in trainer.network.parameters() if p.grad is not None]
-    assert torch.stack(norms).norm().item() == pytest.approx(12, rel=1e-3)
-
-
 def test_stops_after_a_row_of_them(trainer, batch):
     spoil(trainer)
     trainer.train_step(batch(trainer))
     trainer.train_step(batch(trainer))
-    with pytest.raises(NonFiniteError, match=naming("3 steps", "in_proj (Linear)", "--c")):
+    with raises(NonFiniteError, "3 steps", "in_proj (Linear)", "--c"):
         trainer.train_step(batch(trainer))
     assert log_of(trainer).count("step skipped") == 1  # one line per row, not per step
 
@@ -108,12 +99,12 @@ def test_a_loss_that_is_not_finite_is_no_step_even_if_its_gradient_is(trainer, b
 
 def test_another_error_of_the_clip_is_not_swallowed(trainer, batch, monkeypatch):
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", mock.Mock(side_effect=RuntimeError("out of memory")))
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with raises(RuntimeError, "out of memory"):
         trainer.train_step(batch(trainer))
 
 
 def test_an_unknown_precision_is_refused(make_trainer):
-    with pytest.raises(ValueError, match=naming("precision", "'half'", "'float16', 'bfloat16'")):
+    with raises(ValueError, "precision", "'half'", "'float16', 'bfloat16'"):
         make_trainer(tiny(NAME, precision="half"))
 
 
@@ -136,5 +127,5 @@ def test_bfloat16_reaches_nnunets_own_autocast(make_trainer, monkeypatch):
     assert plain.grad_scaler == "a scaler"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
-    with pytest.raises(RuntimeError, match=naming("bfloat16", "Tesla V100")):
+    with raises(RuntimeError, "bfloat16", "Tesla V100"):
         trainer.apply_precision()

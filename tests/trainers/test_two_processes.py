@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import distributed
 
-from tests.trainers.conftest import DATASET, make_plans, tiny
+from tests.trainers.conftest import DATASET, make_batch, make_plans, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {
@@ -29,12 +29,8 @@ pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="thi
 
 def batch_of(trainer, epoch: int, part: slice) -> dict:
     """Four patches per epoch, of which `part` is this process's."""
-    generator = torch.Generator().manual_seed(epoch)
-    data = torch.randn(4, 1, 32, 32, generator=generator)
-    labels = torch.randint(0, 3, (4, 1, 32, 32), generator=generator, dtype=torch.int16)
-    strides = [1, 4, 8, 16] if trainer.enable_deep_supervision else None
-    target = [labels[part, :, ::s, ::s] for s in strides] if strides else labels[part]
-    return {"data": data[part], "target": target}
+    data, target = make_batch(trainer, epoch, images=4).values()
+    return {"data": data[part], "target": [t[part] for t in target] if isinstance(target, list) else target[part]}
 
 
 def on_the_cpu(base: type, world: int, compiled: bool = False) -> type:
