@@ -280,7 +280,8 @@ class Machine:
             product = get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind])
             put(product if root == "mul" else product + get(3, kind[0] + "64"))
         elif base == "mul.hi" and kind in WIDE:
-            put((get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind]) >> 32).astype(TYPES[kind]))
+            product = get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind])
+            put((product >> 8 * TYPES[kind].itemsize).astype(TYPES[kind]))
         elif root == "setp" and name.split(".")[1] in COMPARE and len(name.split(".")) == 3:
             put(COMPARE[name.split(".")[1]](get(1), get(2)))
         elif base == "selp":
