@@ -23,7 +23,7 @@ TYPES = {
     "f64": np.dtype("float64"),
     "pred": np.dtype("bool"),
 }
-WIDE = {"s32": np.int64, "u32": np.uint64}
+WIDE = {"u16": np.uint32, "s32": np.int64, "u32": np.uint64}
 
 
 class PtxError(Exception):
@@ -251,10 +251,19 @@ class Machine:
             bits = int(kind[1:]) // len(parts := re.findall(r"[%\w]+", operands[1]))
             put(np.stack([self.get(warp, p, f"b{bits}") for p in parts], 1).copy().view(f"uint{kind[1:]}")[:, 0])
         elif root == "shfl" and kind == "b32":
-            mode, amount = name.split(".")[2], self.get(warp, operands[2], "s32")
-            if mode not in ("bfly", "idx") or operands[3] != "31":
-                raise PtxError(f"unknown instruction {name}")
-            put(get(1)[LANES ^ amount if mode == "bfly" else amount & 31])
+            mode = name.split(".")[2]
+            amount, bounds = (self.get(warp, operand, "s32") for operand in operands[2:4])
+            part = bounds >> 8 & 31  # bits of a lane that name the part of the warp it stays in
+            last = LANES & part | bounds & 31 & ~part
+            source = {
+                "bfly": LANES ^ amount,
+                "idx": LANES & part | amount & 31 & ~part,
+                "up": LANES - amount,
+                "down": LANES + amount,
+            }[mode]
+            there = source >= last if mode == "up" else source <= last
+            operands = [operands[0].split("|")[0], *operands[1:]]
+            put(get(1)[np.where(there, source, LANES)])
         elif base in ("shl", "shr"):
             put(
                 np.where(get(2, "u32") < 8 * TYPES[kind].itemsize, BINARY[base](get(1), get(2, "u32")), 0).astype(
@@ -271,11 +280,15 @@ class Machine:
             product = get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind])
             put(product if root == "mul" else product + get(3, kind[0] + "64"))
         elif base == "mul.hi" and kind in WIDE:
-            put((get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind]) >> 32).astype(TYPES[kind]))
+            product = get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind])
+            put((product >> 8 * TYPES[kind].itemsize).astype(TYPES[kind]))
         elif root == "setp" and name.split(".")[1] in COMPARE and len(name.split(".")) == 3:
             put(COMPARE[name.split(".")[1]](get(1), get(2)))
         elif base == "selp":
             put(np.where(get(3, "pred"), get(1), get(2)))
+        elif name == "bfi.b32":
+            bits = (1 << get(4)) - 1 << get(3)
+            put(get(2) & ~bits | get(1) << get(3) & bits)
         elif name == "bfe.u32":
             put(get(1) >> get(2) & (1 << get(3)) - 1)
         elif name in ("cvt.rn.f16x2.f32", "cvt.rn.bf16x2.f32"):
