@@ -1,12 +1,13 @@
 """Checks against this machine, each caught before anything runs, and the jobs that come out."""
 
+import json
 import shutil
 
 import pytest
 
 from swin_umamba_nnunet.benchmark import ConfigError, run_job
 from tests.benchmark.conftest import NAME
-from tests.jsons import dump, edit, load
+from tests.jsons import edit, load
 from tests.messages import assert_names
 
 
@@ -48,7 +49,7 @@ def test_jobs_of_all_runs(plan, folders):
 def test_hashes_are_of_the_content(plan, folders):
     before = plan().jobs[0].inputs
     plans = folders.preprocessed / "nnUNetPlans.json"
-    dump(plans, load(plans), indent=8)
+    plans.write_text(json.dumps(load(plans), indent=8))
     assert plan().jobs[0].inputs == before
     plans.write_text(plans.read_text().replace("2d_large", "2d_huge"))
     after = plan().jobs[0].inputs

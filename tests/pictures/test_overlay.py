@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 
 from swin_umamba_nnunet.evaluation import Image, LabelSet
 from swin_umamba_nnunet.evaluation.surfaces import dice
-from swin_umamba_nnunet.pictures import PLANES, SLICES, looks, overlay, style
+from swin_umamba_nnunet.pictures import PLANES, SLICES, drawing, looks, overlay
 from swin_umamba_nnunet.pictures.drawing import draw_panel, kinds_of_error, legend_handles
 from swin_umamba_nnunet.pictures.looks import choose_slices, slice_axis
 from swin_umamba_nnunet.pictures.overlay import draw_case, draw_sheet, overview
@@ -190,7 +190,7 @@ def test_a_few_bright_pixels_are_not_lost():
 
 
 def test_twenty_eight_classes_look_different_and_neighbours_differ_in_colour_and_line():
-    styles = [style.style_of(i, 28) for i in range(28)]
+    styles = [drawing.style_of(i, 28) for i in range(28)]
     assert len({(style.colour, str(style.dashes)) for style in styles}) == 28
     assert len({style.number for style in styles}) == 28
     for one, other in itertools.pairwise(styles):
@@ -204,8 +204,8 @@ def test_errors_have_colours_that_no_class_has_and_survive_a_greyscale_print():
     def lab(colour):
         return rgb2lab([[to_rgb(colour)]])[0, 0]
 
-    classes = [lab(style.style_of(i, 7).colour) for i in range(7)]
-    errors = [lab(style.ERRORS[name]) for name in ("missed", "extra", "wrong class")]
+    classes = [lab(drawing.style_of(i, 7).colour) for i in range(7)]
+    errors = [lab(drawing.ERRORS[name]) for name in ("missed", "extra", "wrong class")]
     assert min(np.linalg.norm(error - each) for error in errors for each in classes) > 30
     assert min(np.diff(sorted(error[0] for error in errors))) > 14
     assert min(each[0] for each in classes) > 45  # on the black halo
@@ -222,7 +222,7 @@ def test_a_class_is_lightly_filled_so_that_its_inside_is_known(axes):
     assert fill[7, 7, 3] == 0
     assert 0.1 < fill[0, 0, 3] < 0.4
     for (row, column), position in (((0, 0), 0), ((13, 13), 1)):  # the nested region on top
-        assert fill[row, column, :3] == pytest.approx(to_rgb(style.style_of(position, 2).colour))
+        assert fill[row, column, :3] == pytest.approx(to_rgb(drawing.style_of(position, 2).colour))
 
 
 def test_an_outline_runs_along_the_mask_at_the_images_edge_too(axes):
@@ -268,7 +268,7 @@ def test_differences_are_painted_by_kind(axes):
         rgba = image.get_array()[0]
         painted[tuple(rgba[rgba[:, 3] > 0][0][:3])] = np.flatnonzero(rgba[:, 3]).tolist()
     expected = {"missed": [1], "wrong class": [2], "extra": [3]}
-    assert painted == {tuple(to_rgb(style.ERRORS[kind])): where for kind, where in expected.items()}
+    assert painted == {tuple(to_rgb(drawing.ERRORS[kind])): where for kind, where in expected.items()}
 
 
 def test_the_labels_of_a_region_are_one_class_unless_another_tells_them_apart(axes):

@@ -98,8 +98,8 @@ def test_the_first_iterations_stay_finite(name, trainer_of, batch):
 
 
 FIRST_CONVOLUTION = {
-    "nnUNetTrainerUMambaEnc": r"encoder\.stem\.0\.conv1 \(Conv2d\)",
-    "nnUNetTrainerSwinUMambaDScratch": r"encoder\.patch_embed\.proj \(Conv2d\)",
+    "nnUNetTrainerUMambaEnc": "encoder.stem.0.conv1 (Conv2d)",
+    "nnUNetTrainerSwinUMambaDScratch": "encoder.patch_embed.proj (Conv2d)",
 }
 
 
