@@ -452,9 +452,13 @@ def get_network(name: str) -> NetworkRecord:
 
 def how_to_plan(dataset: object, plans: str, configuration: str) -> str:
     """What to run for plans that are missing, as the end of a sentence."""
-    what, planner = f"-d {dataset} -c {configuration}", PLANNERS.get(plans, "PLANNER")
-    own = f"   swin-umamba plan {what} -o {plans}   with a patch or a memory, or" * (plans not in PLANNERS)
-    return f"run{own}   nnUNetv2_plan_and_preprocess {what}" + f" -pl {planner}" * (plans != "nnUNetPlans")
+    what = f"-d {dataset} -c {configuration}"
+    if planner := PLANNERS.get(plans):
+        return f"run   nnUNetv2_plan_and_preprocess {what}" + f" -pl {planner}" * (plans != "nnUNetPlans")
+    return (
+        f"run   swin-umamba plan {what} --patch-size H W -o {plans}   or   nnUNetv2_plan_and_preprocess {what} -pl "
+        f"PLANNER -overwrite_plans_name {plans}{did_you_mean(plans, PLANNERS, before='; ')}"
+    )
 
 
 def trainer_names() -> tuple[str, ...]:

@@ -240,8 +240,8 @@ def test_backends_protocols_and_layouts_are_those_there_are():
 
 def test_configurations_of_benchmarks_are_taken(tmp_path):
     first, *others = blocks(read(DOCS / "comparing.md"), "toml")
-    for other in others:  # whole, a table for the end, or a line for the beginning
-        parts = {"#": (other,), "[": (first, other)}.get(other[0], (other, first))
+    for other in ("", *others):  # none, whole, a table for the end, or a line for the beginning
+        parts = {"": (first,), "#": (other,), "[": (first, other)}.get(other[:1], (other, first))
         (tmp_path / "bench.toml").write_text("".join(parts), encoding="utf-8")
         assert build_config(read_file(tmp_path / "bench.toml")).trainers
 

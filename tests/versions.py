@@ -6,7 +6,7 @@
 
 `oldest` and `newest` say what is not said by an option: the oldest versions that pyproject.toml allows, or the newest
 torch on the package index (where pip is not told to stay below it) with the newest of everything that goes with it.
-Needs uv (in the extra `dev`), the interpreter (on PATH, or where uv gets one), the package index, and about 6 GB
+Needs uv (in the extra `dev`), the interpreter (on PATH, or under ~/.pyenv/versions), the package index, and about 6 GB
 of disk: torch from PyPI brings CUDA.
 """
 
@@ -43,13 +43,15 @@ def main() -> int:
     if args.which == "oldest":
         for option, version in OLDEST.items():
             setattr(args, option, getattr(args, option) or version)
-    if args.which == "newest":
+    if args.which == "newest" and not args.check:
         args.torch = args.torch or newest("torch")
-    python = args.python or sys.executable  # uv finds a version such as 3.10
+    python = find_python(args.python)
+    if args.check:
+        return 0
     pins = [f"{project}=={version}" for option, project in PINNED.items() if (version := getattr(args, option))]
     # uv: pip needs a quarter of an hour to find what goes with an old torch
     uv = [sys.executable, "-m", "uv", "--no-config", "--quiet"]
-    folder = Path(tempfile.mkdtemp(prefix="versions-"))
+    folder = Path(tempfile.mkdtemp(prefix="versions-", dir=args.work))
     try:
         print(f"{python}: {', '.join(pins) or 'the newest of everything'}", flush=True)
         subprocess.run([*uv, "venv", "--seed", "--python", python, folder / "venv"], check=True)
@@ -77,13 +79,27 @@ def newest(project: str) -> str:
     return found[1]
 
 
+def find_python(version: str | None) -> str:
+    """The interpreter of a version such as 3.10; this one for None."""
+    if version is None:
+        return sys.executable
+    places = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for candidate in (shutil.which(f"python{version}"), *map(str, reversed(places))):
+        # pyenv puts shims on PATH for versions that are not switched on, and those fail
+        if candidate and subprocess.run([candidate, "--version"], capture_output=True, check=False).returncode == 0:
+            return candidate
+    sys.exit(f"no Python {version} on PATH or under ~/.pyenv/versions; install one, as in: pyenv install {version}")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="?", choices=("oldest", "newest"), help="versions of what no option names")
     parser.add_argument("--python", metavar="3.10", help="default: the one that runs this")
     for option, project in PINNED.items():
         parser.add_argument(f"--{option}", metavar="VERSION", help=f"of {project}; default: what the index has")
+    parser.add_argument("--check", action="store_true", help="only whether that Python is there")
     parser.add_argument("--all", action="store_true", help="every test (default: those that touch torch's insides)")
+    parser.add_argument("--work", type=Path, help="folder for the environment (default: the system's)")
     parser.add_argument("--tests", nargs="+", metavar="PATH", help="for pytest (default: see --all)")
     return parser.parse_args()
 

@@ -110,9 +110,9 @@ def findings(config: BenchmarkConfig, probed: Mapping[str, Any], datasets: Seque
 
 def _once(remarks: Iterable[Remark]) -> list[Remark]:
     """The same remark about several datasets as one that names them all."""
-    merged: dict[tuple[str, str], Remark] = {}
+    merged: dict[tuple[str, ...], Remark] = {}
     for item in remarks:
-        first = merged.setdefault((item["code"], item["text"]), {**item, "datasets": []})
+        first = merged.setdefault((item["code"], item["severity"], item["text"]), {**item, "datasets": []})
         first["datasets"] = list(dict.fromkeys([*first["datasets"], *item.get("datasets", ())]))
     return [*merged.values()]
 

@@ -18,10 +18,10 @@ What the network of a trainer is and what it costs: shape, parameters, FLOPs wit
 of its activations, heads of deep supervision, differences from its paper.  Nothing is trained and nothing computed: it
 takes seconds, no GPU and hardly any memory.
 
-    swin-umamba describe nnUNetTrainerSwinUMamba                               (at the size of the papers' AbdomenMR)
+    swin-umamba describe nnUNetTrainerSwinUMamba                      # at 1x320x320 and 14 classes
     swin-umamba describe nnUNetTrainerSwinUMamba --shape 3 512 512 --classes 2
     swin-umamba describe nnUNetTrainerUMambaEnc -d 702
-    swin-umamba describe nnUNetTrainer -d 702 -p nnUNetResEncUNetLPlans      (nnU-Net's own networks, to compare)
+    swin-umamba describe nnUNetTrainer -d 702 -p nnUNetResEncUNetLPlans    # nnU-Net's own networks, to compare
 """
 
 _WIDTH = 110  # characters per line
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     if args.classes is not None and not args.shape:
         raise UserError("--classes goes with --shape; with -d the dataset says how many classes there are")
     if args.batch is _PLANNED and not args.dataset:
-        raise UserError("--batch needs a number with --shape; only the plans of a dataset (-d) have a batch size")
+        raise UserError("--batch needs a number, with --shape too; only the plans of a dataset (-d) have a batch size")
     if args.configuration and not args.dataset:
         raise UserError("-c goes with -d; without a dataset a 3D network takes --shape C D H W, and --classes N")
     with underway("PyTorch and nnU-Net start, the network is built and counted"):
@@ -115,7 +115,11 @@ def run(args: argparse.Namespace) -> None:
             cost = describe_trainer(trainer, task, task.batch_size if args.batch is _PLANNED else args.batch)
         except ValueError as error:
             raise UserError(str(error)) from error
-    assumed = None if args.dataset or args.shape else "the papers' AbdomenMR, as neither -d nor --shape is given"
+    assumed = (
+        None
+        if args.dataset or args.shape
+        else "this size, Swin-UMamba's on AbdomenMR, as neither -d nor --shape is given"
+    )
     about = {**_about(trainer, cost.network), "assumed": assumed}
     if args.json:
         print(json.dumps({**about, "plans": args.plans, **cost.to_dict()}, indent=2))

@@ -94,7 +94,7 @@ def task_of_dataset(dataset: str, plans_name: str, configuration: str) -> Task:
     plans_file, dataset_file = folder / f"{plans_name}.json", folder / "dataset.json"
     for file in (plans_file, dataset_file):
         if not file.is_file():
-            raise ValueError(f"{file} does not exist; {how_to_plan(dataset, plans_name, configuration)}")
+            raise ValueError(f"{file} does not exist; {how_to_plan(int(name[7:10]), plans_name, configuration)}")
     plans, dataset_json = (json.loads(file.read_text(encoding="utf-8")) for file in (plans_file, dataset_file))
     manager = PlansManager(plans)
     if configuration not in manager.available_configurations:
@@ -147,7 +147,7 @@ def find_planner(name: str) -> type:
     home = Path(nnunetv2.__path__[0], "experiment_planning")
     planner = recursive_find_python_class(str(home), name, "nnunetv2.experiment_planning")
     if planner is None:
-        raise ValueError(f"these plans were made by {name}, and nnU-Net finds no such planner; choose others with -p")
+        raise ValueError(f"nnU-Net finds no planner {name}; choose other plans with -p")
     return planner
 
 

@@ -57,7 +57,7 @@ def load_predictor(
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, True):
         raise ModelError(f"PyTorch finds no {device.type} here; `swin-umamba doctor` says why, and --device cpu works")
-    with quiet_search():  # of settings made already
+    with quiet_search():  # it tells of settings made already, too
         predictor = FastPredictor(
             use_mirroring=mirroring,
             perform_everything_on_device=device.type == "cuda",
@@ -98,10 +98,14 @@ def _how_to_train(folder: Path, fold: str) -> str:
     plans = f" -p {how[0]}" * (how[0] != "nnUNetPlans")
     dataset = folder.resolve().parent.name
     dataset = dataset if dataset.startswith("Dataset") else "DATASET"  # of a folder that was moved
-    command = f"nnUNetv2_train {dataset} {how[1]} {fold} -tr {trainer}{plans}"
-    if there := sorted(path.name for path in folder.glob(f"fold_{fold}/*.pth")):
-        return f"; finish its training with   {command} --c   or predict with what there is: --checkpoint {there[0]}"
-    return f"; train first:   {command}"
+    device = " -device cpu" * (not torch.cuda.is_available())
+    command = f"nnUNetv2_train {dataset} {how[1]} {fold} -tr {trainer}{plans}{device}"
+    final, *others = (f"checkpoint_{which}.pth" for which in ("final", "latest", "best"))
+    there = [name for name in (final, *others) if (folder / f"fold_{fold}" / name).is_file()]
+    if not there:
+        return f"; train first:   {command}"
+    finish = f"finish its training with   {command} --c   or " * (final not in there)
+    return f"; {finish}predict with what there is: --checkpoint {there[0]}"
 
 
 def _explain(error: Exception, folder: Path, checkpoints: Sequence[Path]) -> None:

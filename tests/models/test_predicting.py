@@ -89,7 +89,8 @@ def test_what_is_not_trained_is_told_with_the_command_that_does(trained, tmp_pat
     folder.parent.mkdir()
     trained(BOT)[1].rename(folder)
     (folder / CHECKPOINT).rename(folder / CHECKPOINT.with_name("checkpoint_latest.pth"))
-    facts = ("lacks fold_0/checkpoint_final.pth;", f"{train} --c ", "--checkpoint checkpoint_latest.pth")
+    (folder / CHECKPOINT.with_name("checkpoint_best.pth")).touch()
+    facts = ("lacks fold_0/checkpoint_final.pth;", train, " --c ", "--checkpoint checkpoint_latest.pth")
     with raises(ModelError, *facts):
         load_predictor(folder, device="cpu")
 

@@ -93,6 +93,13 @@ def test_lengths(length, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("variable", [True, False])
+def test_half_precision(dtype, variable, backend):
+    check(backend, make(60, variable_C=variable), True, dtype)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("mixed", [False, True])
 def test_reading_the_state_takes_no_time_without_softplus(mixed, dtype, backend):

@@ -43,10 +43,11 @@ def test_2d_in_other_precisions(dtype):
     assert selective_scan_2d(*arguments, backend="numba").dtype == dtype
 
 
+@pytest.mark.parametrize("states", [1, 3, 16])
 @pytest.mark.parametrize("factor", [-0.1, 1e6], ids=["growing", "decay to nothing"])
-def test_unusual_decays(factor):
+def test_unusual_decays(factor, states):
     """A positive A is unusual but allowed: exponents above zero take their own branch."""
-    arguments = inputs_1d(1, 4, 20, 3)
+    arguments = inputs_1d(1, 4, 20, states)
     arguments[2] = factor * arguments[2]
     assert_matches_reference(selective_scan, arguments, backend="numba", delta_softplus=True)
 
@@ -170,7 +171,7 @@ def test_an_interrupt_waits_for_python_threads(where, monkeypatch):
     monkeypatch.setattr(_numba, "wait", interrupted_wait)
     try:
         with raises(KeyboardInterrupt, "first"):
-            _numba._run(Kernel, np.zeros(1, np.int64), 2)
+            _numba._run(Kernel, (ctypes.c_int64 * 1)(), 2)
         assert ended.is_set()
     finally:
         may_end.set()

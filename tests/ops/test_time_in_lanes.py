@@ -32,7 +32,7 @@ def compiled(backward):
     files = [file for place in places for file in Path(place).rglob("libnvrtc.so.*")]
     if not files:
         pytest.skip("no NVRTC (libnvrtc.so), which torch's CUDA builds for Linux bring as a wheel, to compile CUDA C++")
-    library, program = ctypes.CDLL(str(files[0])), ctypes.c_void_p()
+    library, program = ctypes.CDLL(str(max(files))), ctypes.c_void_p()
 
     def result(what):
         size = ctypes.c_size_t()

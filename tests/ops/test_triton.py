@@ -190,8 +190,14 @@ def test_same_bits_every_time():
 def test_public_functions_and_autograd(dtype):
     arguments = inputs_2d(1, 3, 2, 4, 2)
     assert_matches_reference(selective_scan_2d, arguments, backend="triton", dtype=dtype, device=DEVICE)
-    rounded = (a.to(DEVICE, dtype) for a in arguments)
-    assert selective_scan_2d(*rounded, backend="triton").dtype == dtype
+    # as under autocast: parameters stay float32
+    leaves = [
+        a.to(DEVICE, d).requires_grad_() for a, d in zip(arguments, [dtype] * 3 + [torch.float32] * 3, strict=True)
+    ]
+    y = selective_scan_2d(*leaves, backend="triton")
+    y.float().square().sum().backward()
+    assert y.dtype == dtype
+    assert [leaf.grad.dtype for leaf in leaves] == [leaf.dtype for leaf in leaves]
 
 
 @values

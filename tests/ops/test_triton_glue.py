@@ -337,6 +337,16 @@ def test_compiled_is_one_graph_and_equal(calls):
 
 
 @values
+@pytest.mark.parametrize("gate", [True, False])
+def test_compiled_ahead_of_time_with_backward(gate):
+    torch.compiler.reset()
+    block, x = make_block(gate, backend="triton"), random(1, 1, 2, 6)
+    found = values_and_gradients(block, x, torch.compile(block, fullgraph=True, backend="aot_eager"))
+    for f, e in zip(found, values_and_gradients(block, x), strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-6, atol=1e-6)
+
+
+@values
 def test_switch(monkeypatch, caplog):
     assert fuses_glue("triton", DEVICE)
     assert not fuses_glue("portable", DEVICE)

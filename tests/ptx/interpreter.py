@@ -262,8 +262,9 @@ class Machine:
                 "down": LANES + amount,
             }[mode]
             there = source >= last if mode == "up" else source <= last
-            operands = [operands[0].split("|")[0], *operands[1:]]
-            put(get(1)[np.where(there, source, LANES)])
+            value = get(1)[np.where(there, source, LANES)]
+            for to, what in zip(operands[0].split("|"), (value, there)):
+                self.put(warp, to, what, mask)
         elif base in ("shl", "shr"):
             put(
                 np.where(get(2, "u32") < 8 * TYPES[kind].itemsize, BINARY[base](get(1), get(2, "u32")), 0).astype(
@@ -278,7 +279,7 @@ class Machine:
             put(TERNARY[base](get(1), get(2), get(3)))
         elif base in ("mul.wide", "mad.wide"):
             product = get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind])
-            put(product if root == "mul" else product + get(3, kind[0] + "64"))
+            put(product if root == "mul" else product + get(3, f"{kind[0]}{2 * int(kind[1:])}"))
         elif base == "mul.hi" and kind in WIDE:
             product = get(1).astype(WIDE[kind]) * get(2).astype(WIDE[kind])
             put((product >> 8 * TYPES[kind].itemsize).astype(TYPES[kind]))

@@ -160,6 +160,7 @@ def _tests(name, chosen, file):
 def _run(phase, chosen, seconds, document, file, stop):
     """One phase: groups of tests side by side, for no times are taken there; measurements one after the other."""
     began, lock, done = time.monotonic(), threading.Lock(), {*document["done"]}
+    before = seconds_used()
     document["not_run"] = [name for name in document["not_run"] if not name.startswith(f"{phase}: ")]
 
     def keep(name, result):
@@ -188,6 +189,31 @@ def _run(phase, chosen, seconds, document, file, stop):
         finally:
             document["not_run"] += [f"{phase}: {name}" for each in found for name in each.result()]
             write_document(file, document)
+    if phase == "cpu":
+        keep("", meanwhile(before, time.monotonic() - began))
+
+
+def seconds_used():
+    """Of the cores since the machine was started (None where that is not told), and by this and its children."""
+    own = sum(os.times()[:4])
+    try:
+        used = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
+    except OSError:
+        return None, own
+    user, nice, system, _idle, _waiting, *interrupts = (int(each) / os.sysconf("SC_CLK_TCK") for each in used)
+    return sum((user, nice, system, *interrupts)), own
+
+
+def meanwhile(before, seconds):
+    """How busy others have kept the cores: threads wait for each other, so one that waits for a core costs all."""
+    (used_before, own_before), (used, own) = before, seconds_used()
+    if used is None:
+        return Check("other processes", detail="this system does not tell what they used", skipped=True)
+    others = max(0.0, used - used_before - (own - own_before))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    advice = "; times are too long: stop them and repeat" if others > 0.05 * cores * seconds else ""
+    detail = f"used {others:.1f} s of the cores in {seconds:.0f} s, beside {own - own_before:.0f} s here{advice}"
+    return Check("other processes", detail=detail)
 
 
 def tests(send, done, end, group, chosen, junit):

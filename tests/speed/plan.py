@@ -1,10 +1,8 @@
 """What `check.py` measures, most important first; runs in a process of its own (`jobs.run_group`)."""
 
 import importlib.util
-import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -46,7 +44,6 @@ from tests.speed.record import (
 )
 from tests.speed.scans import REGISTERS, stages
 
-MEANWHILE = "other processes"
 BATCH, SIDE = 2, 160  # of the networks beside themselves without scans on a CPU
 # beside the stages of that size: the first stage of usual images, and an image without work: what a call costs
 FURTHER_SHAPES = ((64, 192), (80, 192), (2, 192))
@@ -172,29 +169,7 @@ def of_a_cpu():
         *jobs_of(clock, [each for figure in figures for each in forms(figure, [FUSED])]),
         *saved(clock),
         *jobs_of(clock, [Figure(SEQUENCE, LOOP, channels=0), *controls]),
-        Job(Check(MEANWHILE), partial(meanwhile, *seconds_used()), 0.0),
     ]
-
-
-def seconds_used():
-    """Of the cores since the machine was started (None where the system does not tell), and by this process."""
-    own = sum(os.times()[:4])
-    try:
-        used = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
-    except OSError:
-        return None, own
-    user, nice, system, _idle, _waiting, *interrupts = (int(each) / os.sysconf("SC_CLK_TCK") for each in used)
-    return sum((user, nice, system, *interrupts)), own
-
-
-def meanwhile(before, own_before):
-    """How busy others have kept the cores: threads wait for each other, so one that waits for a core costs all."""
-    used, own = seconds_used()
-    if used is None:
-        return [Check(MEANWHILE, detail="this system does not tell what they used", skipped=True)]
-    others = max(0.0, used - before - (own - own_before))
-    advice = "; times are long, several times so where threads meet often: stop them and repeat" if others > 2 else ""
-    return [Check(MEANWHILE, detail=f"used {others:.1f} s of the cores beside {own - own_before:.0f} s here{advice}")]
 
 
 def against_reference(backend):

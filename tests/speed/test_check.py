@@ -245,12 +245,14 @@ def test_a_cpu(monkeypatch):
     assert {job.stands_for.what for job in jobs if isinstance(job.stands_for, Figure)} >= {
         *(SCAN, CORE, SEQUENCE, "SwinUMamba", "SwinUMambaD")
     }
-    used, own = plan.seconds_used()
+
+
+def test_other_processes_are_told(monkeypatch):
+    used, own = check.seconds_used()
     assert used is None or used > own > 0
-    monkeypatch.setattr(plan, "seconds_used", lambda: (130.0, 50.0))
-    (busy,), (quiet,) = plan.meanwhile(100.0, 45.0), plan.meanwhile(124.0, 45.0)
-    assert_names(busy.detail, "25.0 s", "5 s here", "stop them")
-    assert "stop" not in quiet.detail
+    monkeypatch.setattr(check, "seconds_used", lambda: (1130.0, 50.0))
+    assert_names(check.meanwhile((100.0, 45.0), 60).detail, "1025.0 s", "5 s here", "stop them")
+    assert "stop" not in check.meanwhile((1124.0, 45.0), 60).detail
 
 
 _BARE = """

@@ -141,14 +141,14 @@ def test_an_epoch_stays_finite(kind, name, make):
     assert [not np.isfinite(each) for each in dice] == absent
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", [*TRAINERS, *(f"nnUNetTrainer{n}" for n in ("SwinUMambaV2Scratch", "UMambaBotPaper"))])
 def test_a_2d_cascade_sees_the_earlier_segmentation_as_channels(name, nnunet_folders):
     """nnU-Net plans none, but allows it: the previous stage's segmentation comes one-hot behind the image."""
     plans = make_plans(PATCH, **UMAMBA)
     configurations = plans["configurations"]
     configurations["coarse"] = {**configurations["2d"], "next_stage": "cascade"}
     configurations["cascade"] = {"inherits_from": "coarse", "previous_stage": "coarse"}
-    trainer = TRAINERS[name](plans, "cascade", 0, Dataset().json(), torch.device("cpu"))
+    trainer = tiny(name)(plans, "cascade", 0, Dataset().json(), torch.device("cpu"))
     trainer.initialize()
     assert trainer.num_input_channels == 1 + 2
     output = trainer.network(torch.randn(2, 3, *PATCH))

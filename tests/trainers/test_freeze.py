@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -88,6 +89,35 @@ def test_with_a_gradient_scaler(trainer, batch):
         torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=2e-5)  # a fifth of a step
 
 
+def test_equals_nnunets_step_once_nothing_is_held(trainer, batch):
+    stock = copy.deepcopy(trainer)
+    stock.optimizer, _ = stock.configure_optimizers()
+    for step in (2, 3):
+        trainer.current_epoch = stock.current_epoch = step
+        ours, theirs = trainer.train_step(batch(trainer, step)), nnUNetTrainer.train_step(stock, batch(stock, step))
+        assert ours["loss"] == theirs["loss"]
+    assert not changed(snapshot(stock.network), trainer.network)
+
+
+@pytest.mark.parametrize("trainer", NAMES[:1], indirect=True)
+def test_continues_as_if_uninterrupted(trainer, batch, make_trainer, tmp_path):
+    def run(trainer, epochs):
+        for epoch in epochs:
+            trainer.current_epoch = epoch
+            trainer.lr_scheduler.step(epoch)
+            trainer.train_step(batch(trainer, epoch))
+
+    run(trainer, [0])
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    run(trainer, [1, 2, 3])
+    resumed = make_trainer(type(trainer))
+    resumed.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    resumed.network.eval()
+    assert resumed.current_epoch == 1
+    run(resumed, [1, 2, 3])
+    assert not changed(snapshot(trainer.network), resumed.network)
+
+
 @pytest.fixture
 def process_group(tmp_path):
     if not distributed.is_gloo_available():
@@ -115,5 +145,8 @@ def test_under_ddp_without_find_unused_parameters(variant, ready, batch, request
         trainer.train_step(batch(trainer, trainer.current_epoch))  # raises if DDP still waits for a gradient
         if trainer.current_epoch < trainer.encoder_frozen_until():
             assert not changed(before, trainer.network) & frozen_names(trainer.network)
-    trained = {name for name, p in unwrap(trainer.network).named_parameters() if p.requires_grad}
+    heads = unwrap(trainer.network).decoder.seg_layers[: 0 if trainer.enable_deep_supervision else -1]
+    idle = {id(p) for p in heads.parameters()}
+    trained = {name for name, p in unwrap(trainer.network).named_parameters() if id(p) not in idle}
     assert changed(before, trainer.network) == trained
+    assert trainer.encoder_frozen_until() == (0 if "Scratch" in variant else 2)

@@ -30,7 +30,8 @@ class Comparison:
         effect: matched-pairs rank-biserial correlation, -1 to 1, above 0 where the row is better.
         p: two-sided, of the signed-rank test; NaN below two pairs.
         p_holm: the same after Holm's correction over the rows of its family on this dataset and metric.
-        tests: how many these are, as planned: with those that have no scores yet, p_holm can only fall when they come.
+        tests: how many these are: all planned trainers, so that p_holm can only fall when others are scored, or the
+            observers there are.
         p_least: the smallest `p_holm` that so many pairs can give, were the row better (or worse) in all of them.
         difference: of the two means (mean of class means).
         seed_sd: the larger of the two standard deviations over seeds; NaN below two seeds.
@@ -219,7 +220,7 @@ def cases_needed(differences: np.ndarray, tests: int, seed: int) -> float:
 
     Args:
         differences: of the pairs (N,).
-        tests: number of rows compared.
+        tests: number of comparisons that are planned.
         seed: of the draws.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -146,11 +147,13 @@ def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
         differ = "differs" if len(rows) == 1 or which(rows) == "any row" else "differ"
         texts.append(f"That {which(rows)} {differ} from {first.baseline} in {first.metric}, or that they are equal.")
     hopeless = [c for c in comparisons if c.hopeless]
+    scored = Counter(c.family for c in comparisons)
+    so_far = " with the rows scored so far" * any(c.tests > scored[c.family] for c in hopeless)
     for pairs, least in dict.fromkeys((c.n_pairs, c.p_least) for c in hopeless):
         rows = [c.row for c in hopeless if (c.n_pairs, c.p_least) == (pairs, least)]
         texts.append(
             f"Anything about {which(rows)}: even if one were better on every one of {plural(pairs, 'common case')}, "
-            f"the corrected p could not fall below {p_value(1.0 if math.isnan(least) else least)}."
+            f"the corrected p could not fall below {p_value(1.0 if math.isnan(least) else least)}{so_far}."
         )
     texts += [disagreement(c, unit) for c in comparisons]
     if all(c.n_seeds < 2 for c in comparisons):

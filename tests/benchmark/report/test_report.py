@@ -95,6 +95,13 @@ def page(report):
     return Page(report[1]["report.html"])
 
 
+def test_charts_take_their_ink_and_paper_from_the_page(report):
+    charts = re.findall(r"<svg.*?</svg>", report[1]["report.html"], re.DOTALL)
+    assert charts
+    colours = {colour.lower() for chart in charts for colour in re.findall(r"#[0-9a-fA-F]{6}", chart)}
+    assert not colours & {"#1a1a1a", "#5a5a5a", "#d9d9d9", "#ffffff", "#000000"}
+
+
 def test_numbers_of_the_page_are_those_of_the_analysis(report, page):
     analysis, _ = report
     for result in analysis.results:
@@ -221,7 +228,7 @@ def test_what_acts_on_a_screen_or_a_spreadsheet_reaches_neither(fresh, capsys):
     assert len(sheets) == 6
     cells = {cell for sheet in sheets for line in sheet for cell in line}
     assert "'=disc" in cells
-    assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
+    assert not [cell for cell in cells if re.match(r"[=+@]|-(?![\d.]|inf|nan|$)", cell)]
 
 
 def test_an_observer_is_compared_and_asked_for_nothing_that_trainings_have(small, tmp_path):
