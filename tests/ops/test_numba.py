@@ -330,6 +330,7 @@ def test_compiled_code_lies_in_the_users_cache(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setattr(_numba_vectors._config, "CACHE_DIR", "")
     text = "def kernel(arguments):\n    arguments[0] = 7\n"
+    kernels = []  # kept: what a dead one has in the cache refers to its module, and a file that was run is none
     for folder, source, vectors, expected in (
         (cache, text, b"1", 1),
         (cache, text, b"1", 1),
@@ -343,7 +344,8 @@ def test_compiled_code_lies_in_the_users_cache(tmp_path, monkeypatch, caplog):
         code.write_text(source, encoding="utf-8")
         names = runpy.run_path(str(code))
         given = (ctypes.c_int64 * 1)()
-        _numba_vectors.compile_kernel(names["kernel"]).ctypes(given)
+        kernels.append(_numba_vectors.compile_kernel(names["kernel"]))
+        kernels[-1].ctypes(given)
         assert given[0] == 7
         assert len(list(cache.rglob("*.nbi"))) == expected
         assert ("XDG_CACHE_HOME" in caplog.text) == (folder != cache)
