@@ -31,7 +31,7 @@ class SS2D(nn.Module):
     load.  What only the scan reads stays in the state dict, as buffers: neither counted nor trained, and
     DistributedDataParallel does not wait for its gradients.
 
-    On CUDA (backend "triton") scan, norm and gate are one operator, on a CPU (backend "numba") norm and gate are;
+    On CUDA (backend "triton") and on a CPU (backend "numba") scan, norm and gate are one operator;
     SWIN_UMAMBA_FUSED_GLUE=0 in the environment leaves norm and gate to torch (`swin_umamba_nnunet.ops.fuses_glue`).
 
     Args:

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import flop_registry
 import swin_umamba_nnunet.ops  # noqa: F401 (registers the operator)
 
 SCAN_OPERATOR = torch.ops.swin_umamba.scan
-SCAN_OPERATOR_2D = torch.ops.swin_umamba.scan_2d  # makes the step sizes too: a matrix product that is none of the scan
+# These make the step sizes too, a matrix product that is none of the scan, and the second one the norm behind it.
+SCAN_OPERATORS_2D = torch.ops.swin_umamba.scan_2d, torch.ops.swin_umamba.scan_2d_norm_gate
 
 CONVENTION = (
     "FLOPs are multiply-adds as fvcore counts them (convolutions, matrix products, norm layers; no biases, no "
@@ -62,10 +63,12 @@ class MultiplyAddCounter(TorchDispatchMode):
             x, _, _, _, A, *_ = args
             directions, channels, states = A.shape
             self.scan[part] += scan_multiply_adds(prod(x.shape[:-1]), directions * channels, states)
-        elif packet is SCAN_OPERATOR_2D:
+        elif packet in SCAN_OPERATORS_2D:
             x, _, dt_weight, _, A_logs, *_ = args
             self.scan[part] += scan_multiply_adds(x[..., 0].numel(), *A_logs.shape)
             self.dense[part] += x[..., 0].numel() * dt_weight.numel()
+            if packet is not SCAN_OPERATORS_2D[0]:
+                self.dense[part] += _norm(x, args[7])  # the gate's products are free
         elif packet in _FORMULAS:
             self.dense[part] += _FORMULAS[packet](*args, **kwargs, out=out)
         elif packet in flop_registry:
@@ -105,7 +108,6 @@ _FORMULAS: dict[Any, _Formula] = {
     _aten.native_layer_norm: lambda x, shape, weight, *_, **__: _norm(x, weight),
     _aten.native_group_norm: lambda x, weight, *_, **__: _norm(x, weight),
     _aten.native_batch_norm: _batch_norm,
-    torch.ops.swin_umamba.norm_gate: lambda y, gate, weight, *_, **__: _norm(y, weight),  # the gate's products are free
     _aten.upsample_nearest2d: _per_output(1),
     _aten.upsample_nearest3d: _per_output(1),
     _aten.upsample_bilinear2d: _per_output(4),

@@ -3,8 +3,8 @@
     y = sum over K of the scan's outputs, float32, in a fixed order
     out = LayerNorm(y) * silu(gate), float32 inside, in the dtype of x
 
-On the backend `triton` the scan's output per direction never leaves the operator; on `numba` norm and gate are an
-operator of their own behind the scan's, one pass over memory.  Every other backend computes the same in separate
+On the backend `triton` the scan's output per direction never leaves the operator; on `numba` norm and gate are a
+second pass over the sum, in place where no gradient is asked for.  Every other backend computes the same in separate
 torch operations (`blocks/ss2d.py`).  Registered like the scan (`_scan.py`, whose symbols and layouts hold here):
 compilers see opaque nodes.
 
@@ -18,6 +18,7 @@ import logging
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from swin_umamba_nnunet import settings
 from swin_umamba_nnunet.ops import _scan
@@ -91,18 +92,15 @@ def selective_scan_2d_norm_gate(
         NotImplementedError: derivatives other than by `backward()`.
     """
     _check(x, norm_weight, norm_bias, gate)
-    if resolve_backend(backend, x.device.type) != "triton":
-        y = _scan.selective_scan_2d(
-            x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, out_dtype=torch.float32, backend=backend
-        )
-        wide = [None if t is None else t.to(torch.float32) for t in (gate, norm_weight, norm_bias)]
-        save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, *wide))
-        return _norm_gate(y, *wide, eps, save)[0].to(x.dtype)
     _scan.check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    if resolve_backend(backend, x.device.type) != "triton":
+        scanned = x, linear(x, x_proj_weight.flatten(0, 1)), dt_projs_weight, dt_projs_bias, A_logs, Ds
+        save = _scan.needs_grad((*scanned, gate, norm_weight, norm_bias))
+        return _forward_2d(*scanned, gate, norm_weight, norm_bias, eps, save)[0]
     given, low_rank, dt_weight = _scan.project(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     tensors, save = _scan.prepare(x, None, *given, low_rank, dt_weight)
     norm = tuple(t.to(torch.float32).contiguous() for t in (norm_weight, norm_bias))
-    save |= torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*norm, gate))
+    save |= _scan.needs_grad((*norm, gate))
     return _forward(*tensors, low_rank, dt_weight, gate, *norm, eps, True, save)[0]
 
 
@@ -120,7 +118,7 @@ def _check(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, gate: Tensor | Non
     )
 
 
-@torch.library.custom_op("swin_umamba::scan_norm_gate", mutates_args=())
+@_scan.operator("scan_norm_gate")
 def _forward(
     x: Tensor,
     dt: Tensor,
@@ -146,42 +144,59 @@ def _forward(
 @_forward.register_fake
 def _(x, dt, Bs, Cs, A, Ds, dt_bias, low_rank, dt_weight, gate, weight, bias, eps, delta_softplus, save):
     out = x.new_empty(x.shape)
-    _, states = _scan.fake_outputs(x, A.shape[0], A.shape[2], save, "triton")
-    y = x.new_empty(x.shape if save else (0,), dtype=torch.float32)
-    mean, rstd = (y.new_empty(x.shape[:3] if save else (0,)) for _ in range(2))
-    return out, y, mean, rstd, states
+    y, states = _scan.fake_outputs(x, A.shape[0], A.shape[2], save, "triton")
+    return out, *_fake_saved(y, save), states
 
 
-@torch.library.custom_op("swin_umamba::norm_gate", mutates_args=())
-def _norm_gate(
-    y: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, save: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    from swin_umamba_nnunet.ops import _numba_glue
+@_scan.operator("scan_2d_norm_gate")
+def _forward_2d(
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from swin_umamba_nnunet.ops import _numba, _numba_glue
 
-    return _numba_glue.forward(y, gate, weight, bias, eps, save)
+    y, states = _numba.forward_2d(x, projected, dt_weight, dt_bias, A_logs, Ds, save)
+    out, mean, rstd = _numba_glue.forward(y, gate, weight, bias, eps, save)
+    return out.to(x.dtype), y if save else y.new_empty(0), mean, rstd, states
 
 
-@_norm_gate.register_fake
-def _(y, gate, weight, bias, eps, save):
-    return y.new_empty(y.shape), *(y.new_empty(y.shape[:3] if save else (0,)) for _ in range(2))
+@_forward_2d.register_fake
+def _(x, projected, dt_weight, dt_bias, A_logs, Ds, gate, weight, bias, eps, save):
+    y, states = _scan.fake_outputs(x, dt_weight.shape[0], A_logs.shape[1], save, "numba")
+    return x.new_empty(x.shape), *_fake_saved(y, save), states
 
 
-def _norm_gate_context(ctx, inputs, output):
-    y, gate, weight, bias, _eps, _save = inputs
-    ctx.save_for_backward(y, *output[1:], gate, weight, bias)
-    ctx.set_materialize_grads(False)
+def _fake_saved(y: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    mean, rstd = (y.new_empty(y.shape[:3] if save else (0,)) for _ in range(2))
+    return y if save else y.new_empty(0), mean, rstd
 
 
-def _norm_gate_autograd(ctx, dout, *_others):
-    y, mean, rstd, gate, weight, bias = ctx.saved_tensors  # asked for once: recomputation gives them up then
+def _setup_context_2d(ctx, inputs, output):
+    *scanned, gate, weight, bias, _eps, _save = inputs
+    _out, y, mean, rstd, states = output
+    ctx.save_for_backward(*scanned, states, gate, weight, bias, y, mean, rstd)
+    ctx.set_materialize_grads(False)  # as below
+
+
+def _autograd_2d(ctx, dout, *_others):
+    *scanned, states, gate, weight, bias, y, mean, rstd = ctx.saved_tensors  # once: recomputation gives them up then
     dy, dgate, dweight, dbias = _backward(dout.contiguous(), y, mean, rstd, gate, weight, bias, "numba")
-    return dy, None if gate is None else dgate, dweight, dbias, None, None
+    return *_scan.gradients_2d(dy, scanned, states), None if gate is None else dgate, dweight, dbias, None, None
 
 
-_norm_gate.register_autograd(_norm_gate_autograd, setup_context=_norm_gate_context)
+_forward_2d.register_autograd(_autograd_2d, setup_context=_setup_context_2d)
 
 
-@torch.library.custom_op("swin_umamba::norm_gate_backward", mutates_args=())
+@_scan.operator("norm_gate_backward")
 def _backward(
     dout: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

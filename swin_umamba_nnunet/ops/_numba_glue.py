@@ -8,6 +8,7 @@ Rows (pixels) are dealt out in chunks whose number depends on the shape alone; w
 weight and bias goes to rows of their own, added in a fixed order: the same bits at any number of threads.
 """
 
+import functools
 from enum import IntEnum
 
 import numpy as np
@@ -142,8 +143,9 @@ def _backward_kernel(arguments):
 
 
 def forward(y: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float, save: bool):
-    """The output, mean and rstd of each pixel (empty unless `save`); shapes in `_glue.py`."""
-    out = _buffer(*y.shape)
+    """The output, mean and rstd of each pixel (empty unless `save`, and then y is gone); shapes in `_glue.py`."""
+    y = _plain(y)
+    out = _buffer(*y.shape) if save else y
     mean, rstd = (_buffer(*(y.shape[:3] if save else (0,))) for _ in range(2))
     _launch(_forward_kernel, y, gate, weight, bias, {"out": out, "mean": mean, "rstd": rstd}, save=int(save), eps=eps)
     return out, mean, rstd
@@ -165,18 +167,23 @@ def backward(
         "dbias": dbias,
     }
     _launch(_backward_kernel, y, gate, weight, bias, tensors)
-    return dy, dgate, _sum(dweight), _sum(dbias)
+    dgate = dgate if gate is None else dgate.to(gate.dtype)
+    return dy, dgate, _sum(dweight).to(weight.dtype), _sum(dbias).to(bias.dtype)
 
 
 def _chunks(y: Tensor) -> int:
     return min(_CHUNKS, y.numel() // y.shape[-1])
 
 
+@functools.cache
+def _at_an_address(value: float) -> Tensor:
+    return _buffer(1).fill_(value)
+
+
 def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
     y, weight, bias = _plain(y), _plain(weight), _plain(bias)
-    gate, gate_step = (weight, 0) if gate is None else rows_of(gate.detach())  # without one, weight holds its place
+    gate, gate_step = (weight, 0) if gate is None else rows_of(gate.float())  # weight holds its place
     threads = min(torch.get_num_threads(), _chunks(y))
-    epsilon = np.array([eps], np.float32)
     values = {
         "chunks": _chunks(y),
         "rows": y.numel() // y.shape[-1],
@@ -184,7 +191,7 @@ def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
         "gated": int(gate is not weight),
         "gate_step": gate_step,
         "save": save,
-        "eps": epsilon.ctypes.data,
+        "eps": _at_an_address(eps).data_ptr(),
     }
     given = {"y": y, "gate": gate, "weight": weight, "bias": bias, **tensors}
     launch(kernel, _At, values, given, threads)

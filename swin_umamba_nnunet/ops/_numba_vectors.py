@@ -239,9 +239,11 @@ def _fit(function, degree: int, low: float, high: float) -> list[float]:
 # least), and vanishing towards 0, where a decay lives that is to last
 _EXP2 = _fit(lambda f: np.expm1(f * LN2) / f, 4, -0.5, 0.5)
 _EXP2_SIXTEENTH = _fit(lambda f: np.expm1(f * LN2) / f, 2, -1 / 32, 1 / 32)
-_POWERS = ir.Constant(_float_lanes, [2 ** (j / LANES) for j in range(LANES)])
-# log(1 + e) = e p(e) on [0, 1]
+_POWERS = 2 ** (np.arange(LANES) / LANES)
+# log(1 + e) = e p(e) on [0, 1], or on what is left of e beside the nearest eighth
 _LOG1P = _fit(lambda e: np.log1p(e) / e, 9, 0.0, 1.0)
+_LOG1P_EIGHTH = _fit(lambda e: np.log1p(e) / e, 4, -1 / 18, 1 / 16)
+_EIGHTHS = np.arange(LANES) % 9 / 8
 _ROUND = 1.5 * 2**23  # adding it to a float32 leaves the nearest integer in the lowest bits
 
 
@@ -264,6 +266,12 @@ def _call(builder, name: str, result, *args):
     """One of LLVM's own functions."""
     kind = ir.FunctionType(result, [a.type for a in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def _look_up(builder, values: np.ndarray, places):
+    """Of sixteen values those at the places that the lowest four bits of integers name; an instruction of AVX-512."""
+    table = ir.Constant(_float_lanes, [float(value) for value in values])
+    return _call(builder, "llvm.x86.avx512.permvar.sf.512", _float_lanes, table, places)
 
 
 def _bounded(builder, comparison: str, a, bound: float):
@@ -289,7 +297,7 @@ def _exp2(builder, a):
     nearest = _call(builder, round_, _float_lanes, a, to_sixteenths, a, everywhere, as_set)
     f = builder.fsub(a, nearest)
     sixteenths = builder.bitcast(builder.fadd(a, _constant(_ROUND / 16)), _int_lanes)
-    power = _call(builder, "llvm.x86.avx512.permvar.sf.512", _float_lanes, _POWERS, sixteenths)
+    power = _look_up(builder, _POWERS, sixteenths)
     value = _fused(builder, builder.fmul(power, f, flags=_FAST), _polynomial(builder, f, _EXP2_SIXTEENTH), power)
     return _call(builder, "llvm.x86.avx512.mask.scalef.ps.512", _float_lanes, value, nearest, value, everywhere, as_set)
 
@@ -304,10 +312,22 @@ def exp2(typingctx, a):
 
 @intrinsic
 def log1p(typingctx, a):
-    """log(1 + a) for a in [0, 1]."""
+    """log(1 + a) for a in [0, 1], accurate near 0 too.
+
+    With AVX-512 log(1 + e) + log(1 + r), where e is the nearest eighth and r = (a - e) / (1 + e): a itself at e = 0.
+    """
 
     def codegen(context, builder, signature, args):
-        return builder.fmul(args[0], _polynomial(builder, args[0], _LOG1P), flags=_FAST)
+        a = args[0]
+        if not _AVX512:
+            return builder.fmul(a, _polynomial(builder, a, _LOG1P), flags=_FAST)
+        eighths = builder.bitcast(builder.fadd(a, _constant(_ROUND / 8)), _int_lanes)
+        scale, shift, known = (
+            _look_up(builder, values, eighths)
+            for values in (1 / (1 + _EIGHTHS), -_EIGHTHS / (1 + _EIGHTHS), np.log1p(_EIGHTHS))
+        )
+        r = _fused(builder, a, scale, shift)
+        return _fused(builder, r, _polynomial(builder, r, _LOG1P_EIGHTH), known)
 
     return _vector(_vector), codegen
 
@@ -674,35 +694,37 @@ def reverse_window(
     return _in_groups(_STATES, types.void(types.intp, types.intp, *[floats] * 14), _emit_reverse)
 
 
-def _combine(builder, out, count, weights, factors):
-    """out[j] += sum over r < count of weights[r] * factors[j][r]; bound by the fused multiplications."""
+def _combine(builder, out, first, count, weights, factors):
+    """out[j] = first[j] + sum over r < count of weights[r] * factors[j][r]; bound by the fused multiplications."""
 
     def column(r, sums):
         w = weights[r]
         return [_fused(builder, w, factor.everywhere(r), each) for factor, each in zip(factors, sums)]
 
-    for j, value in enumerate(_loop(builder, count, [out[j] for j in range(len(factors))], column)):
+    for j, value in enumerate(_loop(builder, count, first, column)):
         out[j] = value
 
 
-def _emit_expand(builder, group, first, steps, ranks, out, weights, begins, factors):
+def _emit_expand(builder, group, first, steps, ranks, out, bias, weights, begins, factors):
     starts = [factors.beyond(begins.integer(builder.add(first, _index(j)))) for j in range(group)]
-    _combine(builder, out.beyond(first, LANES), ranks, weights, starts)
+    _combine(builder, out.beyond(first, LANES), [bias] * group, ranks, weights, starts)
 
 
 @intrinsic
-def expand(typingctx, steps, ranks, out, weights, begins, factors):
-    """out[t] += sum over r < ranks of weights[r] times value r of step t, for a multiple of `AT_ONCE` steps.
+def expand(typingctx, steps, ranks, out, bias, weights, begins, factors):
+    """out[t] = bias + sum over r < ranks of weights[r] times value r of step t, for a multiple of `AT_ONCE` steps.
 
-    out: a vector per step; weights: a vector per rank; begins: for each step an integer, how far beyond `factors` its
-    values begin.
+    out: a vector per step; bias: a vector; weights: a vector per rank; begins: for each step an integer, how far beyond
+    `factors` its values begin.
     """
-    return _in_groups((AT_ONCE,), types.void(types.intp, types.intp, *[floats] * 4), _emit_expand)
+    signature = types.void(types.intp, types.intp, floats, _vector, *[floats] * 3)
+    return _in_groups((AT_ONCE,), signature, _emit_expand)
 
 
 def _emit_contract(builder, group, first, ranks, out, vectors, weights):
     rows = [weights.beyond(builder.add(first, _index(j)), LANES) for j in range(group)]
-    _combine(builder, out.beyond(first, LANES), _index(LANES), vectors, rows)
+    out = out.beyond(first, LANES)
+    _combine(builder, out, [out[j] for j in range(group)], _index(LANES), vectors, rows)
 
 
 @intrinsic

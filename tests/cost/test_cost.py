@@ -105,7 +105,9 @@ def test_dense_flops_are_fvcores(row):
     analysis = FlopCountAnalysis(network, torch.zeros(1, 2, 64, 64)).unsupported_ops_warnings(False)
     analysis.uncalled_modules_warnings(False)
     analysis.set_op_handle("swin_umamba::scan_2d", step_sizes)
-    analysis.set_op_handle("swin_umamba::norm_gate", lambda inputs, _: 5 * prod(inputs[0].type().sizes()))
+    analysis.set_op_handle(
+        "swin_umamba::scan_2d_norm_gate", lambda inputs, _: step_sizes(inputs, _) + 5 * prod(inputs[0].type().sizes())
+    )
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch.jit is deprecated
         assert cost.dense_flops == analysis.total()

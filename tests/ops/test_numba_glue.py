@@ -16,8 +16,16 @@ def plain(y, gate, weight, bias):
     return normal if gate is None else normal * silu(gate)
 
 
+def arguments(y, gate, weight, bias, save):
+    """Of the operator, with a scan that gives back its image: all skip the states, a quarter each direction."""
+    channels = y.shape[-1]
+    parameters = [torch.zeros(s) for s in ((4, channels, 1), (4, channels), (4 * channels, 1))]
+    skip = torch.full((4 * channels,), 0.25)
+    return y, y.new_zeros(*y.shape[:3], 4 * 3), *parameters, skip, gate, weight, bias, 1e-5, save
+
+
 def fused(y, gate, weight, bias):
-    return _glue._norm_gate(y, gate, weight, bias, 1e-5, True)[0]
+    return torch.ops.swin_umamba.scan_2d_norm_gate(*arguments(y, gate, weight, bias, True))[0]
 
 
 def make(shape, gated):
@@ -74,8 +82,9 @@ def test_registration(gated):
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     for save in (False, True):
         leaves = [None if t is None else t.clone().requires_grad_(save) for t in (y, gate, *parameters)]
-        torch.library.opcheck(torch.ops.swin_umamba.norm_gate.default, (*leaves, 1e-5, save), test_utils=tests)
-    _, mean, rstd = torch.ops.swin_umamba.norm_gate(y, gate, *parameters, 1e-5, True)
+        operator = torch.ops.swin_umamba.scan_2d_norm_gate
+        torch.library.opcheck(operator.default, arguments(*leaves, save), test_utils=tests)
+    _, _, mean, rstd, _ = operator(*arguments(y, gate, *parameters, True))
     saved = (torch.randn_like(y), y, mean, rstd, gate, *parameters, "numba")
     torch.library.opcheck(torch.ops.swin_umamba.norm_gate_backward.default, saved, test_utils=tests[::2])
 
