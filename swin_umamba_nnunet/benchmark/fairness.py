@@ -415,8 +415,8 @@ def _of_results(benchmark: "Benchmark", runs: Sequence["Scored"], results: Seque
         yield remark("flag" if short else "fine", "lengths", text + (share if short else "."))
     for result in results:
         severity, text = suitability(result.suitability)
-        yield remark(severity, "separation", text, result.arena.title)
-    count = len({result.arena.dataset for result in results})
+        yield remark(severity, "separation", text, result.title)
+    count = len({result.dataset for result in results})
     few = "; nothing is known about others" if count < FEW_DATASETS else ""
     yield remark("flag" if few else "fine", "datasets", f"{plural(count, 'dataset')}{few}.")
     seeds, folds = (sorted({getattr(run, name) for run in runs}, key=str) for name in ("seed", "fold"))

@@ -56,7 +56,7 @@ class Look:
     @property
     def mean_dice(self) -> float:
         """Mean over the classes that have a Dice; NaN where none has."""
-        return mean_of_finite(np.array(list(self.dice.values())))
+        return mean_of_finite(self.dice.values())
 
 
 def read_look(

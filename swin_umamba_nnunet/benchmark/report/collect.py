@@ -26,12 +26,10 @@ from swin_umamba_nnunet.benchmark.config import Row
 from swin_umamba_nnunet.benchmark.files import BenchmarkError
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
-from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE
+from swin_umamba_nnunet.evaluation.protocols.plain import COUNTS
+from swin_umamba_nnunet.evaluation.records import PLAIN, WHOLE_IMAGE
 
 LOWER_IS_BETTER = ("HD95", "ASSD", "HD95_medpy")
-CONVENTION = "plain"  # whose values are reported
-# Elements and objects that were counted: the scores come from them, they are none.
-COUNTS = ("TP", "FP", "FN", "TN")
 SCORE_COLUMNS = ("row", "fold", "seed", "case", "class", "metric", "value", "unit", "detail")
 
 
@@ -137,7 +135,7 @@ def read_scores(run: layout.Run) -> pd.DataFrame:
             raise BenchmarkError(f"{path} has the columns {reader.fieldnames}; expected {', '.join(CSV_COLUMNS)}")
         for number, line in enumerate(reader, 2):
             convention, _, detail = line["convention"].partition(": ")
-            if convention != CONVENTION or line["class"] == WHOLE_IMAGE or line["metric"].split("@")[0] in COUNTS:
+            if convention != PLAIN or line["class"] == WHOLE_IMAGE or line["metric"].split("@")[0] in COUNTS:
                 continue
             try:
                 value = float(line["value"]) if line["value"] else math.nan
@@ -214,10 +212,11 @@ class Arena:
         """What else the values depend on, such as the tolerance of the NSD."""
         return ", ".join(sorted({str(detail) for detail in self.values(metric)["detail"] if detail}))
 
-    def over_runs(self, metric: str) -> pd.DataFrame:
+    def over_runs(self, metric: str, label: str = "") -> pd.DataFrame:
         """Averages over runs of the finite values, NaN where there is none; a line per row, case and class."""
-        frame = self.values(metric).copy()
-        frame["value"] = frame["value"].astype(float).replace([np.inf, -np.inf], np.nan)
+        frame = (
+            self.values(metric, label).astype({"value": float}).replace({"value": {np.inf: np.nan, -np.inf: np.nan}})
+        )
         return frame.groupby(["row", "case", "class"], sort=False)["value"].mean().reset_index()
 
     def per_case(self, metric: str) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def files(analysis: Analysis) -> dict[str, str]:
         "comparisons.csv": _lines(
             analysis, lambda result, metric: ({"label": c.row, **asdict(c)} for c in result.comparisons[metric])
         ),
-        "costs.csv": _lines(analysis, lambda result, metric: result.costs if metric == result.arena.metric else ()),
+        "costs.csv": _lines(analysis, lambda result, metric: result.costs if metric == result.metric else ()),
         "cases.csv": _lines(analysis, _cases),
         "runs.csv": runs(analysis),
     }
@@ -63,24 +63,24 @@ def _lines(analysis: Analysis, of: Callable[[Result, str], Iterable[Mapping[str,
     """What `of` gives for each arena and metric, each with a "label", behind the names of the arena and row."""
     rows = {row.label: row for row in analysis.benchmark.rows}
     for result in analysis.results:
-        for metric in result.arena.metrics:
+        for metric in result.metrics:
             for item in of(result, metric):
                 row = rows[item["label"]]
                 yield {
-                    "dataset": result.arena.dataset,
-                    "scored_on": result.arena.scored_on,
+                    "dataset": result.dataset,
+                    "scored_on": result.scored_on,
                     "label": row.label,
                     "trainer": row.name,
                     "plans": row.plans,
                     "configuration": row.configuration,
                     "metric": metric,
-                    "unit": result.arena.unit(metric),
+                    "unit": result.unit(metric),
                     **item,
                 }
 
 
 def _classes(result: Result, metric: str) -> Iterator[dict[str, Any]]:
-    for label, table in result.classes[metric].items():
+    for label, table in result.class_tables[metric].items():
         for name, item in table.items():
             yield {
                 "label": label,
@@ -96,7 +96,7 @@ def _classes(result: Result, metric: str) -> Iterator[dict[str, Any]]:
 
 def _cases(result: Result, metric: str) -> Iterator[dict[str, Any]]:
     """Per case, the mean over its defined classes, averaged over runs."""
-    for label, values in result.arena.per_case(metric).items():
+    for label, values in result.per_case(metric).items():
         for case, value in values.items():
             yield {"label": label, "case": case, "value": value}
 
@@ -111,7 +111,7 @@ _OF_RUNS = {
 
 def runs(analysis: Analysis) -> Iterator[dict[str, Any]]:
     """All runs, with the mean of the metric that decides."""
-    metric = analysis.results[0].arena.metric
+    metric = analysis.results[0].metric
     for run in analysis.benchmark.runs:
         training = run.part("training")
         yield {
@@ -139,9 +139,9 @@ def latex(analysis: Analysis) -> str:
     """Means and comparisons of every arena and metric, and costs of every arena, as tables."""
     parts = [_HEAD]
     for result in analysis.results:
-        title = result.arena.title
-        for metric in result.arena.metrics:
-            unit = result.arena.unit(metric)
+        title = result.title
+        for metric in result.metrics:
+            unit = result.unit(metric)
             lines = [
                 {
                     "Trainer": s.label,

@@ -99,7 +99,7 @@ def direction(metric: str) -> str:
 
 def best(result: Result, metric: str, name: str = ALL_CLASSES) -> float:
     """The best mean of a class among the trainers that were scored on all cases; NaN where there is none."""
-    tables = [table for label, table in result.classes[metric].items() if result.arena.ranked(label)]
+    tables = [table for label, table in result.class_tables[metric].items() if result.ranked(label)]
     means = [table[name].mean for table in tables if name in table and not math.isnan(table[name].mean)]
     return (min if lower_is_better(metric) else max)(means, default=math.nan)
 
