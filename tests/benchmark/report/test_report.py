@@ -13,7 +13,7 @@ import pytest
 
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.benchmark.files import BenchmarkError
-from swin_umamba_nnunet.benchmark.report import ReportOptions, tables, words, write_report
+from swin_umamba_nnunet.benchmark.report import ReportOptions, build, words, write_report
 from swin_umamba_nnunet.benchmark.report.analysis import analyse
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 from swin_umamba_nnunet.benchmark.report.published import OTHER_PROTOCOL, PUBLISHED
@@ -315,8 +315,8 @@ def test_latex_is_well_formed(report):
 
 def test_latex_escapes():
     hostile = r"\textless{}i\textgreater{}scratch\textless{}/i\textgreater{} \& 50 \%\_\$x\$"
-    assert tables.escape(tree.HOSTILE) == hostile
-    assert tables.escape("a\\b{c}^~#") == r"a\textbackslash{}b\{c\}\textasciicircum{}\textasciitilde{}\#"
+    assert build.escape(tree.HOSTILE) == hostile
+    assert build.escape("a\\b{c}^~#") == r"a\textbackslash{}b\{c\}\textasciicircum{}\textasciitilde{}\#"
 
 
 def test_the_same_tree_gives_the_same_report(small, tmp_path, monkeypatch):
