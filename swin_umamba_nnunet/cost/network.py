@@ -139,10 +139,10 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
             outputs = network(image)
         outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
         saved = _saved_bytes(network.train(), torch.empty(batch_size, *input_shape, device=_DEVICE))
-    dense, scan, order = counter.dense, counter.scan, tracker.order
-    names = dict.fromkeys((*order, *parameters, *dense, *scan, *saved))  # in the order of the forward pass
+    dense, scan, maps = counter.dense, counter.scan, tracker.maps
+    names = dict.fromkeys((*maps, *parameters, *dense, *scan, *saved))  # in the order of the forward pass
     parts = [
-        PartCost(name, parameters[name], dense[name], scan[name], saved[name], *_map(tracker.maps.get(name), padded))
+        PartCost(name, parameters[name], dense[name], scan[name], saved[name], *_map(maps.get(name), padded))
         for name in sorted(names, key=lambda name: name == HEADS)  # which come last
     ]
     return Cost(
@@ -198,16 +198,15 @@ class PartTracker:
         network: whose forward pass is followed.
 
     Attributes:
-        order: parts in the order in which they first finished a module.
-        maps: shape of what each part's last module returned; not of parts that return several.
+        maps: shape of what each part's last module returned, None of parts that return several; in the order in which
+            the parts first finished a module.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._running = [part_of("")]
         self._handles: list[Any] = []
-        self.order: list[str] = []
-        self.maps: dict[str, tuple[int, ...]] = {}
+        self.maps: dict[str, tuple[int, ...] | None] = {}
 
     @property
     def current(self) -> str:
@@ -231,8 +230,7 @@ class PartTracker:
 
         def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
             self._running.pop()
-            if part not in self.order:
-                self.order.append(part)
+            self.maps.setdefault(part, None)
             first = outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs
             if isinstance(first, Tensor) and part not in _MANY_MAPS:
                 self.maps[part] = tuple(first.shape)
