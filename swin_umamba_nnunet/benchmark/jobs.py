@@ -1,7 +1,6 @@
 """From a configuration to the jobs of its runs: everything is checked first, and all that is wrong said at once."""
 
 import functools
-import importlib.metadata
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._distribution import version_of
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.config import BenchmarkConfig, Row, build_config
 from swin_umamba_nnunet.benchmark.files import (
@@ -237,8 +237,13 @@ def _jobs(
         unknown_yet = dry and not dataset.knows(fold, config.test)
         return {} if unknown_yet else dataset.scored_cases(fold, config.test)
 
-    def common(dataset: Dataset, fold: int | str) -> dict[str, Any]:
-        return {
+    trainings = itertools.product(config.seeds, config.folds, datasets, config.trainers)
+    runs: list[tuple[int, int | str, Dataset, Row, Path | None]] = [(*run, None) for run in trainings]
+    runs += [(0, fold, of, row, folder) for fold, (row, of, folder) in itertools.product(config.folds, observers)]
+    jobs = []
+    for seed, fold, dataset, row, segmentations in runs:
+        scored, given, recipe = cases(dataset, fold), dict[str, Path](), {}
+        inputs = {
             "dataset": dataset.name,
             "fold": fold,
             # of what the files say, so that their formatting does not matter
@@ -246,53 +251,35 @@ def _jobs(
             "versions": versions(),
             "scored_on": "test set" if config.test or fold == "all" else "validation cases of the fold",
         }
-
-    jobs = []
-    for seed, fold, dataset, row in itertools.product(config.seeds, config.folds, datasets, config.trainers):
-        trainer = probed["trainers"][row.name]
-        inputs = {
-            **common(dataset, fold),
-            "trainer": row.name,
-            "plans": row.plans,
-            "configuration": row.configuration,
-            "seed": seed,
-            "plans_sha256": json_sha256(dataset.plans_file(row.plans)),
-            "dataset_fingerprint_sha256": json_sha256(dataset.preprocessed / "dataset_fingerprint.json"),
-            "weights_sha256": (trainer["weights"] or {}).get("sha256"),
-            "trainer_sha256": trainer["file_sha256"],
-            "device": device,
-            "num_gpus": row.num_gpus,
-            "mirroring": config.mirroring,
-            "checkpoint": config.checkpoint,
-        }
-        run = (config.output, dataset.name, row, fold, seed)
-        scored, recipe = cases(dataset, fold), probed["pairs"][f"{dataset.name} {row.key}"]
-        how = (config.validation, config.checkpoint_minutes)
-        jobs.append(Job(*run, inputs, scored, dataset.file_ending, *how, recipe))
-    for fold, (row, dataset, folder) in itertools.product(config.folds, observers):
-        scored = cases(dataset, fold)
-        given = observed(row.name, folder, dataset, scored)
-        inputs = {
-            **common(dataset, fold),
-            "observer": row.name,
-            "segmentations_sha256": files_sha256(given),
-            "device": "cpu",
-        }
-        run = (config.output, dataset.name, row, fold, 0)
-        jobs.append(Job(*run, inputs, scored, dataset.file_ending, given=given))
+        if segmentations is None:
+            trainer, recipe = probed["trainers"][row.name], probed["pairs"][f"{dataset.name} {row.key}"]
+            inputs |= {
+                "trainer": row.name,
+                "plans": row.plans,
+                "configuration": row.configuration,
+                "seed": seed,
+                "plans_sha256": json_sha256(dataset.plans_file(row.plans)),
+                "dataset_fingerprint_sha256": json_sha256(dataset.preprocessed / "dataset_fingerprint.json"),
+                "weights_sha256": (trainer["weights"] or {}).get("sha256"),
+                "trainer_sha256": trainer["file_sha256"],
+                "device": device,
+                "num_gpus": row.num_gpus,
+                "mirroring": config.mirroring,
+                "checkpoint": config.checkpoint,
+            }
+        else:
+            given = observed(row.name, segmentations, dataset, scored)
+            inputs |= {"observer": row.name, "segmentations_sha256": files_sha256(given), "device": "cpu"}
+        run = (config.output, dataset.name, row, fold, seed, inputs, scored, dataset.file_ending)
+        jobs.append(Job(*run, config.validation, config.checkpoint_minutes, recipe, given))
     return tuple(jobs)
 
 
 @functools.cache
 def versions() -> dict[str, str]:
     """Of Python and the packages, as installed for this interpreter, which the children run too."""
-    found = {"python": platform.python_version(), "swin_umamba_nnunet": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
+    found = {package: version_of(package) or "not installed as a package" for package in PACKAGES}
+    return {"python": platform.python_version(), "swin_umamba_nnunet": __version__, **found}
 
 
 def _device(
