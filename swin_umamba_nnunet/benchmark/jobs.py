@@ -15,6 +15,7 @@ from swin_umamba_nnunet.benchmark.config import BenchmarkConfig, Row, build_conf
 from swin_umamba_nnunet.benchmark.files import (
     BenchmarkError,
     ConfigError,
+    Record,
     files_sha256,
     json_sha256,
     now,
@@ -59,12 +60,12 @@ class Job(Run):
         recipe: what is known about training this row on this dataset, see `probe`: "epochs", "cost", ...
     """
 
-    inputs: Mapping[str, Any]
+    inputs: Record
     cases: Mapping[str, Case]
     file_ending: str
     validation: bool = False
     checkpoint_minutes: float = 10.0
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Record = field(default_factory=dict)
     given: Mapping[str, Path] = field(default_factory=dict)
 
     def is_predicted(self) -> bool:
@@ -90,7 +91,7 @@ class Job(Run):
         return _differences(recorded, self.inputs) if recorded and made_something else []
 
 
-def _differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+def _differences(recorded: Record, present: Record) -> list[str]:
     """What has changed, one "NAME: BEFORE -> NOW" each."""
     changed = []
     for name in {**recorded, **present}:
@@ -122,8 +123,8 @@ class Prepared:
     config: BenchmarkConfig
     device: str
     jobs: tuple[Job, ...]
-    probed: Mapping[str, Any]
-    findings: tuple[dict[str, Any], ...]
+    probed: Record
+    findings: tuple[Record, ...]
 
     def write(self) -> None:
         """benchmark.json: what this benchmark is, for status and report."""
@@ -145,7 +146,7 @@ class Prepared:
 
 
 def prepare(
-    settings: Mapping[str, Any],
+    settings: Record,
     *,
     launcher: str = "local",
     gpus: Sequence[int] = (),
@@ -227,7 +228,7 @@ def _jobs(
     datasets: Sequence[Dataset],
     observers: Sequence[tuple[Row, Dataset, Path]],
     device: str,
-    probed: Mapping[str, Any],
+    probed: Record,
     dry: bool,
 ) -> tuple[Job, ...]:
     """All runs, so that early on every row has one: seeds and folds outside, rows inside; then the observers'."""
@@ -282,9 +283,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "swin_umamba_nnunet": __version__, **found}
 
 
-def _device(
-    config: BenchmarkConfig, launcher: str, gpus: Sequence[int], hardware: Mapping[str, Any], problems: list[str]
-) -> str:
+def _device(config: BenchmarkConfig, launcher: str, gpus: Sequence[int], hardware: Record, problems: list[str]) -> str:
     """What "auto" becomes; what is asked for and not there is added to `problems`."""
     here, flag = len(hardware["gpus"]), f"--gpus {','.join(map(str, gpus))}"
     if launcher == "slurm":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.benchmark.files import read_json, write_json
+from swin_umamba_nnunet.benchmark.files import Record, read_json, write_json
 from swin_umamba_nnunet.benchmark.process import end_with_parent
 from swin_umamba_nnunet.benchmark.steps import peak_memory, processor_name, schedule_of
 
@@ -38,7 +38,7 @@ PROTOCOL_METHODS = {
 }
 
 
-def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
+def inspect_rows(request: Record) -> Record:
     """Answer a request.
 
     Args:
@@ -65,7 +65,7 @@ def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"problems": problems, "hardware": hardware(), "trainers": trainers, "pairs": pairs}
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> Record:
     """This machine."""
     import torch
 
@@ -81,7 +81,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, dict[str, Any]]:
+def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, Record]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from swin_umamba_nnunet.trainers.finding import find_trainer
@@ -118,7 +118,7 @@ def _same(trainer: type, stock: type, method: str) -> bool:
     return next(definitions) is inspect.getattr_static(stock, method)
 
 
-def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str]]:
+def _weights(trainer: Any, fetch: bool) -> tuple[Record | None, list[str]]:
     """The ImageNet weights a trainer starts from, and what is wrong with them."""
     name = getattr(trainer, "imagenet_weights", None)
     if name is None:
@@ -135,9 +135,7 @@ def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str
     return weights, problems
 
 
-def _inspect_pair(
-    trainer_class: Any, dataset: str, row: Mapping[str, str], request: Mapping[str, Any]
-) -> dict[str, Any]:
+def _inspect_pair(trainer_class: Any, dataset: str, row: Mapping[str, str], request: Record) -> Record:
     try:
         with trainer_of(trainer_class, dataset, row, _device(request.get("device", "cpu"))) as trainer:
             answer = {"problems": [], **_recipe(trainer)}
@@ -176,7 +174,7 @@ def trainer_of(trainer_class: Any, dataset: str, row: Mapping[str, str], device:
         )
 
 
-def _recipe(trainer: Any) -> dict[str, Any]:
+def _recipe(trainer: Any) -> Record:
     return {
         **schedule_of(trainer),
         "mirroring_axes": trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3],
@@ -198,7 +196,7 @@ def _split_differences(trainer: Any, folds: Sequence[int]) -> list[int]:
     return own
 
 
-def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> dict[str, Any]:
+def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> Record:
     try:
         from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset
 
@@ -211,7 +209,7 @@ def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> dict[str,
 # ----------------------------------------------------------------------------------------- what iterations take
 
 
-def time_iterations(request: Mapping[str, Any]) -> dict[str, Any]:
+def time_iterations(request: Record) -> Record:
     """Seconds per training and per validation iteration, and the peak memory of both.
 
     The trainer's own network, loss and optimiser run at the planned batch and patch, on made-up images: loading and
@@ -240,7 +238,7 @@ def time_iterations(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**seconds, **peak_memory(device)}
 
 
-def _batch(trainer: Any) -> dict[str, Any]:
+def _batch(trainer: Any) -> Record:
     """Noise with empty targets, in the shapes that nnU-Net's data loaders give."""
     import torch
 

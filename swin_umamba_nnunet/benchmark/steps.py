@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swin_umamba_nnunet.benchmark.files import read_json, write_json
+from swin_umamba_nnunet.benchmark.files import Record, read_json, write_json
 from swin_umamba_nnunet.benchmark.process import end_with_parent
 from swin_umamba_nnunet.benchmark.runs import OURS, TRAIN
 
@@ -168,7 +168,7 @@ def instrument(trainer: Any, settings: argparse.Namespace) -> None:
         trainer.perform_actual_validation = perform_actual_validation
 
 
-def peak_memory(device: str) -> dict[str, Any]:
+def peak_memory(device: str) -> Record:
     """Bytes at most so far, and what they are: what tensors took on the GPU, or this process's resident memory.
 
     The latter is without the augmentation workers, and None on Windows.
@@ -185,7 +185,7 @@ def peak_memory(device: str) -> dict[str, Any]:
     return {"peak_memory_bytes": used, "peak_memory_what": "process RSS"}
 
 
-def schedule_of(trainer: Any) -> dict[str, Any]:
+def schedule_of(trainer: Any) -> Record:
     """How long a trainer trains, and on batches of what size; the patch in pixels or voxels."""
     return {
         "epochs": trainer.num_epochs,

@@ -30,6 +30,7 @@ _BACKEND = "numba"  # any that runs there and is one opaque operator; nothing of
 HEADS = "heads"
 # what a dotted name may contain -> part; tried in this order
 _NAMED = {"seg_layers": HEADS, "stem": "stem", "patch_embed": "patch embedding", "skip_blocks": "skips"}
+Shape = tuple[int, ...]
 _MANY_MAPS = (HEADS, "skips")  # parts that return maps of several sizes
 
 
@@ -53,7 +54,7 @@ class PartCost:
     scan_flops: int
     activation_bytes: int
     channels: int | None
-    size: tuple[int, ...]
+    size: Shape
 
 
 def _total(name: str) -> Any:
@@ -79,11 +80,11 @@ class Cost:
     """
 
     network: str
-    input_shape: tuple[int, ...]
+    input_shape: Shape
     classes: int
     batch_size: int
     parameter_bytes: int
-    head_sizes: tuple[tuple[int, ...], ...]
+    head_sizes: tuple[Shape, ...]
     parts: tuple[PartCost, ...]
     uncounted: tuple[str, ...] = ()
 
@@ -206,7 +207,7 @@ class PartTracker:
         self._network = network
         self._running = [part_of("")]
         self._handles: list[Any] = []
-        self.maps: dict[str, tuple[int, ...] | None] = {}
+        self.maps: dict[str, Shape | None] = {}
 
     @property
     def current(self) -> str:
@@ -257,14 +258,14 @@ def _saved_bytes(network: nn.Module, image: Tensor) -> dict[str, int]:
     return saved
 
 
-def _padded(network: nn.Module, input_shape: Sequence[int]) -> tuple[int, ...]:
+def _padded(network: nn.Module, input_shape: Sequence[int]) -> Shape:
     """Size of the image inside the network, in pixels."""
     stride = getattr(network, "stride", 1)
     stride = stride if isinstance(stride, int) else 1
     return tuple(-(-side // stride) * stride for side in input_shape[1:])
 
 
-def _map(shape: tuple[int, ...] | None, image: Sequence[int]) -> tuple[int | None, tuple[int, ...]]:
+def _map(shape: Shape | None, image: Sequence[int]) -> tuple[int | None, Shape]:
     """(channels, size) of an output: (B, ..., C) if all axes of the image are then scaled alike, else (B, C, ...)."""
     if shape is None or len(shape) != len(image) + 2:
         return None, ()

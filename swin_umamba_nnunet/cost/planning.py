@@ -21,6 +21,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size
+from swin_umamba_nnunet.cost.network import Shape
 from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION, StepMemory, step_memory
 from swin_umamba_nnunet.cost.tasks import Task, build_network, find_planner, plan_patch
 from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
@@ -51,7 +52,7 @@ class Fit:
 
     task: Task
     memory: StepMemory
-    planned: tuple[tuple[int, ...], int]
+    planned: tuple[Shape, int]
     gpu_bytes: int
 
     @property
@@ -108,14 +109,14 @@ def fit_plans(
         task = _changed(task, {RECOMPUTE: True})
 
     @functools.cache
-    def measure(patch: tuple[int, ...], batch: int) -> StepMemory:
+    def measure(patch: Shape, batch: int) -> StepMemory:
         memory = step_memory(trainer, _changed(task, {"patch_size": list(patch)}), batch)
         progress(memory)
         return memory
 
     smallest, most = min(SMALLEST_BATCH, planned[1]), max(planned[1], largest_batch or 0)
 
-    def fits(patch: tuple[int, ...], batch: int = smallest) -> bool:
+    def fits(patch: Shape, batch: int = smallest) -> bool:
         return needed_bytes(measure(patch, batch)) <= gpu_bytes
 
     patches = smaller_patches(planned[0], _stride(trainer, task))
@@ -179,7 +180,7 @@ def _refuse_cascade(task: Task) -> None:
         )
 
 
-def smaller_patches(patch: Sequence[int], stride: Sequence[int]) -> list[tuple[int, ...]]:
+def smaller_patches(patch: Sequence[int], stride: Sequence[int]) -> list[Shape]:
     """The patch and ever smaller ones: always the longest axis that may shrink, to the next multiple of its stride.
 
     No axis gets shorter than `SMALLEST_MAP` strides.
@@ -250,7 +251,7 @@ def _changed(task: Task, changes: dict[str, Any]) -> Task:
     return replace(task, plans=plans)
 
 
-def _stride(trainer: type[nnUNetTrainer], task: Task) -> tuple[int, ...]:
+def _stride(trainer: type[nnUNetTrainer], task: Task) -> Shape:
     """Pixels per position of the network's coarsest map, per axis."""
     stride = getattr(build_network(trainer, task), "stride", None)
     axes = len(task.settings.patch_size)

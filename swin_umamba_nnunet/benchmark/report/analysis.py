@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from swin_umamba_nnunet.benchmark import fairness
-from swin_umamba_nnunet.benchmark.files import BenchmarkError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, Record
 from swin_umamba_nnunet.benchmark.report.collect import (
     Arena,
     Benchmark,
@@ -215,7 +215,7 @@ class Result(Arena):
         return Suitability(between, within, ratio, 1 / math.sqrt(fewest), len(several), fewest)
 
     @cached_property
-    def costs(self) -> list[dict[str, Any]]:
+    def costs(self) -> list[Record]:
         """What each trainer costs: medians over its runs; None where nothing is recorded."""
         return [_costs(row.label, self.runs_of(row.label)) for row in self.rows if not row.human]
 
@@ -305,11 +305,11 @@ def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
     return labels[0], "the first row, as none was named"
 
 
-def _costs(label: str, runs: Sequence[Scored]) -> dict[str, Any]:
+def _costs(label: str, runs: Sequence[Scored]) -> Record:
     counted = next((run.part("cost") for run in runs if run.part("cost")), {})
     training = [run.part("training") for run in runs if run.part("training").get("seconds_per_epoch")]
 
-    def of(name: str, parts: Sequence[Mapping[str, Any]] = training) -> list[Any]:
+    def of(name: str, parts: Sequence[Record] = training) -> list[Any]:
         return [part[name] for part in parts if part.get(name)]
 
     return {

@@ -11,11 +11,10 @@ Three averages of the same values, each stated where it is shown:
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ import pandas as pd
 from swin_umamba_nnunet._text import from_csv_cell
 from swin_umamba_nnunet.benchmark import runs as layout
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.files import BenchmarkError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, Record
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
 from swin_umamba_nnunet.evaluation.protocols.plain import COUNTS
@@ -44,7 +43,7 @@ class Scored(layout.Run):
         scored_on: which cases were predicted.
     """
 
-    record: Mapping[str, Any]
+    record: Record
     scores: pd.DataFrame
     problem: str
     scored_on: str
@@ -60,7 +59,7 @@ class Scored(layout.Run):
         """Whether it has scores."""
         return not self.problem
 
-    def part(self, name: str) -> Mapping[str, Any]:
+    def part(self, name: str) -> Record:
         """A section of cell.json, {} where it is missing or null."""
         return self.record.get(name) or {}
 
@@ -107,7 +106,7 @@ def _scored(run: layout.Run, held_out: bool) -> Scored:
     return Scored(**vars(run), record=record, scores=scores, problem=problem, scored_on=scored_on)
 
 
-def _problem(record: Mapping[str, Any]) -> str:
+def _problem(record: Record) -> str:
     """Why a run with this record has no scores."""
     state = record["state"]
     if state == "done":

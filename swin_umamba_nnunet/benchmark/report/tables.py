@@ -1,12 +1,12 @@
 """The report's numbers as CSV files: a line per value, with unit and nothing rounded."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from typing import Any
 
 import pandas as pd
 
 from swin_umamba_nnunet._text import csv_cell
+from swin_umamba_nnunet.benchmark.files import Record
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, Result
 from swin_umamba_nnunet.benchmark.report.collect import mean_of_class_means
 
@@ -26,14 +26,14 @@ def files(analysis: Analysis) -> dict[str, str]:
     return {name: _csv(lines) for name, lines in tables.items()}
 
 
-def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
+def _csv(lines: Iterable[Record]) -> str:
     cells = [
         {name: csv_cell(value) if isinstance(value, str) else value for name, value in line.items()} for line in lines
     ]
     return pd.DataFrame(cells).to_csv(index=False, na_rep="", lineterminator="\n")
 
 
-def _lines(analysis: Analysis, of: Callable[[Result, str], Iterable[Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _lines(analysis: Analysis, of: Callable[[Result, str], Iterable[Record]]) -> Iterator[Record]:
     """What `of` gives for each arena and metric, each with a "label", behind the names of the arena and row."""
     rows = {row.label: row for row in analysis.benchmark.rows}
     for result in analysis.results:
@@ -53,7 +53,7 @@ def _lines(analysis: Analysis, of: Callable[[Result, str], Iterable[Mapping[str,
                 }
 
 
-def _classes(result: Result, metric: str) -> Iterator[dict[str, Any]]:
+def _classes(result: Result, metric: str) -> Iterator[Record]:
     for label, table in result.class_tables[metric].items():
         for name, item in table.items():
             yield {
@@ -68,7 +68,7 @@ def _classes(result: Result, metric: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _cases(result: Result, metric: str) -> Iterator[dict[str, Any]]:
+def _cases(result: Result, metric: str) -> Iterator[Record]:
     """Per case, the mean over its defined classes, averaged over runs."""
     for label, values in result.per_case(metric).items():
         for case, value in values.items():
@@ -83,7 +83,7 @@ _OF_RUNS = {
 }
 
 
-def runs(analysis: Analysis) -> Iterator[dict[str, Any]]:
+def runs(analysis: Analysis) -> Iterator[Record]:
     """All runs, with the mean of the metric that decides."""
     metric = analysis.results[0].metric
     for run in analysis.benchmark.runs:

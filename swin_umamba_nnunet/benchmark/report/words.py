@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swin_umamba_nnunet._text import plural
+from swin_umamba_nnunet.benchmark.files import Record
 from swin_umamba_nnunet.benchmark.report.analysis import Result, Suitability
 from swin_umamba_nnunet.benchmark.report.collect import lower_is_better
 from swin_umamba_nnunet.benchmark.report.statistics import ALPHA, AT_MOST, POWER, Comparison
@@ -51,7 +52,7 @@ def p_value(value: float) -> str:
     )
 
 
-def flops(cost: Mapping[str, Any]) -> str:
+def flops(cost: Record) -> str:
     """FLOPs out of a row's `analysis.costs`; "at least", where operations without a formula are missing from them."""
     return ("at least " if cost["uncounted"] else "") + count(cost["flops"])
 
