@@ -54,11 +54,6 @@ class Row:
         """Whether it is an observer (see `BenchmarkConfig`): scored as the others, and nothing is trained."""
         return not self.plans
 
-    @property
-    def identity(self) -> dict[str, str]:
-        """What `probe` is told about it."""
-        return {name: getattr(self, name) for name in ("name", "plans", "configuration", "key")}
-
     def to_dict(self) -> Record:
         """Its settings, as JSON and TOML take them."""
         return {name: getattr(self, name) for name in _IN_ROWS}

@@ -204,7 +204,7 @@ def prepare(
                     if of == dataset:
                         holds(observed, row.name, folder, dataset, dataset.scored_cases(fold, config.test))
     request = {
-        "rows": [row.identity for row in config.trainers],
+        "rows": [row.to_dict() for row in config.trainers],
         "pairs": pairs,
         "folds": config.folds,
         "device": config.device if launcher == "local" else "cpu",
