@@ -16,7 +16,6 @@ from markupsafe import Markup
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable
-from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.files import BenchmarkError, now
 from swin_umamba_nnunet.benchmark.report import published, tables, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, ReportOptions, analyse
@@ -26,7 +25,6 @@ from swin_umamba_nnunet.benchmark.report.pictures import pictures
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 
 PAGE, LATEX = "report.html", "tables.tex"
-_MARKS = {fairness.IN_ORDER: "\u25cb", fairness.CAUTION: "\u25d0", fairness.PROBLEM: "\u25cf", fairness.UNKNOWN: "?"}
 # What is hashed of a run's inputs, and what it is the hash of.
 _HASHES = {
     "plans_sha256": "plans {run.row.plans} of {run.dataset}",
@@ -128,7 +126,6 @@ def render(analysis: Analysis, options: ReportOptions, beside: Sequence[str]) ->
         options=options,
         all_classes=ALL_CLASSES,
         published=published,
-        marks=_MARKS,
         runs=list(tables.runs(analysis)),
         config=json.dumps(analysis.benchmark.content["config"], indent=2, default=str),
         made=f"Made on {now()} by swin_umamba_nnunet {__version__} (swin-umamba benchmark report).",
