@@ -60,12 +60,17 @@ class Look:
 
 
 def read_case(
-    pair: CasePair, images: Sequence[Path], labels: LabelSet, channel: int = 0
+    pair: CasePair, images: Sequence[Path], labels: LabelSet, channel: int = 0, image: Image | None = None
 ) -> tuple[Image, np.ndarray, np.ndarray]:
-    """Image, ground truth (D, H, W) and prediction (D, H, W) of a case; see `read_look`."""
+    """Image, ground truth (D, H, W) and prediction (D, H, W) of a case; see `read_look`.
+
+    Args:
+        pair, images, labels, channel: as there.
+        image: what they hold, where it has been read already.
+    """
     truth, prediction = (one.array for one in read_pair(pair, labels.reader))
     require_known(pair, labels, values_in(truth), values_in(prediction))
-    image = read_image(images, channel, labels.reader)
+    image = image or read_image(images, channel, labels.reader)
     truth, prediction = (one if one.ndim == 3 else one[None] for one in (truth, prediction))
     if image.array.shape[:3] != truth.shape:
         raise EvaluationError(

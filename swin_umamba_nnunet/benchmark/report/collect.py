@@ -134,6 +134,7 @@ def read_scores(run: layout.Run) -> pd.DataFrame:
             raise BenchmarkError(f"{path} has the columns {reader.fieldnames}; expected {', '.join(CSV_COLUMNS)}")
         for number, line in enumerate(reader, 2):
             convention, _, detail = line["convention"].partition(": ")
+            # what was counted is no score: scores come from it
             if convention != PLAIN or line["class"] == WHOLE_IMAGE or line["metric"].split("@")[0] in COUNTS:
                 continue
             try:

@@ -24,6 +24,7 @@ from swin_umamba_nnunet.evaluation import (
     find_label_files,
     find_labels,
     read_dataset_json,
+    read_image,
 )
 from swin_umamba_nnunet.pictures.drawing import ERRORS, draw_panel, kinds_of_error, style_of
 from swin_umamba_nnunet.pictures.looks import View, look_at, read_case
@@ -105,9 +106,10 @@ def _views(case: str, runs: Mapping[str, Scored]) -> tuple[LabelSet, dict[str, V
     first, predictions = next(iter(runs.values())), {}
     labels = find_labels(first.references, first.predictions) or read_dataset_json(first.model.parent / "dataset.json")
     images = find_images(first.images, [case])[case]
+    image = read_image(images, 0, labels.reader)
     for label, run in runs.items():
         pair = CasePair(case, _file(run.references, case), _file(run.predictions, case))
-        image, truth, predictions[label] = read_case(pair, images, labels)
+        _, truth, predictions[label] = read_case(pair, images, labels, image=image)
     index = slice_of_most_difference(truth, [*predictions.values()])
     cut, views = slice(index, index + 1), {}
     sliced = replace(image, array=image.array[cut])
