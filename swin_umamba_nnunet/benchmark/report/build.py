@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from markupsafe import Markup
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable
+from swin_umamba_nnunet._text import plural, printable
 from swin_umamba_nnunet.benchmark.files import BenchmarkError, now
 from swin_umamba_nnunet.benchmark.report import published, tables, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, ReportOptions, analyse
@@ -105,8 +104,6 @@ def _template(name: str, **settings: Any) -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, **settings
     )
     environment.filters |= {name: value for name, value in vars(words).items() if callable(value)}
-    shown: tuple[Callable[[Any], str], ...] = (by, byte_size, duration)
-    environment.filters |= {how.__name__: partial(words.given, how=how) for how in shown}
     environment.filters |= {how.__name__: how for how in (breakable, commands, pictures, plural, provenance, slug)}
     return environment.from_string(_own_file(f"{name}.j2"))
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from swin_umamba_nnunet import _text
 from swin_umamba_nnunet._text import plural
 from swin_umamba_nnunet.benchmark.files import Record
 from swin_umamba_nnunet.benchmark.report.analysis import Result, Suitability
@@ -72,9 +73,12 @@ def count(value: float | None) -> str:
     return quantity(value, ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")))
 
 
-def given(value: Any, how: Callable[[Any], str]) -> str:
-    """What `how` makes of a value; a dash where there is none."""
-    return DASH if value is None else how(value)
+def _where_given(how: Callable[[Any], str]) -> Callable[[Any], str]:
+    """What makes of a value what `how` does, and a dash where there is none."""
+    return lambda value: DASH if value is None else how(value)
+
+
+by, byte_size, duration = _where_given(_text.by), _where_given(_text.byte_size), _where_given(_text.duration)
 
 
 def seconds(value: float | None) -> str:
