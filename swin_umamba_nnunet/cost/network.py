@@ -30,8 +30,9 @@ _BACKEND = "numba"  # any that runs there and is one opaque operator; nothing of
 HEADS = "heads"
 # what a dotted name may contain -> part; tried in this order
 _NAMED = {"seg_layers": HEADS, "stem": "stem", "patch_embed": "patch embedding", "skip_blocks": "skips"}
-Shape = tuple[int, ...]
 _MANY_MAPS = (HEADS, "skips")  # parts that return maps of several sizes
+
+Shape = tuple[int, ...]  # of a tensor, or the size of an image or patch per axis
 
 
 @dataclass(frozen=True)
