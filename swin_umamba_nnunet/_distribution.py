@@ -38,6 +38,14 @@ def _in_a_clone(extra: str) -> str:
     return f'pip install -e ".[{extra}]"   in a clone of its repository'
 
 
+def version_of(name: str) -> str | None:
+    """The version of a package as it is installed; None where it is not, or only on PYTHONPATH."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def repository() -> str | None:
     """The address of the repository, None as long as `project.urls` names none."""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet._text import did_you_mean, printable
-from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, Record
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,8 +41,8 @@ class Row:
     configuration: str = "2d"
     label: str = ""
     num_gpus: int = 1
-    slurm: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    recorded: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    slurm: Record = field(default_factory=dict, hash=False)
+    recorded: Record = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
@@ -54,12 +54,7 @@ class Row:
         """Whether it is an observer (see `BenchmarkConfig`): scored as the others, and nothing is trained."""
         return not self.plans
 
-    @property
-    def identity(self) -> dict[str, str]:
-        """What `probe` is told about it."""
-        return {name: getattr(self, name) for name in ("name", "plans", "configuration", "key")}
-
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Record:
         """Its settings, as JSON and TOML take them."""
         return {name: getattr(self, name) for name in _IN_ROWS}
 
@@ -100,15 +95,15 @@ class BenchmarkConfig:
     checkpoint: str = CHECKPOINTS[0]
     validation: bool = False
     checkpoint_minutes: float = 10.0
-    slurm: Mapping[str, Any] = field(default_factory=dict)
-    observers: Mapping[str, Any] = field(default_factory=dict)
+    slurm: Record = field(default_factory=dict)
+    observers: Record = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """The trainers, and the observers."""
         return (*self.trainers, *map(_observer, self.observers))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Record:
         """As JSON and TOML take it."""
         return {**asdict(self), "output": str(self.output), "trainers": [row.to_dict() for row in self.trainers]}
 
@@ -209,7 +204,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise BenchmarkError(f"the configuration {path} is not valid TOML: {error}") from error
 
 
-def build_config(settings: Mapping[str, Any]) -> BenchmarkConfig:
+def build_config(settings: Record) -> BenchmarkConfig:
     """The configuration that `settings` (from a file, or from flags) spell out.
 
     Rows may be tables, or what flags take: NAME, NAME:PLANS or NAME:PLANS:CONFIGURATION.
@@ -242,7 +237,7 @@ def build_config(settings: Mapping[str, Any]) -> BenchmarkConfig:
     return config
 
 
-def _fitting(given: Mapping[str, Any], known: Sequence[str], where: str, problems: list[str]) -> dict[str, Any]:
+def _fitting(given: Record, known: Sequence[str], where: str, problems: list[str]) -> dict[str, Any]:
     """What of `given` is as the rules want it, lists as tuples; what is wrong is added to `problems`."""
     values = {}
     for name, value in given.items():

@@ -74,7 +74,7 @@ def _timed(prepared: Prepared, job: Job, iterations: int) -> Estimate:
     recipe = job.recipe
     request = {
         "dataset": job.dataset,
-        "row": job.row.identity,
+        "row": job.row.to_dict(),
         "device": prepared.device,
         "iterations": iterations,
     }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from swin_umamba_nnunet import catalogue
 from swin_umamba_nnunet._text import plural
 from swin_umamba_nnunet.benchmark.config import CHECKPOINTS, BenchmarkConfig, Row
+from swin_umamba_nnunet.benchmark.files import Record
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.benchmark.report.analysis import Result
@@ -93,7 +94,7 @@ class Item(NamedTuple):
     answer: str
 
 
-def findings(config: BenchmarkConfig, probed: Mapping[str, Any], datasets: Sequence[str]) -> list[Remark]:
+def findings(config: BenchmarkConfig, probed: Record, datasets: Sequence[str]) -> list[Remark]:
     """All remarks about a benchmark that is about to run.
 
     Args:
@@ -170,7 +171,7 @@ def remark(severity: str, code: str, text: str, *datasets: str) -> Remark:
     return {"severity": severity, "code": code, "text": text, "datasets": [*datasets]}
 
 
-def of_records(records: Iterable[Mapping[str, Any]]) -> Iterator[Remark]:
+def of_records(records: Iterable[Record]) -> Iterator[Remark]:
     """Remarks about runs that have run: whether they ran under the same conditions.
 
     Args:
@@ -235,7 +236,7 @@ class Identity:
         return [item.name + self.suffix for item in catalogue.TRAINERS if item.control_of == self.record.name]
 
 
-def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
+def facts(row: Row, probed: Record) -> Record:
     """What benchmark.json records about a row.
 
     Args:
@@ -251,7 +252,7 @@ def facts(row: Row, probed: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def identify(recorded: Mapping[str, Any]) -> Identity:
+def identify(recorded: Record) -> Identity:
     """What a row is.
 
     Args:
@@ -340,7 +341,7 @@ def of_rows(given: Sequence[Row]) -> Iterator[Remark]:
     yield remark("fine" if stock else "problem", "baselines", text)
 
 
-def _of_settings(config: BenchmarkConfig, probed: Mapping[str, Any]) -> Iterator[Remark]:
+def _of_settings(config: BenchmarkConfig, probed: Record) -> Iterator[Remark]:
     """Remarks about plans, trainers, checkpoints, mirroring, seeds and folds."""
     by_plans = defaultdict(list)
     for row in config.trainers:
@@ -374,7 +375,7 @@ def _of_settings(config: BenchmarkConfig, probed: Mapping[str, Any]) -> Iterator
         yield remark("note", "some_folds", text)
 
 
-def _of_recipes(recipes: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[Remark]:
+def _of_recipes(recipes: Mapping[str, Record], dataset: str) -> Iterator[Remark]:
     """Remarks about what the rows (by label) do with one dataset."""
     lengths = {label: recipe["epochs"] * recipe["iterations_per_epoch"] for label, recipe in recipes.items()}
     if len(set(lengths.values())) > 1:
@@ -415,8 +416,8 @@ def _of_results(benchmark: "Benchmark", runs: Sequence["Scored"], results: Seque
         yield remark("flag" if short else "fine", "lengths", text + (share if short else "."))
     for result in results:
         severity, text = suitability(result.suitability)
-        yield remark(severity, "separation", text, result.arena.title)
-    count = len({result.arena.dataset for result in results})
+        yield remark(severity, "separation", text, result.title)
+    count = len({result.dataset for result in results})
     few = "; nothing is known about others" if count < FEW_DATASETS else ""
     yield remark("flag" if few else "fine", "datasets", f"{plural(count, 'dataset')}{few}.")
     seeds, folds = (sorted({getattr(run, name) for run in runs}, key=str) for name in ("seed", "fold"))

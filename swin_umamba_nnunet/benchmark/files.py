@@ -11,6 +11,8 @@ from typing import Any
 from swin_umamba_nnunet import _atomic
 from swin_umamba_nnunet._text import UserError, plural
 
+Record = Mapping[str, Any]  # an object as JSON and TOML have it: settings, what is asked, answered and recorded
+
 
 class BenchmarkError(UserError):
     """One sentence that says what was found, what was expected and what to do."""

@@ -1,7 +1,6 @@
 """From a configuration to the jobs of its runs: everything is checked first, and all that is wrong said at once."""
 
 import functools
-import importlib.metadata
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet._distribution import version_of
 from swin_umamba_nnunet.benchmark import fairness
 from swin_umamba_nnunet.benchmark.config import BenchmarkConfig, Row, build_config
 from swin_umamba_nnunet.benchmark.files import (
     BenchmarkError,
     ConfigError,
+    Record,
     files_sha256,
     json_sha256,
     now,
@@ -59,12 +60,12 @@ class Job(Run):
         recipe: what is known about training this row on this dataset, see `probe`: "epochs", "cost", ...
     """
 
-    inputs: Mapping[str, Any]
+    inputs: Record
     cases: Mapping[str, Case]
     file_ending: str
     validation: bool = False
     checkpoint_minutes: float = 10.0
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Record = field(default_factory=dict)
     given: Mapping[str, Path] = field(default_factory=dict)
 
     def is_predicted(self) -> bool:
@@ -90,7 +91,7 @@ class Job(Run):
         return _differences(recorded, self.inputs) if recorded and made_something else []
 
 
-def _differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+def _differences(recorded: Record, present: Record) -> list[str]:
     """What has changed, one "NAME: BEFORE -> NOW" each."""
     changed = []
     for name in {**recorded, **present}:
@@ -122,8 +123,8 @@ class Prepared:
     config: BenchmarkConfig
     device: str
     jobs: tuple[Job, ...]
-    probed: Mapping[str, Any]
-    findings: tuple[dict[str, Any], ...]
+    probed: Record
+    findings: tuple[Record, ...]
 
     def write(self) -> None:
         """benchmark.json: what this benchmark is, for status and report."""
@@ -145,7 +146,7 @@ class Prepared:
 
 
 def prepare(
-    settings: Mapping[str, Any],
+    settings: Record,
     *,
     launcher: str = "local",
     gpus: Sequence[int] = (),
@@ -203,7 +204,7 @@ def prepare(
                     if of == dataset:
                         holds(observed, row.name, folder, dataset, dataset.scored_cases(fold, config.test))
     request = {
-        "rows": [row.identity for row in config.trainers],
+        "rows": [row.to_dict() for row in config.trainers],
         "pairs": pairs,
         "folds": config.folds,
         "device": config.device if launcher == "local" else "cpu",
@@ -227,7 +228,7 @@ def _jobs(
     datasets: Sequence[Dataset],
     observers: Sequence[tuple[Row, Dataset, Path]],
     device: str,
-    probed: Mapping[str, Any],
+    probed: Record,
     dry: bool,
 ) -> tuple[Job, ...]:
     """All runs, so that early on every row has one: seeds and folds outside, rows inside; then the observers'."""
@@ -237,8 +238,13 @@ def _jobs(
         unknown_yet = dry and not dataset.knows(fold, config.test)
         return {} if unknown_yet else dataset.scored_cases(fold, config.test)
 
-    def common(dataset: Dataset, fold: int | str) -> dict[str, Any]:
-        return {
+    trainings = itertools.product(config.seeds, config.folds, datasets, config.trainers)
+    runs: list[tuple[int, int | str, Dataset, Row, Path | None]] = [(*run, None) for run in trainings]
+    runs += [(0, fold, of, row, folder) for fold, (row, of, folder) in itertools.product(config.folds, observers)]
+    jobs = []
+    for seed, fold, dataset, row, segmentations in runs:
+        scored, given, recipe = cases(dataset, fold), dict[str, Path](), {}
+        inputs = {
             "dataset": dataset.name,
             "fold": fold,
             # of what the files say, so that their formatting does not matter
@@ -246,58 +252,38 @@ def _jobs(
             "versions": versions(),
             "scored_on": "test set" if config.test or fold == "all" else "validation cases of the fold",
         }
-
-    jobs = []
-    for seed, fold, dataset, row in itertools.product(config.seeds, config.folds, datasets, config.trainers):
-        trainer = probed["trainers"][row.name]
-        inputs = {
-            **common(dataset, fold),
-            "trainer": row.name,
-            "plans": row.plans,
-            "configuration": row.configuration,
-            "seed": seed,
-            "plans_sha256": json_sha256(dataset.plans_file(row.plans)),
-            "dataset_fingerprint_sha256": json_sha256(dataset.preprocessed / "dataset_fingerprint.json"),
-            "weights_sha256": (trainer["weights"] or {}).get("sha256"),
-            "trainer_sha256": trainer["file_sha256"],
-            "device": device,
-            "num_gpus": row.num_gpus,
-            "mirroring": config.mirroring,
-            "checkpoint": config.checkpoint,
-        }
-        run = (config.output, dataset.name, row, fold, seed)
-        scored, recipe = cases(dataset, fold), probed["pairs"][f"{dataset.name} {row.key}"]
-        how = (config.validation, config.checkpoint_minutes)
-        jobs.append(Job(*run, inputs, scored, dataset.file_ending, *how, recipe))
-    for fold, (row, dataset, folder) in itertools.product(config.folds, observers):
-        scored = cases(dataset, fold)
-        given = observed(row.name, folder, dataset, scored)
-        inputs = {
-            **common(dataset, fold),
-            "observer": row.name,
-            "segmentations_sha256": files_sha256(given),
-            "device": "cpu",
-        }
-        run = (config.output, dataset.name, row, fold, 0)
-        jobs.append(Job(*run, inputs, scored, dataset.file_ending, given=given))
+        if segmentations is None:
+            trainer, recipe = probed["trainers"][row.name], probed["pairs"][f"{dataset.name} {row.key}"]
+            inputs |= {
+                "trainer": row.name,
+                "plans": row.plans,
+                "configuration": row.configuration,
+                "seed": seed,
+                "plans_sha256": json_sha256(dataset.plans_file(row.plans)),
+                "dataset_fingerprint_sha256": json_sha256(dataset.preprocessed / "dataset_fingerprint.json"),
+                "weights_sha256": (trainer["weights"] or {}).get("sha256"),
+                "trainer_sha256": trainer["file_sha256"],
+                "device": device,
+                "num_gpus": row.num_gpus,
+                "mirroring": config.mirroring,
+                "checkpoint": config.checkpoint,
+            }
+        else:
+            given = observed(row.name, segmentations, dataset, scored)
+            inputs |= {"observer": row.name, "segmentations_sha256": files_sha256(given), "device": "cpu"}
+        run = (config.output, dataset.name, row, fold, seed, inputs, scored, dataset.file_ending)
+        jobs.append(Job(*run, config.validation, config.checkpoint_minutes, recipe, given))
     return tuple(jobs)
 
 
 @functools.cache
 def versions() -> dict[str, str]:
     """Of Python and the packages, as installed for this interpreter, which the children run too."""
-    found = {"python": platform.python_version(), "swin_umamba_nnunet": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
+    found = {package: version_of(package) or "not installed as a package" for package in PACKAGES}
+    return {"python": platform.python_version(), "swin_umamba_nnunet": __version__, **found}
 
 
-def _device(
-    config: BenchmarkConfig, launcher: str, gpus: Sequence[int], hardware: Mapping[str, Any], problems: list[str]
-) -> str:
+def _device(config: BenchmarkConfig, launcher: str, gpus: Sequence[int], hardware: Record, problems: list[str]) -> str:
     """What "auto" becomes; what is asked for and not there is added to `problems`."""
     here, flag = len(hardware["gpus"]), f"--gpus {','.join(map(str, gpus))}"
     if launcher == "slurm":

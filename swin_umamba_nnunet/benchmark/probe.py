@@ -17,12 +17,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.benchmark.files import read_json, write_json
+from swin_umamba_nnunet.benchmark.config import Row
+from swin_umamba_nnunet.benchmark.files import Record, read_json, write_json
 from swin_umamba_nnunet.benchmark.process import end_with_parent
 from swin_umamba_nnunet.benchmark.steps import peak_memory, processor_name, schedule_of
 
@@ -38,12 +39,12 @@ PROTOCOL_METHODS = {
 }
 
 
-def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
+def inspect_rows(request: Record) -> Record:
     """Answer a request.
 
     Args:
-        request: "rows": list of {"name", "plans", "configuration", "key"}; "pairs": list of [dataset, key] whose plans
-            exist; "folds"; "fetch": download missing weights and write missing splits; "cost": count FLOPs.
+        request: "rows": as `Row.to_dict` gives them; "pairs": list of [dataset, key of a row] whose plans exist;
+            "folds"; "fetch": download missing weights and write missing splits; "cost": count FLOPs.
 
     Returns:
         "problems" of this installation; "hardware"; "trainers": {name: {"problems", "weights", "file_sha256", ...}};
@@ -51,21 +52,21 @@ def inspect_rows(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     from swin_umamba_nnunet.evaluation.surfaces import INSTALL_LINE
 
-    rows = {row["key"]: row for row in request["rows"]}
+    rows = {row.key: row for row in (Row(**given) for given in request["rows"])}
     classes, trainers = {}, {}
-    for name in dict.fromkeys(row["name"] for row in request["rows"]):
+    for name in dict.fromkeys(row.name for row in rows.values()):
         classes[name], trainers[name] = _inspect_trainer(name, request["fetch"])
     pairs = {}
     for dataset, key in request["pairs"]:
-        if classes[rows[key]["name"]] is not None:
-            pairs[f"{dataset} {key}"] = _inspect_pair(classes[rows[key]["name"]], dataset, rows[key], request)
+        if classes[rows[key].name] is not None:
+            pairs[f"{dataset} {key}"] = _inspect_pair(classes[rows[key].name], dataset, rows[key], request)
     problems = []
     if importlib.util.find_spec("surface_distance") is None:  # an extra, needed at the end of every run
         problems = [f"the evaluation needs surface-distance, which is not installed; get it with   {INSTALL_LINE}"]
     return {"problems": problems, "hardware": hardware(), "trainers": trainers, "pairs": pairs}
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> Record:
     """This machine."""
     import torch
 
@@ -81,7 +82,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, dict[str, Any]]:
+def _inspect_trainer(name: str, fetch: bool) -> tuple[Any, Record]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from swin_umamba_nnunet.trainers.finding import find_trainer
@@ -118,7 +119,7 @@ def _same(trainer: type, stock: type, method: str) -> bool:
     return next(definitions) is inspect.getattr_static(stock, method)
 
 
-def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str]]:
+def _weights(trainer: Any, fetch: bool) -> tuple[Record | None, list[str]]:
     """The ImageNet weights a trainer starts from, and what is wrong with them."""
     name = getattr(trainer, "imagenet_weights", None)
     if name is None:
@@ -135,16 +136,14 @@ def _weights(trainer: Any, fetch: bool) -> tuple[dict[str, Any] | None, list[str
     return weights, problems
 
 
-def _inspect_pair(
-    trainer_class: Any, dataset: str, row: Mapping[str, str], request: Mapping[str, Any]
-) -> dict[str, Any]:
+def _inspect_pair(trainer_class: Any, dataset: str, row: Row, request: Record) -> Record:
     try:
         with trainer_of(trainer_class, dataset, row, _device(request.get("device", "cpu"))) as trainer:
             answer = {"problems": [], **_recipe(trainer)}
             if request["fetch"] or (Path(trainer.preprocessed_dataset_folder_base) / "splits_final.json").is_file():
                 answer["split"] = _split_differences(trainer, [fold for fold in request["folds"] if fold != "all"])
     except Exception as error:  # noqa: BLE001 (whatever a trainer raises about these plans is the answer)
-        return {"problems": [f"{dataset}, {row['key']}: {type(error).__name__}: {error}"]}
+        return {"problems": [f"{dataset}, {row.key}: {type(error).__name__}: {error}"]}
     if request.get("cost"):
         answer |= _cost(trainer_class, dataset, row)
     return answer
@@ -160,7 +159,7 @@ def _device(wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def trainer_of(trainer_class: Any, dataset: str, row: Mapping[str, str], device: str = "cpu") -> Iterator[Any]:
+def trainer_of(trainer_class: Any, dataset: str, row: Row, device: str = "cpu") -> Iterator[Any]:
     """The trainer object as nnUNetv2_train would make it, with results in a folder that is deleted again."""
     import torch
 
@@ -168,15 +167,15 @@ def trainer_of(trainer_class: Any, dataset: str, row: Mapping[str, str], device:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         os.environ["nnUNet_results"] = folder  # noqa: SIM112
         yield trainer_class(
-            plans={**read_json(base / f"{row['plans']}.json"), "continue_training": False},
-            configuration=row["configuration"],
+            plans={**read_json(base / f"{row.plans}.json"), "continue_training": False},
+            configuration=row.configuration,
             fold=0,
             dataset_json=read_json(base / "dataset.json"),
             device=torch.device(device),
         )
 
 
-def _recipe(trainer: Any) -> dict[str, Any]:
+def _recipe(trainer: Any) -> Record:
     return {
         **schedule_of(trainer),
         "mirroring_axes": trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3],
@@ -198,11 +197,11 @@ def _split_differences(trainer: Any, folds: Sequence[int]) -> list[int]:
     return own
 
 
-def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> dict[str, Any]:
+def _cost(trainer_class: Any, dataset: str, row: Row) -> Record:
     try:
         from swin_umamba_nnunet.cost.tasks import describe_trainer, task_of_dataset
 
-        task = task_of_dataset(dataset, row["plans"], row["configuration"])
+        task = task_of_dataset(dataset, row.plans, row.configuration)
         return {"cost": describe_trainer(trainer_class, task, task.batch_size).to_dict()}
     except Exception as error:  # noqa: BLE001 (a cost that cannot be counted stops no benchmark)
         return {"cost_error": f"{type(error).__name__}: {error}"}
@@ -211,23 +210,23 @@ def _cost(trainer_class: Any, dataset: str, row: Mapping[str, str]) -> dict[str,
 # ----------------------------------------------------------------------------------------- what iterations take
 
 
-def time_iterations(request: Mapping[str, Any]) -> dict[str, Any]:
+def time_iterations(request: Record) -> Record:
     """Seconds per training and per validation iteration, and the peak memory of both.
 
     The trainer's own network, loss and optimiser run at the planned batch and patch, on made-up images: loading and
     augmenting data is not in it.
 
     Args:
-        request: "dataset": full name; "row": {"name", "plans", "configuration", "key"}; "device": "cpu", "cuda" or
+        request: "dataset": full name; "row": as in `inspect_rows`; "device": "cpu", "cuda" or
             "mps"; "iterations": how many are timed, after `WARM_UP`.
     """
     import torch
 
     from swin_umamba_nnunet.trainers.finding import find_trainer
 
-    row, device, iterations = request["row"], request["device"], request["iterations"]
+    row, device, iterations = Row(**request["row"]), request["device"], request["iterations"]
     torch.set_num_threads((os.cpu_count() or 1) if device == "cpu" else 1)  # as nnUNetv2_train does
-    with trainer_of(find_trainer(row["name"]), request["dataset"], row, device) as trainer:
+    with trainer_of(find_trainer(row.name), request["dataset"], row, device) as trainer:
         trainer.initialize()
         trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
         batch = _batch(trainer)
@@ -240,7 +239,7 @@ def time_iterations(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**seconds, **peak_memory(device)}
 
 
-def _batch(trainer: Any) -> dict[str, Any]:
+def _batch(trainer: Any) -> Record:
     """Noise with empty targets, in the shapes that nnU-Net's data loaders give."""
     import torch
 

@@ -13,9 +13,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from swin_umamba_nnunet.benchmark.files import BenchmarkError, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, Record, now, read_json, write_json
 
 _POSIX = os.name == "posix"
 _COLOURS = re.compile("\x1b\\[[0-9;?]*[ -/]*[@-~]")  # and movements of the cursor, which say nothing in a log
@@ -112,7 +111,7 @@ def tail(log: Path, lines: int = 25, max_bytes: int = 20_000) -> str:
     return "\n".join([line for line in said if line][-lines:])
 
 
-def ask(request: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def ask(request: Record, environment: Mapping[str, str] | None = None) -> Record:
     """What `probe` answers to a request, in a child process: this one imports no torch, and outlives what fails there.
 
     Raises:

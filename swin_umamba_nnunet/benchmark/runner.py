@@ -15,7 +15,7 @@ from typing import Any
 from filelock import Timeout
 
 from swin_umamba_nnunet import _autoregister
-from swin_umamba_nnunet.benchmark.files import now, read_json
+from swin_umamba_nnunet.benchmark.files import Record, now, read_json
 from swin_umamba_nnunet.benchmark.jobs import Job
 from swin_umamba_nnunet.benchmark.process import Interrupted, describe_exit, run_child, tail
 from swin_umamba_nnunet.benchmark.runs import OURS, PREDICT, TRAIN, Run, seconds_of_epochs
@@ -205,7 +205,7 @@ def _training(job: Job) -> str:
     return f"training goes on after epoch {epoch}" if epoch and job.has_checkpoint() else "training"
 
 
-def _trained(job: Job) -> dict[str, Any]:
+def _trained(job: Job) -> Record:
     """What cell.json says about a training; times in seconds, memory in bytes."""
     measured = job.training()
     seconds = seconds_of_epochs(measured)
@@ -215,7 +215,7 @@ def _trained(job: Job) -> dict[str, Any]:
     return {"training": training, "curves": measured.get("curves", {})}
 
 
-def _predicted(job: Job) -> dict[str, Any]:
+def _predicted(job: Job) -> Record:
     """Of nnUNetv2_predict without its imports: it loads the model, preprocesses, predicts with mirroring and writes."""
     measured, cases = read_json(job.measured_prediction), len(job.cases)
     return {"prediction": {"cases": cases, **measured, "seconds_per_case": measured["seconds"] / cases}}

@@ -25,10 +25,12 @@ from typing import Any
 from filelock import FileLock
 
 from swin_umamba_nnunet.benchmark.config import Row, build_config
-from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, read_json, write_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, Record, read_json, write_json
 
 TRAIN, PREDICT, OURS = "nnUNetv2_train", "nnUNetv2_predict", "swin-umamba"  # commands of a run
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_best.pth")
+
+_IDENTITY = ("name", "plans", "configuration")  # of a row, in benchmark.json
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,11 @@ class Run:
 
     # ------------------------------------------------------------------------------------------- what is recorded
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Record:
         """cell.json; of a run that was never started, that it is waiting."""
         return read_json(self.folder / "cell.json") or {"state": "waiting", "attempts": 0}
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: Record) -> None:
         write_json(self.folder / "cell.json", record)
 
     def update(self, **changes: Any) -> None:
@@ -125,7 +127,7 @@ class Run:
     def measured_prediction(self) -> Path:
         return self.folder / "prediction.json"
 
-    def training(self) -> dict[str, Any]:
+    def training(self) -> Record:
         """What is `measured` so far; {} before the first epoch."""
         return read_json(self.measured) or {}
 
@@ -143,7 +145,7 @@ class Run:
         return all((self.evaluation / name).is_file() for name in ("metrics.csv", "summary.json"))
 
 
-def seconds_of_epochs(training: Mapping[str, Any]) -> list[float]:
+def seconds_of_epochs(training: Record) -> list[float]:
     """How long each epoch took that counts, validation within it included, whoever interrupted the training."""
     curves = training.get("curves", {})
     stamps = zip(curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", []))
@@ -162,7 +164,7 @@ class Benchmark:
     """
 
     folder: Path
-    content: Mapping[str, Any]
+    content: Record
     runs: tuple[Run, ...]
 
     @property
@@ -195,7 +197,9 @@ def read_benchmark(folder: Path) -> Benchmark:
         if not isinstance(cells, list) or not cells or not isinstance(settings, dict):
             raise ValueError("names no cells and their configuration")
         config = build_config(settings)
-        rows = {row.key: replace(row, recorded=_recorded(row, content)) for row in config.rows}
+        # none of an older version, which did not record what its rows are
+        entries = {Row(*map(entry.get, _IDENTITY)).key: entry for entry in content.get("rows") or []}
+        rows = {row.key: replace(row, recorded=entries.get(row.key, {})) for row in config.rows}
         return Benchmark(folder, content, tuple(_parse(folder, name, rows) for name in cells))
     except (ConfigError, ValueError) as error:
         what = error.problems[0] if isinstance(error, ConfigError) else error
@@ -203,13 +207,6 @@ def read_benchmark(folder: Path) -> Benchmark:
             f"{file} {what}; it was changed, or written by another version; `swin-umamba benchmark run` as before "
             "writes it anew"
         ) from None
-
-
-def _recorded(row: Row, content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What benchmark.json says about a row besides its settings; {} of a version that recorded nothing."""
-    names = ("name", "plans", "configuration")
-    entries = content.get("rows") or []
-    return next((entry for entry in entries if all(entry.get(name) == getattr(row, name) for name in names)), {})
 
 
 def _parse(output: Path, name: str, rows: Mapping[str, Row]) -> Run:

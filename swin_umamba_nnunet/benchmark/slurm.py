@@ -9,14 +9,14 @@ import getpass
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, now, read_json, write_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, Record, now, read_json, write_json
 from swin_umamba_nnunet.benchmark.jobs import Job
 from swin_umamba_nnunet.benchmark.runner import run_job
 
@@ -44,7 +44,7 @@ class Resumable:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def resources(common: Mapping[str, Any], row: Row, device: str) -> dict[str, Any]:
+def resources(common: Record, row: Row, device: str) -> dict[str, Any]:
     """Parameters of submitit's SlurmExecutor for the jobs of a row: the defaults, the benchmark's, the row's."""
     wanted = {**DEFAULTS, **common, **row.slurm}
     asks_for_gpu = any(name.startswith("gpus") or name in ("gres", "num_gpus") for name in wanted)
@@ -53,7 +53,7 @@ def resources(common: Mapping[str, Any], row: Row, device: str) -> dict[str, Any
     return wanted
 
 
-def arrays(jobs: Sequence[Job], common: Mapping[str, Any]) -> list[tuple[Any, list[Job]]]:
+def arrays(jobs: Sequence[Job], common: Record) -> list[tuple[Any, list[Job]]]:
     """Executors that can submit, each with its runs: one per set of resources; what is in the queue is left out.
 
     Args:
@@ -117,7 +117,7 @@ def _jobs_file(output: Path) -> Path:
     return output / "slurm" / "jobs.json"
 
 
-def _executor(folder: Path, wanted: Mapping[str, Any]) -> Any:
+def _executor(folder: Path, wanted: Record) -> Any:
     try:
         import submitit
     except ImportError as error:

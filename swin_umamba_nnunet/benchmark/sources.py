@@ -11,7 +11,7 @@ from typing import Any
 
 from swin_umamba_nnunet._text import listed, plural
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.files import BenchmarkError, read_json
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, Record, read_json
 from swin_umamba_nnunet.catalogue import how_to_plan
 
 DEFAULT_FOLDS = 5  # of the split that nnU-Net makes where there is none
@@ -45,7 +45,7 @@ class Dataset:
         return self.name[7:10]
 
     @property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Record:
         """dataset.json, the preprocessed copy of which nnU-Net reads too."""
         return read_json(self.preprocessed / "dataset.json") or {}
 
@@ -94,7 +94,7 @@ class Dataset:
             )
         return {name: cases[name] for name in names}
 
-    def _listed(self, entry: Mapping[str, Any]) -> Case:
+    def _listed(self, entry: Record) -> Case:
         image, *further, label = (self.raw / os.path.expandvars(path) for path in [*entry["images"], entry["label"]])
         return Case((image, *further), label)
 
@@ -254,7 +254,7 @@ def check_fold(dataset: Dataset, fold: int | str, test: bool) -> None:
         dataset.scored_cases(fold, test)
 
 
-def _inherited(configurations: Mapping[str, Any], name: str, key: str) -> str:
+def _inherited(configurations: Record, name: str, key: str) -> str:
     """A configuration's value, from the one it inherits from where it has none itself."""
     seen = set()
     while name in configurations and name not in seen:

@@ -31,11 +31,10 @@ import runpy
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swin_umamba_nnunet.benchmark.files import read_json, write_json
+from swin_umamba_nnunet.benchmark.files import Record, read_json, write_json
 from swin_umamba_nnunet.benchmark.process import end_with_parent
 from swin_umamba_nnunet.benchmark.runs import OURS, TRAIN
 
@@ -46,13 +45,15 @@ WORKERS = "nnUNet_n_proc_DA"  # environment variable
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and complete the record; exits as the command does."""
     parser = argparse.ArgumentParser(prog="steps", description="one step of a run, seeded and measured")
-    parser.add_argument("--record", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--validation", action="store_true")
-    parser.add_argument("--checkpoint-minutes", type=float, default=10.0)
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    at = given.index("--") if "--" in given else len(given)
-    settings, command = parser.parse_args(given[:at]), given[at + 1 :]
+    add = parser.add_argument
+    add("--record", type=Path, help="JSON file that the step writes about itself")
+    add("--seed", type=int, default=0, help="see `seed_everything`")
+    add("--validation", action="store_true", help="let nnU-Net validate after the last epoch")
+    minutes = "a training saves at least that often, at the end of an epoch"
+    add("--checkpoint-minutes", type=float, default=10.0, help=minutes)
+    add("command", nargs="*", help="after --: what one would type")
+    settings = parser.parse_args(arguments)
+    command = settings.command
     name = command[0] if command else ""
     entries = list(importlib.metadata.entry_points(group="console_scripts", name=name))
     if name != OURS and not (name.startswith("nnUNetv2_") and entries):
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run()
         return
     if name == TRAIN:
-        install(Settings(**vars(settings)))
+        install(settings)
         os.environ["SWIN_UMAMBA_SEED"] = str(settings.seed)  # for this package's trainers
     seed_everything(settings.seed)
     began = time.monotonic()
@@ -77,23 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(settings.record, {**(read_json(settings.record) or {}), "finished": True})
     else:
         write_json(settings.record, {"seconds": seconds, **peak_memory(command[command.index("-device") + 1])})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a training is told.
-
-    Attributes:
-        record: JSON file it writes about itself.
-        seed: see `seed_everything`.
-        validation: whether nnU-Net validates after the last epoch.
-        checkpoint_minutes: save at least that often, at the end of an epoch.
-    """
-
-    record: Path
-    seed: int
-    validation: bool
-    checkpoint_minutes: float
 
 
 def seed_everything(*parts: int) -> None:
@@ -110,8 +94,12 @@ def seed_everything(*parts: int) -> None:
     torch.manual_seed(seed)
 
 
-def install(settings: Settings) -> None:
-    """Have every trainer that `nnUNetv2_train` makes in this process, or in its DDP processes, instrumented."""
+def install(settings: argparse.Namespace) -> None:
+    """Have every trainer that `nnUNetv2_train` makes in this process, or in its DDP processes, instrumented.
+
+    Args:
+        settings: options of `main`, "record", "seed", "validation" and "checkpoint_minutes".
+    """
     from nnunetv2.run import run_training
 
     make = run_training.get_trainer_from_args
@@ -125,7 +113,7 @@ def install(settings: Settings) -> None:
     run_training.run_ddp = functools.partial(_run_rank, settings)
 
 
-def _run_rank(settings: Settings, rank: int, *args: Any) -> None:
+def _run_rank(settings: argparse.Namespace, rank: int, *args: Any) -> None:
     """One process of a training on several GPUs: a fresh interpreter in which nothing is installed yet."""
     from nnunetv2.run import run_training
 
@@ -135,7 +123,7 @@ def _run_rank(settings: Settings, rank: int, *args: Any) -> None:
     run_rank(rank, *args)
 
 
-def instrument(trainer: Any, settings: Settings) -> None:
+def instrument(trainer: Any, settings: argparse.Namespace) -> None:
     """Wrap the methods of one trainer object."""
     saved = time.monotonic()
     run, end_epoch, save = trainer.run_training, trainer.on_epoch_end, trainer.save_checkpoint
@@ -180,7 +168,7 @@ def instrument(trainer: Any, settings: Settings) -> None:
         trainer.perform_actual_validation = perform_actual_validation
 
 
-def peak_memory(device: str) -> dict[str, Any]:
+def peak_memory(device: str) -> Record:
     """Bytes at most so far, and what they are: what tensors took on the GPU, or this process's resident memory.
 
     The latter is without the augmentation workers, and None on Windows.
@@ -197,7 +185,7 @@ def peak_memory(device: str) -> dict[str, Any]:
     return {"peak_memory_bytes": used, "peak_memory_what": "process RSS"}
 
 
-def schedule_of(trainer: Any) -> dict[str, Any]:
+def schedule_of(trainer: Any) -> Record:
     """How long a trainer trains, and on batches of what size; the patch in pixels or voxels."""
     return {
         "epochs": trainer.num_epochs,
@@ -208,7 +196,7 @@ def schedule_of(trainer: Any) -> dict[str, Any]:
     }
 
 
-def _write(trainer: Any, settings: Settings, resumed: bool = False) -> None:
+def _write(trainer: Any, settings: argparse.Namespace, resumed: bool = False) -> None:
     if trainer.local_rank != 0:
         return
     before = (read_json(settings.record) or {}) if trainer.current_epoch else {}

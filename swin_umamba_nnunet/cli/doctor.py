@@ -1,7 +1,6 @@
 """`swin-umamba doctor`: what is installed, what can run here, whether nnU-Net finds the trainers; what to do if not."""
 
 import argparse
-import importlib.metadata
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba_nnunet import __version__, _autoregister, settings
-from swin_umamba_nnunet._distribution import repository
+from swin_umamba_nnunet._distribution import repository, version_of
 from swin_umamba_nnunet._text import byte_size, table
 from swin_umamba_nnunet.catalogue import TRAINERS
 from swin_umamba_nnunet.pretrained import ENVIRONMENT_VARIABLE, RECORDS, WeightsError, cache_folder, locate
@@ -90,7 +89,7 @@ class Section:
 def versions(found: Section) -> None:
     """Installed packages, and those that are missing or of a version that cannot work."""
     python, system = platform.python_version(), platform.platform()
-    installed = {name: _version(name) for name in NEEDED + OPTIONAL}
+    installed = {name: version_of(name) for name in NEEDED + OPTIONAL}
     found.data = {
         "swin_umamba_nnunet": __version__,
         "python": python,
@@ -116,13 +115,6 @@ def versions(found: Section) -> None:
             f"torch {torch} computes 3D convolutions under mixed precision several times slower than other versions "
             'and is excluded by nnU-Net and by this package: pip install "torch!=2.9.*"'
         )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _numbers(version: str) -> list[int]:

@@ -32,6 +32,8 @@ HEADS = "heads"
 _NAMED = {"seg_layers": HEADS, "stem": "stem", "patch_embed": "patch embedding", "skip_blocks": "skips"}
 _MANY_MAPS = (HEADS, "skips")  # parts that return maps of several sizes
 
+Shape = tuple[int, ...]  # of a tensor, or the size of an image or patch per axis
+
 
 @dataclass(frozen=True)
 class PartCost:
@@ -53,7 +55,7 @@ class PartCost:
     scan_flops: int
     activation_bytes: int
     channels: int | None
-    size: tuple[int, ...]
+    size: Shape
 
 
 def _total(name: str) -> Any:
@@ -79,11 +81,11 @@ class Cost:
     """
 
     network: str
-    input_shape: tuple[int, ...]
+    input_shape: Shape
     classes: int
     batch_size: int
     parameter_bytes: int
-    head_sizes: tuple[tuple[int, ...], ...]
+    head_sizes: tuple[Shape, ...]
     parts: tuple[PartCost, ...]
     uncounted: tuple[str, ...] = ()
 
@@ -139,10 +141,10 @@ def describe_network(network: nn.Module, input_shape: Sequence[int], batch_size:
             outputs = network(image)
         outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
         saved = _saved_bytes(network.train(), torch.empty(batch_size, *input_shape, device=_DEVICE))
-    dense, scan, order = counter.dense, counter.scan, tracker.order
-    names = dict.fromkeys((*order, *parameters, *dense, *scan, *saved))  # in the order of the forward pass
+    dense, scan, maps = counter.dense, counter.scan, tracker.maps
+    names = dict.fromkeys((*maps, *parameters, *dense, *scan, *saved))  # in the order of the forward pass
     parts = [
-        PartCost(name, parameters[name], dense[name], scan[name], saved[name], *_map(tracker.maps.get(name), padded))
+        PartCost(name, parameters[name], dense[name], scan[name], saved[name], *_map(maps.get(name), padded))
         for name in sorted(names, key=lambda name: name == HEADS)  # which come last
     ]
     return Cost(
@@ -198,16 +200,15 @@ class PartTracker:
         network: whose forward pass is followed.
 
     Attributes:
-        order: parts in the order in which they first finished a module.
-        maps: shape of what each part's last module returned; not of parts that return several.
+        maps: shape of what each part's last module returned, None of parts that return several; in the order in which
+            the parts first finished a module.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._running = [part_of("")]
         self._handles: list[Any] = []
-        self.order: list[str] = []
-        self.maps: dict[str, tuple[int, ...]] = {}
+        self.maps: dict[str, Shape | None] = {}
 
     @property
     def current(self) -> str:
@@ -231,8 +232,7 @@ class PartTracker:
 
         def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
             self._running.pop()
-            if part not in self.order:
-                self.order.append(part)
+            self.maps.setdefault(part, None)
             first = outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs
             if isinstance(first, Tensor) and part not in _MANY_MAPS:
                 self.maps[part] = tuple(first.shape)
@@ -259,14 +259,14 @@ def _saved_bytes(network: nn.Module, image: Tensor) -> dict[str, int]:
     return saved
 
 
-def _padded(network: nn.Module, input_shape: Sequence[int]) -> tuple[int, ...]:
+def _padded(network: nn.Module, input_shape: Sequence[int]) -> Shape:
     """Size of the image inside the network, in pixels."""
     stride = getattr(network, "stride", 1)
     stride = stride if isinstance(stride, int) else 1
     return tuple(-(-side // stride) * stride for side in input_shape[1:])
 
 
-def _map(shape: tuple[int, ...] | None, image: Sequence[int]) -> tuple[int | None, tuple[int, ...]]:
+def _map(shape: Shape | None, image: Sequence[int]) -> tuple[int | None, Shape]:
     """(channels, size) of an output: (B, ..., C) if all axes of the image are then scaled alike, else (B, C, ...)."""
     if shape is None or len(shape) != len(image) + 2:
         return None, ()

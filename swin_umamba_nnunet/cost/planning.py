@@ -21,6 +21,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from swin_umamba_nnunet._atomic import write_text
 from swin_umamba_nnunet._text import by, byte_size
+from swin_umamba_nnunet.cost.network import Shape
 from swin_umamba_nnunet.cost.step_memory import STEP_CONVENTION, StepMemory, step_memory
 from swin_umamba_nnunet.cost.tasks import Task, build_network, find_planner, plan_patch
 from swin_umamba_nnunet.trainers.base import RECOMPUTE, NetworkTrainer
@@ -51,7 +52,7 @@ class Fit:
 
     task: Task
     memory: StepMemory
-    planned: tuple[tuple[int, ...], int]
+    planned: tuple[Shape, int]
     gpu_bytes: int
 
     @property
@@ -108,22 +109,22 @@ def fit_plans(
         task = _changed(task, {RECOMPUTE: True})
 
     @functools.cache
-    def measure(patch: tuple[int, ...], batch: int) -> StepMemory:
+    def measure(patch: Shape, batch: int) -> StepMemory:
         memory = step_memory(trainer, _changed(task, {"patch_size": list(patch)}), batch)
         progress(memory)
         return memory
 
-    smallest = min(SMALLEST_BATCH, planned[1])
+    smallest, most = min(SMALLEST_BATCH, planned[1]), max(planned[1], largest_batch or 0)
 
-    def serves(patch: tuple[int, ...]) -> bool:
-        return needed_bytes(measure(patch, smallest)) <= gpu_bytes
+    def fits(patch: Shape, batch: int = smallest) -> bool:
+        return needed_bytes(measure(patch, batch)) <= gpu_bytes
 
     patches = smaller_patches(planned[0], _stride(trainer, task))
-    if not (serves(patches[0]) or serves(patches[-1])):
+    if not (fits(patches[0]) or fits(patches[-1])):
         raise ValueError(_nothing_fits(trainer, measure(patches[-1], smallest), gpu_bytes, task))
-    patch = patches[0 if serves(patches[0]) else bisect_left(patches, True, key=serves)]
-    most = max(planned[1], largest_batch or 0)
-    batch = _largest_batch(lambda n: needed_bytes(measure(patch, n)), smallest, most, gpu_bytes)
+    patch = patches[0 if fits(patches[0]) else bisect_left(patches, True, key=fits)]
+    more = range(smallest + 1, most + 1)
+    batch = most if fits(patch, most) else smallest + bisect_left(more, True, key=lambda each: not fits(patch, each))
     changed = _changed(task, {"patch_size": list(patch), "batch_size": batch})
     return Fit(changed, measure(patch, batch), planned, gpu_bytes)
 
@@ -179,27 +180,7 @@ def _refuse_cascade(task: Task) -> None:
         )
 
 
-def _largest_batch(needed: Callable[[int], int], low: int, high: int, available: int) -> int:
-    """The largest batch up to `high` that fits, given that `low` does.
-
-    A peak is the largest of many sums, each linear in the batch, so the straight line between two batches is never
-    below it: what fits by the line fits.
-    """
-    if needed(high) <= available:
-        return high
-    while high - low > 1:
-        slope = (needed(high) - needed(low)) / (high - low)
-        guess = min(max(low + int((available - needed(low)) / slope), low + 1), high - 1)
-        if needed(guess) > available:
-            high = guess
-        elif guess + 1 == high or needed(guess + 1) > available:
-            return guess
-        else:
-            low = guess + 1
-    return low
-
-
-def smaller_patches(patch: Sequence[int], stride: Sequence[int]) -> list[tuple[int, ...]]:
+def smaller_patches(patch: Sequence[int], stride: Sequence[int]) -> list[Shape]:
     """The patch and ever smaller ones: always the longest axis that may shrink, to the next multiple of its stride.
 
     No axis gets shorter than `SMALLEST_MAP` strides.
@@ -270,7 +251,7 @@ def _changed(task: Task, changes: dict[str, Any]) -> Task:
     return replace(task, plans=plans)
 
 
-def _stride(trainer: type[nnUNetTrainer], task: Task) -> tuple[int, ...]:
+def _stride(trainer: type[nnUNetTrainer], task: Task) -> Shape:
     """Pixels per position of the network's coarsest map, per axis."""
     stride = getattr(build_network(trainer, task), "stride", None)
     axes = len(task.settings.patch_size)

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from swin_umamba_nnunet.cost.network import fake_copy
+from swin_umamba_nnunet.cost.network import Shape, fake_copy
 from swin_umamba_nnunet.cost.tasks import Task, build_network
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
@@ -45,7 +45,7 @@ class StepMemory:
     """
 
     batch_size: int
-    patch_size: tuple[int, ...]
+    patch_size: Shape
     parameter_bytes: int
     gradient_bytes: int
     optimizer_bytes: int

@@ -28,7 +28,7 @@ from torch import nn
 
 from swin_umamba_nnunet._text import by
 from swin_umamba_nnunet.catalogue import PLANNERS, how_to_plan
-from swin_umamba_nnunet.cost.network import Cost, describe_network
+from swin_umamba_nnunet.cost.network import Cost, Shape, describe_network
 from swin_umamba_nnunet.trainers.base import NetworkTrainer
 
 _NAME = "Dataset000_Shape"  # of the dataset made up for a patch size
@@ -52,12 +52,12 @@ class Task:
     configuration: str
     channels: int
     classes: int
-    planned_size: tuple[int, ...] | None = None
+    planned_size: Shape | None = None
     folder: Path = Path()
     cases: int = 0
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
+    def input_shape(self) -> Shape:
         """(C, H, W) or (C, D, H, W) of a patch."""
         return (self.channels, *(int(side) for side in self.settings.patch_size))
 

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import replacing
 from swin_umamba_nnunet._text import csv_cell, printable, table
@@ -285,4 +283,4 @@ def summary(result: EvaluationResult) -> dict:
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: mean_of_finite(np.array([row[name] for row in rows if name in row], dtype=float)) for name in names}
+    return {name: mean_of_finite(row[name] for row in rows if name in row) for name in names}

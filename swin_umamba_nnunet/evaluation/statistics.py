@@ -1,7 +1,7 @@
 """Statistics over cases: mean, standard deviation, bootstrap interval; undefined and infinite values counted."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -131,10 +131,28 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
 
 
-def mean_of_finite(values: np.ndarray) -> float:
-    """Mean of the values (N,) that are neither NaN nor infinite; NaN where there are none."""
-    finite = values[np.isfinite(values)]
+def _finite(values: Iterable[float]) -> np.ndarray:
+    array = np.fromiter(values, float)
+    return array[np.isfinite(array)]
+
+
+def mean_of_finite(values: Iterable[float]) -> float:
+    """Mean of the values that are neither NaN nor infinite; NaN where there are none."""
+    finite = _finite(values)
     return float(finite.mean()) if finite.size else math.nan
+
+
+def std_of_finite(values: Iterable[float]) -> float:
+    """Sample standard deviation of the values that are neither NaN nor infinite; NaN where they are fewer than two."""
+    finite = _finite(values)
+    return float(finite.std(ddof=1)) if finite.size > 1 else math.nan
+
+
+def interval_of_finite(resampled: np.ndarray) -> tuple[float, float]:
+    """Where 95 % of the finite values (N,) lie; NaN where there are none."""
+    finite = _finite(resampled)
+    low, high = np.percentile(finite, INTERVAL) if finite.size else (math.nan, math.nan)
+    return float(low), float(high)
 
 
 def _statistic(
@@ -154,7 +172,7 @@ def _statistic(
         head.unit,
         mean,
         std,
-        *_interval(resampled),
+        *interval_of_finite(resampled),
         len(values),
         int(np.isnan(values).sum()),
         int(np.isinf(values).sum()),
@@ -170,7 +188,7 @@ def _one_class(column: Sequence[Measurement], resampled: np.ndarray) -> Statisti
     if undefined.any() and _best_is_one(column[0].metric):
         as_one = mean_of_finite(np.where(undefined, 1.0, values))
     draws = resampled if np.isfinite(values).sum() > 1 else np.empty(0)
-    return _statistic(column[0], values, mean_of_finite(values), draws, _std(values), as_one)
+    return _statistic(column[0], values, mean_of_finite(values), draws, std_of_finite(values), as_one)
 
 
 def _all_classes(rows: Sequence[Statistic], values: np.ndarray, resampled: np.ndarray, n_cases: int) -> Statistic:
@@ -178,15 +196,15 @@ def _all_classes(rows: Sequence[Statistic], values: np.ndarray, resampled: np.nd
     case_means = np.array([mean_of_finite(row) for row in values])
     finite = np.isfinite(resampled)
     draws = ratio(np.where(finite, resampled, 0.0).sum(axis=1), finite.sum(axis=1))
-    low, high = _interval(draws if np.isfinite(case_means).sum() > 1 else np.empty(0))
+    low, high = interval_of_finite(draws if np.isfinite(case_means).sum() > 1 else np.empty(0))
     n_undefined, as_one = sum(row.n_undefined for row in rows), math.nan
     if n_undefined and _best_is_one(rows[0].metric):
-        as_one = mean_of_finite(np.array([row.mean_undefined_as_1 if row.n_undefined else row.mean for row in rows]))
+        as_one = mean_of_finite(row.mean_undefined_as_1 if row.n_undefined else row.mean for row in rows)
     return replace(
         rows[0],
         label=ALL_CLASSES,
-        mean=mean_of_finite(np.array([row.mean for row in rows])),
-        std=_std(case_means),
+        mean=mean_of_finite(row.mean for row in rows),
+        std=std_of_finite(case_means),
         low=low,
         high=high,
         n_cases=n_cases,
@@ -207,16 +225,3 @@ def _rank(label: str) -> tuple[int, int]:
 
 def _best_is_one(metric: str) -> bool:
     return metric.split("@")[0] in BEST_IS_ONE
-
-
-def _interval(resampled: np.ndarray) -> tuple[float, float]:
-    finite = resampled[np.isfinite(resampled)]
-    if not finite.size:
-        return math.nan, math.nan
-    low, high = np.percentile(finite, INTERVAL)
-    return float(low), float(high)
-
-
-def _std(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.std(ddof=1)) if finite.size > 1 else math.nan

@@ -56,7 +56,28 @@ class Look:
     @property
     def mean_dice(self) -> float:
         """Mean over the classes that have a Dice; NaN where none has."""
-        return mean_of_finite(np.array(list(self.dice.values())))
+        return mean_of_finite(self.dice.values())
+
+
+def read_case(
+    pair: CasePair, images: Sequence[Path], labels: LabelSet, channel: int = 0, image: Image | None = None
+) -> tuple[Image, np.ndarray, np.ndarray]:
+    """Image, ground truth (D, H, W) and prediction (D, H, W) of a case; see `read_look`.
+
+    Args:
+        pair, images, labels, channel: as there.
+        image: what they hold, where it has been read already.
+    """
+    truth, prediction = (one.array for one in read_pair(pair, labels.reader))
+    require_known(pair, labels, values_in(truth), values_in(prediction))
+    image = image or read_image(images, channel, labels.reader)
+    truth, prediction = (one if one.ndim == 3 else one[None] for one in (truth, prediction))
+    if image.array.shape[:3] != truth.shape:
+        raise EvaluationError(
+            f"case {pair.name}: the image {images[0]} has the shape {image.array.shape[:3]} and the labels "
+            f"{truth.shape}; expected the same (axes z, y, x)"
+        )
+    return image, truth, prediction
 
 
 def read_look(
@@ -80,16 +101,7 @@ def read_look(
     Raises:
         EvaluationError: a file cannot be read, the files do not fit together, or labels occur that nobody named.
     """
-    truth, prediction = (one.array for one in read_pair(pair, labels.reader))
-    require_known(pair, labels, values_in(truth), values_in(prediction))
-    image = read_image(images, channel, labels.reader)
-    truth, prediction = (one if one.ndim == 3 else one[None] for one in (truth, prediction))
-    if image.array.shape[:3] != truth.shape:
-        raise EvaluationError(
-            f"case {pair.name}: the image {images[0]} has the shape {image.array.shape[:3]} and the labels "
-            f"{truth.shape}; expected the same (axes z, y, x)"
-        )
-    return look_at(pair.name, image, truth, prediction, labels, wanted=wanted, plane=plane)
+    return look_at(pair.name, *read_case(pair, images, labels, channel), labels, wanted=wanted, plane=plane)
 
 
 def look_at(

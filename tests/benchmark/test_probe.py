@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swin_umamba_nnunet.benchmark import estimates, jobs, probe, process, runner
+from swin_umamba_nnunet.benchmark import Row, estimates, jobs, probe, process, runner
 from swin_umamba_nnunet.benchmark.files import plain
 from swin_umamba_nnunet.pretrained.registry import WeightsNotFoundError
 from tests.benchmark.conftest import NAME
@@ -56,9 +56,9 @@ def own_trainers(folders, tmp_path, monkeypatch):
 
 
 def ask(*trainers: str, folds=(0, 1), fetch=True, cost=False) -> dict:
-    rows = [{"name": name, "plans": "nnUNetPlans", "configuration": "2d", "key": name} for name in trainers]
-    pairs = [[NAME, name] for name in trainers]
-    request = {"rows": rows, "pairs": pairs, "folds": folds, "fetch": fetch, "cost": cost}
+    rows = [Row(name) for name in trainers]
+    pairs = [[NAME, row.key] for row in rows]
+    request = {"rows": [row.to_dict() for row in rows], "pairs": pairs, "folds": folds, "fetch": fetch, "cost": cost}
     return plain(probe.inspect_rows(request))  # as it comes out of the child process
 
 
@@ -72,7 +72,7 @@ def test_a_users_trainer(own_trainers, tmp_path):
     assert "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer" in further
     assert len(trainer["file_sha256"]) == 64
     assert other["own_protocol"] == ["the split", "the loss"]
-    recipe = answer["pairs"][f"{NAME} ProbedTiny"]
+    recipe = answer["pairs"][f"{NAME} ProbedTiny__nnUNetPlans__2d"]
     assert (recipe["cost"]["parameters"] > 1000, recipe["cost"]["batch_size"]) == (True, 2)
     expected = {
         "problems": [],
@@ -86,7 +86,7 @@ def test_a_users_trainer(own_trainers, tmp_path):
         "split": [],
     }
     assert recipe.items() >= expected.items()
-    assert answer["pairs"][f"{NAME} ProbedOwnSplit"]["split"] == [0, 1]
+    assert answer["pairs"][f"{NAME} ProbedOwnSplit__nnUNetPlans__2d"]["split"] == [0, 1]
     assert answer["hardware"]["cores"] >= 1
 
 
@@ -105,8 +105,8 @@ def test_trainers_that_do_not_exist_or_do_not_fit(own_trainers):
     (problem,) = answer["trainers"]["nnUNetTrainerSwinUmambaD"]["problems"]
     assert "nnU-Net finds no trainer called 'nnUNetTrainerSwinUmambaD'" in problem
     assert problem.endswith("did you mean nnUNetTrainerSwinUMambaD?")
-    (problem,) = answer["pairs"][f"{NAME} Probed3D"]["problems"]
-    assert problem.startswith(f"{NAME}, Probed3D: ValueError")
+    (problem,) = answer["pairs"][f"{NAME} Probed3D__nnUNetPlans__2d"]["problems"]
+    assert problem.startswith(f"{NAME}, Probed3D__nnUNetPlans__2d: ValueError")
 
 
 def test_a_trainer_file_that_cannot_be_imported(own_trainers, tmp_path):

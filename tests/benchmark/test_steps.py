@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,6 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.benchmark import steps
-from swin_umamba_nnunet.benchmark.steps import Settings
 from tests.jsons import dump, edit, load
 from tests.messages import assert_names
 
@@ -50,7 +50,7 @@ class Trainer:
 
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(tmp_path / "training.json", seed=3, validation=False, checkpoint_minutes=0)
+    return Namespace(record=tmp_path / "training.json", seed=3, validation=False, checkpoint_minutes=0)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_records_and_checkpoints_of_a_training(tmp_path, settings, train):
 
 
 def test_nothing_is_saved_before_it_is_due_and_validation_can_be_kept(tmp_path, settings, train):
-    trainer = train(Settings(settings.record, 3, validation=True, checkpoint_minutes=60))
+    trainer = train(Namespace(**vars(settings) | {"validation": True, "checkpoint_minutes": 60}))
     trainer.perform_actual_validation()
     assert not (tmp_path / "checkpoint_latest.pth").exists()
     assert trainer.validated

@@ -301,8 +301,8 @@ def test_a_backend_that_does_not_exist(monkeypatch, advice):
     ],
 )
 def test_versions(monkeypatch, package, version, facts):
-    real = verb._version
-    monkeypatch.setattr(verb, "_version", lambda name: version if name == package else real(name))
+    real = verb.version_of
+    monkeypatch.setattr(verb, "version_of", lambda name: version if name == package else real(name))
     verb.versions(found := verb.Section())
     assert len(found.problems) == bool(facts)
     for problem in found.problems:

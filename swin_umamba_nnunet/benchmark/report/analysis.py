@@ -11,20 +11,21 @@ import numpy as np
 import pandas as pd
 
 from swin_umamba_nnunet.benchmark import fairness
-from swin_umamba_nnunet.benchmark.files import BenchmarkError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, Record
 from swin_umamba_nnunet.benchmark.report.collect import (
     Arena,
     Benchmark,
+    Scored,
     lower_is_better,
     make_arenas,
     mean_of_class_means,
 )
-from swin_umamba_nnunet.benchmark.report.statistics import Comparison, compare, means_of, sd
-from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, Measurement, Statistic
-from swin_umamba_nnunet.evaluation.statistics import INTERVAL, Bootstrap, class_statistics
+from swin_umamba_nnunet.benchmark.report.statistics import Comparison, compare, means_of
+from swin_umamba_nnunet.evaluation.records import ALL_CLASSES, PLAIN, Measurement, Statistic
+from swin_umamba_nnunet.evaluation.statistics import INTERVAL, Bootstrap, class_statistics, std_of_finite
 
 METRICS = ("Dice", "NSD", "HD95")  # reported, as far as they were evaluated, where nobody asks for others
-_NOTHING = Statistic("plain", "", "", "1", math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
+_NOTHING = Statistic(PLAIN, "", "", "1", math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -108,48 +109,115 @@ class Suitability:
 
 
 @dataclass(frozen=True)
-class Result:
-    """The numbers of one arena, each computed once; mappings by metric, in the order they are shown.
+class Result(Arena):
+    """An arena with its numbers, each computed once; mappings by metric, in the order they are shown.
 
     Attributes:
-        arena: what they are about.
         baseline: label of the row that others are compared with.
         bootstrap: of all intervals.
     """
 
-    arena: Arena
     baseline: str
     bootstrap: Bootstrap
 
     @cached_property
-    def classes(self) -> dict[str, dict[str, dict[str, Statistic]]]:
-        """Row's label -> class -> statistic."""
-        return {metric: class_table(self.arena, metric, self.bootstrap) for metric in self.arena.metrics}
+    def class_tables(self) -> dict[str, dict[str, dict[str, Statistic]]]:
+        """Row's label -> class (`ALL_CLASSES` included) -> statistic over cases, runs averaged per case."""
+        return {metric: {row.label: self._by_class(metric, row.label) for row in self.rows} for metric in self.metrics}
+
+    def _by_class(self, metric: str, label: str) -> dict[str, Statistic]:
+        lines, unit = self.over_runs(metric, label), self.unit(metric)
+        measured = [
+            Measurement(case, name, metric, value, unit, PLAIN)
+            for case, name, value in zip(lines["case"], lines["class"], lines["value"])
+        ]
+        found = {item.label: item for item in class_statistics(measured, self.bootstrap)}
+        if len(found) == 1:  # a single class is all classes
+            (found[ALL_CLASSES],) = found.values()
+        return found
 
     @cached_property
     def summaries(self) -> dict[str, list[Summary]]:
-        """Of every row."""
-        return {metric: summarise(self.arena, metric, self.classes[metric], self.bootstrap) for metric in self.classes}
+        """Of every row, in their order."""
+        return {metric: self._summarise(metric) for metric in self.metrics}
+
+    def _summarise(self, metric: str) -> list[Summary]:
+        seeds, folds = (means_of(self, metric, part) for part in ("seed", "fold"))
+        overall = {label: table.get(ALL_CLASSES, _NOTHING) for label, table in self.class_tables[metric].items()}
+        means = {name: item.mean for name, item in overall.items() if self.ranked(name) and not math.isnan(item.mean)}
+        ranks, found = self._ranks(metric, means), []
+        for label, item in overall.items():
+            runs, own = self.runs_of(label), self.values(metric, label)["value"].astype(float)
+            found.append(
+                Summary(
+                    label,
+                    item.mean,
+                    item.low,
+                    item.high,
+                    std_of_finite(seeds[label].values()),
+                    len(seeds[label]),
+                    std_of_finite(folds[label].values()),
+                    len(folds[label]),
+                    len(self.cases_of(label)),
+                    len(own),
+                    int(own.isna().sum()),
+                    int(np.isinf(own).sum()),
+                    sum(run.done for run in runs),
+                    len(runs),
+                    self.comparable(label),
+                    *ranks.get(label, ()),
+                )
+            )
+        return found
+
+    def _ranks(self, metric: str, means: Mapping[str, float]) -> dict[str, tuple[float, float, float]]:
+        """Label -> (rank of the mean, lower and upper rank over resamples of the cases) of the rows in `means`."""
+        if not means:
+            return {}
+        sign, names = 1.0 if lower_is_better(metric) else -1.0, list(means)
+        ranks = (sign * pd.Series(means)).rank().to_numpy()
+        lows = highs = np.full(len(names), math.nan)
+        if len(self.cases) > 1:
+            grid = self.over_runs(metric).set_index(["case", "row", "class"])["value"]
+            columns = grid.unstack(["row", "class"]).reindex(
+                index=sorted(self.cases), columns=pd.MultiIndex.from_product([names, self.classes])
+            )  # the same cases in the same order for all rows, so that all are resampled together
+            resampled = pd.DataFrame(self.bootstrap.means(columns.to_numpy(float)).T, columns.columns)
+            ranked = (sign * resampled.groupby(level=0, sort=False).mean()).rank(na_option="bottom")
+            lows, highs = np.percentile(ranked, INTERVAL, axis=1, method="nearest")
+        return {name: (float(a), float(b), float(c)) for name, a, b, c in zip(names, ranks, lows, highs)}
 
     @cached_property
     def comparisons(self) -> dict[str, list[Comparison]]:
         """Of the other rows with the baseline."""
-        return {metric: compare(self.arena, metric, self.baseline, self.bootstrap) for metric in self.arena.metrics}
+        return {metric: compare(self, metric, self.baseline, self.bootstrap) for metric in self.metrics}
 
     @cached_property
     def seeds(self) -> dict[str, dict[int | str, float]]:
         """Label -> seed -> mean, of the metric that decides."""
-        return means_of(self.arena, self.arena.metric, "seed")
+        return means_of(self, self.metric, "seed")
 
     @cached_property
     def suitability(self) -> Suitability | None:
-        """Of the metric that decides."""
-        return suitability(self.arena, self.arena.metric)
+        """Between trainers over within them, of the metric that decides; None below two of at least two runs each."""
+        means: dict[str, list[float]] = {}
+        for run in self.done:
+            mean = mean_of_class_means(run.values(self.metric))
+            if self.ranked(run.row.label) and not math.isnan(mean):
+                means.setdefault(run.row.label, []).append(mean)
+        several = [found for found in means.values() if len(found) > 1]
+        if len(several) < 2:
+            return None
+        between = statistics.stdev(map(statistics.fmean, several))
+        within = statistics.fmean(map(statistics.stdev, several))
+        fewest = min(map(len, several))
+        ratio = between / within if within else math.inf
+        return Suitability(between, within, ratio, 1 / math.sqrt(fewest), len(several), fewest)
 
     @cached_property
-    def costs(self) -> list[dict[str, Any]]:
-        """Of every trainer."""
-        return [costs(self.arena, row.label) for row in self.arena.rows if not row.human]
+    def costs(self) -> list[Record]:
+        """What each trainer costs: medians over its runs; None where nothing is recorded."""
+        return [_costs(row.label, self.runs_of(row.label)) for row in self.rows if not row.human]
 
     @property
     def memory_of(self) -> str:
@@ -181,7 +249,7 @@ class Analysis:
         if len(self.results) < 2:
             return {}
         ranks = pd.DataFrame(
-            {item.label: item.rank for item in result.summaries[result.arena.metric]} for result in self.results
+            {item.label: item.rank for item in result.summaries[result.metric]} for result in self.results
         )
         return ranks.mean(skipna=False).dropna().sort_values().to_dict()
 
@@ -209,7 +277,8 @@ def analyse(benchmark: Benchmark, options: ReportOptions) -> Analysis:
     unknown = [name for name in metrics if name not in there]
     if unknown:
         raise BenchmarkError(f"no run has the metric {unknown[0]!r}; its metrics.csv files have {', '.join(there)}")
-    results = tuple(Result(arena, label, options.bootstrap) for arena in make_arenas(benchmark, metrics))
+    arenas = make_arenas(benchmark, metrics)
+    results = tuple(Result(**vars(arena), baseline=label, bootstrap=options.bootstrap) for arena in arenas)
     return Analysis(benchmark, label, why, results, fairness.checklist(benchmark, results))
 
 
@@ -236,104 +305,12 @@ def choose_baseline(benchmark: Benchmark, wanted: str) -> tuple[str, str]:
     return labels[0], "the first row, as none was named"
 
 
-def class_table(arena: Arena, metric: str, bootstrap: Bootstrap) -> dict[str, dict[str, Statistic]]:
-    """Label -> class (`ALL_CLASSES` included) -> statistic over cases, runs averaged per case."""
-    frame, unit = arena.over_runs(metric), arena.unit(metric)
-    table: dict[str, dict[str, Statistic]] = {}
-    for row in arena.rows:
-        lines = frame[frame["row"] == row.label]
-        measured = [
-            Measurement(case, name, metric, value, unit, "plain")
-            for case, name, value in zip(lines["case"], lines["class"], lines["value"])
-        ]
-        found = {item.label: item for item in class_statistics(measured, bootstrap)}
-        if len(found) == 1:  # a single class is all classes
-            found[ALL_CLASSES] = next(iter(found.values()))
-        table[row.label] = found
-    return table
-
-
-def summarise(
-    arena: Arena, metric: str, table: Mapping[str, Mapping[str, Statistic]], bootstrap: Bootstrap
-) -> list[Summary]:
-    """One summary per row, in the order of the rows; `table` is from `class_table`."""
-    seeds, folds = (means_of(arena, metric, part) for part in ("seed", "fold"))
-    overall = {row.label: table[row.label].get(ALL_CLASSES, _NOTHING) for row in arena.rows}
-    means = {name: item.mean for name, item in overall.items() if arena.ranked(name) and not math.isnan(item.mean)}
-    ranks = _ranks(arena, metric, means, bootstrap)
-    found = []
-    for label, item in overall.items():
-        runs = arena.runs_of(label)
-        own = arena.values(metric, label)["value"].astype(float)
-        found.append(
-            Summary(
-                label,
-                item.mean,
-                item.low,
-                item.high,
-                sd(seeds[label].values()),
-                len(seeds[label]),
-                sd(folds[label].values()),
-                len(folds[label]),
-                len(arena.cases_of(label)),
-                len(own),
-                int(own.isna().sum()),
-                int(np.isinf(own).sum()),
-                sum(run.done for run in runs),
-                len(runs),
-                arena.comparable(label),
-                *ranks.get(label, ()),
-            )
-        )
-    return found
-
-
-def _ranks(
-    arena: Arena, metric: str, means: Mapping[str, float], bootstrap: Bootstrap
-) -> dict[str, tuple[float, float, float]]:
-    """Label -> (rank of the mean, lower and upper rank over resamples of the cases) of the rows in `means`."""
-    if not means:
-        return {}
-    sign, names = 1.0 if lower_is_better(metric) else -1.0, list(means)
-    ranks = (sign * pd.Series(means)).rank().to_numpy()
-    cases, classes = sorted(arena.cases), list(arena.classes)
-    lows = highs = np.full(len(names), math.nan)
-    if len(cases) > 1:
-        grid = arena.over_runs(metric).set_index(["case", "row", "class"])["value"]
-        columns = grid.unstack(["row", "class"]).reindex(
-            index=cases, columns=pd.MultiIndex.from_product([names, classes])
-        )  # the same cases in the same order for all rows, so that all are resampled together
-        resampled = pd.DataFrame(bootstrap.means(columns.to_numpy(float)).T, columns.columns)
-        ranked = (sign * resampled.groupby(level=0, sort=False).mean()).rank(na_option="bottom")
-        lows, highs = np.percentile(ranked, INTERVAL, axis=1, method="nearest")
-    return {name: (float(a), float(b), float(c)) for name, a, b, c in zip(names, ranks, lows, highs)}
-
-
-def suitability(arena: Arena, metric: str) -> Suitability | None:
-    """Between trainers over within them; None below two of at least two runs each."""
-    means: dict[str, list[float]] = {}
-    for run in arena.done:
-        mean = mean_of_class_means(run.values(metric))
-        if arena.ranked(run.row.label) and not math.isnan(mean):
-            means.setdefault(run.row.label, []).append(mean)
-    several = [found for found in means.values() if len(found) > 1]
-    if len(several) < 2:
-        return None
-    between = statistics.stdev(map(statistics.fmean, several))
-    within = statistics.fmean(map(statistics.stdev, several))
-    fewest = min(map(len, several))
-    ratio = between / within if within else math.inf
-    return Suitability(between, within, ratio, 1 / math.sqrt(fewest), len(several), fewest)
-
-
-def costs(arena: Arena, label: str) -> dict[str, Any]:
-    """What a row costs in an arena: medians over its runs; None where nothing is recorded."""
-    runs = arena.runs_of(label)
+def _costs(label: str, runs: Sequence[Scored]) -> Record:
     counted = next((run.part("cost") for run in runs if run.part("cost")), {})
     training = [run.part("training") for run in runs if run.part("training").get("seconds_per_epoch")]
 
-    def of(name: str) -> list[Any]:
-        return [item[name] for item in training if item.get(name)]
+    def of(name: str, parts: Sequence[Record] = training) -> list[Any]:
+        return [part[name] for part in parts if part.get(name)]
 
     return {
         "label": label,
@@ -344,9 +321,7 @@ def costs(arena: Arena, label: str) -> dict[str, Any]:
         "training_seconds": _median(of("seconds")),
         "peak_memory_bytes": max(of("peak_memory_bytes"), default=None),
         "peak_memory_what": _listed(of("peak_memory_what")),
-        "seconds_per_case": _median(
-            [value for run in runs if (value := run.part("prediction").get("seconds_per_case"))]
-        ),
+        "seconds_per_case": _median(of("seconds_per_case", [run.part("prediction") for run in runs])),
         **{name: _only(of(name)) for name in ("epochs", "iterations_per_epoch", "batch_size")},
         "patch_size": _only(map(tuple, of("patch_size"))),
         "devices": _listed(item.get("device_name") or item.get("device") for item in training),

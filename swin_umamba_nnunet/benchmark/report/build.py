@@ -4,18 +4,17 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+import markupsafe
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
 
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_text
-from swin_umamba_nnunet._text import by, byte_size, duration, plural, printable
-from swin_umamba_nnunet.benchmark import fairness
+from swin_umamba_nnunet._text import plural, printable
 from swin_umamba_nnunet.benchmark.files import BenchmarkError, now
 from swin_umamba_nnunet.benchmark.report import published, tables, words
 from swin_umamba_nnunet.benchmark.report.analysis import Analysis, ReportOptions, analyse
@@ -24,8 +23,7 @@ from swin_umamba_nnunet.benchmark.report.collect import Benchmark, read_benchmar
 from swin_umamba_nnunet.benchmark.report.pictures import pictures
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 
-PAGE = "report.html"
-_MARKS = {fairness.IN_ORDER: "\u25cb", fairness.CAUTION: "\u25d0", fairness.PROBLEM: "\u25cf", fairness.UNKNOWN: "?"}
+PAGE, LATEX = "report.html", "tables.tex"
 # What is hashed of a run's inputs, and what it is the hash of.
 _HASHES = {
     "plans_sha256": "plans {run.row.plans} of {run.dataset}",
@@ -35,6 +33,24 @@ _HASHES = {
     "trainer_sha256": "file of the trainer of {run.row.label}",
     "segmentations_sha256": "segmentations of {run.row.label}",
 }
+_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{character: f"\\{character}" for character in "{}$&#%_"},
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': "''",
+        words.MINUS: "$-$",
+        words.DASH: "--",
+        "\u221e": r"$\infty$",
+        "\u2026": r"\ldots{}",
+        "\u00b1": r"$\pm$",
+        "\n": " ",
+    }
+)
 
 
 def write_report(
@@ -63,7 +79,7 @@ def write_report(
     said("computing the statistics")
     analysis = analyse(benchmark, options)
     said("drawing the charts and pictures")
-    files = tables.files(analysis)
+    files = {LATEX: _template(LATEX, finalize=escape).render(analysis=analysis), **tables.files(analysis)}
     files = {PAGE: render(analysis, options, list(files)), **files}
     said("writing")
     try:
@@ -77,28 +93,36 @@ def write_report(
     return analysis, [output / name for name in files]
 
 
+def _own_file(name: str) -> str:
+    """What a file of this folder holds."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _template(name: str, **settings: Any) -> Template:
+    """Of a file of the report; it escapes whatever is put into it but `Markup`, for HTML or else as `settings` say."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, **settings
+    )
+    environment.filters |= {name: value for name, value in vars(words).items() if callable(value)}
+    environment.filters |= {how.__name__: how for how in (breakable, commands, pictures, plural, provenance, slug)}
+    return environment.from_string(_own_file(f"{name}.j2"))
+
+
 def render(analysis: Analysis, options: ReportOptions, beside: Sequence[str]) -> str:
-    """The page, complete in itself; the template escapes everything but the charts.
+    """The page, complete in itself; everything is escaped but the charts.
 
     Args:
         analysis: the numbers.
         options: what to show.
         beside: names of the other files.
     """
-    here = resources.files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {name: value for name, value in vars(words).items() if callable(value)}
-    shown: tuple[Callable[[Any], str], ...] = (by, byte_size, duration)
-    environment.filters |= {how.__name__: partial(words.given, how=how) for how in shown}
-    environment.filters |= {how.__name__: how for how in (breakable, commands, pictures, plural, provenance)}
-    text = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
-        css=here.joinpath("page.css").read_text(encoding="utf-8"),
+    text = _template(PAGE).render(
+        css=_own_file("report.css"),
         analysis=analysis,
         charts=[charts_of(result, f"dataset-{i}") for i, result in enumerate(analysis.results, 1)],
         options=options,
         all_classes=ALL_CLASSES,
         published=published,
-        marks=_MARKS,
         runs=list(tables.runs(analysis)),
         config=json.dumps(analysis.benchmark.content["config"], indent=2, default=str),
         made=f"Made on {now()} by swin_umamba_nnunet {__version__} (swin-umamba benchmark report).",
@@ -107,9 +131,19 @@ def render(analysis: Analysis, options: ReportOptions, beside: Sequence[str]) ->
     return printable(text, lines=True)  # all of it, charts included: logs and names come from anywhere
 
 
+def escape(value: Any) -> Markup:
+    """Text as LaTeX prints it."""
+    return value if isinstance(value, Markup) else Markup(printable(str(value), lines=True).translate(_ESCAPES))
+
+
+def slug(text: str) -> str:
+    """A name for LaTeX's labels: small letters, digits and hyphens."""
+    return re.sub("[^a-z0-9]", "-", text.lower())
+
+
 def breakable(name: str) -> Markup:
     """A name that may be broken after its separators, and nowhere else."""
-    return Markup(re.sub(r"([_/])(?=[^_/])", r"\1<wbr>", str(escape(name))))
+    return Markup(re.sub(r"([_/])(?=[^_/])", r"\1<wbr>", str(markupsafe.escape(name))))
 
 
 def provenance(benchmark: Benchmark) -> dict[str, dict[str, str]]:

@@ -107,23 +107,23 @@ def charts_of(result: Result, name: str) -> dict[str, str]:
     """All charts by name, "" where there is nothing for one; the ids of their parts begin with `name`."""
     return {
         "forest": forest_chart(f"{name}-forest", result),
-        "cases": cases_chart(f"{name}-cases", result.arena),
-        "curves": curves_chart(f"{name}-curves", result.arena),
+        "cases": cases_chart(f"{name}-cases", result),
+        "curves": curves_chart(f"{name}-curves", result),
     }
 
 
 def forest_chart(name: str, result: Result) -> str:
     """Per case, each row minus the baseline, with median and interval, and a tick per seed; "" without comparisons."""
-    arena, metric = result.arena, result.arena.metric
-    comparisons, unit = result.comparisons[metric], arena.unit(metric)
+    metric, unit = result.metric, result.unit(result.metric)
+    comparisons = result.comparisons[metric]
     if not comparisons:
         return ""
-    baseline, values = comparisons[0].baseline, arena.per_case(metric)
+    baseline, values = comparisons[0].baseline, result.per_case(metric)
     with settings():
         figure, axes = _rows_figure([item.row for item in comparisons])
         axes.axvline(0, color=INK, lw=1)
         for y, item in enumerate(comparisons):
-            style = _style(arena, item.row)
+            style = _style(result, item.row)
             gaps = _finite(values[item.row] - values[baseline])
             _dots(axes, gaps, y + 0.24, style)
             axes.plot([item.low, item.high], [y, y], color=style.colour, lw=2.4, solid_capstyle="butt")
@@ -140,7 +140,7 @@ def forest_chart(name: str, result: Result) -> str:
             f"{item.row} {number(item.median, unit, True)} ({interval(item.low, item.high, unit, True)})"
             for item in comparisons
         )
-        title = f"{metric} of each row minus that of {baseline} on {arena.title}, case by case"
+        title = f"{metric} of each row minus that of {baseline} on {result.title}, case by case"
         return to_svg(figure, name, title, f"Median difference over cases, with its 95 % interval: {said}.")
 
 

@@ -11,11 +11,10 @@ Three averages of the same values, each stated where it is shown:
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,15 +22,13 @@ import pandas as pd
 from swin_umamba_nnunet._text import from_csv_cell
 from swin_umamba_nnunet.benchmark import runs as layout
 from swin_umamba_nnunet.benchmark.config import Row
-from swin_umamba_nnunet.benchmark.files import BenchmarkError
+from swin_umamba_nnunet.benchmark.files import BenchmarkError, Record
 from swin_umamba_nnunet.evaluation.output import COLUMNS as CSV_COLUMNS
 from swin_umamba_nnunet.evaluation.output import METRICS_FILE
-from swin_umamba_nnunet.evaluation.records import WHOLE_IMAGE
+from swin_umamba_nnunet.evaluation.protocols.plain import COUNTS
+from swin_umamba_nnunet.evaluation.records import PLAIN, WHOLE_IMAGE
 
 LOWER_IS_BETTER = ("HD95", "ASSD", "HD95_medpy")
-CONVENTION = "plain"  # whose values are reported
-# Elements and objects that were counted: the scores come from them, they are none.
-COUNTS = ("TP", "FP", "FN", "TN")
 SCORE_COLUMNS = ("row", "fold", "seed", "case", "class", "metric", "value", "unit", "detail")
 
 
@@ -46,7 +43,7 @@ class Scored(layout.Run):
         scored_on: which cases were predicted.
     """
 
-    record: Mapping[str, Any]
+    record: Record
     scores: pd.DataFrame
     problem: str
     scored_on: str
@@ -62,7 +59,7 @@ class Scored(layout.Run):
         """Whether it has scores."""
         return not self.problem
 
-    def part(self, name: str) -> Mapping[str, Any]:
+    def part(self, name: str) -> Record:
         """A section of cell.json, {} where it is missing or null."""
         return self.record.get(name) or {}
 
@@ -109,7 +106,7 @@ def _scored(run: layout.Run, held_out: bool) -> Scored:
     return Scored(**vars(run), record=record, scores=scores, problem=problem, scored_on=scored_on)
 
 
-def _problem(record: Mapping[str, Any]) -> str:
+def _problem(record: Record) -> str:
     """Why a run with this record has no scores."""
     state = record["state"]
     if state == "done":
@@ -137,7 +134,8 @@ def read_scores(run: layout.Run) -> pd.DataFrame:
             raise BenchmarkError(f"{path} has the columns {reader.fieldnames}; expected {', '.join(CSV_COLUMNS)}")
         for number, line in enumerate(reader, 2):
             convention, _, detail = line["convention"].partition(": ")
-            if convention != CONVENTION or line["class"] == WHOLE_IMAGE or line["metric"].split("@")[0] in COUNTS:
+            # what was counted is no score: scores come from it
+            if convention != PLAIN or line["class"] == WHOLE_IMAGE or line["metric"].split("@")[0] in COUNTS:
                 continue
             try:
                 value = float(line["value"]) if line["value"] else math.nan
@@ -214,10 +212,11 @@ class Arena:
         """What else the values depend on, such as the tolerance of the NSD."""
         return ", ".join(sorted({str(detail) for detail in self.values(metric)["detail"] if detail}))
 
-    def over_runs(self, metric: str) -> pd.DataFrame:
+    def over_runs(self, metric: str, label: str = "") -> pd.DataFrame:
         """Averages over runs of the finite values, NaN where there is none; a line per row, case and class."""
-        frame = self.values(metric).copy()
-        frame["value"] = frame["value"].astype(float).replace([np.inf, -np.inf], np.nan)
+        frame = (
+            self.values(metric, label).astype({"value": float}).replace({"value": {np.inf: np.nan, -np.inf: np.nan}})
+        )
         return frame.groupby(["row", "case", "class"], sort=False)["value"].mean().reset_index()
 
     def per_case(self, metric: str) -> pd.DataFrame:

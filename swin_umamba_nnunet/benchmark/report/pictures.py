@@ -22,12 +22,12 @@ from swin_umamba_nnunet.evaluation import (
     LabelSet,
     find_images,
     find_label_files,
+    find_labels,
     read_dataset_json,
     read_image,
-    read_pair,
 )
 from swin_umamba_nnunet.pictures.drawing import ERRORS, draw_panel, kinds_of_error, style_of
-from swin_umamba_nnunet.pictures.looks import View, look_at
+from swin_umamba_nnunet.pictures.looks import View, look_at, read_case
 
 _PANEL, _DPI = 1.9, 110  # width of a panel in inches, and its resolution
 _WINDOW = 256  # pixels of an image, about as many as a panel has
@@ -103,23 +103,17 @@ def _picture(arena: Arena, case: str) -> Picture:
 
 def _views(case: str, runs: Mapping[str, Scored]) -> tuple[LabelSet, dict[str, View], str]:
     """(labels, what is to be seen of each row, which slice in words)."""
-    first = next(iter(runs.values()))
-    model = first.model.parent / "dataset.json"
-    file = next((path for path in (first.predictions / "dataset.json", model) if path.is_file()), model)
-    labels = read_dataset_json(file)
-    read = {}
+    first, predictions = next(iter(runs.values())), {}
+    labels = find_labels(first.references, first.predictions) or read_dataset_json(first.model.parent / "dataset.json")
+    images = find_images(first.images, [case])[case]
+    image = read_image(images, 0, labels.reader)
     for label, run in runs.items():
         pair = CasePair(case, _file(run.references, case), _file(run.predictions, case))
-        read[label] = [item.array.reshape(-1, *item.array.shape[-2:]) for item in read_pair(pair, labels.reader)]
-    truth = next(iter(read.values()))[0]
-    image = read_image(find_images(first.images, [case])[case], 0, labels.reader)
-    for what, shape in (("image", image.array.shape[:3]), *((name, pair[1].shape) for name, pair in read.items())):
-        if shape != truth.shape:
-            raise EvaluationError(f"the {what} of {case} has the shape {shape}, its ground truth {truth.shape}")
-    index = slice_of_most_difference(truth, [prediction for _, prediction in read.values()])
+        _, truth, predictions[label] = read_case(pair, images, labels, image=image)
+    index = slice_of_most_difference(truth, [*predictions.values()])
     cut, views = slice(index, index + 1), {}
     sliced = replace(image, array=image.array[cut])
-    for label, (_, prediction) in read.items():
+    for label, prediction in predictions.items():
         (views[label],) = look_at(case, sliced, truth[cut], prediction[cut], labels).views
     where = "" if len(truth) == 1 else f"; slice {index + 1} of {len(truth)}, where the predictions differ most"
     return labels, views, where

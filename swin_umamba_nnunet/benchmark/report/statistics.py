@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from swin_umamba_nnunet.benchmark.report.collect import Arena, lower_is_better, mean_of_class_means
-from swin_umamba_nnunet.evaluation.statistics import INTERVAL, Bootstrap
+from swin_umamba_nnunet.evaluation.statistics import Bootstrap, interval_of_finite, std_of_finite
 
 ALPHA = 0.05
 POWER, SIMULATIONS, AT_MOST = 0.8, 200, 20  # wanted; draws of each size; times the cases there are, and seeds
@@ -105,7 +105,7 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
         own, other = means[row], means[baseline]
         gaps = [sign * (own[seed] - other[seed]) for seed in own if seed in other]
         mean, than = (mean_of_class_means(arena.values(metric, name)) for name in (row, baseline))
-        spread = float(np.fmax(sd(own.values()), sd(other.values())))
+        spread = float(np.fmax(std_of_finite(own.values()), std_of_finite(other.values())))
         tests, cases, seeds = [*families.values()].count(family), math.nan, math.nan
         if metric == arena.metric:
             cases = cases_needed(ours - theirs, tests, bootstrap.seed)
@@ -133,7 +133,8 @@ def compare_values(
         differences = np.round(ours - theirs, _DIGITS)
     pairs = differences[~np.isnan(differences)]
     improved = -pairs if lower_is_better(metric) else pairs
-    median, low, high = _median_interval(pairs, bootstrap)
+    usable = len(pairs) > 1 and np.isfinite(pairs).all()  # infinite ones count with their sign, in the median alone
+    low, high = interval_of_finite(bootstrap.medians(pairs) if usable else np.empty(0))
     gains, losses = improved[improved > 0], -improved[improved < 0]
     return Comparison(
         row,
@@ -144,7 +145,7 @@ def compare_values(
         n_worse=len(losses),
         n_tied=len(pairs) - len(gains) - len(losses),
         n_left_out=len(differences) - len(pairs),
-        median=median,
+        median=_median(pairs),
         low=low,
         high=high,
         effect=rank_biserial(improved),
@@ -279,23 +280,9 @@ def means_of(arena: Arena, metric: str, part: str) -> dict[str, dict[int | str, 
     return found
 
 
-def sd(values: Iterable[float]) -> float:
-    """Sample standard deviation; NaN below two values."""
-    found = [value for value in values if not math.isnan(value)]
-    return float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
-
-
 def _median(values: np.ndarray) -> float:
     with np.errstate(invalid="ignore"):  # between plus and minus infinity
         return float(np.median(values)) if len(values) else math.nan
-
-
-def _median_interval(pairs: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float, float]:
-    """Median and its interval; infinite differences count with their sign."""
-    if len(pairs) < 2 or not np.isfinite(pairs).all():
-        return _median(pairs), math.nan, math.nan
-    low, high = np.percentile(bootstrap.medians(pairs), INTERVAL)
-    return _median(pairs), float(low), float(high)
 
 
 def _finite_of_same_ranks(values: np.ndarray) -> np.ndarray:

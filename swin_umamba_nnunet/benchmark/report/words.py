@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from swin_umamba_nnunet import _text
 from swin_umamba_nnunet._text import plural
+from swin_umamba_nnunet.benchmark.files import Record
 from swin_umamba_nnunet.benchmark.report.analysis import Result, Suitability
 from swin_umamba_nnunet.benchmark.report.collect import lower_is_better
 from swin_umamba_nnunet.benchmark.report.statistics import ALPHA, AT_MOST, POWER, Comparison
@@ -51,7 +53,7 @@ def p_value(value: float) -> str:
     )
 
 
-def flops(cost: Mapping[str, Any]) -> str:
+def flops(cost: Record) -> str:
     """FLOPs out of a row's `analysis.costs`; "at least", where operations without a formula are missing from them."""
     return ("at least " if cost["uncounted"] else "") + count(cost["flops"])
 
@@ -71,9 +73,12 @@ def count(value: float | None) -> str:
     return quantity(value, ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")))
 
 
-def given(value: Any, how: Callable[[Any], str]) -> str:
-    """What `how` makes of a value; a dash where there is none."""
-    return DASH if value is None else how(value)
+def _where_given(how: Callable[[Any], str]) -> Callable[[Any], str]:
+    """What makes of a value what `how` does, and a dash where there is none."""
+    return lambda value: DASH if value is None else how(value)
+
+
+by, byte_size, duration = _where_given(_text.by), _where_given(_text.byte_size), _where_given(_text.duration)
 
 
 def seconds(value: float | None) -> str:
@@ -99,7 +104,7 @@ def direction(metric: str) -> str:
 
 def best(result: Result, metric: str, name: str = ALL_CLASSES) -> float:
     """The best mean of a class among the trainers that were scored on all cases; NaN where there is none."""
-    tables = [table for label, table in result.classes[metric].items() if result.arena.ranked(label)]
+    tables = [table for label, table in result.class_tables[metric].items() if result.ranked(label)]
     means = [table[name].mean for table in tables if name in table and not math.isnan(table[name].mean)]
     return (min if lower_is_better(metric) else max)(means, default=math.nan)
 

@@ -13,7 +13,7 @@ import pytest
 
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.benchmark.files import BenchmarkError
-from swin_umamba_nnunet.benchmark.report import ReportOptions, tables, words, write_report
+from swin_umamba_nnunet.benchmark.report import ReportOptions, build, words, write_report
 from swin_umamba_nnunet.benchmark.report.analysis import analyse
 from swin_umamba_nnunet.benchmark.report.collect import read_benchmark
 from swin_umamba_nnunet.benchmark.report.published import OTHER_PROTOCOL, PUBLISHED
@@ -106,7 +106,7 @@ def test_numbers_of_the_page_are_those_of_the_analysis(report, page):
     analysis, _ = report
     for result in analysis.results:
         for metric, found in result.summaries.items():
-            unit = result.arena.unit(metric)
+            unit = result.unit(metric)
             for item in found:
                 assert f"{words.number(item.mean, unit)} {words.number(item.low, unit)} to" in page.text
         compared = result.comparisons["Dice"]
@@ -284,7 +284,7 @@ def test_csv_holds_the_same_numbers(report):
     read = {name: pd.read_csv(io.StringIO(text)) for name, text in files.items() if name.endswith(".csv")}
     lines = read["results.csv"].set_index(["dataset", "label", "metric"])[["mean", "n_undefined"]].T.to_dict("list")
     assert lines == {
-        (result.arena.dataset, item.label, metric): pytest.approx([item.mean, item.n_undefined], rel=0, nan_ok=True)
+        (result.dataset, item.label, metric): pytest.approx([item.mean, item.n_undefined], rel=0, nan_ok=True)
         for result in analysis.results
         for metric, found in result.summaries.items()
         for item in found
@@ -315,8 +315,8 @@ def test_latex_is_well_formed(report):
 
 def test_latex_escapes():
     hostile = r"\textless{}i\textgreater{}scratch\textless{}/i\textgreater{} \& 50 \%\_\$x\$"
-    assert tables.escape(tree.HOSTILE) == hostile
-    assert tables.escape("a\\b{c}^~#") == r"a\textbackslash{}b\{c\}\textasciicircum{}\textasciitilde{}\#"
+    assert build.escape(tree.HOSTILE) == hostile
+    assert build.escape("a\\b{c}^~#") == r"a\textbackslash{}b\{c\}\textasciicircum{}\textasciitilde{}\#"
 
 
 def test_the_same_tree_gives_the_same_report(small, tmp_path, monkeypatch):
@@ -393,8 +393,8 @@ def test_folds_scored_on_different_cases_are_kept_apart(fresh):
     for file in folder.glob(f"cells/{tree.SHAPES}/*/fold_1/*/cell.json"):
         edit(file, lambda record: record["inputs"].update(scored_on="test set"))
     analysis = analyse(read_benchmark(folder), PLAIN)
-    assert [len(result.arena.cases) for result in analysis.results] == [8, 8]
-    assert analysis.results[1].arena.title == f"{tree.SHAPES} (test set)"
+    assert [len(result.cases) for result in analysis.results] == [8, 8]
+    assert analysis.results[1].title == f"{tree.SHAPES} (test set)"
 
 
 def test_a_run_that_never_began_belongs_to_the_cases_the_benchmark_scores_on(fresh):
@@ -405,4 +405,4 @@ def test_a_run_that_never_began_belongs_to_the_cases_the_benchmark_scores_on(fre
     for file in others:
         edit(file, lambda record: record["inputs"].update(scored_on="test set"))
     (result,) = analyse(read_benchmark(folder), PLAIN).results
-    assert len(result.arena.runs) == 4
+    assert len(result.runs) == 4

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from swin_umamba_nnunet.benchmark.report import statistics
-from swin_umamba_nnunet.benchmark.report.analysis import class_table, suitability, summarise
-from swin_umamba_nnunet.benchmark.report.collect import make_arenas, mean_of_class_means, read_benchmark
+from swin_umamba_nnunet.benchmark.report.analysis import ReportOptions, analyse
+from swin_umamba_nnunet.benchmark.report.collect import mean_of_class_means, read_benchmark
 from swin_umamba_nnunet.evaluation.records import ALL_CLASSES
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 from tests.benchmark.report import tree
@@ -20,12 +20,12 @@ FEW = Bootstrap(200)
 @pytest.fixture(scope="module")
 def arenas(tmp_path_factory):
     benchmark = read_benchmark(tree.make_tree(tmp_path_factory.mktemp("tree") / "bench"))
-    return {arena.dataset: arena for arena in make_arenas(benchmark, ("Dice", "NSD", "HD95"))}
+    return {result.dataset: result for result in analyse(benchmark, ReportOptions(bootstrap=FEW)).results}
 
 
 def summaries(arena, metric):
     """Label -> summary of the row."""
-    return {item.label: item for item in summarise(arena, metric, class_table(arena, metric, FEW), FEW)}
+    return {item.label: item for item in arena.summaries[metric]}
 
 
 def test_holm_by_hand():
@@ -166,13 +166,13 @@ def test_the_mean_is_that_of_the_evaluation(arenas):
 
 
 def test_classes_of_the_tree(arenas):
-    table = class_table(arenas[tree.SHAPES], "Dice", FEW)["nnU-Net"]
+    table = arenas[tree.SHAPES].class_tables["Dice"]["nnU-Net"]
     assert list(table) == ["disc", "ring", ALL_CLASSES]
     assert table[ALL_CLASSES].mean == pytest.approx((table["disc"].mean + table["ring"].mean) / 2)
 
 
 def test_suitability_of_the_tree(arenas):
-    found = suitability(arenas[tree.SHAPES], "Dice")
+    found = arenas[tree.SHAPES].suitability
     means = {
         row.label: [
             tree.dice(tree.SHAPES, row, fold, seed).mean()
