@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from swin_umamba_nnunet._text import listed
-from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap, count_values, resolve
+from swin_umamba_nnunet.datasets._labels import LabelMap, count_values, resolve
 from swin_umamba_nnunet.datasets._model import (
     NOT_FINITE,
     VOLUME_ENDING,
@@ -20,6 +20,7 @@ from swin_umamba_nnunet.datasets._model import (
     Conversion,
     Finding,
     Findings,
+    LabelError,
     SourceCase,
 )
 from swin_umamba_nnunet.datasets._splits import Fold, make_folds

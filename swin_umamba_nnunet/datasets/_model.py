@@ -1,8 +1,10 @@
-"""What a conversion is made of: a layout and its options, its cases as they lie in the source, and what was noticed."""
+"""What a conversion is made of: a layout and its options, its cases as they lie in the source, how the values of masks
+are to be understood, and what was noticed."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import SimpleITK as sitk
 
-    from swin_umamba_nnunet.datasets._labels import LabelRule
-
 Severity = Literal["error", "warning", "note"]
 Part = Literal["train", "val", "test"]
 VOLUME_ENDING = ".nii.gz"  # of all volumes written: compressed NIfTI, which everything reads
+INSTANCE_LABELS = ("interior", "boundary")  # as U-Mamba's cell dataset has them
 INSTANCES = "instances"  # Tr, Ts: folders of instance masks
 INSTANCE_SUFFIX = "_label"  # the name `evaluate --protocol cells` knows: CASE_label.tiff
 
@@ -34,6 +35,10 @@ NOT_FINITE = (
 
 class ConversionError(UserError, ValueError):
     """One sentence about what is wrong with the source or the settings, what was expected and what to do."""
+
+
+class LabelError(ConversionError):
+    """The values found cannot be understood as labels without being told; the message says what to tell."""
 
 
 class CaseError(ValueError):
@@ -132,6 +137,75 @@ class Content:
     palette: np.ndarray | None = None
     volumes: Sequence[sitk.Image] = ()
     instances: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class LabelEntry:
+    """`name` stands for raw value `value`; `colour` says that the value is 0xRRGGBB."""
+
+    name: str
+    value: int
+    colour: bool = False
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How raw values are to be understood.
+
+    Attributes:
+        entries: what the user listed; empty: work it out from the values.  The entry named "background" becomes 0
+            (without one, raw value 0 does), the others 1, 2, ... in their order, "ignore" the highest.
+        threshold: raw values above it are foreground and the others background, whatever they are; None: exact.
+        foreground: the foreground's name where it is not listed.
+        merge_into_background: values not listed become background instead of being an error.
+    """
+
+    entries: tuple[LabelEntry, ...] = ()
+    threshold: int | None = None
+    foreground: str = "foreground"
+    merge_into_background: bool = False
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> LabelRule:
+        """Masks that have 0 for the background and 1, 2, ... for these names."""
+        return cls(tuple(LabelEntry(name, value) for value, name in enumerate(("background", *names))))
+
+
+def parse_label(text: str) -> LabelEntry:
+    """ "tumour=255", "tumour=#ff0000" or "tumour=255,0,0" -> LabelEntry.
+
+    Raises:
+        LabelError: the text is none of these.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if name and equals:
+        if re.fullmatch(r"\d{1,6}", value):
+            return LabelEntry(name, int(value))
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+            return LabelEntry(name, int(value[1:], 16), colour=True)
+        channels = [int(part) for part in value.split(",")] if re.fullmatch(r"\d+,\d+,\d+", value) else []
+        if channels and max(channels) <= 255:
+            return LabelEntry(name, channels[0] << 16 | channels[1] << 8 | channels[2], colour=True)
+    raise LabelError(f'label "{text}" is not understood; write NAME=VALUE, for example tumour=255 or tumour=#ff0000')
+
+
+def check_entries(entries: tuple[LabelEntry, ...]) -> None:
+    """Raises LabelError for names or values given twice, for grey values beside colours and for a lone background."""
+    if not entries:
+        return
+    if len({entry.colour for entry in entries}) > 1:
+        raise LabelError("labels are given partly as grey values and partly as colours; use one of the two")
+    shown = [show_value(entry.value, entry.colour) for entry in entries]
+    for what, given in ("name", [entry.name for entry in entries]), ("value", shown):
+        if len(set(given)) < len(given):
+            raise LabelError(f"label {what} {max(given, key=given.count)} is given twice; every label needs its own")
+    if {entry.name for entry in entries} <= {"background", "ignore"}:
+        raise LabelError("only background is listed; list at least one label to segment")
+
+
+def show_value(value: int, colour: bool) -> str:
+    """A raw value as the user writes it: 255, or #ff0000."""
+    return f"#{value:06x}" if colour else str(value)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import new_folder, replacing, write_json
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
-from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap
+from swin_umamba_nnunet.datasets._labels import LabelMap
 from swin_umamba_nnunet.datasets._model import (
     INSTANCE_SUFFIX,
     INSTANCES,
@@ -23,6 +23,7 @@ from swin_umamba_nnunet.datasets._model import (
     CaseError,
     ConversionError,
     Findings,
+    LabelError,
     SourceCase,
     write_dataset_json,
 )

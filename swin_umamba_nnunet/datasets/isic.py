@@ -15,7 +15,15 @@ from typing import Literal
 
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._files import PICTURE_ENDINGS, PartFolders
-from swin_umamba_nnunet.datasets._model import Conversion, ConversionError, Findings, Layout, Part, SourceCase
+from swin_umamba_nnunet.datasets._model import (
+    Conversion,
+    ConversionError,
+    Findings,
+    LabelRule,
+    Layout,
+    Part,
+    SourceCase,
+)
 from swin_umamba_nnunet.datasets.folders import validation_option
 
 THRESHOLD = 127  # masks are 0/255, some published copies of them JPEGs
@@ -50,7 +58,6 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
     val_as: Literal["fold0", "test"] = validation_option()
 
     def _conversion(self, source: Path) -> Conversion:
-        from swin_umamba_nnunet.datasets._labels import LabelRule
         from swin_umamba_nnunet.datasets._pictures import read_pictures
 
         parts = _archive_parts(source) or _files.find_parts(source)
