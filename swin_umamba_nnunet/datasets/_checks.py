@@ -96,17 +96,14 @@ class Inspection:
         return make_folds(self.cases, self.conversion.folds, self.conversion.seed)
 
 
-def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], threads: int, text: str, progress: bool = True
-) -> list[Result]:
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item], threads: int, text: str) -> list[Result]:
     """`function` of every item, in order, with a progress bar (on a terminal).
 
     Decoders release the interpreter lock, so threads are enough.  The first exception stops it, and so does Ctrl-C:
     what has not begun is not begun any more.
     """
     threads = max(1, min(threads, os.cpu_count() or 1))
-    quiet = None if progress else True
-    return thread_map(function, items, max_workers=threads, tqdm_class=tqdm, desc=text, unit="case", disable=quiet)
+    return thread_map(function, items, max_workers=threads, tqdm_class=tqdm, desc=text, unit="case", disable=None)
 
 
 def measure(conversion: Conversion, case: SourceCase) -> Measured:
@@ -120,38 +117,30 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
     for path, image in zip(case.images, content.images):
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise CaseError(NOT_FINITE, str(path))
-    first, mask = content.images[0], content.mask
+    first = content.images[0]
     colour_image = first.ndim == 3 and conversion.ending != VOLUME_ENDING
     digest = hashlib.blake2b(f"{first.dtype} {first.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(first).data)
-    values = None if mask is None else count_values(mask)
-    colours: Mapping[int, int] | None = values if content.colour else None
-    if values is not None and content.palette is not None:
-        counter: Counter[int] = Counter()
-        for value, pixels in values.items():
-            counter[int(content.palette[min(value, len(content.palette) - 1)])] += pixels
-        colours = counter
     return Measured(
         shape=first.shape[:2] if colour_image else first.shape,
         channels=3 if colour_image else len(content.images),
         dtype=str(first.dtype),
         digest=digest.hexdigest(),
-        values=values,
-        colours=colours,
+        values=None if content.mask is None else count_values(content.mask),
+        colours=None if content.colours is None else count_values(content.colours),
         colour=content.colour,
         spacing=content.volumes[0].GetSpacing()[::-1] if content.volumes else None,
         findings=tuple(replace(finding, case=case.name) for finding in findings),
     )
 
 
-def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False, progress: bool = True) -> Inspection:
+def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) -> Inspection:
     """Read all cases of a conversion and judge them.
 
     Args:
         conversion: what a layout found.
         threads: how many cases to read at a time, at most.
         skip_bad: leave out cases that cannot be used (with a warning) instead of counting them as errors.
-        progress: show a bar, on a terminal.
     """
 
     def try_to_measure(case: SourceCase) -> Measured | Finding:
@@ -161,7 +150,7 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False, pr
             return Finding("error", error.topic, error.detail, case.name)
 
     everything = conversion.cases
-    results = in_threads(try_to_measure, everything, min(threads, conversion.threads), "reading", progress)
+    results = in_threads(try_to_measure, everything, min(threads, conversion.threads), "reading")
     measured = {case.name: each for case, each in zip(everything, results) if isinstance(each, Measured)}
     findings = Findings([*conversion.findings, *(each for each in results if isinstance(each, Finding))])
     for each in measured.values():

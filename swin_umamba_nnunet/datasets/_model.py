@@ -138,6 +138,13 @@ class Content:
     volumes: Sequence[sitk.Image] = ()
     instances: np.ndarray | None = None
 
+    @property
+    def colours(self) -> np.ndarray | None:
+        """The mask in colours, 0xRRGGBB; None where there is no colour to speak of (volumes)."""
+        if self.mask is None or self.palette is None:
+            return self.mask if self.colour else None
+        return self.palette[self.mask.clip(max=len(self.palette) - 1)]
+
 
 @dataclass(frozen=True)
 class LabelEntry:

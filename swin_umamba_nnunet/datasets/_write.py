@@ -96,7 +96,6 @@ def write_dataset(
     *,
     overwrite: bool = False,
     threads: int = 8,
-    progress: bool = True,
     check: Callable[[Path, int], Verdict] = check_integrity,
 ) -> Verdict:
     """Write an inspected source as nnU-Net raw dataset `target`, and have nnU-Net check it.
@@ -106,7 +105,6 @@ def write_dataset(
         target: nnUNet_raw/DatasetXXX_NAME.
         overwrite: replace a dataset that is there.
         threads: how many cases to work on at a time, at most.
-        progress: show a bar, on a terminal.
         check: nnU-Net's integrity check; (folder, processes) -> Verdict.
 
     Returns:
@@ -123,7 +121,7 @@ def write_dataset(
         raise ConversionError(f"{errors} errors were found in {conversion.source}; nothing was written")
     check_target(target, conversion.source, overwrite)
     with new_folder(target, overwrite) as unfinished:
-        _write(inspection, labels, unfinished, threads, progress)
+        _write(inspection, labels, unfinished, threads)
         write_dataset_json(
             unfinished,
             conversion.channels,
@@ -181,7 +179,7 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             )
 
 
-def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int, progress: bool) -> None:
+def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int) -> None:
     conversion = inspection.conversion
 
     def copy(source: Path, target: Path) -> None:
@@ -201,8 +199,8 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
                 content = conversion.read(case, Findings())
                 ids, images, label = content.instances, content.volumes or content.images, content.mask
                 if label is not None:
-                    colours = content.palette if labels.colour else None
-                    label = labels.encode(label if colours is None else colours[np.minimum(label, len(colours) - 1)])
+                    coloured = content.colours if labels.colour else None
+                    label = labels.encode(label if coloured is None else coloured)
             except (CaseError, LabelError) as error:
                 raise ConversionError(f"{case.name} has changed since it was checked: {error}. Run it again") from error
             volumes = conversion.ending == VOLUME_ENDING
@@ -219,7 +217,7 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
             target.parent.mkdir(exist_ok=True)
             put(what, target)
 
-    in_threads(write, inspection.cases, min(threads, conversion.threads), "writing", progress)
+    in_threads(write, inspection.cases, min(threads, conversion.threads), "writing")
     for place, path in conversion.added.items():
         copy(path, folder / place)
 
