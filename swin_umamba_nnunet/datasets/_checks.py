@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from swin_umamba_nnunet._text import listed
+from swin_umamba_nnunet._text import listed, plural
 from swin_umamba_nnunet.datasets._labels import LabelMap, count_values, resolve
 from swin_umamba_nnunet.datasets._model import (
     NOT_FINITE,
@@ -171,13 +171,13 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) ->
     if labels is not None:
         _judge_labels(everything, measured, labels, findings)
     _judge_channels(measured, findings)
-    bad = {finding.case for finding in findings if finding.severity == "error"} if skip_bad else set()
-    cases = tuple(case for case in everything if case.name not in bad)
-    left_out = {case.name for case in everything} & bad
+    names = {case.name for case in everything} if skip_bad else set()
+    left_out = names & {finding.case for finding in findings if finding.severity == "error"}
     for index, finding in enumerate(findings):
         if finding.severity == "error" and finding.case in left_out:
             findings[index] = replace(finding, severity="warning", topic=f"left out: {finding.topic}")
-    measured = {name: each for name, each in measured.items() if name not in bad}
+    cases = tuple(case for case in everything if case.name not in left_out)
+    measured = {name: each for name, each in measured.items() if name not in left_out}
     _judge_duplicates(cases, measured, findings)
     if all(case.part == "test" for case in cases):
         findings.error("there is no training case; nnU-Net needs images with masks to train on")
@@ -256,8 +256,7 @@ def _judge_channels(measured: Mapping[str, Measured], findings: Findings) -> Non
     usual = _usual(each.channels for each in measured.values())
     for name, each in measured.items():
         if each.channels != usual:
-            plural = "s" if usual > 1 else ""
-            topic = f"image has not {usual} channel{plural} like the others; --channels makes them alike"
+            topic = f"image has not {plural(usual, 'channel')} like the others; --channels makes them alike"
             findings.error(topic, f"{each.channels}", name)
     dtypes = Counter(each.dtype for each in measured.values())
     if len(dtypes) > 1:

@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -222,7 +222,7 @@ class Conversion:
     Attributes:
         layout: the layout's name on the command line.
         source: where it was found.
-        cases: every case, in the order in which they are worked on.
+        cases: every case; from `Layout.conversion` sorted by name, which is the order in which they are worked on.
         read: (case, findings) -> what its files hold; what is odd about them is added to the findings.  Raises
             CaseError where the case cannot be converted.
         labels: how mask values become labels.
@@ -242,7 +242,7 @@ class Conversion:
 
     layout: str
     source: Path
-    cases: tuple[SourceCase, ...]
+    cases: Sequence[SourceCase]
     read: Callable[[SourceCase, Findings], Content]
     labels: LabelRule
     description: str
@@ -328,7 +328,8 @@ class Layout(ABC):
             raise ConversionError(f"{source} is a file, and a folder is expected{hint}")
         if not source.exists():
             raise ConversionError(f"the folder {source} does not exist; give the folder the data were unpacked to")
-        return self._conversion(source)
+        found = self._conversion(source)
+        return replace(found, cases=sorted(found.cases, key=lambda case: case.name))
 
     @abstractmethod
     def _conversion(self, source: Path) -> Conversion: ...

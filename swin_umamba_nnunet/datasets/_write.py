@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet import __version__, settings
 from swin_umamba_nnunet._atomic import new_folder, replacing, write_json
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._labels import LabelMap
@@ -68,7 +68,6 @@ def check_integrity(dataset: Path, processes: int = 8) -> Verdict:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(dataset), str(processes)],
         capture_output=True,
-        text=True,
         encoding="utf-8",
         errors="replace",
         env=os.environ | {"PYTHONIOENCODING": "utf-8"},
@@ -167,9 +166,7 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             f"{source} is the place of the new dataset itself; move the source elsewhere first, it will only be read"
         )
     folders = {target.parent}
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        if os.environ.get(variable):
-            folders.add(Path(os.environ[variable]).expanduser().absolute())
+    folders |= {Path(named).expanduser().absolute() for named in map(settings.read, settings.FOLDERS) if named}
     for folder in sorted(folders):
         others = sorted(p.name for p in folder.glob(f"{target.name[:10]}*") if p.name != target.name and p.is_dir())
         if others:

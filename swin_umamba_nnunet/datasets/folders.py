@@ -157,8 +157,8 @@ class Folders(Layout):
                 parts[part] = chosen, masks
         return parts
 
-    def _cases(self, source: Path, lister: Lister, findings: Findings) -> tuple[SourceCase, ...]:
-        """The cases, sorted by name.
+    def _cases(self, source: Path, lister: Lister, findings: Findings) -> list[SourceCase]:
+        """The cases.
 
         Raises:
             ConversionError: nothing is found, or an option does not fit.
@@ -193,7 +193,7 @@ class Folders(Layout):
                 findings.error("image does not match --group-pattern", str(paths[0]), case_names[part, key])
             part_of_case: Part = "test" if part == "val" and self.val_as == "test" else part
             cases.append(SourceCase(case_names[part, key], paths, label, part_of_case, group))
-        return tuple(sorted(cases, key=lambda case: case.name))
+        return cases
 
 
 @dataclass(frozen=True)

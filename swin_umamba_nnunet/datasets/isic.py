@@ -99,7 +99,7 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
         return Conversion(
             self.name,
             source,
-            tuple(sorted(cases, key=lambda case: case.name)),
+            cases,
             read=partial(read_pictures, channels="rgb"),  # the masks fit the images as stored
             labels=LabelRule(threshold=THRESHOLD, foreground="lesion"),
             description="ISIC skin lesion boundaries; dermoscopic images at their own size, masks cut at 127 of 255.",
@@ -111,9 +111,8 @@ def _archive_parts(source: Path) -> dict[Part, PartFolders]:
     """The archive's folders by the words in their names."""
     parts: dict[Part, PartFolders] = {}
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    words: tuple[tuple[Part, str], ...] = ("train", "training"), ("val", "validation"), ("test", "test")
-    for part, word in words:
-        of_part = [folder for folder in folders if word in folder.name.lower()]
+    for part, words in _files.PART_FOLDERS.items():
+        of_part = [folder for folder in folders if words[0] in folder.name.lower()]
         images, masks = (
             [folder for folder in of_part if kind.search(folder.name)] for kind in (_ARCHIVE_IMAGES, _ARCHIVE_MASKS)
         )

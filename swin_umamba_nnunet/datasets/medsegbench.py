@@ -161,7 +161,7 @@ Names need the package medsegbench:   {INSTALL_LINE}
         return Conversion(
             self.name,
             source,
-            tuple(cases),
+            cases,
             read,
             labels=LabelRule(threshold=0) if two else LabelRule.of(names) if known else LabelRule(),
             description=f"{source.stem} of MedSegBench{category}; its fixed splits, validation is fold 0's.",

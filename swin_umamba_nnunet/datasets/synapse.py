@@ -80,7 +80,7 @@ Needs h5py:   {INSTALL_LINE}
         return Conversion(
             self.name,
             source,
-            tuple(sorted(cases, key=lambda case: case.name)),
+            cases,
             read=_read,
             labels=LabelRule.of(ORGANS),
             description=_DESCRIPTION,

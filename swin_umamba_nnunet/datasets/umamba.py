@@ -126,7 +126,7 @@ Dataset704_Endovis17.  Every file is read and checked, dataset.json is repaired 
         return Conversion(
             self.name,
             source,
-            tuple(sorted(cases, key=lambda case: (case.part, case.name))),
+            cases,
             read=partial(_read, known=known, channels=len(channels), instances=instances),
             labels=LabelRule.of(labels_of),
             description=f"{known.name} as published with U-Mamba; dataset.json checked against the files.",
