@@ -72,7 +72,7 @@ class WeightsRecord:
         name: stable name in this package.
         title: the network, as its authors call it.
         file_name: file name in the release.
-        url: where it is downloaded from.
+        urls: where it is downloaded from; the first is the release's, the others are tried where it answers with an error.
         size_bytes: exact size, or None where unknown.
         sha256: lower-case hex digest, or None where unknown.
         sha256_confirmed: whether a file with another digest is refused.
@@ -80,7 +80,6 @@ class WeightsRecord:
         parameters_million: of the whole classifier.
         variant: the backbone.
         other_file_names: names under which the same weights circulate.
-        mirrors: further addresses, tried when `url` answers with an error.
         image_channels, classes: of the classifier.
         licence: terms of the file.
     """
@@ -88,7 +87,7 @@ class WeightsRecord:
     name: str
     title: str
     file_name: str
-    url: str
+    urls: tuple[str, ...]
     size_bytes: int | None = None
     sha256: str | None = None
     sha256_confirmed: bool = False
@@ -96,7 +95,6 @@ class WeightsRecord:
     parameters_million: float
     variant: Variant
     other_file_names: tuple[str, ...] = ()
-    mirrors: tuple[str, ...] = ()
     image_channels: int = 3
     classes: int = 1000
     licence: str = "MIT"
@@ -107,9 +105,9 @@ class WeightsRecord:
         return (self.file_name, *self.other_file_names)
 
     @property
-    def urls(self) -> tuple[str, ...]:
-        """All addresses, in the order they are tried."""
-        return (self.url, *self.mirrors)
+    def url(self) -> str:
+        """The address in the release."""
+        return self.urls[0]
 
     @property
     def size(self) -> str:
@@ -140,10 +138,8 @@ _TAGS = {1: ("%23v0cls", "%2320240218"), 2: ("%23v2cls",)}
 
 
 def _record(name: str, title: str, file_name: str, variant: Variant, **values) -> WeightsRecord:
-    url, *mirrors = (f"{_RELEASES}/{tag}/{file_name}" for tag in _TAGS[variant.generation])
-    return WeightsRecord(
-        name=name, title=title, file_name=file_name, url=url, variant=variant, mirrors=tuple(mirrors), **values
-    )
+    urls = tuple(f"{_RELEASES}/{tag}/{file_name}" for tag in _TAGS[variant.generation])
+    return WeightsRecord(name=name, title=title, file_name=file_name, urls=urls, variant=variant, **values)
 
 
 RECORDS: tuple[WeightsRecord, ...] = (

@@ -82,7 +82,7 @@ class OrderedLoader(_Ending, MultiThreadedAugmenter):
     results_loop_thread = property(attrgetter("pin_memory_thread"))
 
 
-class EndingLoaders(nnUNetTrainer):
+class EndingLoaders(nnUNetTrainer.nnUNetTrainer):
     """The part of a trainer that makes its data loaders."""
 
     def augmenters(self) -> dict[str, Callable[..., Any]]:
