@@ -72,7 +72,7 @@ class WeightsRecord:
         name: stable name in this package.
         title: the network, as its authors call it.
         file_name: file name in the release.
-        urls: where it is downloaded from; the first is the release's, the others are tried where it answers with an error.
+        urls: where it is downloaded from: in the release, and further ones, tried where an earlier one sends an error.
         size_bytes: exact size, or None where unknown.
         sha256: lower-case hex digest, or None where unknown.
         sha256_confirmed: whether a file with another digest is refused.
