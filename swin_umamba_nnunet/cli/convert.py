@@ -14,7 +14,7 @@ from swin_umamba_nnunet.datasets import LAYOUTS
 if TYPE_CHECKING:
     from swin_umamba_nnunet.datasets._write import Verdict
 
-_RAW, _PREPROCESSED, _RESULTS = settings.FOLDERS
+_RAW, _PREPROCESSED, _RESULTS = settings.FOLDERS  # names of nnU-Net's variables
 
 DESCRIPTION = """\
 Make an nnU-Net raw dataset of what you have.  Choose the layout of your data:

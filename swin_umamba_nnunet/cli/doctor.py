@@ -236,9 +236,9 @@ def trainers(found: Section) -> None:
         return
     places: dict[str, str | None] = json.loads(done.stdout.strip().splitlines()[-1])
     found.data = {"found": places, "message": None}
-    ours = Path(_autoregister.FOLDER).resolve().with_name("trainers")
+    ours = Path(_autoregister.FOLDER).with_name("trainers")
     missing = [name for name, place in places.items() if place is None]
-    foreign = [(name, place) for name, place in places.items() if place and Path(place).resolve() != ours]
+    foreign = [(name, place) for name, place in places.items() if place and Path(place).resolve() != ours.resolve()]
     own = len(places) - len(missing) - len(foreign)
     found.lines = [
         f"nnU-Net finds {own} of {len(places)} (and their variants of other lengths) in {ours}",
