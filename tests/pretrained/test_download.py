@@ -131,14 +131,18 @@ def test_an_error_status_is_told_and_the_mirror_tried(record, server, refused, a
     arrives(record)
 
 
-def test_a_silent_server_is_not_waited_for(record, server, refused):
+def test_a_silent_server_is_not_waited_for(record, server, refused, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT_S", 0.2)
     server.script = ["hang"]
-    refused(record, server.url, "timed out", timeout_s=0.2)
+    refused(record, server.url, "timed out")
 
 
-def test_a_server_that_falls_silent_midway_leaves_what_can_be_resumed(record, folder, server, partial, refused):
+def test_a_server_that_falls_silent_midway_leaves_what_can_be_resumed(
+    record, folder, server, partial, refused, monkeypatch
+):
+    monkeypatch.setattr(download, "_TIMEOUT_S", 0.2)
     server.script = ["stall 100000", "stall 0"]
-    refused(record, server.url, "timed out", timeout_s=0.2, left=None)
+    refused(record, server.url, "timed out", left=None)
     assert partial.stat().st_size == 100_000
     assert not (folder / record.file_name).exists()
 
@@ -268,4 +272,4 @@ def test_mirrors_may_be_folders_files_and_addresses(record, tmp_path):
 
 def test_a_slow_server_is_waited_for(record, server, arrives):
     server.script = ["slow"]
-    arrives(record, timeout_s=5)
+    arrives(record)
