@@ -10,7 +10,6 @@ MetaImage (itk.org/Wiki/MetaIO/Documentation), GIPL.
 """
 
 import bz2
-import io
 import math
 import os
 import re
@@ -20,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PureWindowsPath
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 
-_BLOCK = 1 << 22  # bytes looked at at a time; a multiple of every number's size
+_BLOCK = 1 << 22  # bytes looked at at a time
 _HEADER = 1 << 20  # bytes that a text header may have
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -113,10 +112,12 @@ def require_whole(header: VolumeHeader, finite: bool = True) -> None:
     if header.packing is None and floats is None:
         found = max(0, header.data.stat().st_size - header.offset)
     else:
+        numbers = b""
         for block in _voxels(header):
             if floats is not None and declared is not None:
-                numbers = block[: max(0, declared - found)]
+                numbers += block[: max(0, declared - found)]
                 values = np.frombuffer(numbers, floats, len(numbers) // floats.itemsize)
+                numbers = numbers[values.nbytes :]
                 bad += values.size - np.count_nonzero(np.isfinite(values))
             found += len(block)
     if declared is not None and found < declared:
@@ -143,19 +144,18 @@ def require_memory(needed: int) -> None:
 
 
 def _voxels(header: VolumeHeader) -> Iterator[bytes]:
-    """The unpacked voxels, block by block, up to the end of the file (where the checksums are)."""
+    """The unpacked voxels, piece by piece, up to the end of the file (where the checksums are)."""
     nifti = header.image_io == "NiftiImageIO"
     with _unpacking(), header.data.open("rb") as file:
         file.seek(0 if nifti and header.packing else header.offset)
-        stream: Any = file
         if header.packing in ("gzip", "zlib"):
             packed = header.packed or header.data.stat().st_size
-            stream = io.BufferedReader(_Zlib(file, packed, members=header.packing == "gzip"), _BLOCK)
             before = header.offset if nifti else 0
-            while before and (skipped := stream.read(min(before, _BLOCK))):
-                before -= len(skipped)
-        elif header.packing == "bzip2":
-            stream = bz2.BZ2File(file)
+            for piece in _unpacked(file, packed, members=header.packing == "gzip"):
+                yield piece[before:]
+                before = max(0, before - len(piece))
+            return
+        stream = bz2.BZ2File(file) if header.packing else file
         while block := stream.read(_BLOCK):
             yield block
 
@@ -168,48 +168,31 @@ def _unpacking() -> Iterator[None]:
         raise VolumeFileError(f"its compressed data are cut off or damaged ({error}); get the file again") from error
 
 
-class _Zlib(io.RawIOBase):
-    """The unpacked bytes of a zlib stream of at most `size` bytes, which has its checksum at the end.
+def _unpacked(file: IO[bytes], size: int, members: bool) -> Iterator[bytes]:
+    """What is in a zlib stream of at most `size` bytes, which has its checksum at the end, in pieces of any length.
 
     With `members` a gzip file, whose members follow upon each other; what follows upon the last is left alone (padding
     to a block of a tape, for example), as zlib's own reader of such files does, and so ITK.
+
+    Raises:
+        EOFError, zlib.error: it is cut off or damaged.
     """
-
-    def __init__(self, file: IO[bytes], size: int, members: bool) -> None:
-        # 15 bits, and gzip's header (31) or, as MetaIO has it, zlib's or gzip's (47)
-        self._bits, self._members = 31 if members else 47, members
-        self._file, self._left, self._packed = file, size, b""
-        self._stream = zlib.decompressobj(self._bits)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        while not self._stream.eof or self._next_member():
-            if not self._packed:
-                self._fetch()
-            if not self._packed:
-                raise EOFError("the end is missing")
-            numbers = self._stream.decompress(self._packed, len(buffer))
-            self._packed = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
-            if numbers:
-                buffer[: len(numbers)] = numbers
-                return len(numbers)
-        return 0
-
-    def _fetch(self) -> bool:
-        packed = self._file.read(min(self._left, 1 << 16))
-        self._left -= len(packed)
-        self._packed += packed
-        return bool(packed)
-
-    def _next_member(self) -> bool:
-        while self._members and len(self._packed) < 2 and self._fetch():
-            pass
-        if not self._members or self._packed[:2] != _GZIP_MAGIC:
-            return False
-        self._stream = zlib.decompressobj(self._bits)
-        return True
+    # 15 bits, and gzip's header (31) or, as MetaIO has it, zlib's or gzip's (47)
+    bits = 31 if members else 47
+    stream, packed = zlib.decompressobj(bits), b""
+    while True:
+        if len(packed) < 2:  # it takes two bytes to know another member from padding
+            more = file.read(min(size, 1 << 16))
+            size -= len(more)
+            packed += more
+        if stream.eof:
+            if not members or packed[:2] != _GZIP_MAGIC:
+                return
+            stream = zlib.decompressobj(bits)
+        elif not packed:
+            raise EOFError("the end is missing")
+        yield stream.decompress(packed, _BLOCK)
+        packed = stream.unused_data if stream.eof else stream.unconsumed_tail
 
 
 def _data_file(path: Path, name: str) -> Path:
@@ -245,9 +228,15 @@ def _nifti(path: Path) -> VolumeHeader:
     if path.name.lower().endswith(".gz") and plain.exists():
         raise VolumeFileError(f"{plain.name} lies beside it, and ITK would read that file instead; move one of them")
     with _unpacking(), path.open("rb") as file:
-        packed = file.read(2) == _GZIP_MAGIC
-        file.seek(0)
-        raw = (io.BufferedReader(_Zlib(file, path.stat().st_size, members=True)) if packed else file).read(540)
+        raw = file.read(540)
+        packed = raw[:2] == _GZIP_MAGIC
+        if packed:
+            file.seek(0)
+            raw = b""
+            for piece in _unpacked(file, path.stat().st_size, members=True):
+                raw += piece
+                if len(raw) >= 540:
+                    break
     for kind, order in product((Nifti1Header, Nifti2Header), "<>"):
         header = kind(raw.ljust(540)[: kind.sizeof_hdr], order, check=False)
         if len(raw) >= kind.sizeof_hdr == header["sizeof_hdr"]:
@@ -314,17 +303,13 @@ def _meta(path: Path) -> VolumeHeader:
     with path.open("rb") as file:
         raw = file.read(_HEADER)
     # the first mention is the one that MetaIO acts upon, so it has to be an entry of its own
-    last = re.search(rb"ElementDataFile", raw)
-    entry = re.compile(rb"[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)(\r\n|\n|\r|$)")
-    begin = max(raw.rfind(b"\n", 0, last.start()), raw.rfind(b"\r", 0, last.start())) + 1 if last else 0
-    match = entry.match(raw, begin) if last else None
-    if match is None:
+    before, mention, after = raw.partition(b"ElementDataFile")
+    *lines, indent = re.split(rb"[\r\n]", before)
+    match = re.match(rb"[ \t]*[=:][ \t]*([^\r\n]*)(\r\n|\n|\r|$)", after)
+    if match is None or indent.strip(b" \t"):
         raise VolumeFileError("it does not begin with a MetaImage header (ElementDataFile)")
-    fields = {}
-    for line in re.split(rb"[\r\n]+", raw[:begin]):
-        key, sign, value = os.fsdecode(re.sub(rb"[=:]", b"=", line, count=1)).partition("=")
-        if sign:
-            fields[key.strip()] = value.strip()
+    pairs = (re.split("[=:]", os.fsdecode(line), maxsplit=1) for line in lines)
+    fields = {key.strip(): value[0].strip() for key, *value in pairs if value}
     try:
         size = tuple(int(part) for part in fields.get("DimSize", "").split())
         values = int(fields.get("ElementNumberOfChannels", "1"))
@@ -336,7 +321,7 @@ def _meta(path: Path) -> VolumeHeader:
     local = name.upper() == "LOCAL"
     names = [] if local else [name]
     if name.upper().startswith("LIST"):
-        names = [os.fsdecode(line).strip() for line in raw[match.end() :].splitlines() if line.strip()]
+        names = [os.fsdecode(line).strip() for line in after[match.end() :].splitlines() if line.strip()]
     files = [_data_file(path, each) for each in names]
     several = names != [name] or "%" in name
     data = path if several else files[0]
@@ -347,7 +332,7 @@ def _meta(path: Path) -> VolumeHeader:
         raise VolumeFileError("its MetaImage header has no CompressedDataSize; save the file anew")
     if (several and not local) or text or one is None or skip > 0:
         return VolumeHeader(size, data, "MetaImageIO")
-    offset = match.end() if local else 0
+    offset = len(before + mention) + match.end() if local else 0
     data_bytes = math.prod(size) * values * one
     packing: Literal["zlib"] | None = "zlib" if packed else None
     return VolumeHeader(size, data, "MetaImageIO", data_bytes, offset, packing, packed=max(0, packed_bytes))

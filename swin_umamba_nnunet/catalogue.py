@@ -6,7 +6,6 @@ read it too.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from swin_umamba_nnunet._text import did_you_mean, plural
@@ -99,7 +98,7 @@ class LengthRecord:
     epochs: int
     stops_early: bool
     summary: str
-    settings: Mapping[str, int | float] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, int | float] = field(default_factory=dict, hash=False)
 
 
 _SWIN_UMAMBA_PAPER = "Swin-UMamba, arXiv:2402.03302"
@@ -402,9 +401,7 @@ LENGTHS: tuple[LengthRecord, ...] = (
         False,
         "a few short epochs, for `swin-umamba demo` on a machine without a GPU",
         # a learning rate above the papers' 1e-4, which 200 steps from random weights would not get far with
-        MappingProxyType(
-            {"num_iterations_per_epoch": 20, "num_val_iterations_per_epoch": 3, "save_every": 1, "initial_lr": 5e-4}
-        ),
+        {"num_iterations_per_epoch": 20, "num_val_iterations_per_epoch": 3, "save_every": 1, "initial_lr": 5e-4},
     ),
 )
 

@@ -2,19 +2,19 @@
 
 import argparse
 import errno
-import os
 import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swin_umamba_nnunet import settings
 from swin_umamba_nnunet._text import UserError, plural
 from swin_umamba_nnunet.datasets import LAYOUTS
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.datasets._write import Verdict
 
-_RAW, _PREPROCESSED, _RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"  # nnU-Net's variables
+_RAW, _PREPROCESSED, _RESULTS = settings.FOLDERS  # names of nnU-Net's variables
 
 DESCRIPTION = """\
 Make an nnU-Net raw dataset of what you have.  Choose the layout of your data:
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     except MemoryError as error:
         raise UserError("not enough memory; -np 1 works on one case at a time. Nothing was written") from error
     except OSError as error:
-        where = error.filename or args.output or os.environ.get(_RAW)
+        where = error.filename or args.output or settings.read(_RAW)
         full = f"the disk of {where} is full; nothing half-written was left. Make room and run it again"
         said = {
             None: str(error),  # ours, a sentence: another process is writing the dataset, or has just written it
@@ -113,10 +113,10 @@ def _convert(args: argparse.Namespace) -> None:
     from swin_umamba_nnunet.datasets._write import check_target, install_splits, write_dataset
 
     name = _dataset_name(args, conversion.dataset)
-    output = args.output or (Path(os.environ[_RAW]) if os.environ.get(_RAW) else None)
+    output = args.output or settings.read(_RAW)
     if output is None and not args.dry_run:
         raise UserError("where should the dataset go? Set nnUNet_raw (export nnUNet_raw=/folder), or say -o FOLDER")
-    target = output.expanduser().absolute() / name if output else None
+    target = Path(output).expanduser().absolute() / name if output else None
     install_at = _splits_place(args, name)
     if target is not None:
         check_target(target, args.source, args.overwrite or args.dry_run)
@@ -171,7 +171,7 @@ def _splits_place(args: argparse.Namespace, name: str) -> Path | None:
     """Where --install-splits puts the splits, checked before the work."""
     if not getattr(args, "install_splits", False):
         return None
-    preprocessed = os.environ.get(_PREPROCESSED)
+    preprocessed = settings.read(_PREPROCESSED)
     if not preprocessed:
         raise UserError("--install-splits needs nnUNet_preprocessed: export nnUNet_preprocessed=/folder")
     place = Path(preprocessed).expanduser().absolute() / name / "splits_final.json"
@@ -192,12 +192,12 @@ def _print_next_steps(target: Path, installed: Path | None, installs: bool, cuda
     identifier = int(target.name[7:10])
     print(f"\nThe dataset is in {target}")
     print("Next:\n")
-    if os.environ.get(_RAW) != str(target.parent):
+    if settings.read(_RAW) != str(target.parent):
         print(f"    export nnUNet_raw={shlex.quote(str(target.parent))}")
     for variable in (_PREPROCESSED, _RESULTS):
-        if not os.environ.get(variable):
+        if not settings.read(variable):
             print(f"    export {variable}={shlex.quote(str(target.parent.parent / variable))}")
-    preprocessed = os.environ.get(_PREPROCESSED)
+    preprocessed = settings.read(_PREPROCESSED)
     old = bool(preprocessed) and (Path(preprocessed or "") / target.name / "dataset.json").is_file()
     # nnU-Net keeps an old fingerprint unless it is told otherwise, and would plan the new data by it
     print(f"    nnUNetv2_plan_and_preprocess -d {identifier} -c 2d{' --clean' if old else ''}")

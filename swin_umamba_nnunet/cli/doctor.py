@@ -169,7 +169,7 @@ def backends(found: Section) -> None:
     from swin_umamba_nnunet.ops._selftest import ALLOWED_ERROR
 
     places = {"cpu": "cpu"} | ({"mps": "mps"} if torch.backends.mps.is_available() else {})
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):  # of whatever architectures
+    for index in range(torch.cuda.device_count()):  # of whatever architectures
         places[f"cuda:{index}"] = f"cuda:{index} ({_called(torch.cuda.get_device_properties(index))})"
     where = f"at {address} " if (address := repository()) else ""
     for device, called in places.items():
@@ -228,9 +228,9 @@ def trainers(found: Section) -> None:
         return
     places: dict[str, str | None] = json.loads(done.stdout.strip().splitlines()[-1])
     found.data = {"found": places, "message": None}
-    ours = os.path.join(os.path.dirname(_autoregister.FOLDER), "trainers")
+    ours = Path(_autoregister.FOLDER).with_name("trainers")
     missing = [name for name, place in places.items() if place is None]
-    foreign = [(name, place) for name, place in places.items() if place and not _same(place, ours)]
+    foreign = [(name, place) for name, place in places.items() if place and Path(place).resolve() != ours.resolve()]
     own = len(places) - len(missing) - len(foreign)
     found.lines = [
         f"nnU-Net finds {own} of {len(places)} (and their variants of other lengths) in {ours}",
@@ -258,10 +258,6 @@ def _why_none() -> str:
     command, value = ("set", value) if os.name == "nt" else ("export", shlex.quote(value))
     line = f"{command} {_autoregister.VARIABLE}={value}"
     return f"start-up lines do not run in this environment; add this line to your shell's profile:   {line}"
-
-
-def _same(one: str, other: str) -> bool:
-    return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
 
 
 def environment(found: Section) -> None:
@@ -307,11 +303,11 @@ def weights(found: Section) -> None:
     """Which checkpoints are here and sound.  Missing ones are no problem: a training fetches what it needs."""
     found.data = {"files": {}}
     try:
-        named, folders, cache = locate.named_path(), locate.searched_folders(), cache_folder()
+        named, folders, cache = locate.named_file(), locate.searched_folders(), cache_folder()
     except WeightsError as error:
         found.problems.append(str(error))
         return
-    if by_file := named is not None and not named.is_dir():
+    if named is not None:
         _look(found, ENVIRONMENT_VARIABLE, named)
     absent = []
     for record in RECORDS:
@@ -324,7 +320,7 @@ def weights(found: Section) -> None:
     if absent:
         found.lines.append(f"not here: {', '.join(absent)}; a training fetches what it needs")
     wanted = {record.weights for record in TRAINERS if record.weights}
-    if wanted <= set(absent) and not by_file:
+    if wanted <= set(absent) and named is None:
         found.missing.append(
             f"{', '.join(sorted(wanted))} are not here: the trainers that start from them "
             "fetch what they need, which takes a network; to have it before, `swin-umamba weights fetch TRAINER`. "

@@ -74,8 +74,7 @@ def run(args: argparse.Namespace) -> None:
     if not (args.images or channels):
         raise UserError("nothing to predict: give images with -i, or the files of one image with --channel")
     _say(f"Loading {args.model}")
-    from swin_umamba_nnunet.models import predict
-    from swin_umamba_nnunet.models.predicting import RECORD
+    from swin_umamba_nnunet.models.predicting import RECORD, predict
 
     try:
         masks = predict(

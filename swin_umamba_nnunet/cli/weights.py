@@ -108,7 +108,7 @@ def _imagenet_weights(trainer: str) -> str | None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    named, folders = locate.named_path(), locate.searched_folders()
+    named, folders = locate.named_file(), locate.searched_folders()
     for record in RECORDS:
         others = f" (also {', '.join(record.other_file_names)})" if record.other_file_names else ""
         print(f"{record.name}   {record.title}, {record.parameters_million} M parameters")
@@ -118,7 +118,7 @@ def _list(args: argparse.Namespace) -> None:
         print(_wrapped("fits", _fits(record)))
         print(f"    here      {locate.find_in_folders(record, folders) or 'not on this machine'}")
         print(f"    from      {record.url}  ({record.licence} licence)\n")
-    if named is not None and not named.is_dir():
+    if named is not None:
         print(f"{locate.ENVIRONMENT_VARIABLE} names {named}: every training starts from this file, whatever its name.")
     print("Folders searched, in order: " + ", ".join(map(str, folders)))
 

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from swin_umamba_nnunet._text import listed
-from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap, count_values, resolve
+from swin_umamba_nnunet._text import listed, plural
+from swin_umamba_nnunet.datasets._labels import LabelMap, count_values, resolve
 from swin_umamba_nnunet.datasets._model import (
     NOT_FINITE,
     VOLUME_ENDING,
@@ -20,6 +20,7 @@ from swin_umamba_nnunet.datasets._model import (
     Conversion,
     Finding,
     Findings,
+    LabelError,
     SourceCase,
 )
 from swin_umamba_nnunet.datasets._splits import Fold, make_folds
@@ -95,17 +96,14 @@ class Inspection:
         return make_folds(self.cases, self.conversion.folds, self.conversion.seed)
 
 
-def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], threads: int, text: str, progress: bool = True
-) -> list[Result]:
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item], threads: int, text: str) -> list[Result]:
     """`function` of every item, in order, with a progress bar (on a terminal).
 
     Decoders release the interpreter lock, so threads are enough.  The first exception stops it, and so does Ctrl-C:
     what has not begun is not begun any more.
     """
     threads = max(1, min(threads, os.cpu_count() or 1))
-    quiet = None if progress else True
-    return thread_map(function, items, max_workers=threads, tqdm_class=tqdm, desc=text, unit="case", disable=quiet)
+    return thread_map(function, items, max_workers=threads, tqdm_class=tqdm, desc=text, unit="case", disable=None)
 
 
 def measure(conversion: Conversion, case: SourceCase) -> Measured:
@@ -119,38 +117,30 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
     for path, image in zip(case.images, content.images):
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise CaseError(NOT_FINITE, str(path))
-    first, mask = content.images[0], content.mask
+    first = content.images[0]
     colour_image = first.ndim == 3 and conversion.ending != VOLUME_ENDING
     digest = hashlib.blake2b(f"{first.dtype} {first.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(first).data)
-    values = None if mask is None else count_values(mask)
-    colours: Mapping[int, int] | None = values if content.colour else None
-    if values is not None and content.palette is not None:
-        counter: Counter[int] = Counter()
-        for value, pixels in values.items():
-            counter[int(content.palette[min(value, len(content.palette) - 1)])] += pixels
-        colours = counter
     return Measured(
         shape=first.shape[:2] if colour_image else first.shape,
         channels=3 if colour_image else len(content.images),
         dtype=str(first.dtype),
         digest=digest.hexdigest(),
-        values=values,
-        colours=colours,
+        values=None if content.mask is None else count_values(content.mask),
+        colours=None if content.colours is None else count_values(content.colours),
         colour=content.colour,
         spacing=content.volumes[0].GetSpacing()[::-1] if content.volumes else None,
         findings=tuple(replace(finding, case=case.name) for finding in findings),
     )
 
 
-def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False, progress: bool = True) -> Inspection:
+def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) -> Inspection:
     """Read all cases of a conversion and judge them.
 
     Args:
         conversion: what a layout found.
         threads: how many cases to read at a time, at most.
         skip_bad: leave out cases that cannot be used (with a warning) instead of counting them as errors.
-        progress: show a bar, on a terminal.
     """
 
     def try_to_measure(case: SourceCase) -> Measured | Finding:
@@ -160,7 +150,7 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False, pr
             return Finding("error", error.topic, error.detail, case.name)
 
     everything = conversion.cases
-    results = in_threads(try_to_measure, everything, min(threads, conversion.threads), "reading", progress)
+    results = in_threads(try_to_measure, everything, min(threads, conversion.threads), "reading")
     measured = {case.name: each for case, each in zip(everything, results) if isinstance(each, Measured)}
     findings = Findings([*conversion.findings, *(each for each in results if isinstance(each, Finding))])
     for each in measured.values():
@@ -181,13 +171,13 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False, pr
     if labels is not None:
         _judge_labels(everything, measured, labels, findings)
     _judge_channels(measured, findings)
-    bad = {finding.case for finding in findings if finding.severity == "error"} if skip_bad else set()
-    cases = tuple(case for case in everything if case.name not in bad)
-    left_out = {case.name for case in everything} & bad
+    names = {case.name for case in everything} if skip_bad else set()
+    left_out = names & {finding.case for finding in findings if finding.severity == "error"}
     for index, finding in enumerate(findings):
         if finding.severity == "error" and finding.case in left_out:
             findings[index] = replace(finding, severity="warning", topic=f"left out: {finding.topic}")
-    measured = {name: each for name, each in measured.items() if name not in bad}
+    cases = tuple(case for case in everything if case.name not in left_out)
+    measured = {name: each for name, each in measured.items() if name not in left_out}
     _judge_duplicates(cases, measured, findings)
     if all(case.part == "test" for case in cases):
         findings.error("there is no training case; nnU-Net needs images with masks to train on")
@@ -266,8 +256,7 @@ def _judge_channels(measured: Mapping[str, Measured], findings: Findings) -> Non
     usual = _usual(each.channels for each in measured.values())
     for name, each in measured.items():
         if each.channels != usual:
-            plural = "s" if usual > 1 else ""
-            topic = f"image has not {usual} channel{plural} like the others; --channels makes them alike"
+            topic = f"image has not {plural(usual, 'channel')} like the others; --channels makes them alike"
             findings.error(topic, f"{each.channels}", name)
     dtypes = Counter(each.dtype for each in measured.values())
     if len(dtypes) > 1:

@@ -33,7 +33,7 @@ def _begin(path: Path, length: int) -> bytes:
 
 
 def _is_dicom(path: Path) -> bool:
-    return _begin(path, 132)[128:] == b"DICM"
+    return path.is_file() and _begin(path, 132)[128:] == b"DICM"
 
 
 def _sop_class(path: Path) -> bytes:
@@ -68,8 +68,8 @@ def read_series(folder: Path, findings: Findings) -> sitk.Image:
         raise CaseError("folder holds several DICOM series; put each into a folder of its own", f"{folder}: {shown}")
     names = files[series[0]]
     known = {Path(name).name for name in names}  # GDCM's folders have "/" on every system
-    left_out = [path for path in sorted(folder.iterdir()) if path.name not in known and path.is_file()]
-    left_out = [path for path in left_out if path.name.upper() != "DICOMDIR" and _is_dicom(path)]
+    others = (path for path in sorted(folder.iterdir()) if path.name not in known and path.name.upper() != "DICOMDIR")
+    left_out = list(filter(_is_dicom, others))
     # GDCM leaves out what is no image, and also what it cannot read to the end: the volume would be a slice short.
     # The series' UID would not tell them apart, as contours name the series that they belong to.
     slices = {b"", *(_sop_class(folder / name) for name in known)} if left_out else set()

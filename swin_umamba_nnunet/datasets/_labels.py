@@ -6,56 +6,26 @@ says how the user wants them understood; `resolve` looks at all values of the wh
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from swin_umamba_nnunet._text import listed
-from swin_umamba_nnunet.datasets._model import CaseError, ConversionError, Findings
+from swin_umamba_nnunet.datasets._model import (
+    CaseError,
+    Findings,
+    LabelError,
+    LabelRule,
+    check_entries,
+    show_value,
+)
 
 MAX_AUTOMATIC = 200  # so many values are no semantic classes
 LOSSY_MARGIN = 40  # JPEG moves most of a 0/255 mask's values by no more than that around edges
 LOSSY_VALUES = 8  # so many different ones beyond that are no classes, where hardly a pixel has them
-INSTANCE_LABELS = ("interior", "boundary")  # as U-Mamba's cell dataset has them
-
-
-class LabelError(ConversionError):
-    """The values found cannot be understood as labels without being told; the message says what to tell."""
-
-
-@dataclass(frozen=True)
-class LabelEntry:
-    """`name` stands for raw value `value`; `colour` says that the value is 0xRRGGBB."""
-
-    name: str
-    value: int
-    colour: bool = False
-
-
-@dataclass(frozen=True)
-class LabelRule:
-    """How raw values are to be understood.
-
-    Attributes:
-        entries: what the user listed; empty: work it out from the values.  The entry named "background" becomes 0
-            (without one, raw value 0 does), the others 1, 2, ... in their order, "ignore" the highest.
-        threshold: raw values above it are foreground and the others background, whatever they are; None: exact.
-        foreground: the foreground's name where it is not listed.
-        merge_into_background: values not listed become background instead of being an error.
-    """
-
-    entries: tuple[LabelEntry, ...] = ()
-    threshold: int | None = None
-    foreground: str = "foreground"
-    merge_into_background: bool = False
-
-    @classmethod
-    def of(cls, names: Sequence[str]) -> LabelRule:
-        """Masks that have 0 for the background and 1, 2, ... for these names."""
-        return cls(tuple(LabelEntry(name, value) for value, name in enumerate(("background", *names))))
 
 
 @dataclass(frozen=True)
@@ -87,8 +57,8 @@ class LabelMap:
     def count(self, values: Mapping[int, int]) -> dict[int, int]:
         """Pixels per raw value of one mask, all of which have a label -> pixels per label."""
         counts: Counter[int] = Counter()
-        for label, pixels in zip(self.encode(np.array(list(values), int)).tolist(), values.values()):
-            counts[label] += pixels
+        for value, pixels in values.items():
+            counts[self.lookup[value]] += pixels
         return counts
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
@@ -99,17 +69,9 @@ class LabelMap:
         """
         dtype = np.uint8 if max(self.names.values()) < 255 else np.uint16
         missing = np.iinfo(dtype).max  # no label's number
-        if raw.size and raw.min() >= 0 and raw.max() < 1 << 16:  # by a table: fast, and in little memory
-            table = np.full(int(raw.max()) + 1, missing, dtype)
-            for key, label in self.lookup.items():
-                if 0 <= key < len(table):
-                    table[key] = label
-            found = table[raw.view(np.uint8) if raw.dtype == bool else raw]
-        else:
-            keys = np.array(sorted(self.lookup), dtype=np.int64)
-            place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
-            labels = np.array([self.lookup[key] for key in keys.tolist()], dtype=dtype)
-            found = np.where(keys[place] == raw, labels[place], np.array(missing, dtype))
+        table = np.full(max(*self.lookup, int(raw.max(initial=0))) + 1, missing, dtype)  # of 16 MB for colours
+        table[list(self.lookup)] = list(self.lookup.values())
+        found = table[raw]
         if (found == missing).any():
             raise LabelError(f"mask value {self.show(int(raw[found == missing].flat[0]))} is not in the label map")
         return found
@@ -117,13 +79,7 @@ class LabelMap:
 
 def count_values(array: np.ndarray) -> dict[int, int]:
     """Value -> how often, of an integer array."""
-    if array.size and array.min() >= 0 and array.max() < 1 << 16:
-        counts = np.bincount(array.ravel())
-        values = np.flatnonzero(counts)
-        numbers = counts[values]
-    else:
-        values, numbers = np.unique(array, return_counts=True)
-    return dict(zip(values.tolist(), numbers.tolist()))
+    return pd.Series(array.ravel()).value_counts(sort=False).sort_index().to_dict()
 
 
 def raw_values(mask: np.ndarray, where: object, highest: int = 1 << 20) -> np.ndarray:
@@ -165,43 +121,6 @@ def interior_and_boundary(ids: np.ndarray, findings: Findings) -> np.ndarray:
         topic = "insides come in pieces, each of which counts as an object (is it a mask of instances?)"
         findings.warning(topic, f"{pieces} pieces of {len(left)} objects")
     return np.where(inside, 1, np.where(ids > 0, 2, 0)).astype(np.uint8)
-
-
-def parse_label(text: str) -> LabelEntry:
-    """ "tumour=255", "tumour=#ff0000" or "tumour=255,0,0" -> LabelEntry.
-
-    Raises:
-        LabelError: the text is none of these.
-    """
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if name and equals:
-        if re.fullmatch(r"\d{1,6}", value):
-            return LabelEntry(name, int(value))
-        if re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-            return LabelEntry(name, int(value[1:], 16), colour=True)
-        channels = [int(part) for part in value.split(",")] if re.fullmatch(r"\d+,\d+,\d+", value) else []
-        if channels and max(channels) <= 255:
-            return LabelEntry(name, channels[0] << 16 | channels[1] << 8 | channels[2], colour=True)
-    raise LabelError(f'label "{text}" is not understood; write NAME=VALUE, for example tumour=255 or tumour=#ff0000')
-
-
-def check_entries(entries: tuple[LabelEntry, ...]) -> None:
-    """Raises LabelError for names or values given twice, for grey values beside colours and for a lone background."""
-    if not entries:
-        return
-    if len({entry.colour for entry in entries}) > 1:
-        raise LabelError("labels are given partly as grey values and partly as colours; use one of the two")
-    shown = [show_value(entry.value, entry.colour) for entry in entries]
-    for what, given in ("name", [entry.name for entry in entries]), ("value", shown):
-        if len(set(given)) < len(given):
-            raise LabelError(f"label {what} {max(given, key=given.count)} is given twice; every label needs its own")
-    if {entry.name for entry in entries} <= {"background", "ignore"}:
-        raise LabelError("only background is listed; list at least one label to segment")
-
-
-def show_value(value: int, colour: bool) -> str:
-    """A raw value as the user writes it: 255, or #ff0000."""
-    return f"#{value:06x}" if colour else str(value)
 
 
 def resolve(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMap:

@@ -1,12 +1,14 @@
-"""What a conversion is made of: a layout and its options, its cases as they lie in the source, and what was noticed."""
+"""What a conversion is made of: a layout and its options, its cases as they lie in the source, how the values of masks
+are to be understood, and what was noticed."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,11 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import SimpleITK as sitk
 
-    from swin_umamba_nnunet.datasets._labels import LabelRule
-
 Severity = Literal["error", "warning", "note"]
 Part = Literal["train", "val", "test"]
 VOLUME_ENDING = ".nii.gz"  # of all volumes written: compressed NIfTI, which everything reads
+INSTANCE_LABELS = ("interior", "boundary")  # as U-Mamba's cell dataset has them
 INSTANCES = "instances"  # Tr, Ts: folders of instance masks
 INSTANCE_SUFFIX = "_label"  # the name `evaluate --protocol cells` knows: CASE_label.tiff
 
@@ -34,6 +35,10 @@ NOT_FINITE = (
 
 class ConversionError(UserError, ValueError):
     """One sentence about what is wrong with the source or the settings, what was expected and what to do."""
+
+
+class LabelError(ConversionError):
+    """The values found cannot be understood as labels without being told; the message says what to tell."""
 
 
 class CaseError(ValueError):
@@ -133,6 +138,82 @@ class Content:
     volumes: Sequence[sitk.Image] = ()
     instances: np.ndarray | None = None
 
+    @property
+    def colours(self) -> np.ndarray | None:
+        """The mask in colours, 0xRRGGBB; None where there is no colour to speak of (volumes)."""
+        if self.mask is None or self.palette is None:
+            return self.mask if self.colour else None
+        return self.palette[self.mask.clip(max=len(self.palette) - 1)]
+
+
+@dataclass(frozen=True)
+class LabelEntry:
+    """`name` stands for raw value `value`; `colour` says that the value is 0xRRGGBB."""
+
+    name: str
+    value: int
+    colour: bool = False
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How raw values are to be understood.
+
+    Attributes:
+        entries: what the user listed; empty: work it out from the values.  The entry named "background" becomes 0
+            (without one, raw value 0 does), the others 1, 2, ... in their order, "ignore" the highest.
+        threshold: raw values above it are foreground and the others background, whatever they are; None: exact.
+        foreground: the foreground's name where it is not listed.
+        merge_into_background: values not listed become background instead of being an error.
+    """
+
+    entries: tuple[LabelEntry, ...] = ()
+    threshold: int | None = None
+    foreground: str = "foreground"
+    merge_into_background: bool = False
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> LabelRule:
+        """Masks that have 0 for the background and 1, 2, ... for these names."""
+        return cls(tuple(LabelEntry(name, value) for value, name in enumerate(("background", *names))))
+
+
+def parse_label(text: str) -> LabelEntry:
+    """ "tumour=255", "tumour=#ff0000" or "tumour=255,0,0" -> LabelEntry.
+
+    Raises:
+        LabelError: the text is none of these.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if name and equals:
+        if re.fullmatch(r"\d{1,6}", value):
+            return LabelEntry(name, int(value))
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+            return LabelEntry(name, int(value[1:], 16), colour=True)
+        channels = [int(part) for part in value.split(",")] if re.fullmatch(r"\d+,\d+,\d+", value) else []
+        if channels and max(channels) <= 255:
+            return LabelEntry(name, channels[0] << 16 | channels[1] << 8 | channels[2], colour=True)
+    raise LabelError(f'label "{text}" is not understood; write NAME=VALUE, for example tumour=255 or tumour=#ff0000')
+
+
+def check_entries(entries: tuple[LabelEntry, ...]) -> None:
+    """Raises LabelError for names or values given twice, for grey values beside colours and for a lone background."""
+    if not entries:
+        return
+    if len({entry.colour for entry in entries}) > 1:
+        raise LabelError("labels are given partly as grey values and partly as colours; use one of the two")
+    shown = [show_value(entry.value, entry.colour) for entry in entries]
+    for what, given in ("name", [entry.name for entry in entries]), ("value", shown):
+        if len(set(given)) < len(given):
+            raise LabelError(f"label {what} {max(given, key=given.count)} is given twice; every label needs its own")
+    if {entry.name for entry in entries} <= {"background", "ignore"}:
+        raise LabelError("only background is listed; list at least one label to segment")
+
+
+def show_value(value: int, colour: bool) -> str:
+    """A raw value as the user writes it: 255, or #ff0000."""
+    return f"#{value:06x}" if colour else str(value)
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -141,7 +222,7 @@ class Conversion:
     Attributes:
         layout: the layout's name on the command line.
         source: where it was found.
-        cases: every case, in the order in which they are worked on.
+        cases: every case; from `Layout.conversion` sorted by name, which is the order in which they are worked on.
         read: (case, findings) -> what its files hold; what is odd about them is added to the findings.  Raises
             CaseError where the case cannot be converted.
         labels: how mask values become labels.
@@ -161,7 +242,7 @@ class Conversion:
 
     layout: str
     source: Path
-    cases: tuple[SourceCase, ...]
+    cases: Sequence[SourceCase]
     read: Callable[[SourceCase, Findings], Content]
     labels: LabelRule
     description: str
@@ -247,7 +328,8 @@ class Layout(ABC):
             raise ConversionError(f"{source} is a file, and a folder is expected{hint}")
         if not source.exists():
             raise ConversionError(f"the folder {source} does not exist; give the folder the data were unpacked to")
-        return self._conversion(source)
+        found = self._conversion(source)
+        return replace(found, cases=sorted(found.cases, key=lambda case: case.name))
 
     @abstractmethod
     def _conversion(self, source: Path) -> Conversion: ...

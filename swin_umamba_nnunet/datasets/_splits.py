@@ -11,7 +11,7 @@ from swin_umamba_nnunet.datasets._model import ConversionError, Findings, Source
 Fold = dict[str, list[str]]  # {"train": [case, ...], "val": [case, ...]}: an entry of nnU-Net's splits_final.json
 
 
-def hold_out(cases: Sequence[SourceCase], fraction: float, seed: int) -> tuple[SourceCase, ...]:
+def hold_out(cases: Sequence[SourceCase], fraction: float, seed: int) -> list[SourceCase]:
     """Make whole groups test cases until about `fraction` of the groups are.
 
     Raises:
@@ -32,7 +32,7 @@ def hold_out(cases: Sequence[SourceCase], fraction: float, seed: int) -> tuple[S
         )
     splitter = GroupShuffleSplit(1, test_size=tests, random_state=seed)
     _, held_out = next(splitter.split(np.zeros(len(cases)), groups=groups))
-    return tuple(replace(case, part="test") if index in held_out else case for index, case in enumerate(cases))
+    return [replace(case, part="test") if index in held_out else case for index, case in enumerate(cases)]
 
 
 def make_folds(cases: Sequence[SourceCase], folds: int, seed: int) -> list[Fold]:

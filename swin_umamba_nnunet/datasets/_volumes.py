@@ -55,7 +55,7 @@ def read_volumes(case: SourceCase, findings: Findings, moved: str = "", guess_ct
     if guess_ct and arrays[0].min() < CT_AIR:
         topic = "values look like CT (Hounsfield units): --modality CT lets nnU-Net normalise them so"
         findings.warning(topic, f"from {arrays[0].min():g}")
-    if all(value == 1 for value in first.GetSpacing()):
+    if set(first.GetSpacing()) == {1}:
         findings.note("spacing is exactly 1 mm along all axes: true, or never stored?")
     if case.label is None:
         return Content(arrays, volumes=volumes)

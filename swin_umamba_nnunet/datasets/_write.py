@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from swin_umamba_nnunet import __version__
+from swin_umamba_nnunet import __version__, settings
 from swin_umamba_nnunet._atomic import new_folder, replacing, write_json
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
-from swin_umamba_nnunet.datasets._labels import LabelError, LabelMap
+from swin_umamba_nnunet.datasets._labels import LabelMap
 from swin_umamba_nnunet.datasets._model import (
     INSTANCE_SUFFIX,
     INSTANCES,
@@ -23,6 +23,7 @@ from swin_umamba_nnunet.datasets._model import (
     CaseError,
     ConversionError,
     Findings,
+    LabelError,
     SourceCase,
     write_dataset_json,
 )
@@ -67,7 +68,6 @@ def check_integrity(dataset: Path, processes: int = 8) -> Verdict:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(dataset), str(processes)],
         capture_output=True,
-        text=True,
         encoding="utf-8",
         errors="replace",
         env=os.environ | {"PYTHONIOENCODING": "utf-8"},
@@ -95,7 +95,6 @@ def write_dataset(
     *,
     overwrite: bool = False,
     threads: int = 8,
-    progress: bool = True,
     check: Callable[[Path, int], Verdict] = check_integrity,
 ) -> Verdict:
     """Write an inspected source as nnU-Net raw dataset `target`, and have nnU-Net check it.
@@ -105,7 +104,6 @@ def write_dataset(
         target: nnUNet_raw/DatasetXXX_NAME.
         overwrite: replace a dataset that is there.
         threads: how many cases to work on at a time, at most.
-        progress: show a bar, on a terminal.
         check: nnU-Net's integrity check; (folder, processes) -> Verdict.
 
     Returns:
@@ -122,7 +120,7 @@ def write_dataset(
         raise ConversionError(f"{errors} errors were found in {conversion.source}; nothing was written")
     check_target(target, conversion.source, overwrite)
     with new_folder(target, overwrite) as unfinished:
-        _write(inspection, labels, unfinished, threads, progress)
+        _write(inspection, labels, unfinished, threads)
         write_dataset_json(
             unfinished,
             conversion.channels,
@@ -168,9 +166,7 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             f"{source} is the place of the new dataset itself; move the source elsewhere first, it will only be read"
         )
     folders = {target.parent}
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        if os.environ.get(variable):
-            folders.add(Path(os.environ[variable]).expanduser().absolute())
+    folders |= {Path(named).expanduser().absolute() for named in map(settings.read, settings.FOLDERS) if named}
     for folder in sorted(folders):
         others = sorted(p.name for p in folder.glob(f"{target.name[:10]}*") if p.name != target.name and p.is_dir())
         if others:
@@ -180,7 +176,7 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
             )
 
 
-def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int, progress: bool) -> None:
+def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int) -> None:
     conversion = inspection.conversion
 
     def copy(source: Path, target: Path) -> None:
@@ -200,8 +196,8 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
                 content = conversion.read(case, Findings())
                 ids, images, label = content.instances, content.volumes or content.images, content.mask
                 if label is not None:
-                    colours = content.palette if labels.colour else None
-                    label = labels.encode(label if colours is None else colours[np.minimum(label, len(colours) - 1)])
+                    coloured = content.colours if labels.colour else None
+                    label = labels.encode(label if coloured is None else coloured)
             except (CaseError, LabelError) as error:
                 raise ConversionError(f"{case.name} has changed since it was checked: {error}. Run it again") from error
             volumes = conversion.ending == VOLUME_ENDING
@@ -218,7 +214,7 @@ def _write(inspection: Inspection, labels: LabelMap, folder: Path, threads: int,
             target.parent.mkdir(exist_ok=True)
             put(what, target)
 
-    in_threads(write, inspection.cases, min(threads, conversion.threads), "writing", progress)
+    in_threads(write, inspection.cases, min(threads, conversion.threads), "writing")
     for place, path in conversion.added.items():
         copy(path, folder / place)
 

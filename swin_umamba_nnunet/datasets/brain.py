@@ -21,7 +21,6 @@ from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.datasets._model import write_dataset_json
 
 if TYPE_CHECKING:
-    import numpy as np
     from nibabel.nifti1 import Nifti1Image
 
 BRAIN_DATASET_ID = 152
@@ -112,13 +111,6 @@ def load_brain() -> tuple[Nifti1Image, Nifti1Image]:
         np.asarray(load(resolution=1).dataobj, dtype=np.float32)
         for load in (nilearn_datasets.load_mni152_gm_template, nilearn_datasets.load_mni152_wm_template)
     )
-    labels = label_most_likely(grey, white)
+    likeliest = np.argmax([1 - grey - white, grey, white], axis=0).astype(np.uint8)
     intensities = np.asarray(template.dataobj, dtype=np.float32)
-    return nibabel.Nifti1Image(intensities, template.affine), nibabel.Nifti1Image(labels, template.affine)
-
-
-def label_most_likely(grey: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Probabilities of grey and of white matter -> 0 (neither is likeliest), 1 grey, 2 white; uint8, same shape."""
-    import numpy as np
-
-    return np.argmax(np.stack([1 - grey - white, grey, white]), axis=0).astype(np.uint8)
+    return nibabel.Nifti1Image(intensities, template.affine), nibabel.Nifti1Image(likeliest, template.affine)

@@ -11,14 +11,19 @@ from typing import Any, ClassVar, Literal
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._files import Lister, Selection
 from swin_umamba_nnunet.datasets._model import (
+    INSTANCE_LABELS,
     VOLUME_ENDING,
     Conversion,
     ConversionError,
     Findings,
+    LabelError,
+    LabelRule,
     Layout,
     Part,
     SourceCase,
+    check_entries,
     option,
+    parse_label,
 )
 
 DEFAULT_FOLDS = 5  # nnU-Net's own number
@@ -85,7 +90,6 @@ class Folders(Layout):
 
     def _found(self, source: Path, lister: Lister, threshold: int | None = None, **how: Any) -> Conversion:
         """The conversion of what the options stand for; `how` has the rest of its attributes."""
-        from swin_umamba_nnunet.datasets._labels import LabelError, LabelRule, check_entries, parse_label
         from swin_umamba_nnunet.datasets._splits import hold_out, judge_groups
 
         entries = tuple(parse_label(text) for text in self.label)
@@ -153,8 +157,8 @@ class Folders(Layout):
                 parts[part] = chosen, masks
         return parts
 
-    def _cases(self, source: Path, lister: Lister, findings: Findings) -> tuple[SourceCase, ...]:
-        """The cases, sorted by name.
+    def _cases(self, source: Path, lister: Lister, findings: Findings) -> list[SourceCase]:
+        """The cases.
 
         Raises:
             ConversionError: nothing is found, or an option does not fit.
@@ -189,7 +193,7 @@ class Folders(Layout):
                 findings.error("image does not match --group-pattern", str(paths[0]), case_names[part, key])
             part_of_case: Part = "test" if part == "val" and self.val_as == "test" else part
             cases.append(SourceCase(case_names[part, key], paths, label, part_of_case, group))
-        return tuple(sorted(cases, key=lambda case: case.name))
+        return cases
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,6 @@ Mask values 0/255, 0/1 and 0, 1, 2, ... are understood; name others, once per la
     )
 
     def _conversion(self, source: Path) -> Conversion:
-        from swin_umamba_nnunet.datasets._labels import INSTANCE_LABELS, LabelRule
         from swin_umamba_nnunet.datasets._pictures import read_pictures
 
         if self.instances and (self.label or self.others_are_background or self.threshold is not None):

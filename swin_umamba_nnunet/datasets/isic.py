@@ -15,7 +15,15 @@ from typing import Literal
 
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._files import PICTURE_ENDINGS, PartFolders
-from swin_umamba_nnunet.datasets._model import Conversion, ConversionError, Findings, Layout, Part, SourceCase
+from swin_umamba_nnunet.datasets._model import (
+    Conversion,
+    ConversionError,
+    Findings,
+    LabelRule,
+    Layout,
+    Part,
+    SourceCase,
+)
 from swin_umamba_nnunet.datasets.folders import validation_option
 
 THRESHOLD = 127  # masks are 0/255, some published copies of them JPEGs
@@ -50,7 +58,6 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
     val_as: Literal["fold0", "test"] = validation_option()
 
     def _conversion(self, source: Path) -> Conversion:
-        from swin_umamba_nnunet.datasets._labels import LabelRule
         from swin_umamba_nnunet.datasets._pictures import read_pictures
 
         parts = _archive_parts(source) or _files.find_parts(source)
@@ -92,7 +99,7 @@ ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, ...).  Mas
         return Conversion(
             self.name,
             source,
-            tuple(sorted(cases, key=lambda case: case.name)),
+            cases,
             read=partial(read_pictures, channels="rgb"),  # the masks fit the images as stored
             labels=LabelRule(threshold=THRESHOLD, foreground="lesion"),
             description="ISIC skin lesion boundaries; dermoscopic images at their own size, masks cut at 127 of 255.",
@@ -104,9 +111,8 @@ def _archive_parts(source: Path) -> dict[Part, PartFolders]:
     """The archive's folders by the words in their names."""
     parts: dict[Part, PartFolders] = {}
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    words: tuple[tuple[Part, str], ...] = ("train", "training"), ("val", "validation"), ("test", "test")
-    for part, word in words:
-        of_part = [folder for folder in folders if word in folder.name.lower()]
+    for part, words in _files.PART_FOLDERS.items():
+        of_part = [folder for folder in folders if words[0] in folder.name.lower()]
         images, masks = (
             [folder for folder in of_part if kind.search(folder.name)] for kind in (_ARCHIVE_IMAGES, _ARCHIVE_MASKS)
         )

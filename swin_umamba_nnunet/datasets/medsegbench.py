@@ -30,6 +30,7 @@ from swin_umamba_nnunet.datasets._model import (
     Conversion,
     ConversionError,
     Findings,
+    LabelRule,
     Layout,
     Part,
     SourceCase,
@@ -121,8 +122,6 @@ Names need the package medsegbench:   {INSTALL_LINE}
         return Path(DEFAULT_ROOT, file)
 
     def _conversion(self, source: Path) -> Conversion:
-        from swin_umamba_nnunet.datasets._labels import LabelRule
-
         if source.is_dir():
             files = _files.list_files(source, self.files, "*")
             if len(files) != 1:
@@ -162,7 +161,7 @@ Names need the package medsegbench:   {INSTALL_LINE}
         return Conversion(
             self.name,
             source,
-            tuple(cases),
+            cases,
             read,
             labels=LabelRule(threshold=0) if two else LabelRule.of(names) if known else LabelRule(),
             description=f"{source.stem} of MedSegBench{category}; its fixed splits, validation is fold 0's.",

@@ -24,6 +24,7 @@ from swin_umamba_nnunet.datasets._model import (
     Conversion,
     ConversionError,
     Findings,
+    LabelRule,
     Layout,
     SourceCase,
     decoding,
@@ -66,8 +67,6 @@ Needs h5py:   {INSTALL_LINE}
     split = False
 
     def _conversion(self, source: Path) -> Conversion:
-        from swin_umamba_nnunet.datasets._labels import LabelRule
-
         findings = Findings()
         findings.warning(NO_SPACING)
         slices, volumes = _list(source, findings)
@@ -81,7 +80,7 @@ Needs h5py:   {INSTALL_LINE}
         return Conversion(
             self.name,
             source,
-            tuple(sorted(cases, key=lambda case: case.name)),
+            cases,
             read=_read,
             labels=LabelRule.of(ORGANS),
             description=_DESCRIPTION,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._model import (
+    INSTANCE_LABELS,
     INSTANCE_SUFFIX,
     INSTANCES,
     CaseError,
@@ -25,6 +26,7 @@ from swin_umamba_nnunet.datasets._model import (
     Conversion,
     ConversionError,
     Findings,
+    LabelRule,
     Layout,
     Part,
     SourceCase,
@@ -77,7 +79,7 @@ _RGB = ("R", "G", "B")
 _INSTRUMENTS = tuple(f"instrument {i}" for i in range(1, 8))
 PUBLISHED: Mapping[int, Published] = {
     702: Published("Dataset702_AbdomenMR", ("MR",), _ORGANS, (60, 50), 50, ".nii.gz"),
-    703: Published("Dataset703_NeurIPSCell", _RGB, ("interior", "boundary"), (1000,), 101, ".png", True),
+    703: Published("Dataset703_NeurIPSCell", _RGB, INSTANCE_LABELS, (1000,), 101, ".png", True),
     704: Published("Dataset704_Endovis17", _RGB, _INSTRUMENTS, (1800,), 1200, ".png"),
 }
 
@@ -101,8 +103,6 @@ Dataset704_Endovis17.  Every file is read and checked, dataset.json is repaired 
     link: bool = option("make hard links instead of copies (on one disk only)", False, action="store_true")
 
     def _conversion(self, source: Path) -> Conversion:
-        from swin_umamba_nnunet.datasets._labels import LabelRule
-
         known = self._known(source)
         source = source if (source / "imagesTr").is_dir() else _files.inner(source, known.name)
         findings = Findings()
@@ -126,7 +126,7 @@ Dataset704_Endovis17.  Every file is read and checked, dataset.json is repaired 
         return Conversion(
             self.name,
             source,
-            tuple(sorted(cases, key=lambda case: (case.part, case.name))),
+            cases,
             read=partial(_read, known=known, channels=len(channels), instances=instances),
             labels=LabelRule.of(labels_of),
             description=f"{known.name} as published with U-Mamba; dataset.json checked against the files.",

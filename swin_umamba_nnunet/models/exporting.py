@@ -5,6 +5,7 @@ sliding window, mirroring, the way back) is not in the file; the JSON beside it 
 in its portable form, ordinary tensor operations, so both formats know every operation; it is much slower than ours.
 """
 
+import hashlib
 import inspect
 import os
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, file_for_torch, new_model_folder
 from swin_umamba_nnunet.models.predicting import load_predictor
 from swin_umamba_nnunet.networks import set_backend
-from swin_umamba_nnunet.pretrained.checkpoint import sha256_of
 
 FORMATS = {"torch": "network.pt2", "onnx": "network.onnx"}
 DESCRIPTION = "network.json"
@@ -110,13 +110,14 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
     """What someone needs to know to run the network on images of their own."""
     plans, settings, dataset = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
     labels = predictor.label_manager
+    weights = (model / f"fold_{fold}" / checkpoint).read_bytes()
     return {
         "what": "maps a preprocessed patch (1, channels, *patch_size) float32 to logits (1, heads, *patch_size)",
         "network": {
             "trainer": predictor.trainer_name,
             "fold": fold,
             "checkpoint": checkpoint,
-            "checkpoint_sha256": sha256_of(model / f"fold_{fold}" / checkpoint),
+            "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
             "made_with": {"swin_umamba_nnunet": __version__, "torch": torch.__version__},
         },
         "input": {"channel_names": channel_names(dataset), "patch_size_px": list(settings.patch_size)},

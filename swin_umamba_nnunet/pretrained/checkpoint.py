@@ -29,7 +29,6 @@ from swin_umamba_nnunet.pretrained.variants import (
 # Older copies store their yacs configuration beside the weights.  torch's restricted unpickler then fills an
 # OrderedDict in its place: a plain container, so nothing is imported or run.
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 _ALLOWED: list[Any] = [(collections.OrderedDict, "yacs.config.CfgNode")]
 _IN_MEMORY = 1 << 30  # bytes of a file that is read once, and then checked, loaded and hashed from memory
 _CHUNK_BYTES = 1 << 20
@@ -237,8 +236,11 @@ def _read(path: Path) -> tuple[Any, int, str]:
     """A file's content, size and SHA-256; every error continues the sentence that starts with the file's name."""
     with _opened(path, _IN_MEMORY) as file:
         content = _content_of(file, _ALLOWED, "its weights: torch.save({'model': ...})")
-        size = file.seek(0, os.SEEK_END)
-        return content, size, _sha256(file)
+        digest = hashlib.sha256()
+        file.seek(0)
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        return content, file.tell(), digest.hexdigest()
 
 
 def read_content(path: Path, allowed: Sequence[Any]) -> Any:
@@ -276,7 +278,7 @@ def safe_globals(allowed: Sequence[Any]) -> Iterator[None]:
     PyTorch has the context since 2.5 and takes pairs since 2.6; before, what is allowed has to bear the name.
     """
     serialization: Any = torch.serialization
-    if _TORCH >= (2, 6):
+    if torch.__version__ >= "2.6.0a0":  # a TorchVersion, which compares as versions do
         with serialization.safe_globals(list(allowed)):
             yield
         return
@@ -405,17 +407,3 @@ def why_not_written(error: Exception) -> str:
     if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
         return "PyTorch could not write all of it, as happens where the disk is full"
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as lower-case hex digits."""
-    with open(path, "rb") as file:
-        return _sha256(file)
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()

@@ -116,16 +116,13 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 # ----------------------------------------------------------------------------------------------------------- transfer
 
 
-def download_weights(
-    record: WeightsRecord, folder: Path, *, sources: Sequence[str] = (), timeout_s: float = _TIMEOUT_S
-) -> "Checkpoint":
+def download_weights(record: WeightsRecord, folder: Path, *, sources: Sequence[str] = ()) -> "Checkpoint":
     """Fetch a checkpoint into `folder` under its own name unless it is there already, and read it.
 
     Args:
         record: what to fetch.
         folder: made if missing.
         sources: addresses to try instead of the record's, see `mirror_urls`.
-        timeout_s: how long a server that sends nothing is waited for.
 
     Returns:
         The complete file of that name as it was read, which is the published one as far as that is known.
@@ -142,7 +139,7 @@ def download_weights(
             folder.mkdir(parents=True, exist_ok=True)
             with _lock(target):
                 if not target.is_file():
-                    return _download(record, target, sources or record.urls, timeout_s)
+                    return _download(record, target, sources or record.urls)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error}") from error
     return _read_as_published(record, target)
@@ -162,7 +159,7 @@ def _lock(target: Path):
         ) from error
 
 
-def _download(record: WeightsRecord, target: Path, urls: Sequence[str], timeout_s: float) -> "Checkpoint":
+def _download(record: WeightsRecord, target: Path, urls: Sequence[str]) -> "Checkpoint":
     partial = target.with_name(target.name + ".partial")
     causes: list[str] = []
     unreachable: set[str] = set()
@@ -171,7 +168,7 @@ def _download(record: WeightsRecord, target: Path, urls: Sequence[str], timeout_
         if host and host in unreachable:
             continue
         try:
-            _fetch(url, partial, record.size_bytes, timeout_s)
+            _fetch(url, partial, record.size_bytes)
             checkpoint = _read_as_published(record, partial)
         except CheckpointError as error:
             _discard(partial)  # resuming wrong bytes would only repeat the error
@@ -193,12 +190,12 @@ def _read_as_published(record: WeightsRecord, path: Path) -> "Checkpoint":
     return read_checkpoint(path, record, name=record.file_name)
 
 
-def _fetch(url: str, partial: Path, size_bytes: int | None, timeout_s: float) -> None:
+def _fetch(url: str, partial: Path, size_bytes: int | None) -> None:
     """Bring `partial` to its full length, resuming where the connection breaks off."""
     for remaining in reversed(range(_RESUMPTIONS + 1)):
         before = _size(partial)
         try:
-            _fetch_once(url, partial, size_bytes, timeout_s)
+            _fetch_once(url, partial, size_bytes)
             return
         except _BrokenOff as error:
             if remaining == 0 or _size(partial) <= before:
@@ -206,8 +203,8 @@ def _fetch(url: str, partial: Path, size_bytes: int | None, timeout_s: float) ->
             logger.warning("%s; resuming.", error)
 
 
-def _fetch_once(url: str, partial: Path, size_bytes: int | None, timeout_s: float) -> None:
-    with _open(url, partial, timeout_s) as response:
+def _fetch_once(url: str, partial: Path, size_bytes: int | None) -> None:
+    with _open(url, partial) as response:
         start, length = 0, response.headers.get("Content-Length", "")
         if response.status == 206:  # else the server sends everything
             start = _size(partial)
@@ -238,7 +235,7 @@ def _fetch_once(url: str, partial: Path, size_bytes: int | None, timeout_s: floa
         raise _BrokenOff(f"{url} broke off after {_size(partial):,} of {total:,} bytes")
 
 
-def _open(url: str, partial: Path, timeout_s: float):
+def _open(url: str, partial: Path):
     headers = {"User-Agent": "swin_umamba_nnunet", "Accept-Encoding": "identity"}
     _require_safe(url)
     start, etag_file = _size(partial), _etag_file(partial)
@@ -247,12 +244,12 @@ def _open(url: str, partial: Path, timeout_s: float):
     # a fresh opener: it reads the proxy variables as they are now, where urlopen keeps those of its first call
     opener = urllib.request.build_opener(_SafeRedirects)
     try:
-        return opener.open(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+        return opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and "Range" in headers:  # nothing beyond `start`: not the file we began
             _discard(partial)
-            return _open(url, partial, timeout_s)
+            return _open(url, partial)
         raise RefusedError(f"{url} answered with HTTP status {error.code} ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _Unreachable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from error

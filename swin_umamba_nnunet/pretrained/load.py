@@ -78,24 +78,18 @@ class LoadReport:
 
     def summary(self) -> str:
         """One line for a log; blocks that were cut off are named as ranges."""
-        filled, empty = (*self.loaded, *self.adapted), (*self.missing, *self.kept)
+        filled, empty = (*self.loaded, *self.adapted), self.kept
         counts = []
         for part, is_decoder in (("encoder", False), ("decoder", True)):
             done, left = (sum(key.startswith(_DECODER) is is_decoder for key in keys) for keys in (filled, empty))
             if done + left:
                 counts.append(f"{done} of {done + left} {part} tensors")
         adapted = f", of them adapted to the image's channels: {', '.join(self.adapted)}" if self.adapted else ""
-        faults = f", {len(self.missing)} missing, {len(self.unexpected)} unexpected" if self.has_faults else ""
         return (
             f"ImageNet weights {self.variant} from {self.source} (sha256 {self.sha256[:16]}): "
-            f"{' and '.join(counts)} loaded{adapted}{faults}; "
+            f"{' and '.join(counts)} loaded{adapted}; "
             f"left out by design: {', '.join(_in_ranges(self.left_out_by_design))}"
         )
-
-    @property
-    def has_faults(self) -> bool:
-        """Whether anything is unexplained; no network is ever loaded from such a file."""
-        return bool(self.missing or self.unexpected)
 
     def to_dict(self) -> dict[str, Any]:
         """As strings and lists, for JSON and for checkpoints read with weights_only."""
@@ -176,7 +170,7 @@ def load_imagenet_weights(network: nn.Module, weights: Checkpoint | str | os.Pat
         kept=tuple(kept),
     )
     misshapen = [name for name, value in values.items() if name not in own or own[name].shape != value.shape]
-    if report.has_faults or misshapen:
+    if report.missing or report.unexpected or misshapen:
         raise CheckpointError(
             f"{checkpoint.path} does not fit the encoder of {what}, nothing was loaded: missing "
             f"{list(report.missing)}, unexpected {list(report.unexpected)}, of another shape {misshapen}"

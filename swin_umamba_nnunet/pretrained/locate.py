@@ -104,10 +104,7 @@ def find_weights(record: WeightsRecord, explicit: str | os.PathLike | None = Non
     Raises:
         WeightsNotFoundError: the path the user named does not exist.
     """
-    named = named_path(explicit)
-    if named is not None and not named.is_dir():
-        return named
-    return find_in_folders(record, searched_folders(explicit))
+    return named_file(explicit) or find_in_folders(record, searched_folders(explicit))
 
 
 def find_in_folders(record: WeightsRecord, folders: Iterable[Path]) -> Path | None:
@@ -132,6 +129,12 @@ def named_path(explicit: str | os.PathLike | None = None) -> Path | None:
             f"{origin} names {path}, which does not exist; name a checkpoint file or a folder that holds one"
         )
     return path
+
+
+def named_file(explicit: str | os.PathLike | None = None) -> Path | None:
+    """The path the user named if it is that of a file; raises as `named_path` does."""
+    named = named_path(explicit)
+    return None if named is None or named.is_dir() else named
 
 
 def searched_folders(explicit: str | os.PathLike | None = None) -> list[Path]:

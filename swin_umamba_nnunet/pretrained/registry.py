@@ -72,7 +72,7 @@ class WeightsRecord:
         name: stable name in this package.
         title: the network, as its authors call it.
         file_name: file name in the release.
-        url: where it is downloaded from.
+        urls: where it is downloaded from: in the release, and further ones, tried where an earlier one sends an error.
         size_bytes: exact size, or None where unknown.
         sha256: lower-case hex digest, or None where unknown.
         sha256_confirmed: whether a file with another digest is refused.
@@ -80,7 +80,6 @@ class WeightsRecord:
         parameters_million: of the whole classifier.
         variant: the backbone.
         other_file_names: names under which the same weights circulate.
-        mirrors: further addresses, tried when `url` answers with an error.
         image_channels, classes: of the classifier.
         licence: terms of the file.
     """
@@ -88,7 +87,7 @@ class WeightsRecord:
     name: str
     title: str
     file_name: str
-    url: str
+    urls: tuple[str, ...]
     size_bytes: int | None = None
     sha256: str | None = None
     sha256_confirmed: bool = False
@@ -96,7 +95,6 @@ class WeightsRecord:
     parameters_million: float
     variant: Variant
     other_file_names: tuple[str, ...] = ()
-    mirrors: tuple[str, ...] = ()
     image_channels: int = 3
     classes: int = 1000
     licence: str = "MIT"
@@ -107,9 +105,9 @@ class WeightsRecord:
         return (self.file_name, *self.other_file_names)
 
     @property
-    def urls(self) -> tuple[str, ...]:
-        """All addresses, in the order they are tried."""
-        return (self.url, *self.mirrors)
+    def url(self) -> str:
+        """The address in the release."""
+        return self.urls[0]
 
     @property
     def size(self) -> str:
@@ -135,73 +133,68 @@ class WeightsRecord:
         return f"{'equal to' if sha256 == self.sha256 else 'different from'} the registry's, which is {self.trust}"
 
 
-def _record(name: str, title: str, file_name: str, *, tags: tuple[str, ...], **values) -> WeightsRecord:
-    url, *mirrors = (f"{_RELEASES}/{tag}/{file_name}" for tag in tags)
-    return WeightsRecord(name=name, title=title, file_name=file_name, url=url, mirrors=tuple(mirrors), **values)
+# Of each generation; Swin-UMamba's README fetches the first's file names from an older release, which is tried second.
+_TAGS = {1: ("%23v0cls", "%2320240218"), 2: ("%23v2cls",)}
 
 
-# Swin-UMamba's README fetches the same file names from an older release tag, the second.
-_FIRST, _SECOND = ("%23v0cls", "%2320240218"), ("%23v2cls",)
+def _record(name: str, title: str, file_name: str, variant: Variant, **values) -> WeightsRecord:
+    urls = tuple(f"{_RELEASES}/{tag}/{file_name}" for tag in _TAGS[variant.generation])
+    return WeightsRecord(name=name, title=title, file_name=file_name, urls=urls, variant=variant, **values)
+
 
 RECORDS: tuple[WeightsRecord, ...] = (
     _record(
         "vmamba_tiny_v0",
         "VMamba-Tiny (first release)",
         "vssmtiny_dp01_ckpt_epoch_292.pth",
-        tags=_FIRST,
+        Variant((2, 2, 9, 2), 96, 2, 16, 1),
         # Size and hash are second-hand (other projects publish them); nobody here has downloaded the file.
         size_bytes=91_649_482,
         sha256="dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
         top1_percent=82.2,
         parameters_million=22.893,
-        variant=Variant((2, 2, 9, 2), 96, 2, 16, 1),
         other_file_names=("vmamba_tiny_e292.pth",),
     ),
     _record(
         "vmamba_small_v0",
         "VMamba-Small (first release)",
         "vssmsmall_dp03_ckpt_epoch_238.pth",
-        tags=_FIRST,
+        Variant((2, 2, 27, 2), 96, 2, 16, 1),
         top1_percent=83.5,
         parameters_million=44.417,
-        variant=Variant((2, 2, 27, 2), 96, 2, 16, 1),
         other_file_names=("vmamba_small_e238_ema.pth",),  # VM-UNet's copy, Zenodo record 13743856
     ),
     _record(
         "vmamba_base_v0",
         "VMamba-Base (first release)",
         "vssmbase_dp06_ckpt_epoch_241.pth",
-        tags=_FIRST,
+        Variant((2, 2, 27, 2), 128, 2, 16, 1),
         top1_percent=83.7,
         parameters_million=76.254,
-        variant=Variant((2, 2, 27, 2), 128, 2, 16, 1),
     ),
     _record(
         "vmamba_tiny_v2",
         "VMamba-Tiny (second generation)",
         "vssm1_tiny_0230s_ckpt_epoch_264.pth",
-        tags=_SECOND,
+        Variant((2, 2, 8, 2), 96, 1, 1, 2),
         top1_percent=82.6,
         parameters_million=30.249,
-        variant=Variant((2, 2, 8, 2), 96, 1, 1, 2),
     ),
     _record(
         "vmamba_small_v2",
         "VMamba-Small (second generation)",
         "vssm_small_0229_ckpt_epoch_222.pth",
-        tags=_SECOND,
+        Variant((2, 2, 15, 2), 96, 2, 1, 2),
         top1_percent=83.6,
         parameters_million=50.148,
-        variant=Variant((2, 2, 15, 2), 96, 2, 1, 2),
     ),
     _record(
         "vmamba_base_v2",
         "VMamba-Base (second generation)",
         "vssm_base_0229_ckpt_epoch_237.pth",
-        tags=_SECOND,
+        Variant((2, 2, 15, 2), 128, 2, 1, 2),
         top1_percent=83.9,
         parameters_million=88.558,
-        variant=Variant((2, 2, 15, 2), 128, 2, 1, 2),
     ),
 )
 

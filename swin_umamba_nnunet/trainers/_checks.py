@@ -80,13 +80,10 @@ def told_alone(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        if isinstance(error, SystemExit) or _interactive() or (alone := _with_exit(error)) is None:
+        interactive = hasattr(sys, "ps1") or sys.flags.interactive
+        if isinstance(error, SystemExit) or interactive or (alone := _with_exit(error)) is None:
             raise
         raise alone from error
-
-
-def _interactive() -> bool:
-    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
 
 
 def _with_exit(error: Exception) -> Exception | None:

@@ -82,7 +82,7 @@ class OrderedLoader(_Ending, MultiThreadedAugmenter):
     results_loop_thread = property(attrgetter("pin_memory_thread"))
 
 
-class EndingLoaders:
+class EndingLoaders(nnUNetTrainer.nnUNetTrainer):
     """The part of a trainer that makes its data loaders."""
 
     def augmenters(self) -> dict[str, Callable[..., Any]]:
@@ -96,6 +96,6 @@ class EndingLoaders:
         former = {name: module[name] for name in ours}
         module.update(ours)
         try:
-            return super().get_dataloaders()  # type: ignore[misc]
+            return super().get_dataloaders()
         finally:
             module.update(former)

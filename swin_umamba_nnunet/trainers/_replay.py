@@ -117,16 +117,6 @@ class Replay(EndingLoaders):
 
     seed: int | None = None
 
-    # what nnUNetTrainer provides
-    current_epoch: int
-    dataloader_train: Any
-    dataloader_val: Any
-    device: torch.device
-    local_rank: int
-    num_iterations_per_epoch: int
-    num_val_iterations_per_epoch: int
-    print_to_log_file: Any
-
     _seed_before: tuple[int | None, ...] = ()  # of the training that this one continues
 
     @classmethod

@@ -13,12 +13,12 @@ from swin_umamba_nnunet.trainers.recipes import MambaTrainer, UMambaTrainer, VMU
 RECIPES = {"VMUNet": VMUNetTrainer, "UMambaBot": UMambaTrainer, "UMambaEnc": UMambaTrainer}
 
 
-def make_trainer(record: TrainerRecord, module: str) -> type[NetworkTrainer]:
-    """The class that a record describes, which the caller binds to its name in `module`."""
+def make_trainer(record: TrainerRecord) -> type[NetworkTrainer]:
+    """The class that a record describes."""
     network = getattr(networks, record.network)
     attributes = {
         "__doc__": f"{record.summary} ({get_network(record.network).paper}).\n\n{record.notes}".rstrip(),
-        "__module__": module,
+        "__module__": __name__,
         "network_class": network,
         "network_settings": dict(record.settings),
         "dims": record.dims,
@@ -29,20 +29,17 @@ def make_trainer(record: TrainerRecord, module: str) -> type[NetworkTrainer]:
     return type(record.name, (RECIPES.get(record.network, MambaTrainer),), attributes)
 
 
-def make_length_variant(
-    trainer: type[NetworkTrainer], length: LengthRecord, module: str, whole: int
-) -> type[NetworkTrainer]:
-    """The class `trainer` + `length.suffix`, which the caller binds to that name in `module`.
+def make_length_variant(trainer: type[NetworkTrainer], length: LengthRecord, whole: int) -> type[NetworkTrainer]:
+    """The class `trainer` + `length.suffix`.
 
     Args:
         trainer: of whole length.
         length: which variant.
-        module: name of the module the class will be an attribute of.
         whole: epochs of the whole length.
     """
     attributes = {
         "__doc__": f"{trainer.__name__}, {length.summary.format(whole=whole)}.",
-        "__module__": module,
+        "__module__": __name__,
         "num_epochs": length.epochs,
         "schedule_epochs": whole if length.stops_early else None,
         "scratch_trainer": trainer.scratch_trainer and trainer.scratch_trainer + length.suffix,
@@ -53,8 +50,8 @@ def make_length_variant(
 
 __all__ = []
 for _record in TRAINERS:
-    _whole = make_trainer(_record, __name__)
-    _variants = (make_length_variant(_whole, _length, __name__, _record.epochs) for _length in lengths_of(_record))
+    _whole = make_trainer(_record)
+    _variants = (make_length_variant(_whole, _length, _record.epochs) for _length in lengths_of(_record))
     for _trainer in (_whole, *_variants):
         globals()[_trainer.__name__] = _trainer
         __all__.append(_trainer.__name__)  # noqa: PYI056

@@ -5,6 +5,7 @@ Swin-UMamba's (AdamW, a cosine, an encoder that starts from ImageNet and is held
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,7 @@ HALF_PERIODS = 6  # T_max = 50 of 300 epochs: the learning rate falls and rises 
 _PLANNED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 
 
+@dataclass(eq=False)
 class CosineSchedule:
     """Learning rate that falls from `initial_lr` to `final_lr` along half a cosine, set once per epoch.
 
@@ -38,19 +40,11 @@ class CosineSchedule:
         half_period: T, epochs from the highest rate to the lowest; None falls once, over the E epochs.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        initial_lr: float,
-        num_epochs: int,
-        final_lr: float,
-        half_period: float | None = None,
-    ) -> None:
-        self.optimizer = optimizer
-        self.initial_lr = initial_lr
-        self.num_epochs = num_epochs
-        self.final_lr = final_lr
-        self.half_period = half_period
+    optimizer: Optimizer
+    initial_lr: float
+    num_epochs: int
+    final_lr: float
+    half_period: float | None = None
 
     def lr(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
@@ -67,14 +61,14 @@ class CosineSchedule:
         return [group["lr"] for group in self.optimizer.param_groups]
 
 
-def default_frozen_epochs(schedule_epochs: int, at_most: int = 10) -> int:
-    """For how many epochs a pretrained encoder is held: `at_most`, but no more than a tenth of the schedule.
+def default_frozen_epochs(schedule_epochs: int) -> int:
+    """For how many epochs a pretrained encoder is held: 10, but no more than a tenth of the schedule.
 
     The papers hold it for 10 of 1000 epochs, until the new decoder has stopped sending noise.  That takes a number of
     steps and not a share of the schedule, so shorter schedules keep the 10 epochs, down to 100.  Below, the encoder is
     held for a tenth of them (20 epochs: 2; fewer than 10: not at all), lest holding it be most of the training.
     """
-    return min(at_most, schedule_epochs // 10)
+    return min(10, schedule_epochs // 10)
 
 
 class MambaTrainer(ImageNetStart):

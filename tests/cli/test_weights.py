@@ -19,11 +19,11 @@ TRAINER, PRETRAINED = "nnUNetTrainerSwinUMamba", "-pretrained_weights FILE"
 def published(monkeypatch, tmp_path, saved):
     """A function that writes a checkpoint as if its authors had published that very file; returns its path."""
 
-    def publish(name="vmamba_tiny_v0", folder=tmp_path / "mirror", url=None, **values):
+    def publish(name="vmamba_tiny_v0", folder=tmp_path / "mirror", **values):
         record = registry.get_record(name)
         path = saved(name, record.file_name, folder)
-        known = {"size_bytes": path.stat().st_size, "sha256": None, "mirrors": (), **values}
-        record = dataclasses.replace(record, **known, **({"url": url} if url else {}))
+        known = {"size_bytes": path.stat().st_size, "sha256": None, "urls": (record.url,), **values}
+        record = dataclasses.replace(record, **known)
         records = tuple(record if one.name == name else one for one in registry.RECORDS)
         for module in (registry, weights):
             monkeypatch.setattr(module, "RECORDS", records)
@@ -99,7 +99,7 @@ def test_fetching_from_a_mirror_folder(published, name, said):
 
 
 def test_fetching_from_the_network_resumes_and_says_so(said, published, server):
-    source = published(url=server.url)
+    source = published(urls=(server.url,))
     server.content = source.read_bytes()
     server.script = ["break 10000", "break 0"]
     facts = ("resuming", server.url, "10,000 of", source.name, "--from FOLDER", cache_folder())
@@ -108,7 +108,7 @@ def test_fetching_from_the_network_resumes_and_says_so(said, published, server):
 
 
 def test_a_web_page_in_place_of_the_file_is_refused_and_leaves_nothing(said, published, server):
-    source = published(url=server.url, size_bytes=None)
+    source = published(urls=(server.url,), size_bytes=None)
     server.content, server.content_type = b"<!DOCTYPE html><html>Please log in</html>", "text/html"
     assert_names(said(1, "fetch", TRAINER).err, server.url, "web page", source.name, "--from FOLDER", cache_folder())
     assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]

@@ -37,7 +37,7 @@ class Converted:
 @pytest.fixture
 def inspected():
     """A function (layout, source, skip_bad=False) -> Inspection."""
-    return lambda layout, source, skip_bad=False: inspect(layout.conversion(source), skip_bad=skip_bad, progress=False)
+    return lambda layout, source, skip_bad=False: inspect(layout.conversion(source), skip_bad=skip_bad)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def convert(tmp_path, inspected):
     def run(layout, source, skip_bad=False, name="Dataset001_Test", **settings):
         inspection = inspected(layout, source, skip_bad)
         target = tmp_path / "raw" / name
-        settings = {"check": integrity_here_and_now, "progress": False, "overwrite": True} | settings
+        settings = {"check": integrity_here_and_now, "overwrite": True} | settings
         verdict = write_dataset(inspection, target, **settings)
         assert verdict.passed
         assert [path.name for path in target.parent.iterdir()] == [name], "something half-written is left"

@@ -87,9 +87,9 @@ def test_damaged_trees(tmp_path, monkeypatch, layout, seed):
     target = tmp_path / "raw" / "Dataset001_Fuzz"
     verdict, refusal = None, ""
     try:
-        inspection = inspect(way.conversion(source), skip_bad=bool(seed % 2), progress=False)
+        inspection = inspect(way.conversion(source), skip_bad=bool(seed % 2))
         assert format_report(inspection)
-        verdict = write_dataset(inspection, target, check=integrity_here_and_now, progress=False)
+        verdict = write_dataset(inspection, target, check=integrity_here_and_now)
     except ConversionError as error:
         refusal = str(error)
     left = [path.name for path in target.parent.iterdir()] if target.parent.exists() else []

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from swin_umamba_nnunet.datasets._labels import LabelEntry, LabelError, LabelRule, parse_label, resolve
+from swin_umamba_nnunet.datasets._labels import resolve
+from swin_umamba_nnunet.datasets._model import LabelEntry, LabelError, LabelRule, parse_label
 from tests.messages import raises
 
 RED, GREEN = 0xFF0000, 0x00FF00

@@ -31,7 +31,7 @@ def test_what_nnunet_does_not_accept_is_not_put_in_place(tmp_path, inspection):
         return Verdict(False, "label 7 is unexpected")
 
     with raises(ConversionError, "label 7 is unexpected"):
-        write_dataset(inspection, tmp_path / "raw" / NAME, check=refuse, progress=False)
+        write_dataset(inspection, tmp_path / "raw" / NAME, check=refuse)
     assert list((tmp_path / "raw").iterdir()) == []
 
 
@@ -85,7 +85,7 @@ def test_verdicts():
 
 @pytest.mark.slow
 def test_nnunets_check_in_its_own_process(tmp_path, inspection, monkeypatch, warm_python):
-    verdict = write_dataset(inspection, tmp_path / "raw" / "Dataset001_Täst folder", threads=1, progress=False)
+    verdict = write_dataset(inspection, tmp_path / "raw" / "Dataset001_Täst folder", threads=1)
     assert verdict.passed
     (tmp_path / "raw" / "Dataset001_Täst folder" / "labelsTr" / "img0.png").unlink()
     monkeypatch.setattr("sys.executable", warm_python)  # from nothing once is enough

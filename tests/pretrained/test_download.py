@@ -31,9 +31,7 @@ def readings(monkeypatch):
 
 @pytest.fixture
 def record(server):
-    return dataclasses.replace(
-        get_record("vmamba_tiny_v0"), url=server.url, mirrors=(), size_bytes=CONTENT_SIZE, sha256=None
-    )
+    return dataclasses.replace(get_record("vmamba_tiny_v0"), urls=(server.url,), size_bytes=CONTENT_SIZE, sha256=None)
 
 
 @pytest.fixture
@@ -127,31 +125,37 @@ def test_a_partial_file_longer_than_the_servers_is_dropped(record, folder, serve
 
 def test_an_error_status_is_told_and_the_mirror_tried(record, server, refused, arrives):
     server.script = ["404", "503"]
-    record = dataclasses.replace(record, mirrors=(server.url + "?mirror",))
+    record = dataclasses.replace(record, urls=(server.url, server.url + "?mirror"))
     refused(record, "404", f"{server.url}?mirror", "503")
     server.script = ["404"]
     arrives(record)
 
 
-def test_a_silent_server_is_not_waited_for(record, server, refused):
+def test_a_silent_server_is_not_waited_for(record, server, refused, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT_S", 0.2)
     server.script = ["hang"]
-    refused(record, server.url, "timed out", timeout_s=0.2)
+    refused(record, server.url, "timed out")
 
 
-def test_a_server_that_falls_silent_midway_leaves_what_can_be_resumed(record, folder, server, partial, refused):
+def test_a_server_that_falls_silent_midway_leaves_what_can_be_resumed(
+    record, folder, server, partial, refused, monkeypatch
+):
+    monkeypatch.setattr(download, "_TIMEOUT_S", 0.2)
     server.script = ["stall 100000", "stall 0"]
-    refused(record, server.url, "timed out", timeout_s=0.2, left=None)
+    refused(record, server.url, "timed out", left=None)
     assert partial.stat().st_size == 100_000
     assert not (folder / record.file_name).exists()
 
 
 def test_no_network_is_told_with_its_cause(record, refused):
-    refused(dataclasses.replace(record, url="http://127.0.0.1:9/file.pth"), "http://127.0.0.1:9/file.pth", "refused")
+    refused(
+        dataclasses.replace(record, urls=("http://127.0.0.1:9/file.pth",)), "http://127.0.0.1:9/file.pth", "refused"
+    )
 
 
 def test_the_proxy_variables_are_respected(record, server, monkeypatch, arrives):
     monkeypatch.setenv("http_proxy", server.url.removesuffix("/file.pth"))
-    record = dataclasses.replace(record, url="http://nowhere.invalid/file.pth")
+    record = dataclasses.replace(record, urls=("http://nowhere.invalid/file.pth",))
     arrives(record)
     assert server.requests[0]["Host"] == "nowhere.invalid"
 
@@ -173,7 +177,7 @@ def test_of_two_processes_one_fetches_and_the_other_waits(record, folder, server
         download._read_as_published = lambda record, path: dataclasses.make_dataclass("Read", ["path"])(path)
         logging.basicConfig(level=logging.INFO)
         record = dataclasses.replace(
-            get_record("vmamba_tiny_v0"), url={server.url!r}, mirrors=(), size_bytes={CONTENT_SIZE}, sha256=None
+            get_record("vmamba_tiny_v0"), urls=({server.url!r},), size_bytes={CONTENT_SIZE}, sha256=None
         )
         print(download.download_weights(record, pathlib.Path({str(folder)!r})).path)
     """)
@@ -202,7 +206,7 @@ def test_an_address_without_encryption_is_not_fetched(record, folder, server, mo
     monkeypatch.setattr(download, "HTTP_HOSTS", frozenset())
     for url in (server.url, "ftp://example.org/file.pth"):
         with raises(DownloadError, url, "https://", "file://"):
-            download_weights(dataclasses.replace(record, url=url), folder)
+            download_weights(dataclasses.replace(record, urls=(url,)), folder)
     assert server.requests == []
 
 
@@ -221,12 +225,12 @@ def test_a_redirection_to_a_safe_address_is_followed(record, server, arrives):
 def test_a_mirror_is_tried_where_the_first_address_cannot_be_reached_or_sends_something_else(
     record, folder, server, monkeypatch, arrives
 ):
-    unreachable = dataclasses.replace(record, url="http://127.0.0.1:9/file.pth", mirrors=(server.url,))
+    unreachable = dataclasses.replace(record, urls=("http://127.0.0.1:9/file.pth", server.url))
     arrives(unreachable)
     (folder / record.file_name).unlink()
     readings = [CheckpointError("is something else"), Read(folder, server.content)]
     monkeypatch.setattr(download, "_read_as_published", mock.Mock(side_effect=readings))
-    trusted = dataclasses.replace(record, mirrors=(server.url,))
+    trusted = dataclasses.replace(record, urls=(record.url, server.url))
     server.script = ["wrong"]
     arrives(trusted)
     assert left_in(folder) == [record.file_name]
@@ -236,7 +240,7 @@ def test_a_mirror_is_tried_where_the_first_address_cannot_be_reached_or_sends_so
 def test_a_machine_that_cannot_be_reached_is_asked_once(record, folder):
     url = "http://127.0.0.1:9/{}.pth"
     with pytest.raises(DownloadError) as caught:
-        download_weights(dataclasses.replace(record, url=url.format(1), mirrors=(url.format(2),)), folder)
+        download_weights(dataclasses.replace(record, urls=(url.format(1), url.format(2))), folder)
     assert str(caught.value).count("cannot be reached") == 1
 
 
@@ -268,4 +272,4 @@ def test_mirrors_may_be_folders_files_and_addresses(record, tmp_path):
 
 def test_a_slow_server_is_waited_for(record, server, arrives):
     server.script = ["slow"]
-    arrives(record, timeout_s=5)
+    arrives(record)

@@ -187,7 +187,7 @@ def published(server, saved):
     def publish(name=TINY.name, **values):
         server.content = saved(name).read_bytes()
         known = {"size_bytes": len(server.content), "sha256": hashlib.sha256(server.content).hexdigest()}
-        return dataclasses.replace(TINY, url=server.url, mirrors=(), **{**known, **values})
+        return dataclasses.replace(TINY, urls=(server.url,), **{**known, **values})
 
     return publish
 

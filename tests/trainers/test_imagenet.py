@@ -84,7 +84,7 @@ def test_fresh_training_loads_before_nnunet_starts(make_trainer, calls, monkeypa
 def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkeypatch):
     """Whether it has to be fetched, as the first time, or is there."""
     url = save(state_dict(), "published.pth").as_uri()
-    record = dataclasses.replace(get_record("vmamba_tiny_v0"), url=url, mirrors=(), size_bytes=None)
+    record = dataclasses.replace(get_record("vmamba_tiny_v0"), urls=(url,), size_bytes=None)
     monkeypatch.setattr(registry, "RECORDS", [record])
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     for _ in range(2):

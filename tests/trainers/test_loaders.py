@@ -29,7 +29,9 @@ class Batches:
                 raise ValueError("this batch cannot be made")
         return {"data": np.zeros(500_000)}
 
-class Loaders:
+class Loaders(nnUNetTrainer.nnUNetTrainer):
+    def __init__(self):
+        pass
     def get_dataloaders(self):
         batches = Batches()
         if sys.argv[1] == "raises":

@@ -173,7 +173,7 @@ def test_vm_unet_stopped_early_keeps_the_whole_schedule(ready):
 def test_u_mambas_polynomial(stops_early, until, make_trainer):
     """It falls to its end in a scaled variant, and over the whole length in one that stops early."""
     length = LengthRecord("_7epochs", 7, stops_early, "a test's")
-    trainer = make_trainer(make_length_variant(trainers.nnUNetTrainerUMambaBot, length, __name__, 1000))
+    trainer = make_trainer(make_length_variant(trainers.nnUNetTrainerUMambaBot, length, 1000))
     trainer.initialize()
     assert (trainer.num_epochs, trainer.lr_scheduler.max_steps) == (7, until)
     trainer.current_epoch = 6
