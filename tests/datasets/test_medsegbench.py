@@ -1,6 +1,5 @@
 """`convert medsegbench`: files of arrays with their splits, by file and by name."""
 
-import random
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -143,9 +142,7 @@ def test_images_are_read_one_at_a_time(tmp_path):
             assert_array_equal(rows[index], array[index])
     assert tracemalloc.get_traced_memory()[1] < array.nbytes / 4
     tracemalloc.stop()
-    order = [*range(300)]
-    for start in range(0, 300, 8):
-        order[start : start + 8] = random.Random(start).sample(order[start : start + 8], 8 if start < 296 else 4)
+    order = [index ^ 5 for index in range(296)]
     with ThreadPoolExecutor(8) as pool:
         for index, row in zip(order, pool.map(rows.__getitem__, order)):
             assert_array_equal(row, array[index])
