@@ -8,6 +8,7 @@ import pytest
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from swin_umamba_nnunet.evaluation import Plain
 from swin_umamba_nnunet.evaluation.surfaces import surface_scores
 from tests.evaluation.files import evaluated, write_volume
 
@@ -24,12 +25,17 @@ def test_shifted_rectangle():
     assert surface_scores(truth, prediction, (0.5, 2.0), tolerance=2.0).nsd == 1.0
 
 
-def test_the_mean_distance_of_empty_masks():
-    """All else about them is in the golden files."""
+def test_iou_and_mean_distance_of_empty_masks():
+    """The other metrics of such masks are in the golden files."""
     full, empty = np.ones((4, 5, 6), bool), np.zeros((4, 5, 6), bool)
-    assert math.isnan(surface_scores(empty, empty, (1, 1, 1), 1).assd)
-    for pair in ((empty, full), (full, empty)):
-        assert surface_scores(*pair, (1, 1, 1), 1).assd == math.inf
+    for pair, values in (
+        ((empty, empty), (math.nan, math.nan)),
+        ((empty, full), (0, math.inf)),
+        ((full, empty), (0, math.inf)),
+    ):
+        rows = Plain().score_masks("case", "label", *pair, (1, 1, 1), "mm")
+        found = {row.metric: row.value for row in rows}
+        assert (found["IoU"], found["ASSD"]) == pytest.approx(values, nan_ok=True)
 
 
 def test_agrees_with_nnunet_on_regions_and_ignore_label(tmp_path):
