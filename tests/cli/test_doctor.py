@@ -283,8 +283,7 @@ def test_a_backend_that_does_not_exist(monkeypatch, advice):
     [
         ("numba", None, ("numba is missing", "pip")),
         ("nnunetv2", "2.6.0", ("nnunetv2 2.6.0", "pip install")),
-        ("torch", "2.9.1+cu128", ("torch 2.9.1", 'pip install "torch!=2.9.*"')),
-        ("torch", "2.9.0", ("torch 2.9.0", "3D convolutions", 'pip install "torch!=2.9.*"')),
+        ("torch", "2.9.1+cu128", ("torch 2.9.1", "3D convolutions", 'pip install "torch!=2.9.*"')),
         ("nnunetv2", "2.10.1", None),
         ("torch", "3.0.0a0+git", None),
         ("h5py", None, None),

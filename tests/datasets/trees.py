@@ -14,6 +14,7 @@ from PIL import Image
 
 from swin_umamba_nnunet.datasets import umamba
 from swin_umamba_nnunet.datasets._write import Verdict, judge
+from tests.evaluation import files
 
 ROWS, COLUMNS = 12, 17
 SYNAPSE_SHAPE = (3, 10, 8)
@@ -155,12 +156,7 @@ def write_umamba_702(folder: Path) -> Path:
 
 def write_volume(path: Path, array: np.ndarray, spacing=(1.5, 0.7, 0.8), origin=(10.0, -20.0, 5.0)) -> Path:
     """A volume file (D, H, W) with `spacing` in mm along (D, H, W)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.GetImageFromArray(array.astype(np.float32) if array.dtype == np.float64 else array)
-    image.SetSpacing(tuple(reversed(spacing)))
-    image.SetOrigin(origin)
-    sitk.WriteImage(image, str(path))
-    return path
+    return files.write_volume(path, array.astype(np.float32) if array.dtype == np.float64 else array, spacing, origin)
 
 
 def write_volumes(folder: Path, cases: int = 3, ending: str = ".nii.gz") -> Path:
