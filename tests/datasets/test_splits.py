@@ -24,9 +24,8 @@ def test_a_group_is_on_one_side_of_everything(seed):
     folds = make_folds(cases, 4, seed)
     assert sorted(name for fold in folds for name in fold["val"]) == sorted(training)
     for fold in folds:
-        train, val = ({training[name] for name in fold[part]} for part in ("train", "val"))
-        assert train | val == {*training.values()}
-        assert not train & val
+        assert {*fold["train"], *fold["val"]} == {*training}
+        assert not {training[name] for name in fold["train"]} & {training[name] for name in fold["val"]}
     assert folds == make_folds(cases, 4, seed)
     assert hold_out(_cases(groups), 0.25, seed) == cases
 
