@@ -12,7 +12,6 @@ from swin_umamba_nnunet.evaluation.instances import (
     connected_components,
     count_objects,
     match_objects,
-    without_border_objects,
 )
 from tests.evaluation.files import evaluated, write_image
 from tests.messages import raises
@@ -61,14 +60,6 @@ def test_edges():
     truth[0], prediction[0, :2] = 1, 1  # IoU 0.5: the threshold is inclusive
     assert [match_objects(truth, prediction, at).tp for at in (0.5, 0.51)] == [1, 0]
     assert count_objects(connected_components(np.eye(5, dtype=bool))) == 1  # diagonal contact joins
-
-
-def test_border_objects_go():
-    ids = np.zeros((9, 9), int)
-    ids[0, 3], ids[1, 6], ids[2, 2], ids[6, 6], ids[4, 8] = 1, 2, 3, 4, 5
-    ids[6, 7] = 4  # reaches the outer two columns
-    assert set(np.unique(without_border_objects(ids, 2))) == {0, 3}
-    assert not without_border_objects(ids[:3], 2).any()  # all of it is border
 
 
 def test_objects_by_ids_and_by_components_of_each_class(tmp_path):
