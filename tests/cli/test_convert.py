@@ -122,13 +122,6 @@ def test_all_options_of_images(tmp_path, convert, refused):
     assert_names(refused(command, tmp_path), dataset, "--overwrite", " -d ", " -n ")
 
 
-def test_all_options_of_volumes(tmp_path, convert):
-    options = "--images T1=images/* --images T2=images/* --masks labels --label spot=1 --trust-image-geometry"
-    convert(f"volumes {{}} -d 4 {options}", write_volumes(tmp_path / "s"))
-    content = load(tmp_path / "raw/Dataset004_s/dataset.json")
-    assert content["channel_names"] == {"0": "T1", "1": "T2"}
-
-
 def test_errors_are_listed_and_nothing_is_written(source, tmp_path, converting, convert):
     for number in (1, 3):
         (source / f"masks/img{number}.png").unlink()

@@ -71,23 +71,12 @@ def chosen(fit):
     return fit.memory.patch_size, fit.memory.batch_size
 
 
-def test_what_fits_as_planned_stays(task, linear):
-    fit = fit_plans(Tiny, task, gpu((192, 256), 12))
-    assert chosen(fit) == ((192, 256), 12)
-    assert not fit.changed
-    assert fit.task.plans == {**task.plans, "configurations": fit.task.plans["configurations"]}
-
-
 @pytest.mark.parametrize("batch", [2, 3, 7, 11])
 def test_the_batch_is_reduced_first(task, linear, batch):
     fit = fit_plans(Tiny, task, gpu((192, 256), batch))
     assert chosen(fit) == ((192, 256), batch)
     assert fit.changed
     assert len(linear) <= 6
-    assert chosen(fit_plans(Tiny, task, gpu((192, 256), batch) + gpu((192, 256), 1) // 2 - GIB // 2)) in (
-        ((192, 256), batch),
-        ((192, 256), batch + 1),
-    )
 
 
 @pytest.mark.parametrize(
@@ -133,12 +122,6 @@ def test_patches():
     assert smaller_patches((33, 50), (32, 32)) == [(33, 50)]
     assert smaller_patches((150, 129), (32, 32)) == [(150, 129), (128, 129), (128, 128)]
     assert smaller_patches((40, 32), (4, 16)) == [(40, 32), *((side, 32) for side in range(36, 15, -4))]
-
-
-def test_a_patch_that_cannot_shrink_is_kept(linear):
-    task = task_of_shape((1, 40, 56), 2)
-    with raises(ValueError, "40 x 56"):
-        fit_plans(Tiny, task, GIB)
 
 
 def test_plans_know_about_recomputation(task):

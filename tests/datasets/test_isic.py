@@ -4,7 +4,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from swin_umamba_nnunet.datasets import ConversionError, Isic, isic
-from tests.datasets.trees import blob, photo, save, write_archive, write_case, write_isic
+from tests.datasets.trees import blob, photo, save, write_case, write_isic
 from tests.messages import raises
 
 
@@ -25,22 +25,35 @@ def test_or_as_test_set(tmp_path, convert):
     assert converted.splits is None
 
 
-def test_the_archives_own_folders(tmp_path, convert):
-    converted = convert(Isic(), write_archive(tmp_path / "s"))
-    assert converted.names("imagesTs") == ["ISIC_0000005_0000.png"]
-    assert converted.names("imagesTr") == [f"ISIC_000000{i}_0000.png" for i in range(5)]
-    assert converted.json["file_ending"] == ".png"
-
-
-def test_the_archives_folders_of_2018(tmp_path, inspected):
-    for part, index in (("Training", 0), ("Validation", 1), ("Test", 2)):
-        inner = f"ISIC2018_Task1-2_{part}_Input"  # unpacked into a folder of its own name
-        save(tmp_path / inner / inner / f"ISIC_{index:07d}.jpg", photo(index))
-        save(tmp_path / f"ISIC2018_Task1_{part}_GroundTruth" / f"ISIC_{index:07d}_segmentation.png", blob())
-        (tmp_path / f"ISIC2018_Task2_{part}_GroundTruth_v3").mkdir()
+@pytest.mark.parametrize(
+    ("images", "masks", "other_task", "test"),
+    [
+        ("ISIC-2017_{}_Data", "ISIC-2017_{}_Part1_GroundTruth", "ISIC-2017_{}_Part2_GroundTruth", "Test_v2"),
+        (  # the first unpacked into a folder of its own name
+            "ISIC2018_Task1-2_{0}_Input/ISIC2018_Task1-2_{0}_Input",
+            "ISIC2018_Task1_{}_GroundTruth",
+            "ISIC2018_Task2_{}_GroundTruth_v3",
+            "Test",
+        ),
+    ],
+)
+def test_the_archives_own_folders(tmp_path, inspected, images, masks, other_task, test):
+    for index, word in enumerate(("Training", "Validation", test)):
+        name = f"ISIC_{index:07d}"
+        for file in (f"{name}.jpg", f"{name}_superpixels.png"):
+            save(tmp_path / images.format(word) / file, photo(index))
+        save(tmp_path / masks.format(word) / f"{name}_segmentation.png", blob())
+        (tmp_path / other_task.format(word)).mkdir()
     inspection = inspected(Isic(), tmp_path)
     assert not inspection.errors
     assert [case.part for case in inspection.cases] == ["train", "val", "test"]
+
+
+def test_two_years_at_once_are_refused(tmp_path):
+    for folder in ("ISIC-2017_Training_Data", "ISIC2018_Task1-2_Training_Input"):
+        (tmp_path / folder).mkdir()
+    with raises(ConversionError, "one year's at a time"):
+        Isic().conversion(tmp_path)
 
 
 @pytest.mark.parametrize(("published", "severity"), [({(3, 2): "ISIC17"}, "note"), (isic.PUBLISHED, "warning")])
@@ -58,13 +71,6 @@ def test_broken_trees(tmp_path, inspected):
     write_case(tmp_path / "val", "ISIC_0000002", 2, "_segmentation")
     errors = inspected(Isic(), tmp_path).errors
     assert {error.case for error in errors} == {"ISIC_0000000", "ISIC_0000001", "ISIC_0000002"}
-
-
-def test_two_years_at_once_are_refused(tmp_path):
-    write_archive(tmp_path)
-    (tmp_path / "ISIC2018_Task1-2_Training_Input").mkdir()
-    with raises(ConversionError, "one year's at a time"):
-        Isic().conversion(tmp_path)
 
 
 @pytest.mark.parametrize("folders", [(), ("train/images", "train/masks"), ("photos",)])

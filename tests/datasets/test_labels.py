@@ -68,13 +68,6 @@ def test_what_cannot_be_guessed_is_explained(values, colour, advice):
     assert advice in str(error.value)
 
 
-def test_listed_values_keep_their_order_and_ignore_is_last():
-    labels = resolve(_rule("ignore=255", "stroma=7", "tumour=3"), {0: 1, 3: 1, 7: 1, 255: 1}, colour=False)
-    assert labels.names == {"background": 0, "stroma": 1, "tumour": 2, "ignore": 3}
-    assert_array_equal(labels.encode(np.array([[0, 3], [7, 255]])), [[0, 2], [1, 3]])
-    assert labels.encode(np.array([0])).dtype == np.uint8
-
-
 def test_listed_colours():
     labels = resolve(_rule("background=#ffffff", "a=#ff0000", "b=#00ff00"), {RED: 1, 0xFFFFFF: 3, 5: 1}, colour=True)
     assert labels.unknown({RED: 1, 0xFFFFFF: 3, 5: 1}) == [5]
@@ -87,16 +80,6 @@ def test_listed_colours():
 def test_grey_rules_for_coloured_masks_and_the_other_way_round(texts, colour):
     with raises(LabelError, "write for example"):
         resolve(_rule(*texts), {0: 1}, colour)
-
-
-def test_others_become_background_only_where_asked():
-    values = {0: 3, 5: 1, 9: 4}
-    strict = resolve(_rule("a=5"), values, colour=False)
-    assert strict.unknown(values) == [9]
-    lenient = resolve(_rule("a=5", merge_into_background=True), values, colour=False)
-    assert lenient.unknown(values) == []
-    assert lenient.count(values) == {0: 7, 1: 1}
-    assert_array_equal(lenient.encode(np.array([0, 5, 9])), [0, 1, 0])
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ def _replace_slice(folder, **arrays):
         ({"image": np.zeros((3, 3))}, "differ in shape"),
         ({"image": np.full((10, 8), np.nan)}, "not finite"),
         ({"label": np.full((10, 8), 9)}, "not in the label map"),
+        ({"image": np.zeros((10, 8), complex)}, "integers or floats are expected"),
+        ({"label": np.zeros((10, 8), "U3")}, "integers or floats are expected"),
     ],
 )
 def test_broken_slices(tmp_path, refused, arrays, message):
@@ -94,21 +96,6 @@ def test_slices_with_other_keys_or_pickles_and_garbage(tmp_path, inspected):
     assert sorted(error.case for error in errors) == ["case0001", "case0005", "case0006", "case0007"]
 
 
-@pytest.mark.parametrize("name", ["image", "label"])
-@pytest.mark.parametrize(("kind", "test"), [(complex, False), ("U3", False), ("S3", True)])
-def test_what_is_no_number(tmp_path, refused, name, kind, test):
-    write_synapse(tmp_path)
-    if test:
-        with h5py.File(tmp_path / "test_vol_h5/case0001.npy.h5", "r+") as file:
-            shape = file[name].shape
-            del file[name]
-            file[name] = np.zeros(shape, kind)
-    else:
-        _replace_slice(tmp_path, **{name: np.zeros((10, 8), kind)})
-    case = "case='case0001'" if test else "case='case0005'"
-    assert_names(refused(Synapse(), tmp_path), case, "integers or floats are expected")
-
-
 def test_volumes_that_are_declared_larger_than_memory(tmp_path, refused):
     write_synapse(tmp_path)
     with h5py.File(tmp_path / "test_vol_h5/case0001.npy.h5", "w") as file:
@@ -117,8 +104,11 @@ def test_volumes_that_are_declared_larger_than_memory(tmp_path, refused):
     assert_names(refused(Synapse(), tmp_path), "case0001.npy.h5", "GB of memory")
 
 
-@pytest.mark.parametrize("way", ["external link", "soft link", "external storage", "virtual dataset", "group"])
-def test_volumes_whose_numbers_are_in_another_file(tmp_path, refused, way):
+WAYS = ["external link", "soft link", "external storage", "virtual dataset", "group", "strings"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_volumes_whose_numbers_are_in_another_file_or_none(tmp_path, refused, way):
     write_synapse(tmp_path)
     private = tmp_path / "private"
     image, label = synapse_volume(1)
@@ -137,11 +127,13 @@ def test_volumes_whose_numbers_are_in_another_file(tmp_path, refused, way):
             layout = h5py.VirtualLayout(image.shape, image.dtype)
             layout[:] = h5py.VirtualSource(str(private), "image", image.shape)
             file.create_virtual_dataset("image", layout)
-        else:
+        elif way == "group":
             file.create_group("image")
-    error = refused(Synapse(), tmp_path)
-    assert error.case == "case0001"
-    assert "only what lies in the file itself" in error.detail or "no dataset" in error.detail
+        else:
+            file["image"] = np.zeros(image.shape, "S3")
+    said = {"group": "no dataset", "strings": "integers or floats are expected"}
+    facts = "case='case0001'", said.get(way, "only what lies in the file itself")
+    assert_names(refused(Synapse(), tmp_path), *facts)
 
 
 def test_too_little_memory_is_said_of_the_case(tmp_path, refused, monkeypatch):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from swin_umamba_nnunet.datasets import umamba
 from swin_umamba_nnunet.datasets._write import Verdict, judge
+from tests.evaluation import files
 
 ROWS, COLUMNS = 12, 17
 SYNAPSE_SHAPE = (3, 10, 8)
@@ -76,17 +77,6 @@ def write_isic(folder: Path) -> Path:
     return folder
 
 
-def write_archive(folder: Path) -> Path:
-    """What ISIC 2017 hands out, superpixels and other tasks' ground truth included."""
-    for index, word in enumerate(["Training"] * 3 + ["Validation"] * 2 + ["Test_v2"]):
-        name, year = f"ISIC_{index:07d}", folder / "ISIC-2017"
-        save(Path(f"{year}_{word}_Data/{name}.jpg"), photo(index))
-        save(Path(f"{year}_{word}_Data/{name}_superpixels.png"), photo(99))
-        save(Path(f"{year}_{word}_Part1_GroundTruth/{name}_segmentation.png"), blob())
-        Path(f"{year}_{word}_Part2_GroundTruth").mkdir(exist_ok=True)
-    return folder
-
-
 def synapse_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Image in [0, 1] and labels 0 to 8, (D, H, W)."""
     random = np.random.default_rng(seed)
@@ -102,19 +92,6 @@ def write_medsegbench(folder: Path, name: str = "s", **arrays: np.ndarray | None
     folder.mkdir(parents=True, exist_ok=True)
     kept = {key: array for key, array in {**content, **arrays}.items() if array is not None}
     np.savez_compressed(folder / f"{name}.npz", **kept)
-    return folder
-
-
-def write_drive(folder: Path) -> Path:
-    """DRIVE as it is published: two training and two test images, two observers of the test, fields of view."""
-    for part, word, numbers in (("training", "training", (21, 22)), ("test", "test", (1, 2))):
-        for number in numbers:
-            name = f"{number:02d}"
-            save(folder / part / "images" / f"{name}_{word}.tif", photo(number))
-            save(folder / part / "mask" / f"{name}_{word}_mask.gif", np.full_like(blob(), 255))
-            save(folder / part / "1st_manual" / f"{name}_manual1.gif", blob())
-            if part == "test":
-                save(folder / part / "2nd_manual" / f"{name}_manual2.gif", blob()[::-1].copy())
     return folder
 
 
@@ -179,12 +156,7 @@ def write_umamba_702(folder: Path) -> Path:
 
 def write_volume(path: Path, array: np.ndarray, spacing=(1.5, 0.7, 0.8), origin=(10.0, -20.0, 5.0)) -> Path:
     """A volume file (D, H, W) with `spacing` in mm along (D, H, W)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.GetImageFromArray(array.astype(np.float32) if array.dtype == np.float64 else array)
-    image.SetSpacing(tuple(reversed(spacing)))
-    image.SetOrigin(origin)
-    sitk.WriteImage(image, str(path))
-    return path
+    return files.write_volume(path, array.astype(np.float32) if array.dtype == np.float64 else array, spacing, origin)
 
 
 def write_volumes(folder: Path, cases: int = 3, ending: str = ".nii.gz") -> Path:

@@ -13,11 +13,12 @@ from tests.messages import raises
 SPACING = (3.0, 1.5, 0.5)  # z, y, x in mm
 
 
-def write_volume(path: Path, labels: np.ndarray, spacing=SPACING) -> Path:
+def write_volume(path: Path, labels: np.ndarray, spacing=SPACING, origin=()) -> Path:
     """A NIfTI, NRRD or MHA file of a label array (D, H, W) or (H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(labels)
     image.SetSpacing([float(value) for value in spacing[::-1][: labels.ndim]])
+    image.SetOrigin(origin or (0.0,) * labels.ndim)
     sitk.WriteImage(image, str(path))
     return path
 

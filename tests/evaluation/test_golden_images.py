@@ -11,7 +11,7 @@ from swin_umamba_nnunet.evaluation import ALL_CLASSES, WHOLE_IMAGE, Cells, Endos
 from swin_umamba_nnunet.evaluation.instances import connected_components
 from swin_umamba_nnunet.evaluation.protocols import cells, isic
 from tests.evaluation.expected import GOLDEN, ROUNDED, UNROUNDED, assert_cases, assert_means, assert_named, expected
-from tests.evaluation.files import evaluated
+from tests.evaluation.files import evaluated, write_image
 
 EMPTY = "seq2_frame002_empty"
 
@@ -51,10 +51,6 @@ def test_endoscopy_plain(endoscopy_result, metric, key):
     }
 
 
-def cells_result(**options):
-    return evaluated(GOLDEN / "cells", Cells(**options))
-
-
 COUNTS = {
     "true_num": "true_num@0.5",
     "pred_num": "pred_num@0.5",
@@ -69,7 +65,8 @@ SCORES = {"precision": "Precision@0.5", "recall": "Recall@0.5", "F1": "F1@0.5", 
     ("key", "count_border_cells"), [("by_iou_threshold", False), ("by_iou_threshold_with_count_bd_cells_flag", True)]
 )
 def test_cells_authors(key, count_border_cells):
-    result = cells_result(iou_thresholds=(0.5, 0.75), count_border_cells=count_border_cells)
+    protocol = Cells(iou_thresholds=(0.5, 0.75), count_border_cells=count_border_cells)
+    result = evaluated(GOLDEN / "cells", protocol)
     for threshold, wanted in expected()["cells"]["authors"][key].items():
         names = {theirs: ours.replace("0.5", threshold) for theirs, ours in (COUNTS | SCORES).items()}
         assert_named(result, wanted["per_case"], names, WHOLE_IMAGE, "cells", ROUNDED)
@@ -78,7 +75,7 @@ def test_cells_authors(key, count_border_cells):
 
 
 def test_cells_plain():
-    result = cells_result()
+    result = evaluated(GOLDEN / "cells", Cells())
     wanted = expected()["cells"]["plain"]
     names = {
         "tp": "TP@0.5",
@@ -99,25 +96,18 @@ def test_cells_plain():
     assert_means(result, {"object": wanted["pooled"]["f1"]}, "F1@0.5 (pooled)")
 
 
-@pytest.fixture(scope="module")
-def large_image():
-    """Ground truth ids and classes of the image that is scored in tiles."""
+def test_cells_large_image():
+    """An image that is scored in tiles."""
     recipe = expected()["cells"]["authors"]["large_image"]
     truth, prediction = np.zeros(recipe["shape"], np.uint16), np.zeros(recipe["shape"], np.uint8)
     for placement in recipe["placements"]:
         ids = tifffile.imread(GOLDEN / f"cells/gt/{placement['image']}_label.tiff")
         classes = io.imread(GOLDEN / f"cells/pred/{placement['image']}.png")
-        there = np.s_[
-            placement["row"] : placement["row"] + ids.shape[0], placement["col"] : placement["col"] + ids.shape[1]
-        ]
+        row, column = placement["row"], placement["col"]
+        there = np.s_[row : row + ids.shape[0], column : column + ids.shape[1]]
         new = np.searchsorted(np.unique(ids[ids > 0]), ids) + placement["first_id"]
         truth[there], prediction[there] = np.where(ids > 0, new, 0), classes
-    return truth, prediction
-
-
-def test_cells_large_image(large_image):
-    truth, prediction = large_image
-    wanted = expected()["cells"]["authors"]["large_image"]["result"]
+    wanted = recipe["result"]
     found = connected_components(prediction == cells.INTERIOR)
     protocol = cells.Cells()
     values = {m.metric: m.value for m in protocol.authors_measurements("large", truth, found, 0.5)}
@@ -129,21 +119,14 @@ def test_cells_large_image(large_image):
     assert "large" in cells.Cells(count_border_cells=True).notes(with_border)[0]
 
 
-@pytest.fixture(scope="module")
-def isic_arrays():
-    with np.load(GOLDEN / "isic.npz") as file:
-        return file["probabilities"], file["masks"]
-
-
 @pytest.fixture(scope="module", params=[1, 255])
-def isic_result(request, tmp_path_factory, isic_arrays):
+def isic_result(request, tmp_path_factory):
     """From thresholded label images; masks as 0 and 1, and as 0 and 255."""
     folder = tmp_path_factory.mktemp("isic")
-    for name, images in zip(("pred", "gt"), isic_arrays):
-        (folder / name).mkdir()
-        for number, image in enumerate(images):
-            labels = (image >= 0.5).astype(np.uint8) * (request.param if name == "gt" else 1)
-            io.imsave(folder / name / f"{number}.png", labels, check_contrast=False)
+    with np.load(GOLDEN / "isic.npz") as arrays:
+        for name, key, value in (("pred", "probabilities", 1), ("gt", "masks", request.param)):
+            for number, image in enumerate(arrays[key]):
+                write_image(folder / name / f"{number}.png", (image >= 0.5).astype(np.uint8) * value)
     return evaluated(folder, Isic(64))
 
 

@@ -71,25 +71,19 @@ def test_abdomen_plain_distances(abdomen_result, metric, key):
         assert row.unit == "mm"
 
 
-@pytest.fixture(scope="module")
-def synapse_arrays():
-    with np.load(GOLDEN / "synapse.npz") as file:
-        return {key: file[key] for key in file.files}
-
-
 @pytest.fixture(scope="module", params=["pred", "pred_net"])
-def synapse_result(request, tmp_path_factory, synapse_arrays):
+def synapse_result(request, tmp_path_factory):
     """From predictions at slice size, and from those at network size."""
     folder = tmp_path_factory.mktemp("synapse")
-    for key in ("label", request.param):
-        for name in synapse_arrays["case_names"]:  # the authors do not look at their spacing
-            write_volume(folder / key / f"{name}.nii.gz", synapse_arrays[f"{name}_{key}"])
+    with np.load(GOLDEN / "synapse.npz") as arrays:
+        for key in ("label", request.param):
+            for name in arrays["case_names"]:  # the authors do not look at their spacing
+                write_volume(folder / key / f"{name}.nii.gz", arrays[f"{name}_{key}"])
     folders = folder / "label", folder / request.param
     if request.param == "pred_net":
         with refused("2 of 2 cases"):
             evaluated(folders, Synapse())
-    protocol = Synapse(resize_predictions=request.param == "pred_net")
-    return evaluated(folders, protocol)
+    return evaluated(folders, Synapse(resize_predictions=request.param == "pred_net"))
 
 
 def test_synapse_authors(synapse_result):

@@ -12,7 +12,6 @@ from swin_umamba_nnunet.evaluation.instances import (
     connected_components,
     count_objects,
     match_objects,
-    without_border_objects,
 )
 from tests.evaluation.files import evaluated, write_image
 from tests.messages import raises
@@ -63,33 +62,19 @@ def test_edges():
     assert count_objects(connected_components(np.eye(5, dtype=bool))) == 1  # diagonal contact joins
 
 
-def test_border_objects_go():
-    ids = np.zeros((9, 9), int)
-    ids[0, 3], ids[1, 6], ids[2, 2], ids[6, 6], ids[4, 8] = 1, 2, 3, 4, 5
-    ids[6, 7] = 4  # reaches the outer two columns
-    assert set(np.unique(without_border_objects(ids, 2))) == {0, 3}
-    assert not without_border_objects(ids[:3], 2).any()  # all of it is border
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Two objects, of which one is found; the other touches a third one that is not there."""
+def test_objects_by_ids_and_by_components_of_each_class(tmp_path):
+    """Two objects, of which one is found whole and a third of the other."""
     truth, prediction = np.zeros((2, 12, 12), np.uint8)
     truth[1:4, 1:4], truth[6:9, 6:9] = 1, 2
     prediction[1:4, 1:4], prediction[6:7, 6:9] = 3, 4
     write_image(tmp_path / "gt/a.png", truth)
     write_image(tmp_path / "pred/a.png", prediction)
-    return tmp_path / "gt", tmp_path / "pred"
-
-
-def test_objects_by_ids_and_by_components_of_each_class(folders):
-    result = evaluated(folders, Plain(instances="ids", iou_thresholds=(0.3, 0.5)))
+    result = evaluated(tmp_path, Plain(instances="ids", iou_thresholds=(0.3, 0.5)))
     assert result.value("a", "object", "F1@0.3") == 1.0
     assert result.value("a", "object", "F1@0.5") == 0.5
     assert result.value("a", "object", "Dice") == 2 * 12 / 30
     assert "one object" in result.conventions[0].definition
-    truth, _ = folders
-    result = evaluated((truth, truth), Plain(iou_thresholds=(0.5,)))
+    result = evaluated((tmp_path / "gt", tmp_path / "gt"), Plain(iou_thresholds=(0.5,)))
     assert [result.value("a", label, "F1@0.5") for label in "12"] == [1.0, 1.0]
     assert "connected components of each class" in result.conventions[0].definition
 

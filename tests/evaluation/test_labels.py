@@ -17,22 +17,13 @@ def write(path, content):
     return path
 
 
-def test_labels_of_dataset_json(tmp_path):
-    content = {"labels": {"background": 0, "liver": 1, "tumour": 2}, "overwrite_image_reader_writer": "NibabelIO"}
+def test_labels_regions_and_reader_of_dataset_json(tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    content = {"labels": labels, "regions_class_order": [1, 2], "overwrite_image_reader_writer": "NibabelIO"}
     found = read_dataset_json(write(tmp_path / "dataset.json", content))
-    assert found.classes == {"liver": (1,), "tumour": (2,)}
-    assert found.known == {0, 1, 2}
-    assert found.ignore is None
-    assert found.reader == "NibabelIO"
-    assert found.keys == {"liver": "1", "tumour": "2"}
-
-
-def test_regions_and_ignore_label(tmp_path):
-    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
-    found = read_dataset_json(write(tmp_path / "dataset.json", {"labels": labels, "regions_class_order": [1, 2, 3]}))
-    assert found.classes == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
-    assert (found.ignore, found.known) == (4, {0, 1, 2, 3})
-    assert found.keys["whole"] == "(1, 2, 3)"  # nnU-Net's spelling
+    assert found.classes == {"whole": (1, 2), "core": (2,)}
+    assert (found.ignore, found.known, found.reader) == (3, {0, 1, 2}, "NibabelIO")
+    assert found.keys == {"whole": "(1, 2)", "core": "2"}  # nnU-Net's spelling
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,6 @@ def test_what_is_to_be_ignored_is_neither_scored_nor_drawn_as_an_error():
     ("scores", "sizes", "wanted", "expected"),
     [
         ([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan], [1] * 6, SLICES, {"best": 2, "median": 1, "worst": 3}),
-        ([np.nan, 0.5, 0.9, 0.1, 0.7, np.nan], [1] * 6, ["worst", "best"], {"best": 2, "worst": 3}),
         # of equal slices the fullest, and then the first
         ([0, 0, 0, 1, 1, 1], [1, 5, 5, 1, 7, 7], SLICES, {"best": 4, "median": 0, "worst": 1}),
         # none twice
@@ -239,15 +238,10 @@ def test_an_outline_runs_along_the_mask_at_the_images_edge_too(axes):
     assert axes.get_ylim() == (9.5, -0.5)
 
 
-RING, NESTED = np.zeros((2, 1, 40, 40), np.uint8)
-RING[0, 5:35, 5:35] = 2
-RING[0, 9:31, 9:31] = 0  # the centre of mass is outside
-RING[0, 18:22, 18:22] = 1
-NESTED[0, 5:35, 5:35], NESTED[0, 12:28, 12:28] = 1, 2
-
-
-@pytest.mark.parametrize(("truth", "classes"), [(RING, ORGANS), (NESTED, {"all": (1, 2), "core": (2,)})])
-def test_a_number_lies_inside_its_class_and_outside_nested_ones(axes, truth, classes):
+def test_a_number_lies_inside_its_class_and_outside_nested_ones(axes):
+    """Not at the centre of mass, that is, which is the other class's."""
+    truth, classes = np.zeros((1, 40, 40), np.uint8), {"all": (1, 2), "core": (2,)}
+    truth[0, 5:35, 5:35], truth[0, 12:28, 12:28] = 1, 2
     draw_panel(axes, "ground truth", look_at(truth, classes=classes).views[0], classes)
     places = {text.get_text(): tuple(map(round, reversed(text.get_position()))) for text in axes.texts}
     assert {number: str(truth[0][place]) for number, place in places.items()} == {"1": "1", "2": "2"}
@@ -263,12 +257,9 @@ def test_differences_are_painted_by_kind(axes):
     truth, prediction = np.array([[[1, 1, 2, 0, 0]]]), np.array([[[1, 0, 1, 1, 0]]])
     (view,) = look_at(truth, prediction).views
     draw_panel(axes, "differences", view, ORGANS)
-    painted = {}
-    for image in axes.images[1:]:
-        rgba = image.get_array()[0]
-        painted[tuple(rgba[rgba[:, 3] > 0][0][:3])] = np.flatnonzero(rgba[:, 3]).tolist()
-    expected = {"missed": [1], "wrong class": [2], "extra": [3]}
-    assert painted == {tuple(to_rgb(drawing.ERRORS[kind])): where for kind, where in expected.items()}
+    painted = sum(image.get_array()[0] for image in axes.images[1:])
+    assert (painted[:, 3] > 0).tolist() == [False, True, True, True, False]
+    assert_array_equal(painted[1:4, :3], [to_rgb(drawing.ERRORS[kind]) for kind in ("missed", "wrong class", "extra")])
 
 
 def test_the_labels_of_a_region_are_one_class_unless_another_tells_them_apart(axes):

@@ -1,6 +1,6 @@
 """On a real SLURM: a benchmark of two runs, one requeued by hand, one that reaches its time limit; both end complete.
 
-    tests/slurm/one_node_cluster.sh python tests/slurm/check_resume.py
+    time tests/slurm/one_node_cluster.sh python tests/slurm/check_resume.py
 
 Not collected by pytest: it wants a cluster and takes minutes.  Last run on 2026-11-21 with SLURM 22.05.8 and
 submitit 1.5.4, as one job array: 10 min 4 s on two cores busy with other work (apt-get install took another 20 s).  An
@@ -60,12 +60,11 @@ cpus_per_task = 1
 
 def main() -> None:
     """Prepare, submit, disturb, wait, compare."""
-    began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="slurm_check_"))
     try:
         prepare(folder)
         bench = make_bench(folder, TRAINERS)
-        print(f"[{time.monotonic() - began:4.0f} s] dataset preprocessed", flush=True)
+        print("dataset preprocessed", flush=True)
         config = bench.write_config("bench", "Requeued", "TimedOut", more=SLURM)
         submit = [*VERB, "run", "--config", config, "--launcher", "slurm"]
         print(bench.run(*submit), flush=True)
@@ -78,7 +77,7 @@ def main() -> None:
 
         _wait("the first epochs", lambda: bench.cell("bench", "Requeued", "training.json").get("epoch", 0) >= 3, 240)
         _scontrol("requeue", jobs["Requeued"])
-        print(f"[{time.monotonic() - began:4.0f} s] job {jobs['Requeued']} requeued in its middle", flush=True)
+        print(f"job {jobs['Requeued']} requeued in its middle", flush=True)
 
         def both_done() -> bool:
             _hasten(jobs.values())
@@ -93,7 +92,7 @@ def main() -> None:
         log = "".join(path.read_text() for path in (folder / "bench/slurm").glob(f"{jobs['TimedOut']}*_log.*"))
         assert "this job is timed-out" in log, log
         assert "Requeued job" in log, log
-        print(f"[{time.monotonic() - began:4.0f} s] both were interrupted, requeued, resumed and finished", flush=True)
+        print("both were interrupted, requeued, resumed and finished", flush=True)
     except BaseException:
         for path in sorted(folder.glob("bench/**/*.log")) + sorted(folder.glob("bench/slurm/*.err")):
             print(f"--- {path}\n" + "\n".join(path.read_text().splitlines()[-30:]))
