@@ -10,7 +10,7 @@ class _ParsedError(Exception):
     """The command's parser has accepted its arguments."""
 
 
-def parse_printed(line: str) -> argparse.Namespace:
+def parse_printed(line):
     """What a printed command's own parser makes of it: the command is installed, its entry point imported and called.
 
     Raises:
@@ -37,6 +37,6 @@ def parse_printed(line: str) -> argparse.Namespace:
     raise AssertionError(f"{name} parses no arguments: {line}")
 
 
-def printed(text: str, name: str) -> list[argparse.Namespace]:
+def printed(text, name):
     """Every command called `name` in what was printed, parsed; a command has a line of its own."""
     return [parse_printed(line) for line in text.splitlines() if line.strip().startswith(f"{name} ")]

@@ -20,8 +20,6 @@ from tests import warm
 # Workers of pytest-xdist, and jobs a shell runs in the background, ignore Ctrl-C; what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-NETWORKS = {"swin_umamba": "SwinUMamba", "swin_umamba_d": "SwinUMambaD"}
-
 
 class CompiledOnce(importlib.abc.MetaPathFinder):
     """The CPU kernels are compiled by the warm process; workers that come too early wait for them."""
@@ -75,12 +73,12 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.fixture(params=list(NETWORKS))
+@pytest.fixture(params=["SwinUMamba", "SwinUMambaD"])
 def network_class(request):
     """Each segmentation network's class in turn."""
     from swin_umamba_nnunet import networks
 
-    return getattr(networks, NETWORKS[request.param])
+    return getattr(networks, request.param)
 
 
 @pytest.fixture

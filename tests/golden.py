@@ -8,11 +8,10 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parent / "golden_data"
 
@@ -43,7 +42,7 @@ class GoldenCase:
 
 
 @functools.cache
-def recipe() -> ModuleType:
+def recipe():
     """The module that makes weights and inputs from names."""
     spec = importlib.util.spec_from_file_location("golden_recipe", FOLDER / "recipe.py")
     module = importlib.util.module_from_spec(spec)
@@ -52,32 +51,32 @@ def recipe() -> ModuleType:
 
 
 @functools.cache
-def manifest() -> dict:
+def manifest():
     return json.loads((FOLDER / "manifest.json").read_text())
 
 
-def shapes(name: str) -> dict[str, tuple[int, ...]]:
+def shapes(name):
     """Key -> shape of the authors' state dict of a case."""
     return {key: tuple(shape) for key, shape in manifest()[name]["state_dict"].items()}
 
 
-def weights(inventory: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+def weights(inventory, seed=0):
     """Golden weights of that inventory."""
     return {key: torch.from_numpy(value) for key, value in recipe().golden_state_dict(inventory, seed).items()}
 
 
-def array(name: str, shape, seed: int = 0) -> Tensor:
+def array(name, shape, seed=0):
     """The golden input of that name."""
     return torch.from_numpy(recipe().golden_input(name, tuple(shape), seed))
 
 
-def stored(name: str) -> dict[str, Tensor]:
+def stored(name):
     """Arrays of NAME.npz."""
     with np.load(FOLDER / f"{name}.npz") as file:
         return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
 
 
-def case(name: str) -> GoldenCase:
+def case(name):
     """Everything about one case of the manifest."""
     settings, arrays = manifest()[name], stored(name)
     seed = settings["seed"]
@@ -92,7 +91,7 @@ def case(name: str) -> GoldenCase:
     )
 
 
-def network(make, state_dict: dict[str, Tensor]) -> nn.Module:
+def network(make, state_dict):
     """The network that `make()` gives, in eval mode with that state dict; nothing is drawn or copied for it."""
     with torch.device("meta"):
         made = make().eval()
@@ -100,7 +99,7 @@ def network(make, state_dict: dict[str, Tensor]) -> nn.Module:
     return made
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
+def relative_error(found, expected):
     """L2 norm of the difference over the L2 norm of what is expected; shapes must agree."""
     assert found.shape == expected.shape
     found, expected = found.detach().double(), expected.detach().double()

@@ -34,37 +34,37 @@ class Environment:
     warm: str | None = None
 
     @property
-    def python(self) -> Path:
+    def python(self):
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-    def run(self, *command: str | Path, timeout_s: float = 600, **variables: str) -> subprocess.CompletedProcess:
+    def run(self, *command, **variables):
         """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
         python = self.warm or self.python
         return subprocess.run(
             [python, *command],
             cwd=self.folder,
-            timeout=timeout_s,
+            timeout=600,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             env=self._environ(variables),
         )
 
-    def command(self, name: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
+    def command(self, name, *arguments, **variables):
         """Run a command of nnU-Net's (`nnUNetv2_train`, ...) or this package's with this environment's Python."""
         return self.run(self.script(name), *arguments, **variables)
 
-    def warmed(self) -> "Environment":
+    def warmed(self):
         """This one with commands in forks of the warm process."""
         return replace(self, warm=warm_python())
 
-    def _environ(self, variables: dict[str, str]) -> dict[str, str]:
+    def _environ(self, variables):
         inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")
         environment = {key: value for key, value in os.environ.items() if key not in inherited}
         environment |= {**self.variables, **variables}
         return {key: value for key, value in environment.items() if value}
 
-    def script(self, name: str) -> Path:
+    def script(self, name):
         """What pip would have written for the command, had it installed nnU-Net in here too."""
         script = self.folder / f"{name}.py"
         if not script.exists():
@@ -76,14 +76,14 @@ class Environment:
         return script
 
 
-def build_wheel(folder: Path) -> Path:
+def build_wheel(folder):
     """The wheel of this checkout, built by pip into `folder`."""
     _pip("wheel", "--no-deps", *_isolation(), "--wheel-dir", folder, ROOT)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-def make_environment(folder: Path, *what: str | Path) -> Environment:
+def make_environment(folder, *what):
     """A new environment in `folder` with `pip install WHAT` done in it."""
     venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(folder)
     environment = Environment(folder)
@@ -95,11 +95,11 @@ def make_environment(folder: Path, *what: str | Path) -> Environment:
     return environment
 
 
-def _isolation() -> tuple[str, ...]:
+def _isolation():
     """Build with the installed hatchling where there is one; else pip fetches it."""
     return () if importlib.util.find_spec("hatchling") is None else ("--no-build-isolation",)
 
 
-def _pip(*arguments: str | Path) -> None:
+def _pip(*arguments):
     result = subprocess.run([*PIP, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr

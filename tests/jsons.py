@@ -7,11 +7,11 @@ def load(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def dump(path, content) -> None:
+def dump(path, content):
     path.write_text(json.dumps(content))
 
 
-def edit(path, change) -> None:
+def edit(path, change):
     """Let a function change what the file holds."""
     content = load(path)
     change(content)

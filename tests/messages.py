@@ -5,7 +5,7 @@ import re
 import pytest
 
 
-def assert_names(message, *facts) -> None:
+def assert_names(message, *facts):
     """Hold that a message names every fact, as it is written.
 
     Raises:
@@ -15,7 +15,7 @@ def assert_names(message, *facts) -> None:
     assert not missing, f"{missing} not named in: {message}"
 
 
-def naming(*facts) -> str:
+def naming(*facts):
     """A pattern for `pytest.raises(match=...)` that finds every fact, as it is written and in any order."""
     return r"\A" + "".join(rf"(?=[\s\S]*{re.escape(str(fact))})" for fact in facts)
 

@@ -1,7 +1,7 @@
 """Settings of networks as nnU-Net plans them."""
 
 
-def planned(patch, widths, strides=None, kernels=None) -> dict:
+def planned(patch, widths, strides=None, kernels=None):
     """Settings as nnU-Net plans them: two convolutions everywhere, 3 and 2 on every axis if nothing else is said."""
     stages, axes = len(widths), len(patch)
     return {

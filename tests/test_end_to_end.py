@@ -1,104 +1,338 @@
 """nnU-Net's own commands on a tiny dataset, with the package installed (editable) and nothing exported for it.
 
-The stages build on each other (preprocessed data, then a trained model), hence the fixtures of module scope.
+A training from ImageNet weights that dies and goes on, hand-over and fine-tuning of what it leaves, disturbances,
+prediction, refusals.  The stages build on each other, hence the fixtures of module scope.
 """
 
+import dataclasses
+import json
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
+from swin_umamba_nnunet import cli, models
 from tests import synthetic_dataset as dataset
-from tests.synthetic_dataset import predicted
-from tests.workspace import TRAIN, Workspace, write_imagenet_file
+from tests.jsons import dump, load
+from tests.messages import assert_names
+from tests.workspace import write_imagenet_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals to process groups"),
+]
+
+REAL = "nnUNetTrainerSwinUMambaD"
+TRAINERS = '''
+import os
+import time
+
+from swin_umamba_nnunet import trainers
+
+
+class nnUNetTrainerSwinUMambaD(trainers.nnUNetTrainerSwinUMambaD):
+    """In place of the real one and under its name, so that it leaves behind what the real one does, but sooner."""
+
+    num_epochs = int(os.environ.get("EPOCHS", "1"))
+    num_iterations_per_epoch = 1
+    num_val_iterations_per_epoch = 1
+    frozen_epochs = 1
+    save_every = 1
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        if self.current_epoch == 1 and "DIES" in os.environ:
+            os._exit(9)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        rotation, dummy, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = None  # a quarter of the time in validation and prediction
+        return rotation, dummy, initial, None
+
+    def perform_actual_validation(self, save_probabilities=False):
+        if "SKIP_VALIDATION" not in os.environ:
+            super().perform_actual_validation(save_probabilities)
+
+
+class Disturbed(trainers.nnUNetTrainerSwinUMambaDScratch):
+    """Small; the variable DISTURBANCE says what happens in the second epoch, or in prediction."""
+
+    network_settings = {"depths": (1, 1, 1, 1), "decoder_depth": 1, "width": 16, "d_state": 2}
+    num_epochs = 3
+    num_iterations_per_epoch = 2
+    num_val_iterations_per_epoch = 1
+    save_every = 1
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        what = os.environ.get("DISTURBANCE")
+        if self.current_epoch == 1 and what == "a worker dies":
+            self.dataloader_train._processes[0].kill()
+        if self.current_epoch == 1 and what:
+            self.num_iterations_per_epoch = 10**9  # ends when it is made to
+
+    def train_step(self, batch):
+        if self.current_epoch == 1 and "MARKER" in os.environ:
+            mark()
+        return super().train_step(batch)
+
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
+
+    @classmethod
+    def build_network_architecture(
+        cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
+    ):
+        network = super().build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        if os.environ.get("DISTURBANCE") == "prediction takes long":
+            network.register_forward_pre_hook(dawdle)
+        return network
+
+
+def mark():
+    """Tell the group of this process, to which a terminal would send Ctrl-C."""
+    with open(os.environ["MARKER"] + ".partial", "w") as file:
+        file.write(str(os.getpgrp()))
+    os.replace(file.name, os.environ["MARKER"])
+
+
+def dawdle(module, inputs):
+    mark()
+    for _ in range(3000):
+        time.sleep(0.1)
+'''
+
+# Runs a command as a terminal does, in a process group of its own, and presses Ctrl-C once the file named MARKER is
+# there, which names the group.  What is left of it afterwards are orphans; zombies are the container's business.
+CTRL_C = """
+import json, os, pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # not inherited as ignored, as a background job's is
+marker = pathlib.Path(os.environ["MARKER"])
+output = open(f"{marker}.output", "w")
+process = subprocess.Popen([sys.executable, *sys.argv[1:]], start_new_session=True, stdout=output, stderr=output)
+while not marker.exists() and process.poll() is None:
+    time.sleep(0.1)
+interrupted = marker.exists()
+group = int(marker.read_text()) if interrupted else process.pid
+def left():
+    rows = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,pid="], capture_output=True, text=True, check=True).stdout
+    rows = [row.split() for row in rows.splitlines()]
+    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+running = len(left())
+if interrupted:
+    os.killpg(group, signal.SIGINT)
+try:
+    status = process.wait(90)
+    deadline = time.monotonic() + 20
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+finally:
+    orphans = left()
+    if orphans:
+        os.killpg(group, signal.SIGKILL)
+print(json.dumps({"status": status, "orphans": orphans, "interrupted": interrupted, "running": running}))
+"""
 
 
 @pytest.fixture(scope="module")
-def trained(workspace) -> Workspace:
-    """With a TinyScratch that died in its second epoch and was continued to its end."""
-    assert workspace.cold.run(*TRAIN, "TinyScratch").returncode == 9
-    assert workspace.checkpoint("TinyScratch", "checkpoint_latest.pth")["current_epoch"] == 1
-    workspace.ok(*TRAIN, "TinyScratch", "--c", SKIP_VALIDATION="1")
+def own(workspace):
+    """The workspace with the trainers of this file."""
+    (workspace.folder / "own" / "end_to_end.py").write_text(TRAINERS)
     return workspace
 
 
-@pytest.fixture(scope="module")
-def imagenet_file(workspace) -> Path:
-    """A file with the keys and shapes of the published one."""
-    # not the published name, which would ask for its size
-    return write_imagenet_file(workspace.folder / "imagenet" / "constants.pth")
+def train(number, trainer, *options, configuration="2d"):
+    return ("nnUNetv2_train", str(number), configuration, "0", "-device", "cpu", "-tr", trainer, *options)
+
+
+# ---------------------------------------------------------------------------------------------- from ImageNet weights
 
 
 @pytest.fixture(scope="module")
-def trained_from_imagenet(workspace, imagenet_file) -> Workspace:
-    """With a ShortPretrained that had its ImageNet file, died, and was continued without it."""
-    result = workspace.run(*TRAIN, "ShortPretrained", SWIN_UMAMBA_WEIGHTS=str(imagenet_file))
+def trained(own):
+    """With a nnUNetTrainerSwinUMambaD that had its ImageNet file, died, and was continued without it."""
+    file = write_imagenet_file(own.folder / "imagenet" / "constants.pth")  # the published name would ask for its size
+    result = own.run(*train(901, REAL), SWIN_UMAMBA_WEIGHTS=str(file), EPOCHS="2", DIES="1")
     assert result.returncode == 9, result.stdout[-3000:] + result.stderr[-3000:]
-    workspace.ok(*TRAIN, "ShortPretrained", "--c", SKIP_VALIDATION="1")
-    return workspace
+    file.unlink()
+    own.ok(*train(901, REAL, "--c"), EPOCHS="2")
+    return own
 
 
-def test_training_and_resume(trained):
-    log = trained.log("TinyScratch")
-    assert log.count("Epoch 0") == 1
-    assert log.count("Epoch 1") == 2  # begun twice, finished once
-    assert log.count("Epoch time") == 2
-    assert log.count("Selective scan backend on cpu: numba") == 2  # once per run
-    checkpoint = trained.checkpoint("TinyScratch")
-    assert checkpoint["trainer_name"] == "TinyScratch"
-    assert checkpoint["current_epoch"] == 2
-    assert checkpoint["logging"]["lrs"] == pytest.approx([1e-4, (1e-4 + 1e-6) / 2])
-
-
-def test_prediction_by_name_and_by_folder(trained):
-    """The latter with `swin-umamba predict`; nnU-Net's own command for folders finds trainers the same way."""
-    moved, by_name, ours = (trained.folder / name for name in ("a moved model", "by_name", "by_us"))
-    shutil.copytree(trained.results("TinyScratch"), moved)
-    trained.ok(*trained.prediction("TinyScratch", by_name), "-npp", "1", "-nps", "1")
-    scan = trained.folder / "a scan.nii.gz"
-    shutil.copyfile(trained.images / f"case{dataset.TRAINING_CASES}_0000.nii.gz", scan)
-    trained.ok("swin-umamba", "predict", "-m", moved, "-i", scan, "-o", ours, "--device", "cpu")
-    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(ours / scan.name))) == predicted(by_name)).all()
-
-
-def test_swin_umamba_is_trained_and_predicts(workspace):
-    workspace.ok(*TRAIN, "TinyPlain", SKIP_VALIDATION="1")
-    assert workspace.log("TinyPlain").count("Epoch time") == 1
-    assert workspace.checkpoint("TinyPlain")["current_epoch"] == 1
-    output = workspace.folder / "predicted_with_workers"
-    settings = ("-npp", "1", "-nps", "1", "--disable_tta")
-    workspace.cold.ok(*workspace.prediction("TinyPlain", output), *settings)  # all of which start from nothing
-    predicted(output)
-
-
-def test_imagenet_weights_in_a_training(trained_from_imagenet, imagenet_file):
-    log = trained_from_imagenet.log("ShortPretrained")
+def test_imagenet_weights_in_a_training(trained):
+    log = trained.log(REAL)
     assert log.count("208 of 208 encoder tensors loaded") == 1
     assert "adapted to the image's channels: patch_embed.proj.weight" in log
     assert "Continuing a training that started from the ImageNet weights vmamba_tiny_v0" in log
-    checkpoint = trained_from_imagenet.checkpoint("ShortPretrained")
+    checkpoint = trained.checkpoint(REAL)
     recorded = checkpoint["imagenet_weights"]
-    assert recorded["source"] == str(imagenet_file)
+    assert Path(recorded["source"]).name == "constants.pth"
     assert recorded["sha256"] in log
-    best = trained_from_imagenet.checkpoint("ShortPretrained", "checkpoint_best.pth")
-    assert best["imagenet_weights"] == recorded
+    assert trained.checkpoint(REAL, "checkpoint_best.pth")["imagenet_weights"] == recorded
     # Held in epoch 0 and trained in epoch 1: AdamW has seen the held part half as often as the rest.
     states = checkpoint["optimizer_state"]["state"].values()
     assert {int(state["step"]) for state in states} == {1, 2}
 
 
-def test_refusals(workspace):
-    before = workspace.everything
-    three, cuda = workspace.run_all(
-        ("nnUNetv2_train", "901", "3d_fullres", "0", "-device", "cpu", "-tr", "nnUNetTrainerSwinUMamba"),
-        ("nnUNetv2_train", "901", "2d", "0", "-tr", "TinyScratch"),
-        CUDA_VISIBLE_DEVICES="-1",
-    )
-    assert (three.returncode, cuda.returncode) == (1, 1)
-    assert "is for 2D networks" in three.stderr.strip().splitlines()[-1]
-    assert "-device cuda" in cuda.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in three.stderr + cuda.stderr
-    assert workspace.everything == before
+def test_an_exported_model_predicts_on_a_machine_that_has_only_the_plugin(trained, tmp_path):
+    """Another machine: its own nnUNet_results, nothing else but the plugin, and the archive installed."""
+    archive = tmp_path / "model.zip"
+    trained.ok("nnUNetv2_export_model_to_zip", "-d", "901", "-o", archive, "-c", "2d", "-tr", REAL, "-f", "0")
+    (tmp_path / "results").mkdir()
+    kept = ("nnUNet_def_n_proc", "OMP_NUM_THREADS", "HTTPS_PROXY", "https_proxy")
+    variables = {name: trained.environment.variables[name] for name in kept}
+    places = {"nnUNet_results": str(tmp_path / "results"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = dataclasses.replace(trained.environment, variables=variables | places)
+    there = dataclasses.replace(trained, environment=environment)
+    there.ok("nnUNetv2_install_pretrained_model_from_zip", archive)
+    there.ok(*trained.prediction(REAL, tmp_path / "there"))
+    models.predict(trained.results(REAL), trained.images, tmp_path / "here", device="cpu")
+    ours, theirs = (dataset.predicted(tmp_path / where) for where in ("here", "there"))
+    assert (ours == theirs).mean() > 0.999  # other numbers of threads add in another order
+
+
+def other_dataset(workspace):
+    """A preprocessed dataset of the same images twice over, with more classes, of which only the first occurs."""
+    name = "Dataset904_Other"
+    preprocessed = workspace.folder / "nnUNet_preprocessed"
+    shutil.copytree(preprocessed / dataset.NAME, preprocessed / name)
+    labels = {"background": 0, "box": 1, "absent 2": 2, "absent 3": 3}
+    for file, changes in {
+        "dataset.json": {"channel_names": {"0": "noise", "1": "noise"}, "labels": labels},
+        "nnUNetPlans.json": {"dataset_name": name},
+    }.items():
+        path = preprocessed / name / file
+        dump(path, load(path) | changes)
+    folder = str(preprocessed / name / "nnUNetPlans_2d")
+    cases = nnUNetDatasetBlosc2(folder)
+    for case in cases.identifiers:
+        data, segmentation, _, properties = cases.load_case(case)
+        data, segmentation = np.repeat(data[:], 2, axis=0), segmentation[:]
+        for suffix in (".b2nd", "_seg.b2nd"):
+            Path(folder, case + suffix).unlink()
+        blocks, chunks = comp_blosc2_params(segmentation.shape, dataset.PATCH)
+        nnUNetDatasetBlosc2.save_case(data, segmentation, properties, str(Path(folder, case)), chunks, blocks)
+    return name
+
+
+def test_fine_tuning_to_other_classes_and_channels(trained, capsys):
+    name, adapted = other_dataset(trained), trained.folder / "two_channels.pth"
+    start = trained.fold(REAL) / "checkpoint_final.pth"
+    assert cli.main(["model", "adapt", str(start), "--channels", "2", "-o", str(adapted)]) == 0
+    assert str(adapted) in capsys.readouterr().out
+    trained.ok(*train(904, REAL, "-pretrained_weights", adapted), SKIP_VALIDATION="1")
+    folder = trained.folder / "nnUNet_results" / name / f"{REAL}__nnUNetPlans__2d" / "fold_0"
+    (log,) = folder.glob("training_log_*.txt")
+    assert_names(log.read_text(), "ImageNet weights were NOT loaded", "The encoder is held until epoch 1")
+    before = torch.load(adapted, map_location="cpu", weights_only=False)["network_weights"]
+    checkpoint = torch.load(folder / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    after, curves = checkpoint["network_weights"], checkpoint["logging"]
+    assert np.isfinite([*curves["train_losses"], *curves["val_losses"]]).all()
+    heads = {key for key in after if ".seg_layers." in key}
+    assert {after[key].shape[0] for key in heads} == {4}
+    body = after.keys() - heads
+    assert all(value.isfinite().all() for value in after.values())
+    # one step of AdamW moves a weight by its learning rate of 1e-4, and by its decay
+    assert max((before[key] - after[key]).abs().max() for key in body) < 1e-3
+    held = {key for key in body if key.startswith("encoder.layers.")}
+    assert len(held) == 204
+    assert all(torch.equal(before[key], after[key]) for key in held)
+    assert not all(torch.equal(before[key], after[key]) for key in body - held)
+
+
+# ------------------------------------------------------------------------------------------------------- disturbances
+
+
+def press_ctrl_c(workspace, command, **variables):
+    """Interrupt a command that has workers, which has to end with all of them."""
+    environment = workspace.environment
+    marker = workspace.folder / f"marker_{command[0]}"
+    script = environment.script(str(command[0]))
+    result = environment.run("-c", CTRL_C, script, *command[1:], MARKER=str(marker), **variables)
+    output = Path(f"{marker}.output").read_text()
+    assert result.returncode == 0, result.stderr + output[-3000:]
+    outcome = json.loads(result.stdout)
+    assert outcome["interrupted"], output[-3000:]
+    assert outcome["status"] != 0
+    assert outcome["running"] > 1  # with workers
+    assert outcome["orphans"] == []
+    assert "KeyboardInterrupt" in output
+
+
+@pytest.fixture(scope="module")
+def worker_killed(own):
+    """A training of which one data-loader worker was killed in the second epoch."""
+    return own, own.cold.run(*train(901, "Disturbed"), DISTURBANCE="a worker dies", nnUNet_n_proc_DA="2")
+
+
+@pytest.fixture(scope="module")
+def interrupted(worker_killed):
+    """The same training, continued and interrupted in its second epoch."""
+    own, _ = worker_killed
+    press_ctrl_c(own, train(901, "Disturbed", "--c"), DISTURBANCE="none", nnUNet_n_proc_DA="2")
+    return own
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted):
+    """The same training, continued to its end."""
+    interrupted.ok(*train(901, "Disturbed", "--c"))
+    return interrupted
+
+
+def test_a_killed_data_loader_worker_ends_the_training_with_an_error(worker_killed):
+    own, result = worker_killed
+    assert result.returncode == 1
+    assert "One or more background workers are no longer alive" in result.stderr
+    assert own.checkpoint("Disturbed", "checkpoint_latest.pth")["current_epoch"] == 1
+
+
+def test_ctrl_c_ends_a_training_at_once_and_it_can_be_continued(interrupted, request):
+    assert interrupted.checkpoint("Disturbed", "checkpoint_latest.pth")["current_epoch"] == 1
+    assert not list(interrupted.fold("Disturbed").glob("*.partial"))
+    finished = request.getfixturevalue("finished")
+    checkpoint, log = finished.checkpoint("Disturbed"), finished.log("Disturbed")
+    assert (checkpoint["trainer_name"], checkpoint["current_epoch"]) == ("Disturbed", 3)
+    assert checkpoint["logging"]["lrs"] == pytest.approx([1e-4, 1e-6 + 0.75 * 99e-6, 1e-6 + 0.25 * 99e-6])
+    assert log.count("Epoch time") == 3  # each epoch was finished once
+    assert log.count("Selective scan backend on cpu: numba") == 3  # once per run
+
+
+def test_prediction_by_name_and_by_folder(finished):
+    """The latter with `swin-umamba predict`; nnU-Net's own command for folders finds trainers the same way."""
+    moved, by_name, ours = (finished.folder / name for name in ("a moved model", "by_name", "by_us"))
+    shutil.copytree(finished.results("Disturbed"), moved)
+    # with workers, and all of them start from nothing
+    finished.cold.ok(*finished.prediction("Disturbed", by_name), "-npp", "1", "-nps", "1")
+    scan = finished.folder / "a scan.nii.gz"
+    shutil.copyfile(finished.images / f"case{dataset.TRAINING_CASES}_0000.nii.gz", scan)
+    finished.ok("swin-umamba", "predict", "-m", moved, "-i", scan, "-o", ours, "--device", "cpu")
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(ours / scan.name))) == dataset.predicted(by_name)).all()
+
+
+def test_ctrl_c_ends_a_prediction_at_once(finished):
+    name, *arguments = finished.prediction("Disturbed", finished.folder / "interrupted")
+    arguments = [*arguments, "-npp", "1", "-nps", "1"]  # with workers; the last one counts
+    press_ctrl_c(finished, (name, *arguments), DISTURBANCE="prediction takes long")
+
+
+def test_refusals(own):
+    """Each is a message alone, without a traceback, and leaves nothing behind."""
+    before = own.everything
+    for command, facts in (
+        (train(901, f"{REAL}_1epoch", configuration="3d_fullres"), ("is for 2D networks",)),
+        (("nnUNetv2_train", "901", "2d", "0", "-tr", "Disturbed"), ("-device cuda",)),
+        (train(901, f"{REAL}_1epoch"), ("vmamba_tiny_v0", f"{REAL}Scratch_1epoch")),
+    ):
+        result = own.run(*command, CUDA_VISIBLE_DEVICES="-1", SWIN_UMAMBA_WEIGHTS="absent.pth")
+        assert result.returncode == 1
+        assert_names(result.stderr.strip().splitlines()[-1], *facts)
+        assert "Traceback" not in result.stderr
+        assert own.everything == before

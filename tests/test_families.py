@@ -32,6 +32,10 @@ class _Brief:
 SMALL = {"depths": (1, 1, 1, 1), "width": 16}
 
 
+class BriefSwinUMamba(_Brief, trainers.nnUNetTrainerSwinUMambaScratch):
+    network_settings = {**SMALL, "d_state": 2}
+
+
 class BriefVMUNet(_Brief, trainers.nnUNetTrainerVMUNetScratch):
     network_settings = {"depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "width": 16, "d_state": 2}
 
@@ -84,7 +88,7 @@ FAMILIES = [line.split()[1].split("(")[0] for line in TRAINERS.splitlines() if l
 
 
 @pytest.fixture(scope="module")
-def imagenet(workspace) -> Path:
+def imagenet(workspace):
     """Files with the keys and shapes of the published ones."""
     weights = workspace.folder / "families_imagenet"
     for name in IMAGENET.values():

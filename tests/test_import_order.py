@@ -41,16 +41,16 @@ ABSENT = (
 )
 
 
-def room_of(parts: tuple[str, ...]) -> str:
+def room_of(parts):
     """Room of a module inside the package, e.g. ("ops", "_scan") -> "ops"; the package itself is "__init__"."""
     return parts[0] if parts else "__init__"
 
 
-def floor_of(room: str) -> int:
+def floor_of(room):
     return FLOOR.get(room, BASEMENT)
 
 
-def imports_of(path: Path) -> set[tuple[str, ...]]:
+def imports_of(path):
     """Dotted names a file imports anywhere in it, `importlib.import_module` with a literal beginning included."""
     here = path.relative_to(ROOT).with_suffix("").parts
     found = set()
@@ -68,7 +68,7 @@ def imports_of(path: Path) -> set[tuple[str, ...]]:
     return found
 
 
-def importers(library: str) -> list[str]:
+def importers(library):
     return [path.relative_to(ROOT).as_posix() for path in FILES if any(name[0] == library for name in imports_of(path))]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swin_umamba_nnunet import _autoregister, catalogue
-from tests.installed import ROOT, Environment
+from tests.installed import ROOT
 from tests.workspace import built_wheel, installed_editable, installed_wheel
 
 FOLDER = Path("swin_umamba_nnunet", "nnunet_ext")
@@ -25,27 +25,27 @@ print(json.dumps([[c.__name__, getattr(sys.modules.get(c.__module__), '__file__'
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def wheel(tmp_path_factory):
     return built_wheel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def from_wheel(tmp_path_factory) -> Environment:
+def from_wheel(tmp_path_factory):
     return installed_wheel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def editable(tmp_path_factory) -> Environment:
+def editable(tmp_path_factory):
     return installed_editable(tmp_path_factory)
 
 
-def variable(environment: Environment, **variables: str) -> list[str]:
+def variable(environment, **variables):
     result = environment.run("-c", PRINT_VARIABLE, **variables)
     assert result.stderr == ""
     return result.stdout.strip().split(os.pathsep)
 
 
-def find(environment: Environment, *names: str, **variables: str) -> list[tuple[str, Path]]:
+def find(environment, *names, **variables):
     """(name, file) of classes, looked up by nnU-Net's finder in a process of its own.
 
     The finder forgets modules of an external folder, so a class defined right there has no file.

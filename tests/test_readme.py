@@ -3,23 +3,21 @@
 import argparse
 import ast
 import importlib
+import itertools
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from swin_umamba_nnunet import catalogue, evaluation, ops, settings
 from swin_umamba_nnunet.benchmark.config import build_config, read_file
 from swin_umamba_nnunet.cli import VERBS, convert
 from tests import warm
 from tests.commands import parse_printed
+from tests.datasets.trees import write_case
 from tests.installed import ROOT
 from tests.workspace import installed_editable
 
@@ -35,22 +33,22 @@ OWN_TRAINERS = {"nnUNetTrainerUMambaPaperNoMamba"}  # examples of classes of the
 COMMAND = re.compile(r"(?:swin-umamba|nnUNetv2_[a-z_]+)(?: .*|$)")
 
 
-def read(path: Path) -> str:
+def read(path):
     return path.read_text(encoding="utf-8")
 
 
-def rel(path: Path) -> str:
+def rel(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def blocks(text: str, *kinds: str) -> Iterator[str]:
+def blocks(text, *kinds):
     """The fenced blocks of these kinds; "" is the first word of none."""
     for info, body in re.findall(r"^```(.*)\n([\s\S]*?)^```$", text, re.MULTILINE):
         if info in kinds:
             yield body
 
 
-def command_lines(text: str) -> list[str]:
+def command_lines(text):
     """Commands in blocks, indented or fenced for a shell, without comments; what stands in for the reader's filled in.
 
     A line that joins several commands with && is several.
@@ -65,29 +63,29 @@ def command_lines(text: str) -> list[str]:
     return lines
 
 
-def inline_commands(text: str) -> set[str]:
+def inline_commands(text):
     """Commands within sentences and tables: they may lack what is required."""
     return {code for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text) if COMMAND.fullmatch(code)}
 
 
-def table(text: str, head: str) -> dict[str, list[str]]:
+def table(text, head):
     """The rows below the table's head: first cell without backticks -> the other cells."""
     lines = text.split(f"| {head} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
-def slug(heading: str) -> str:
+def slug(heading):
     """The anchor that GitHub makes of a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower().replace("`", "")).replace(" ", "-")
 
 
-def anchors(path: Path) -> set[str]:
+def anchors(path):
     text = re.sub(r"^```[\s\S]*?^```$", "", read(path), flags=re.MULTILINE)
     return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
 
 
-def links(path: Path) -> list[tuple[Path, str]]:
+def links(path):
     """(file, anchor) of every link that leads to a file of the repository."""
     found = re.findall(r"\]\((?!https?:)([^)\s]*?)(?:#([^)\s]+))?\)", read(path))
     return [((path.parent / target).resolve() if target else path, anchor) for target, anchor in found]
@@ -177,13 +175,13 @@ def test_every_verb_is_explained_and_no_other():
 # ------------------------------------------------------------------------------------------------- trainers
 
 
-def row(record: catalogue.TrainerRecord) -> str:
+def row(record):
     """A trainer's line in the table of all trainers."""
     supervision = "yes" if record.deep_supervision else "no"
     return f"| `{record.name}` | {record.summary} | {' | '.join(facts(record, supervision))} | {record.epochs} |"
 
 
-def facts(record: catalogue.TrainerRecord, *between: str) -> list[str]:
+def facts(record, *between):
     start = "ImageNet" if record.pretrained else "random"
     return [f"{record.parameters_million:.2f} M", start, *between, ", ".join(f"{axes}D" for axes in record.dims)]
 
@@ -265,21 +263,6 @@ class nnUNetTrainerSwinUMambaDScratch_1epoch(trainers.nnUNetTrainerSwinUMambaDSc
 FEWER_WORKERS = {"nnUNetv2_plan_and_preprocess": "-npfp 1 -np 1", "nnUNetv2_predict": "-npp 0 -nps 0"}
 
 
-def write_polyps(folder: Path) -> None:
-    """Two photographs of each of seven patients, with masks: a bright disc on noise."""
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[:48, :64]
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    for patient in range(7):
-        for letter in "ab":
-            disc = np.hypot(rows - random.integers(12, 36), columns - random.integers(16, 48)) < random.integers(5, 11)
-            photograph = random.integers(0, 90, (*disc.shape, 3)) + 120 * disc[..., None]
-            name = f"P{patient + 1:02d}_{letter}.png"
-            Image.fromarray(photograph.astype(np.uint8)).save(folder / "images" / name)
-            Image.fromarray((255 * disc).astype(np.uint8)).save(folder / "masks" / name)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the tutorial is typed into a POSIX shell")
 def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory, warm_python):
@@ -289,7 +272,8 @@ def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory, warm_python
     commands.mkdir()
     own.mkdir()
     (own / "shorter.py").write_text(TRAINER)
-    write_polyps(tmp_path / "polyps")
+    for patient, letter in itertools.product(range(1, 8), "ab"):
+        write_case(tmp_path / "polyps", f"P{patient:02d}_{letter}", patient)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("nnUNet", "SWIN_UMAMBA"))}
     variables = {
         **inherited,

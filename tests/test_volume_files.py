@@ -304,8 +304,6 @@ def test_nrrd_has_many_names_for_a_type(tmp_path, kind, width):
     path.write_bytes(f"{header}encoding: raw\n\n".encode() + bytes(12 * width))
     assert check(path).bytes == 12 * width
     assert sitk.ReadImage(str(path)).GetSize() == (3, 4)
-    path.write_bytes(path.read_bytes()[:-1])
-    refused(path, "cut off")
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr"])
@@ -320,8 +318,6 @@ def test_nrrd_headers_with_either_end_of_line(tmp_path, name, end):
     assert header.bytes == array.nbytes
     assert header.data.read_bytes()[header.offset :] == array.tobytes()
     assert_array_equal(read(path), array)
-    header.data.write_bytes(header.data.read_bytes()[:-1])
-    refused(path, "cut off")
 
 
 def test_metaimage_files_that_say_how_long_their_compressed_voxels_are(tmp_path):

@@ -28,7 +28,6 @@ import threading
 import traceback
 import warnings
 from pathlib import Path
-from typing import NoReturn
 
 from filelock import FileLock
 
@@ -64,7 +63,7 @@ SHARED = "SWIN_UMAMBA_TESTS_WARM_PYTHON"  # holds the path of the stand-in of th
 
 
 @functools.cache
-def warm_python() -> str:
+def warm_python():
     """Path of the stand-in for this interpreter, whose processes are forks of one that has imported `MODULES`.
 
     Where forks are not safe, it is the interpreter itself.
@@ -90,7 +89,7 @@ def warm_python() -> str:
     )
     server.close()
 
-    def close() -> None:  # forks that still run go on
+    def close():  # forks that still run go on
         process.terminate()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,12 +98,12 @@ def warm_python() -> str:
     return str(path)
 
 
-def lock(python: str) -> FileLock:
+def lock(python):
     """Held until the warm process whose stand-in that is has its imports, and with them compiled the kernels."""
     return FileLock(f"{python}.lock")
 
 
-def _serve(server: socket.socket) -> NoReturn:
+def _serve(server):
     parent = os.getppid()
     with lock(sys.executable):
         _prepare()
@@ -123,7 +122,7 @@ def _serve(server: socket.socket) -> NoReturn:
     sys.exit()
 
 
-def _prepare() -> None:
+def _prepare():
     """Import what forks need, and spare them what nnU-Net spends on a dataset of any size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's
@@ -137,7 +136,7 @@ def _prepare() -> None:
     matplotlib.rcParams["savefig.dpi"] = 10  # of 16 million pixels, after each epoch
 
 
-def _handle(connection: socket.socket) -> NoReturn:
+def _handle(connection):
     """Fork again, so that any way to end has a status; a client that is gone takes its fork with it."""
     message, streams, *_ = socket.recv_fds(connection, 1 << 16, 3)
     while not message.endswith(b"\n"):
@@ -170,7 +169,7 @@ def _handle(connection: socket.socket) -> NoReturn:
             os.killpg(child, signal.SIGKILL)  # with the workers it has, which would wait for it
 
 
-def _become(arguments: list[str], cwd: str, variables: dict[str, str]) -> NoReturn:
+def _become(arguments, cwd, variables):
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(cwd)
@@ -194,7 +193,7 @@ def _become(arguments: list[str], cwd: str, variables: dict[str, str]) -> NoRetu
         os._exit(status)
 
 
-def _settle() -> None:
+def _settle():
     """What a new process does by itself: filters of warnings, the start-up line, random numbers of its own.
 
     And what spawning would cost: the imports again, for each worker of nnU-Net's.
@@ -214,7 +213,7 @@ def _settle() -> None:
     torch.seed()
 
 
-def _run(what: str, *arguments: str) -> None:
+def _run(what, *arguments):
     while what in ("-W", "-X"):
         _, what, *arguments = arguments  # type: ignore[assignment]
     if what == "-m":

@@ -8,11 +8,8 @@ import dataclasses
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
 import torch
 from filelock import FileLock
 
@@ -24,7 +21,6 @@ from tests import warm
 from tests.installed import ROOT, Environment, build_wheel, make_environment
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-TRAIN = ("nnUNetv2_train", "901", "2d", "0", "-device", "cpu", "-tr")
 NO_WORKERS = ("-npp", "0", "-nps", "0")
 
 
@@ -36,55 +32,48 @@ class Workspace:
     folder: Path
 
     @property
-    def cold(self) -> "Workspace":
+    def cold(self):
         """The same with a process of its own for each command, as a user's shell starts it."""
         return dataclasses.replace(self, environment=dataclasses.replace(self.environment, warm=None))
 
-    def run(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess:
+    def run(self, *command, **variables):
         return self.environment.command(*command, **variables)
 
-    def run_all(self, *commands: Sequence[str | Path], **variables: str) -> list[subprocess.CompletedProcess]:
-        """Independent commands side by side."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(lambda command: self.run(*command, **variables), commands))
-
-    def ok(self, *command: str | Path, **variables: str) -> str:
+    def ok(self, *command, **variables):
         """Output of a command that has to succeed."""
         result = self.run(*command, **variables)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return result.stdout
 
     @property
-    def images(self) -> Path:
+    def images(self):
         """The folder of raw images to predict."""
         return self.folder / "nnUNet_raw" / dataset.NAME / "imagesTs"
 
-    def prediction(
-        self, trainer: str, output: Path, configuration: str = "2d", plans: str = "nnUNetPlans"
-    ) -> tuple[str | Path, ...]:
+    def prediction(self, trainer, output, configuration="2d", plans="nnUNetPlans"):
         """nnU-Net's command that predicts them."""
         which = ("-d", "901", "-c", configuration, "-p", plans, "-tr", trainer, "-f", "0", "-device", "cpu")
         return ("nnUNetv2_predict", *NO_WORKERS, *which, "-i", self.images, "-o", output)
 
-    def results(self, trainer: str, configuration: str = "2d", plans: str = "nnUNetPlans") -> Path:
+    def results(self, trainer, configuration="2d", plans="nnUNetPlans"):
         return self.folder / "nnUNet_results" / dataset.NAME / f"{trainer}__{plans}__{configuration}"
 
-    def fold(self, trainer: str) -> Path:
+    def fold(self, trainer):
         return self.results(trainer) / "fold_0"
 
-    def log(self, trainer: str) -> str:
+    def log(self, trainer):
         """All logs of the trainings of a trainer, in order."""
         return "".join(path.read_text() for path in sorted(self.fold(trainer).glob("training_log_*.txt")))
 
-    def checkpoint(self, trainer: str, name: str = "checkpoint_final.pth") -> dict:
+    def checkpoint(self, trainer, name="checkpoint_final.pth"):
         return torch.load(self.fold(trainer) / name, map_location="cpu", weights_only=False)
 
     @property
-    def everything(self) -> set[str]:
+    def everything(self):
         return {str(path) for path in (self.folder / "nnUNet_results").rglob("*")}
 
 
-def once_per_run(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+def once_per_run(tmp_path_factory, name, make):
     """The folder that `make` has filled, for the first worker that asks; the others wait for it."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -100,7 +89,7 @@ def once_per_run(tmp_path_factory: pytest.TempPathFactory, name: str, make: Call
     return folder
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder):
     """Raw and preprocessed dataset in `folder`."""
     for name in FOLDERS:
         (folder / name).mkdir()
@@ -118,7 +107,7 @@ def prepare(folder: Path) -> None:
     dataset.change_plans(folder / "nnUNet_preprocessed")
 
 
-def write_imagenet_file(path: Path, name: str = "vmamba_tiny_v0") -> Path:
+def write_imagenet_file(path, name="vmamba_tiny_v0"):
     """A file with the keys and shapes of a published one, all values alike."""
     shapes = inventory(get_record(name))
     path.parent.mkdir(exist_ok=True)
@@ -126,30 +115,29 @@ def write_imagenet_file(path: Path, name: str = "vmamba_tiny_v0") -> Path:
     return path
 
 
-def installed_editable(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def installed_editable(tmp_path_factory):
     """The package, installed editable."""
     return Environment(once_per_run(tmp_path_factory, "editable", lambda at: make_environment(at, "--editable", ROOT)))
 
 
-def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_wheel(tmp_path_factory):
     """The wheel of this checkout."""
     (wheel,) = once_per_run(tmp_path_factory, "wheel", build_wheel).glob("*.whl")
     return wheel
 
 
-def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def installed_wheel(tmp_path_factory):
     """The package, installed from its wheel."""
     wheel = built_wheel(tmp_path_factory)
     return Environment(once_per_run(tmp_path_factory, "from_wheel", lambda at: make_environment(at, wheel)))
 
 
-def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def make_workspace(tmp_path_factory):
     """This worker's workspace."""
     prepared = once_per_run(tmp_path_factory, "prepared", prepare)
     folder = tmp_path_factory.mktemp("workspace")
     shutil.copytree(prepared, folder, dirs_exist_ok=True)
     (folder / "own").mkdir()
-    (folder / "own" / "own_trainers.py").write_text(dataset.TRAINERS)
     own = variables(folder) | {
         "nnUNet_extTrainer": str(folder / "own"),
         "XDG_CACHE_HOME": str(folder / "cache"),
@@ -159,7 +147,7 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(environment.warmed() if warm.AVAILABLE else environment, folder)
 
 
-def variables(folder: Path) -> dict[str, str]:
+def variables(folder):
     """Environment variables of nnU-Net with its folders in `folder`, and a few processes and threads only."""
     return {
         **{name: str(folder / name) for name in FOLDERS},

@@ -10,7 +10,7 @@ from tests import golden
 from tests.messages import raises
 
 
-def check_step_sizes(bias: torch.Tensor) -> None:
+def check_step_sizes(bias):
     """Initial ones are log-uniform from 1e-3 to 1e-1."""
     logs = softplus(bias.double()).log()
     assert math.log(0.99e-3) < logs.min()

@@ -1,10 +1,7 @@
-import copy
-
 import pytest
 import torch
 
 from swin_umamba_nnunet.blocks import DropPath, VSSBlock, VSSBlockV2
-from tests import golden
 from tests.messages import raises
 
 
@@ -33,19 +30,6 @@ def test_drop_path_does_nothing_in_eval_and_at_rate_zero():
 def test_drop_path_rejects_rates(rate):
     with raises(ValueError, "DropPath rate"):
         DropPath(rate)
-
-
-def test_gradients_of_a_block_with_one_state():
-    """The fast CPU backend at N = 1 beside the plain loop in float64."""
-    torch.manual_seed(0)
-    block = VSSBlockV2(24, backend="numba")
-    plain = copy.deepcopy(block).double()
-    plain.op.backend = "reference"
-    x, cotangent = torch.randn(2, 2, 9, 11, 24).unbind()
-    for each, dtype in ((block, torch.float32), (plain, torch.double)):
-        (each(x.to(dtype)) * cotangent).sum().backward()
-    for (name, found), expected in zip(block.named_parameters(), plain.parameters()):
-        assert golden.relative_error(found.grad, expected.grad) < 1e-4, name
 
 
 def test_both_branches_drop_whole_images():

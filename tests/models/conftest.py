@@ -19,7 +19,7 @@ from tests.trainers.conftest import tiny
 DATASET = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "file_ending": ".nii.gz"}
 
 
-def old_plans(patch=(64, 96), stages: int = 6, width: int = 32) -> dict:
+def old_plans(patch=(64, 96), stages=6, width=32):
     """plans.json as nnU-Net 2.1 wrote it: the architecture is spread over the configuration."""
     configuration = {
         "data_identifier": "nnUNetPlans_2d",
@@ -59,7 +59,7 @@ def old_plans(patch=(64, 96), stages: int = 6, width: int = 32) -> dict:
 
 
 @functools.lru_cache(maxsize=1)  # 0.2 GB where they are not narrow
-def their_weights(name: str, narrow: bool) -> dict[str, torch.Tensor]:
+def their_weights(name, narrow):
     """Golden weights of a case under every name the authors' state dict has; of U-Mamba_Bot an eighth as wide."""
     aliases = golden.manifest()[name].get("aliases", {})
     shapes = golden.shapes(name)
@@ -71,33 +71,39 @@ def their_weights(name: str, narrow: bool) -> dict[str, torch.Tensor]:
     return {key: weights[aliases.get(key, key)] for key in shapes}
 
 
-def their_checkpoint(name: str, narrow: bool = False) -> dict:
-    """What their nnU-Net saved."""
+def checkpoint_of(weights, plans, trainer, dataset=DATASET):
+    """What nnU-Net saves."""
     return {
-        "network_weights": dict(their_weights(name, narrow)),
+        "network_weights": weights,
         "optimizer_state": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4}]},
         "grad_scaler_state": None,
         "logging": {"mean_fg_dice": [np.float64(0.5), np.float32(0.25)], "train_losses": [np.float64(-0.1)]},
         "_best_ema": np.float64(0.5),
         "current_epoch": 100,
         "init_args": {
-            "plans": old_plans(width=4 if narrow else 32),
+            "plans": plans,
             "configuration": "2d",
             "fold": 0,
-            "dataset_json": DATASET,
+            "dataset_json": dataset,
             "unpack_dataset": True,
             "device": torch.device("cuda", 0),
         },
-        "trainer_name": "nnUNetTrainerSwinUMamba" if name.startswith("swin") else "nnUNetTrainerUMambaEnc",
+        "trainer_name": trainer,
         "inference_allowed_mirroring_axes": (0, 1),
     }
+
+
+def their_checkpoint(name, narrow=False):
+    """What their nnU-Net saved."""
+    trainer = "nnUNetTrainerSwinUMamba" if name.startswith("swin") else "nnUNetTrainerUMambaEnc"
+    return checkpoint_of(dict(their_weights(name, narrow)), old_plans(width=4 if narrow else 32), trainer)
 
 
 @pytest.fixture
 def released(tmp_path):
     """A function (golden case, folds=, narrow=, **changes to the checkpoint) -> the authors' model folder."""
 
-    def write(name: str, folds=("fold_all",), narrow=False, **changes) -> Path:
+    def write(name, folds=("fold_all",), narrow=False, **changes):
         folder = tmp_path / "released" / "nnUNetTrainer__nnUNetPlans__2d"
         folder.mkdir(parents=True)
         checkpoint = their_checkpoint(name, narrow) | changes
@@ -119,7 +125,7 @@ def full_disk():
     import resource
 
     @contextlib.contextmanager
-    def full(size: int):
+    def full(size):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
@@ -141,7 +147,7 @@ def small_networks(monkeypatch):
 CHECKPOINT = Path("fold_0", "checkpoint_final.pth")
 
 
-def network_of(name: str, channels: int = 1, heads: int = 4, patch=(32, 40)) -> torch.nn.Module:
+def network_of(name, channels=1, heads=4, patch=(32, 40)):
     manager = PlansManager(modern_plans(old_plans(patch, 4), "here"))
     torch.manual_seed(0)
     build = getattr(trainers, name).build_network_architecture
@@ -152,7 +158,7 @@ def network_of(name: str, channels: int = 1, heads: int = 4, patch=(32, 40)) -> 
 def trained(tmp_path):
     """A function (trainer, channels, **changes to the checkpoint) -> (network, model folder) as after a training."""
 
-    def write(name: str, channels: int = 1, **changes) -> tuple[torch.nn.Module, Path]:
+    def write(name, channels=1, **changes):
         plans, network = modern_plans(old_plans((32, 40), 4), "here"), network_of(name, channels)
         for setting in ("normalization_schemes", "use_mask_for_norm"):
             plans["configurations"]["2d"][setting] *= channels
@@ -163,12 +169,7 @@ def trained(tmp_path):
         (folder / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
         (folder / "plans.json").write_text(json.dumps(plans))
         (folder / "dataset.json").write_text(json.dumps(dataset))
-        content = {
-            "network_weights": network.state_dict(),
-            "trainer_name": name,
-            "inference_allowed_mirroring_axes": (0, 1),
-            "init_args": {"plans": plans, "configuration": "2d", "dataset_json": dataset},
-        }
+        content = checkpoint_of(network.state_dict(), plans, name, dataset)
         torch.save(content | changes, folder / CHECKPOINT)
         return network, folder
 

@@ -26,7 +26,7 @@ pytestmark = [
 def checkpoint(trained):
     """A function (trainer, channels, **changes) -> (network, file) of a training."""
 
-    def write(name: str = D, channels: int = 1, **changes):
+    def write(name=D, channels=1, **changes):
         network, folder = trained(name, channels, **changes)
         return network, folder / CHECKPOINT
 
@@ -37,7 +37,7 @@ def checkpoint(trained):
 def refused(checkpoint, tmp_path):
     """A function (match, channels=, **changes): such a checkpoint is refused, by its name, and nothing is written."""
 
-    def refused(match: str, channels: int = 3, **changes) -> None:
+    def refused(match, channels=3, **changes):
         _, file = checkpoint(**changes)
         with pytest.raises(ModelError, match=match) as caught:
             adapt_checkpoint(file, channels, tmp_path / "refused.pth")

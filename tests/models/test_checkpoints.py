@@ -10,7 +10,7 @@ import torch
 from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.checkpoints import ModelError, read_segmentation_checkpoint, write_checkpoint
 from tests.messages import assert_names, raises
-from tests.models.conftest import DATASET, old_plans
+from tests.models.conftest import checkpoint_of, old_plans
 
 JUNK = [
     None,
@@ -41,18 +41,10 @@ JUNK = [
 ]
 
 
-def content() -> dict:
+def content():
     """What nnU-Net saves, small."""
     weights = {"encoder.weight": torch.arange(6.0).reshape(2, 3), "module.decoder.seg_layers.0.bias": torch.ones(2)}
-    return {
-        "network_weights": weights,
-        "optimizer_state": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4}]},
-        "logging": {"mean_fg_dice": [np.float64(0.5), np.float32(0.25)]},
-        "_best_ema": np.float64(0.5),
-        "current_epoch": 3,
-        "trainer_name": "nnUNetTrainerSwinUMambaDScratch",
-        "init_args": {"plans": old_plans((32, 32), 4), "configuration": "2d", "dataset_json": DATASET, "fold": 0},
-    }
+    return checkpoint_of(weights, old_plans((32, 32), 4), "nnUNetTrainerSwinUMambaDScratch")
 
 
 def read_or_refuse(path, read=read_segmentation_checkpoint):
@@ -63,7 +55,7 @@ def read_or_refuse(path, read=read_segmentation_checkpoint):
         return None
 
 
-def assert_weights(found: dict) -> None:
+def assert_weights(found):
     assert found["network_weights"]
     for key, value in found["network_weights"].items():
         assert isinstance(key, str)

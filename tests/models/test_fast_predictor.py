@@ -10,6 +10,7 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import interpolate
 
 from swin_umamba_nnunet.models.fast_predictor import FastPredictor
@@ -27,7 +28,7 @@ class Lopsided(nn.Module):
     It is float64 inside, so that the batch size does not change what it returns.
     """
 
-    def __init__(self, channels: int = 1, dims: int = 2, at_most: float = math.inf) -> None:
+    def __init__(self, channels=1, dims=2, at_most=math.inf):
         super().__init__()
         convolution = nn.Conv2d if dims == 2 else nn.Conv3d
         self.conv = convolution(channels, HEADS, 3, padding=1)
@@ -52,11 +53,11 @@ def load(cls, network, patch=(16, 20), axes=(0, 1), weights=None, **settings):
     return predictor
 
 
-def volume(*shape: int) -> torch.Tensor:
+def volume(*shape):
     return torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype(np.float32))
 
 
-def assert_same(network, image, *where, images_per_call: int | None = 8, **settings) -> torch.Tensor:
+def assert_same(network, image, *where, images_per_call=8, **settings):
     """nnU-Net's logits, which are ours too, from the same number of images in fewer calls."""
     network.batches = []
     expected = load(nnUNetPredictor, network, *where, **settings).predict_logits_from_preprocessed_data(image)
@@ -160,23 +161,12 @@ def test_how_many_images_go_together(monkeypatch):
         load(FastPredictor, Lopsided(), images_per_call=0)
 
 
-class Counting:
-    """A compiler that counts the graphs it is given."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, graph, inputs):
-        self.graphs += 1
-        return graph.forward
-
-
 @pytest.mark.parametrize("cls", [nnUNetPredictor, FastPredictor])
 def test_compiled_as_nnunet_does_it_no_image_size_needs_compiling_again(cls, monkeypatch):
     """All windows have the patch's size.  Still two graphs: of nnU-Net's calls the window itself is no tensor of
     inference mode but its mirror images are; of ours the last slices of a volume may be fewer.
     """
-    counting = Counting()
+    counting = CompileCounter()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
     monkeypatch.setenv("nnUNet_compile", "1")
     torch.compiler.reset()
@@ -187,12 +177,12 @@ def test_compiled_as_nnunet_does_it_no_image_size_needs_compiling_again(cls, mon
     assert isinstance(predictor.network, torch._dynamo.OptimizedModule)
     for depth, height, width in ((3, 16, 20), (5, 18, 33), (1, 9, 9)):
         predictor.predict_logits_from_preprocessed_data(volume(1, depth, height, width))
-    assert counting.graphs == 2
+    assert counting.frame_count == 2
 
 
 def test_a_compiled_network_needs_no_compiling_for_each_new_size():
     """Without windows: torch compiles for the first size, then once for any, and is done."""
-    counting = Counting()
+    counting = CompileCounter()
     torch.compiler.reset()
     torch.manual_seed(0)
     network = SwinUMambaD(1, HEADS, **SMALL).eval()
@@ -201,4 +191,4 @@ def test_a_compiled_network_needs_no_compiling_for_each_new_size():
         for size in ((24, 32), (41, 57), (64, 40), (33, 95)):
             x = interpolate(volume(1, 1, 8, 8), size)
             torch.testing.assert_close(compiled(x), network(x))
-    assert counting.graphs == 2
+    assert counting.frame_count == 2

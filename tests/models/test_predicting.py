@@ -59,7 +59,7 @@ def test_models_that_cannot_be_loaded_are_told_in_a_sentence(trained, tmp_path):
     plans, checkpoint = folder / "plans.json", folder / CHECKPOINT
     good = checkpoint.read_bytes()
 
-    def refused(match: str) -> None:
+    def refused(match):
         with pytest.raises(ModelError, match=match):
             load_predictor(folder, device="cpu")
 

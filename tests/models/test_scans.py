@@ -1,7 +1,6 @@
 """Images as people have them get the masks that nnU-Net's own predictor gives the same images in its format."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is depreca
 BOT = "nnUNetTrainerUMambaBot"
 
 
-def change(file: Path, **changes) -> None:
+def change(file, **changes):
     """Other entries in a JSON file."""
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
@@ -33,7 +32,7 @@ def change(file: Path, **changes) -> None:
 def model(trained):
     """A function (channels=, reader=, ending=, names=) -> folder of a small random model for files of that kind."""
 
-    def make(channels: int = 1, reader: str = "SimpleITKIO", ending: str = ".nii.gz", names=()) -> Path:
+    def make(channels=1, reader="SimpleITKIO", ending=".nii.gz", names=()):
         _, folder = trained(BOT, channels, inference_allowed_mirroring_axes=None)
         change(folder / "plans.json", image_reader_writer=reader)
         change(folder / "dataset.json", file_ending=ending)
@@ -48,7 +47,7 @@ def model(trained):
 def nnunet(tmp_path):
     """A function (model, *files of a case): the mask file that nnU-Net's own predictor writes."""
 
-    def predict_as_nnunet(folder: Path, *files: Path) -> Path:
+    def predict_as_nnunet(folder, *files):
         (tmp_path / "nnunet").mkdir(exist_ok=True)
         predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), (0,))
@@ -58,7 +57,7 @@ def nnunet(tmp_path):
     return predict_as_nnunet
 
 
-def volume(seed: int = 0, shape=(2, 24, 40), turned: bool = True) -> sitk.Image:
+def volume(seed=0, shape=(2, 24, 40), turned=True):
     """Noise and a bright box; oblique, and stored from left to right and from back to front."""
     array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     array[:, 5:15, 12:30] += 3
@@ -71,18 +70,18 @@ def volume(seed: int = 0, shape=(2, 24, 40), turned: bool = True) -> sitk.Image:
     return image
 
 
-def write(path: Path, image: sitk.Image | None = None) -> Path:
+def write(path, image=None):
     """The image, or else some volume, under that name; folders included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(volume() if image is None else image, str(path))
     return path
 
 
-def read(path: Path) -> np.ndarray:
+def read(path):
     return io.imread(path) if path.suffix == ".png" else sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
-def assert_drawn_again(picture: Path, folder: Path, images: Path) -> None:
+def assert_drawn_again(picture, folder, images):
     """A picture of a mask that is there already is that of its prediction."""
     before = picture.read_bytes()
     picture.unlink()
@@ -90,7 +89,7 @@ def assert_drawn_again(picture: Path, folder: Path, images: Path) -> None:
     assert picture.read_bytes() == before
 
 
-def assert_same_place(path: Path, image: sitk.Image) -> None:
+def assert_same_place(path, image):
     mask = sitk.ReadImage(str(path))
     assert mask.GetSize() == image.GetSize()
     for name in ("Spacing", "Origin", "Direction"):
@@ -236,7 +235,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
         write(tmp_path / "twice" / name)
     (tmp_path / "file").touch()
 
-    def refused(images, *facts, output=tmp_path / "out") -> None:
+    def refused(images, *facts, output=tmp_path / "out"):
         with raises(ModelError, *facts):
             predict(folder, images, output, device="cpu")
         assert not (tmp_path / "out").exists()
@@ -275,7 +274,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
         predict(folder, good, tmp_path / "out", device="cpu")
 
 
-def zeros(*shape: int) -> sitk.Image:
+def zeros(*shape):
     return sitk.GetImageFromArray(np.zeros(shape, np.uint8), isVector=shape[-1] == 3)
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD, SwinUMambaDV2, SwinUMambaV2, VMUNet
-from swin_umamba_nnunet.networks._base import check_image
 
 NETWORKS = [SwinUMamba, SwinUMambaD, SwinUMambaV2, SwinUMambaDV2]
 
@@ -17,22 +16,6 @@ def full_size(request):
     """Each network as published, at 1 channel and 14 classes."""
     torch.manual_seed(0)
     return request.param(1, 14).requires_grad_(False)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dims", "message"),
-    [
-        ((1, 1, 0, 32), 2, r"empty axis, shape \(1, 1, 0, 32\)"),
-        ((0, 1, 32, 32), 2, r"empty axis, shape \(0, 1, 32, 32\)"),
-        ((1, 3, 32, 32), 2, r"3 channels, .*expected \(B, 1, H, W\)"),
-        ((1, 32, 32), 2, r"3 axes, .*expected \(B, 1, H, W\)"),
-        ((1, 1, 8, 32, 32), 2, r"5 axes, .*2D network"),
-        ((1, 1, 32, 32), 3, r"4 axes, .*expected \(B, 1, D, H, W\).*3D network"),
-    ],
-)
-def test_bad_images(shape, dims, message):
-    with pytest.raises(ValueError, match=message):
-        check_image(torch.zeros(shape), 1, dims)
 
 
 def test_what_is_held_is_the_imagenet_encoder_without_its_stem(full_size):

@@ -1,13 +1,11 @@
 """What holds for every network at any size, number of channels and classes, batch and dtype; drawn with fixed seeds."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from swin_umamba_nnunet import networks
 from swin_umamba_nnunet.networks import (
@@ -65,25 +63,25 @@ class Draw:
     classes: int
     batch: int
 
-    def network(self, deep_supervision: bool = False, **more) -> nn.Module:
+    def network(self, deep_supervision=False, **more):
         torch.manual_seed(0)
         cls, settings = (VMAMBA | UMAMBA)[self.name.removesuffix("-3D")]
         plans = {} if "depths" in settings else planned(self.size, (8, 12, 16))
         settings = {**plans, **settings, **more}
         return cls(self.channels, self.classes, deep_supervision, **settings)
 
-    def images(self) -> Tensor:
+    def images(self):
         generator = torch.Generator().manual_seed(1)
         return torch.randn(self.batch, self.channels, *self.size, generator=generator)
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.name}: {self.batch}x{self.channels}x{'x'.join(map(str, self.size))}, {self.classes} classes"
 
 
 EDGES = ((20, 200, 1), (1, 2, 2))  # channels, classes, batch: the largest anybody has asked for, and the usual
 
 
-def draws(name: str) -> Iterator[Draw]:
+def draws(name):
     """The edges first: one pixel in every direction, one in a single direction; then whatever comes."""
     axes = DIMS[name]
     random = np.random.default_rng(list(name.encode()))
@@ -99,7 +97,7 @@ every_draw = pytest.mark.parametrize("draw", [draw for name in DIMS for draw in 
 of_every_network = pytest.mark.parametrize("draw", [next(draws(name)) for name in DIMS], ids=str)
 
 
-def strides_of(network: nn.Module, axes: int) -> list[tuple[int, ...]]:
+def strides_of(network, axes):
     return [(stride,) * axes if isinstance(stride, int) else tuple(stride) for stride in network.head_strides]
 
 
@@ -164,13 +162,14 @@ def test_what_changes_no_output(draw, tmp_path):
 
 @of_every_network
 def test_what_is_no_image_of_its_kind_is_refused(draw):
-    network = draw.network()
-    for shape in (
-        (1, draw.channels, *draw.size, 4),
-        (1, draw.channels + 1, *draw.size),
-        (1, draw.channels, *draw.size[:-1], 0),
+    network, channels, axes = draw.network(), draw.channels, len(draw.size)
+    for shape, facts in (
+        ((1, channels, *draw.size, 4), (f"{axes + 3} axes", f"{axes}D network")),
+        ((1, channels + 1, *draw.size), (f"{channels + 1} channels",)),
+        ((1, channels, *draw.size[:-1], 0), ("empty axis",)),
+        ((0, channels, *draw.size), ("empty axis",)),
     ):
-        with raises(ValueError, "the image has ", "expected (B, 20, "):
+        with raises(ValueError, "the image has ", shape, f"expected (B, {channels}, ", *facts):
             network(torch.zeros(shape))
 
 

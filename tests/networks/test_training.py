@@ -8,7 +8,7 @@ from swin_umamba_nnunet.networks import set_backend
 from tests import golden
 
 
-def switch_checkpointing(network, on: bool) -> int:
+def switch_checkpointing(network, on):
     parts = [module for module in network.modules() if hasattr(module, "gradient_checkpointing")]
     for part in parts:
         part.gradient_checkpointing = on

@@ -6,7 +6,6 @@ The tests imported from `test_training` run on this file's `tiny_network`.
 import pytest
 import torch
 
-from swin_umamba_nnunet.blocks import DropPath
 from swin_umamba_nnunet.networks import VMUNet
 from tests.networks.test_training import (  # noqa: F401
     test_autocast,
@@ -32,17 +31,6 @@ def tiny_network():
         return VMUNet(input_channels, num_classes, deep_supervision, **SMALL | settings)
 
     return build
-
-
-def test_drop_path_rises_in_the_encoder_and_falls_in_the_decoder():
-    with torch.device("meta"):
-        network = VMUNet(1, 2)
-    for part, expected in (
-        (network.encoder.layers, [0.2 * i / 7 for i in range(8)]),
-        (network.decoder.stages, [0.2 * i / 6 for i in reversed(range(7))]),
-    ):
-        rates = [module.rate for module in part.modules() if isinstance(module, DropPath)]
-        assert rates == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("size", [(32, 64), (33, 50)])

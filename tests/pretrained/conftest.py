@@ -2,7 +2,6 @@
 
 import dataclasses
 import threading
-import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -91,12 +90,11 @@ class Server:
 
     An entry is an HTTP status, or a number of bytes after which the connection breaks off ("break 100"), or "hang" (say
     nothing), "stall 100" (say nothing after 100 bytes), "wait" (answer once `released` is set), "redirect URL", "wrong"
-    (other bytes of the same length), "slow" (in four parts with pauses).
+    (other bytes of the same length).
     """
 
     content: bytes = b"PK\x03\x04" + bytes(range(256)) * 1000
     etag: str = '"first"'
-    content_type: str = "application/octet-stream"
     resumable: bool = True
     askew: int = 0  # how far from the byte asked for a resumed answer says that it starts
     script: list[str] = field(default_factory=list)
@@ -133,18 +131,14 @@ class _Handler(BaseHTTPRequestHandler):
                 "Content-Range", f"bytes {start + server.askew}-{len(server.content) - 1}/{len(server.content)}"
             )
         self.send_header("Content-Length", str(len(server.content) - start))
-        self.send_header("Content-Type", server.content_type)
         if server.etag:
             self.send_header("ETag", server.etag)
         self.end_headers()
         body = server.content[start : start + int(amount)] if amount else server.content[start:]
         if action == "wrong":
             body = body[:4] + b"?" * (len(body) - 4)
-        parts = 4 if action == "slow" else 1
-        for i in range(parts):
-            self.wfile.write(body[len(body) * i // parts : len(body) * (i + 1) // parts])
-            self.wfile.flush()
-            time.sleep(0.1 if parts > 1 else 0)
+        self.wfile.write(body)
+        self.wfile.flush()
         if action == "stall":
             server.released.wait(60)
         self.close_connection = True

@@ -23,7 +23,7 @@ TINY, SMALL = get_record("vmamba_tiny_v0"), get_record("vmamba_small_v0")
 checkout_folder = locate.checkout_folder  # the real one; the fixture of all tests replaces it
 
 
-def place(folder: Path, name: str = TINY.file_name) -> Path:
+def place(folder, name=TINY.file_name):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).touch()
     return folder / name

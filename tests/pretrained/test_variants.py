@@ -63,14 +63,6 @@ def test_recognised_and_remapped_in_both_spellings(record):
         assert list(remap_vmamba_state_dict(shapes).items()) == list(published.items())
 
 
-def test_linear_layers_may_be_stored_as_1x1_convolutions():
-    published = inventory(TINY_V2)
-    stored = {key: (*shape, 1, 1) if key.endswith(LINEAR) else shape for key, shape in published.items()}
-    assert sum(stored[key] != published[key] for key in published) == 4 * 14
-    assert identify(stored).record is TINY_V2
-    assert remap_vmamba_state_dict(stored) == published
-
-
 @pytest.mark.parametrize(
     ("record", "other", "name"),
     [

@@ -19,17 +19,20 @@ from tests.speed.record import (
     INFERENCE,
     KERNELS,
     LAYOUT,
+    LOOP,
     MAMBA_SSM,
     OWN,
     SAVED,
     SCAN,
+    SEQUENCE,
     STAGES,
     STEP,
+    WITHOUT,
     Check,
     Figure,
 )
 
-SLOWER = {FUSED: 1.0, OWN: 4.0, MAMBA_SSM: 3.0}
+SLOWER = {FUSED: 1.0, OWN: 4.0, MAMBA_SSM: 2.5}
 
 
 def scan_figure(what=CORE, pipeline=FUSED, passes=BOTH, size=320, stride=4, channels=192, **numbers):
@@ -57,12 +60,12 @@ def scans(**times):
     """The scan alone, so many times slower than the exp bound (which is 1 ms)."""
     return [
         figure
-        for passes, taken in ({"forward": 2.0, "backward": 5.0} | times).items()
+        for passes, taken in ({"forward": 2.99, "backward": 5.99} | times).items()
         for figure in of_stages(what=SCAN, passes=passes, milliseconds=taken, percent_of_exp_bound=100 / taken)
     ]
 
 
-def kept(fused=1.0, materialised=5.0):
+def kept(fused=1.0, materialised=4.0):
     return [
         figure
         for pipeline, mebibytes in ((FUSED, fused), (MAMBA_SSM, materialised))
@@ -85,13 +88,15 @@ def kernels(clocks=100.0):
 def networks():
     one = {"passes": INFERENCE, "batch": 1}
     return [
-        network_figure(milliseconds=10.0, spread=0.02, peak_mebibytes=500.0, giga_state_steps=3.0),
+        network_figure(milliseconds=10.0, spread=0.02, peak_mebibytes=600.0, giga_state_steps=3.0),
         network_figure(pipeline=OWN, milliseconds=30.0, peak_mebibytes=1500.0),
-        network_figure(pipeline=MAMBA_SSM, milliseconds=20.0, peak_mebibytes=1000.0),
-        network_figure(mode=COMPILED, milliseconds=9.0, peak_mebibytes=450.0),
+        network_figure(pipeline=MAMBA_SSM, milliseconds=16.0, peak_mebibytes=1000.0),
+        network_figure(mode=COMPILED, milliseconds=10.1, peak_mebibytes=450.0),
         network_figure(**one, milliseconds=12.0, peak_mebibytes=90.0),
-        network_figure(**one, mode=GRAPH, milliseconds=4.0),
+        network_figure(**one, mode=GRAPH, milliseconds=9.9),
         Figure("PlainConvUNet", FUSED, EAGER, STEP, "float16", 12, (320, 320), milliseconds=5.0),
+        network_figure(pipeline=WITHOUT, milliseconds=4.0),
+        *(Figure(SEQUENCE, p, size=(9,), stride=1, channels=4, milliseconds=t) for p, t in ((FUSED, 2), (LOOP, 9))),
         network_figure("UMambaEnc", problem="out of memory"),
     ]
 
@@ -113,7 +118,10 @@ def document(figures, device="cuda", **changed):
 
 
 def everything():
-    return document([*cores(), *cores(256), *scans(), *kept(), *networks(), *kernels()])
+    """What meets every target, but hardly."""
+    return document(
+        [*cores(), *cores(256, {FUSED: 1.0, OWN: 7.0, MAMBA_SSM: 2.0}), *scans(), *kept(), *networks(), *kernels()]
+    )
 
 
 def lose_the_gpu():

@@ -24,6 +24,7 @@ from swin_umamba_nnunet.blocks import SS2D
 from swin_umamba_nnunet.ops import resolve_backend, selective_scan
 from swin_umamba_nnunet.ops._scan import scan
 from swin_umamba_nnunet.ops._selftest import DIRECTIONS, QUEUES, core_arguments
+from tests.ops.cases import inputs_1d
 from tests.speed.materialised import ShapesOfExtension, core
 from tests.speed.measure import WARM_UP, autocast, interleaved
 from tests.speed.record import (
@@ -68,7 +69,7 @@ def measure(clock, figure):
         return others(clock.seconds)
     if figure.what == LAUNCHES:
         return kernels(clock, figure)
-    call, leaves = alone(clock, figure) if figure.what == SCAN else composed(clock, figure)
+    call, leaves = (alone if figure.what == SCAN else composed)(clock.device, figure)
     elements = prod(figure.shape)
     backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else figure.backend or resolve_backend(None, clock.device)
     glue = {"SWIN_UMAMBA_FUSED_GLUE": "0" if figure.pipeline == PLAIN_GLUE else "1"}
@@ -88,27 +89,35 @@ def _both(call, leaves, cotangent):
     return torch.autograd.grad(call(), leaves, cotangent)
 
 
-def alone(clock, figure):
+def alone(device, figure):
     """(call, leaves) of the directional scan, given step sizes, B and C."""
-    leaves = [t.requires_grad_() for t in scan_inputs(clock.device, figure)]
-    return partial(scan, *leaves, True, figure.backend or resolve_backend(None, clock.device)), leaves
+    leaves = [t.requires_grad_() for t in scan_inputs(device, figure)]
+    return partial(scan, *leaves, True, figure.backend or resolve_backend(None, device)), leaves
 
 
-def composed(clock, figure):
-    """(call, leaves) of SS2D's core from x to the sum over directions, or a whole block around it."""
+def composed(device, figure, **known):
+    """(call, leaves) of SS2D's core from x to the sum over directions, or a whole block around it.
+
+    Args:
+        device: type of one.
+        figure: of what.
+        known: settings of `materialised.core`.
+    """
+    given = None if figure.pipeline in (FUSED, PLAIN_GLUE) else core(figure.pipeline, figure.backend, **known)
     if figure.what == BLOCK:
-        function = SS2D(figure.shape[3] // 2, d_state=figure.states).to(clock.device)
-        x = torch.randn(*figure.shape[:3], figure.shape[3] // 2, device=clock.device)
+        with torch.device(device):
+            function = SS2D(figure.shape[3] // 2, d_state=figure.states, scan=given)
+            x = torch.randn(*figure.shape[:3], figure.shape[3] // 2)
         arguments, leaves = [x], [x, *function.parameters()]
     else:
-        x, *weights = (t.to(clock.device) for t in core_arguments(figure.shape, figure.states))
-        function = partial(core(figure.pipeline, figure.backend), out_dtype=torch.float32)
+        x, *weights = (t.to(device) for t in core_arguments(figure.shape, figure.states))
+        function = partial(given or core(FUSED, figure.backend), out_dtype=torch.float32)
         arguments = leaves = [x.to(getattr(torch, figure.dtype)), *weights]
     for leaf in leaves:
         leaf.requires_grad_()
 
     def call():
-        with autocast(clock.device, figure.dtype):
+        with autocast(device, figure.dtype):
             return function(*arguments)
 
     return call, leaves
@@ -191,10 +200,16 @@ def scan_inputs(device, figure):
 
 def saved_figures(device, figure):
     """What SS2D's core and a whole SS2D block keep for backward, in each pipeline, on a device of that type."""
+
+    def forward(form, known):
+        composed(device, form, **known)[0]()
+
+    # the shapes of mamba_ssm's extension, which need not be here
+    pipelines = {FUSED: {}, OWN: {}, MAMBA_SSM: {"extension": ShapesOfExtension()}}
     for what in (CORE, BLOCK):
-        for pipeline in (FUSED, OWN, MAMBA_SSM):
+        for pipeline, known in pipelines.items():
             form = replace(figure, what=what, pipeline=pipeline)
-            one, two = (saved_bytes(partial(_forward, device, replace(form, batch=n))) for n in (1, 2))
+            one, two = (saved_bytes(partial(forward, replace(form, batch=n), known)) for n in (1, 2))
             yield replace(form, saved_mebibytes=figure.batch * (two - one) / 2**20)
 
 
@@ -210,22 +225,6 @@ def saved_bytes(forward):
     with FakeTensorMode(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         forward()
     return sum(size for size, _ in storages.values())
-
-
-def _forward(device, figure):
-    # the shapes of mamba_ssm's extension, which need not be here
-    known = {"extension": ShapesOfExtension()} if figure.pipeline == MAMBA_SSM else {}
-    function = core(figure.pipeline, **known)
-    if figure.what == BLOCK:
-        with torch.device(device):
-            module = SS2D(figure.shape[3] // 2, scan=None if figure.pipeline == FUSED else function)
-            x = torch.empty(*figure.shape[:3], figure.shape[3] // 2, requires_grad=True)
-        with autocast(device, figure.dtype):
-            return module(x)
-    x, *weights = (t.to(device) for t in core_arguments(figure.shape))
-    leaves = [t.requires_grad_() for t in (x.to(getattr(torch, figure.dtype)), *weights)]
-    with autocast(device, figure.dtype):
-        return function(*leaves, out_dtype=torch.float32)
 
 
 def plain_loop(u, delta, A, B, C, D, delta_bias):
@@ -263,11 +262,8 @@ def others(seconds):
     functions = {FUSED: here, LOOP: plain_loop}
     with suppress(ImportError):
         functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
-    decay = -torch.arange(1.0, states + 1).expand(channels, states).contiguous()
-    x, dt, cotangent = torch.randn(3, batch, channels, length).unbind()
-    B, C = torch.randn(2, batch, states, length).unbind()
-    leaves = [x, dt, decay, B, C, torch.ones(channels), torch.randn(channels) - 4]
-    leaves = [leaf.requires_grad_() for leaf in leaves]
+    leaves = [leaf.float().requires_grad_() for leaf in inputs_1d(*OF_SEQUENCE)]
+    cotangent = torch.randn_like(leaves[0])
     calls = {}
     for name, function in functions.items():
         figure = Figure(SEQUENCE, name, batch=batch, size=(length,), stride=1, channels=channels, states=states)

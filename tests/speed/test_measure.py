@@ -1,19 +1,18 @@
 """Clocks: calls that take turns, and a GPU that has to wait until all is launched."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import pytest
 import torch
 
 from swin_umamba_nnunet.ops._selftest import milliseconds
-from tests.speed.made_up import network_figure
 from tests.speed.measure import interleaved
+from tests.speed.record import Figure
 
 
 def test_calls_take_turns():
     order: list = []
-    figures = [replace(network_figure(name), backend=None) for name in "ab"]
+    figures = [Figure(name) for name in "ab"]
     times = interleaved({figure: lambda f=figure: order.append(f.what) for figure in figures}, 0)
     assert order == ["a", "b"] * 4
     assert [f.what for f in times if f.milliseconds >= 0] == ["a", "b"]

@@ -1,90 +1,35 @@
 """Files and tables of made-up figures."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.messages import naming
+from tests.messages import assert_names, naming
 from tests.speed import made_up, record
-from tests.speed.record import FUSED, LOOP, OWN, SEQUENCE, WITHOUT, Check, Figure
+from tests.speed.record import Check
 from tests.speed.report import markdown
 
-
-def columns(figures, title, device="cuda"):
-    """{head: what stands in each row} of a table."""
-    text = markdown(made_up.document(figures, device)).split(f"### {title}\n\n")[1].split("\n\n")[0]
-    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
-    return dict(zip(head, zip(*rows)))
+PAGE = Path(__file__).with_name("made_up.md")
 
 
-def test_scans_are_compared_with_their_own_kind():
-    found = columns([*made_up.scans(), *made_up.cores(), *made_up.cores(256, {FUSED: 1, OWN: 7})], "Scans")
-    assert found["what"] == ("scan",) * 8 + ("scan with projections",) * 8
-    assert found["own 1D / fused"] == ("-",) * 8 + ("4.00",) * 4 + ("7.00",) * 4
-    assert found["mamba_ssm / fused"] == ("-",) * 8 + ("3.00",) * 4 + ("-",) * 4
-    assert found["% of exp bound"][3:5] == ("50", "20")
-    one = {"size": (9,), "stride": 1, "channels": 4}
-    sequences = [Figure(SEQUENCE, p, milliseconds=t, **one) for p, t in ((FUSED, 2), (LOOP, 9))]
-    assert columns(sequences, "Scans")[f"{LOOP} / fused"] == ("4.50",)
-
-
-def test_networks():
-    control = made_up.network_figure(pipeline=WITHOUT, milliseconds=4.0)
-    found = columns([*made_up.networks(), control], "Whole networks")
-    step, compiled, eager_one, graph, unet = range(5)
-    assert found["ms"] == ("10", "9", "12", "4", "5")
-    assert found["/ eager"] == ("-", "0.90", "-", "0.33", "-")
-    assert found["/ without scans"][step] == "2.50"
-    assert found["mamba_ssm / fused"][step] == "2.00"
-    assert found["peak MiB"][graph] == "-"
-    assert found["mamba_ssm peak"][step] == "1000"
-    assert found["own 1D / fused"][unet] == "-"
-
-
-def test_kept_for_backward():
-    found = columns(made_up.kept(), "Kept for backward")
-    assert found["of mamba_ssm"] == ("0.20",) * 4
-    assert "of own 1D" not in found
-
-
-def test_everything_is_on_the_page():
+def page():
+    """Every section and column of a report, of made-up figures."""
     checks = [Check("tests", detail="in 3 s"), Check("finite", problem="x")]
     checks += [Check(f"t{i}", "kernel", skipped=i == 3) for i in range(4)]
-    text = markdown({**made_up.everything(), "checks": checks, "not_run": ["SwinUMamba, fused"]})
-    assert text.startswith("## Made-up device: gpu-check, 2026-01-02\n\ntorch 2.0.\n")
-    for title in (
-        "What to reach on an H200",
-        "Kernels",
-        "Fastest launches",
-        "Scans",
-        "Whole networks",
-        "Kept for backward",
-        "Checks",
-        "Not measured",
-        "Not reached",
-    ):
-        assert f"\n### {title}\n" in text
-    assert "- passed: kernel, 3 tests\n- passed: tests, in 3 s\n- FAILED: finite, x\n- skipped: t3" in text
-    assert "Values were not checked" not in text
-    assert "UMambaEnc, fused (triton), eager, training step, float16, batch 12, 320 x 320: NOT MEASURED, out of" in text
-    assert text.count("| met ") == 12
-    empty = markdown(made_up.document([], "cpu"))
-    assert "### Scans" not in empty
-    assert empty.count("| not measured ") == 12
-    assert "within this run only" in empty
-    assert "Values were not checked" in empty
+    return markdown({**made_up.everything(), "checks": checks, "not_run": ["SwinUMamba, fused"]})
 
 
-def test_kernels_beside_the_model_and_how_they_would_be_faster():
-    clocks = columns(made_up.kernels(), "Kernels")
-    assert clocks["what"] == record.KERNELS
-    assert clocks["clocks"] == ("100",) * 4
-    assert clocks["predicted"] == ("179", "157", "1010", "157")
-    found = columns(made_up.kernels(), "Fastest launches")
-    assert found["passes"] == ("forward", "backward")
-    assert found["ms as launched"] == ("4", "4")
-    assert found["ms at best"] == ("2.5", "2.5")  # of both kernels, not the least of each
-    assert found["with"] == ("160 registers, 8 warps",) * 2
+def test_the_page_is_as_it_was():
+    """If it is to change: `python -m tests.speed.test_report` writes it anew, and git shows what has changed."""
+    assert page() == PAGE.read_text()
+
+
+def test_a_page_of_nothing():
+    text = markdown(made_up.document([], "cpu"))
+    assert_names(text, "within this run only", "Values were not checked")
+    assert "### Scans" not in text
+    assert text.count("| not measured ") == 12
 
 
 def test_the_table_of_what_to_reach_is_the_one_that_is_filled_in():
@@ -132,3 +77,7 @@ def test_lines_say_what_where_and_how_much():
         "spread 1%"
     )
     assert problem.line().endswith("batch 12, 320 x 320: NOT MEASURED, out of memory")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -7,12 +7,13 @@ import torch
 
 from swin_umamba_nnunet import trainers
 from tests.plans import planned
+from tests.workspace import FOLDERS
 
 TINY = {"depths": (1, 1, 1, 1), "width": 16, "d_state": 2}
 STRIDES = {2: [[1, 1], [2, 2], [2, 2]], 3: [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
 
 
-def tiny(name: str, **attributes) -> type:
+def tiny(name, **attributes):
     """A subclass of the trainer called `name` with a small network; that of U-Mamba is as the plans are."""
     base = getattr(trainers, name)
     settings = {**base.network_settings, **({} if "UMambaBot" in name or "UMambaEnc" in name else TINY)}
@@ -21,7 +22,7 @@ def tiny(name: str, **attributes) -> type:
     return type(f"Tiny{name}", (base,), {"network_settings": settings, **attributes})
 
 
-def make_plans(patch=(32, 32), batch_size: int = 2, configuration: str = "2d", **changes) -> dict:
+def make_plans(patch=(32, 32), batch_size=2, configuration="2d", **changes):
     """Plans as nnU-Net's planner writes them for a U-Net of three narrow stages; one configuration has that patch.
 
     Args:
@@ -65,19 +66,25 @@ def make_plans(patch=(32, 32), batch_size: int = 2, configuration: str = "2d", *
 DATASET = {"channel_names": {"0": "noise"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".png"}
 
 
-def log_of(trainer) -> str:
+def log_of(trainer):
     return Path(trainer.log_file).read_text()
 
 
-@pytest.fixture
-def nnunet_folders(tmp_path, monkeypatch) -> Path:
-    """nnU-Net's three folders; the preprocessed one looks as if it held the dataset."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
-    data = tmp_path / "nnUNet_preprocessed" / "Dataset902_None" / "nnUNetPlans_2d"
-    data.mkdir(parents=True)
+def make_folders(folder):
+    """nnU-Net's three folders, by their variables; the preprocessed one looks as if it held the dataset."""
+    folders = {name: folder / name for name in FOLDERS}
+    data = folders["nnUNet_preprocessed"] / "Dataset902_None" / "nnUNetPlans_2d"
+    for each in (*folders.values(), data):
+        each.mkdir(parents=True)
     (data / "case.b2nd").touch()
+    return {name: str(each) for name, each in folders.items()}
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path, monkeypatch):
+    """nnU-Net's folders in there, which its variables name."""
+    for name, folder in make_folders(tmp_path).items():
+        monkeypatch.setenv(name, folder)
     return tmp_path
 
 
@@ -96,7 +103,7 @@ def make_trainer(nnunet_folders):
 def ready(make_trainer):
     """A function (name, patch=, configuration=, **class attributes) -> trainer with a small network, initialised."""
 
-    def make(name: str, patch=(32, 32), configuration="2d", **attributes):
+    def make(name, patch=(32, 32), configuration="2d", **attributes):
         torch.manual_seed(0)
         trainer = make_trainer(tiny(name, **attributes), patch, configuration)
         trainer.initialize()
@@ -105,7 +112,7 @@ def ready(make_trainer):
     return make
 
 
-def make_batch(trainer, seed: int = 0, images: int = 2) -> dict:
+def make_batch(trainer, seed=0, images=2):
     """A batch as nnU-Net's data loader gives it, targets made by nnU-Net."""
     from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 

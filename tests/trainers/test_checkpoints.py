@@ -25,7 +25,7 @@ def trainer(make_trainer):
     return trainer
 
 
-def save(trainer, name: str, epoch: int) -> Path:
+def save(trainer, name, epoch):
     """A checkpoint that says that `epoch` epochs are done."""
     path = Path(trainer.output_folder) / name
     trainer.current_epoch = epoch - 1
@@ -33,7 +33,7 @@ def save(trainer, name: str, epoch: int) -> Path:
     return path
 
 
-def resume(make_trainer, path: Path):
+def resume(make_trainer, path):
     trainer = make_trainer(CLASS)
     trainer.load_checkpoint(str(path))
     return trainer
@@ -49,7 +49,7 @@ DAMAGE = {
 }
 
 
-def damage(path: Path, how: str = "truncated") -> None:
+def damage(path, how="truncated"):
     if DAMAGE[how]:
         path.write_bytes(DAMAGE[how](path.read_bytes()))
     else:

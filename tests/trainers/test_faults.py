@@ -43,12 +43,12 @@ class Dataset:
     shape: tuple[int, int, int] = (2, 48, 56)
     cases: int = 1
 
-    def json(self) -> dict:
+    def json(self):
         names = {str(i): "noise" for i in range(self.channels)}
         regions = {"regions_class_order": list(self.order)} if self.order else {}
         return {"channel_names": names, "labels": self.labels, "file_ending": ".nii.gz", **regions}
 
-    def write(self, trainer) -> None:
+    def write(self, trainer):
         """Preprocessed cases as nnU-Net writes them, each label a block of rows."""
         folder, manager = Path(trainer.preprocessed_dataset_folder), trainer.label_manager
         collected = list(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
@@ -98,7 +98,7 @@ def make(nnunet_folders, monkeypatch):
     """A function (trainer name, dataset, fold=) -> trainer, initialised, with the dataset's cases on disk."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
 
-    def build(name: str, dataset: Dataset, fold: int | str = "all", **settings):
+    def build(name, dataset, fold="all", **settings):
         plans = make_plans(PATCH, **UMAMBA)
         plans["configurations"]["2d"] |= {"use_mask_for_norm": [False] * dataset.channels, **settings}
         trainer = TRAINERS[name](plans, "2d", fold, dataset.json(), torch.device("cpu"))
@@ -139,20 +139,6 @@ def test_an_epoch_stays_finite(kind, name, make):
     # a class is not finite only where it is neither in the image nor in the prediction, and then left out of the mean
     absent = [counts == 0 for counts in output["tp_hard"] + output["fp_hard"] + output["fn_hard"]]
     assert [not np.isfinite(each) for each in dice] == absent
-
-
-@pytest.mark.parametrize("name", [*TRAINERS, *(f"nnUNetTrainer{n}" for n in ("SwinUMambaV2Scratch", "UMambaBotPaper"))])
-def test_a_2d_cascade_sees_the_earlier_segmentation_as_channels(name, nnunet_folders):
-    """nnU-Net plans none, but allows it: the previous stage's segmentation comes one-hot behind the image."""
-    plans = make_plans(PATCH, **UMAMBA)
-    configurations = plans["configurations"]
-    configurations["coarse"] = {**configurations["2d"], "next_stage": "cascade"}
-    configurations["cascade"] = {"inherits_from": "coarse", "previous_stage": "coarse"}
-    trainer = tiny(name)(plans, "cascade", 0, Dataset().json(), torch.device("cpu"))
-    trainer.initialize()
-    assert trainer.num_input_channels == 1 + 2
-    output = trainer.network(torch.randn(2, 3, *PATCH))
-    assert (output[0] if isinstance(output, list) else output).shape == (2, 3, *PATCH)
 
 
 # ------------------------------------------------------------------------------------------------- read-only weights

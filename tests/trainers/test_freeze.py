@@ -1,12 +1,9 @@
-"""Holding the encoder: as if it asked for no gradient, also under DDP and torch.compile, and across a resume."""
+"""Holding the encoder is as if it asked for no gradient; under DDP, compiled, resumed: `test_two_processes`."""
 
 import copy
 
 import pytest
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba_nnunet.networks._base import unwrap
 
@@ -21,17 +18,13 @@ def trainer(request, ready):
     return trainer
 
 
-def snapshot(network) -> dict[str, torch.Tensor]:
+def snapshot(network):
     return {name: p.detach().clone() for name, p in unwrap(network).named_parameters()}
 
 
-def frozen_names(network) -> set[str]:
+def frozen_names(network):
     held = {id(p) for p in unwrap(network).freezable_parameters()}
     return {name for name, p in unwrap(network).named_parameters() if id(p) in held}
-
-
-def changed(before, network) -> set[str]:
-    return {name for name, value in snapshot(network).items() if not torch.equal(before[name], value)}
 
 
 def test_equals_requires_grad_false(trainer, batch):
@@ -54,23 +47,6 @@ def test_equals_requires_grad_false(trainer, batch):
     assert not {*trainer.optimizer.state} & {*unwrap(trainer.network).freezable_parameters()}
 
 
-def test_held_gradients_do_not_count_in_the_clip(trainer, batch, monkeypatch):
-    seen = []
-    clip = torch.nn.utils.clip_grad_norm_
-
-    def spy(parameters, limit, **settings):
-        parameters = list(parameters)
-        seen.append((limit, sum(p.grad is not None for p in parameters)))
-        return clip(parameters, limit, **settings)
-
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
-    for trainer.current_epoch in (0, 2):
-        trainer.train_step(batch(trainer))
-    (limit, during), (_, after) = seen
-    assert limit == 12
-    assert after - during == len(unwrap(trainer.network).freezable_parameters())
-
-
 def test_with_a_gradient_scaler(trainer, batch):
     """As on CUDA; gradients that overflow in the held part do not cost the step."""
     reference = copy.deepcopy(trainer)
@@ -81,72 +57,9 @@ def test_with_a_gradient_scaler(trainer, batch):
     held = unwrap(trainer.network).freezable_parameters()[0]
     held.register_hook(lambda gradient: gradient * float("inf"))
     trainer.train_step(batch(trainer))
-    moved = changed(before, trainer.network)
+    ours, expected = snapshot(trainer.network), snapshot(reference.network)
+    moved = {name for name, value in ours.items() if not torch.equal(before[name], value)}
     assert moved
     assert not moved & frozen_names(trainer.network)
-    ours, expected = snapshot(trainer.network), snapshot(reference.network)
     for name in moved:
         torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=2e-5)  # a fifth of a step
-
-
-def test_equals_nnunets_step_once_nothing_is_held(trainer, batch):
-    stock = copy.deepcopy(trainer)
-    stock.optimizer, _ = stock.configure_optimizers()
-    for step in (2, 3):
-        trainer.current_epoch = stock.current_epoch = step
-        ours, theirs = trainer.train_step(batch(trainer, step)), nnUNetTrainer.train_step(stock, batch(stock, step))
-        assert ours["loss"] == theirs["loss"]
-    assert not changed(snapshot(stock.network), trainer.network)
-
-
-@pytest.mark.parametrize("trainer", NAMES[:1], indirect=True)
-def test_continues_as_if_uninterrupted(trainer, batch, make_trainer, tmp_path):
-    def run(trainer, epochs):
-        for epoch in epochs:
-            trainer.current_epoch = epoch
-            trainer.lr_scheduler.step(epoch)
-            trainer.train_step(batch(trainer, epoch))
-
-    run(trainer, [0])
-    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
-    run(trainer, [1, 2, 3])
-    resumed = make_trainer(type(trainer))
-    resumed.load_checkpoint(str(tmp_path / "checkpoint.pth"))
-    resumed.network.eval()
-    assert resumed.current_epoch == 1
-    run(resumed, [1, 2, 3])
-    assert not changed(snapshot(trainer.network), resumed.network)
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    if not distributed.is_gloo_available():
-        pytest.skip("this PyTorch build has no gloo")
-    store = distributed.FileStore(str(tmp_path / "store"), 1)
-    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
-
-
-@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # a hint on speed, from PyTorch
-@pytest.mark.parametrize(
-    "variant", ["", "D", "V2", "DV2", "NoScan", "DNoScan", "DScratch", "V2Scratch", "DNoScanScratch"]
-)
-def test_under_ddp_without_find_unused_parameters(variant, ready, batch, request):
-    trainer = ready(f"nnUNetTrainerSwinUMamba{variant}", **SETTINGS)
-    trainer.network.eval()
-    before = snapshot(trainer.network)
-    if trainer.enable_deep_supervision:
-        # nnU-Net gives the last head this weight under uncompiled DDP, so that every parameter has a gradient.
-        trainer.loss.weight_factors = (*trainer.loss.weight_factors[:-1], 1e-6)
-    request.getfixturevalue("process_group")  # only now: nnU-Net's constructor would ask for CUDA devices
-    trainer.network = DistributedDataParallel(trainer.network)
-    for trainer.current_epoch in range(4):
-        trainer.train_step(batch(trainer, trainer.current_epoch))  # raises if DDP still waits for a gradient
-        if trainer.current_epoch < trainer.encoder_frozen_until():
-            assert not changed(before, trainer.network) & frozen_names(trainer.network)
-    heads = unwrap(trainer.network).decoder.seg_layers[: 0 if trainer.enable_deep_supervision else -1]
-    idle = {id(p) for p in heads.parameters()}
-    trained = {name for name, p in unwrap(trainer.network).named_parameters() if id(p) not in idle}
-    assert changed(before, trainer.network) == trained
-    assert trainer.encoder_frozen_until() == (0 if "Scratch" in variant else 2)

@@ -70,7 +70,7 @@ if __name__ == "__main__":
 """
 
 
-def run(what: str, order: str, python: str) -> subprocess.CompletedProcess:
+def run(what, order, python):
     return subprocess.run([python, "-c", SCRIPT, what, order], capture_output=True, encoding="utf-8", timeout=600)
 
 

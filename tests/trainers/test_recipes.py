@@ -13,10 +13,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.blocks import Mamba
-from swin_umamba_nnunet.catalogue import TRAINERS, LengthRecord
+from swin_umamba_nnunet.catalogue import LENGTHS, TRAINERS
 from swin_umamba_nnunet.trainers.base import target_scales
-from swin_umamba_nnunet.trainers.generated import make_length_variant
-from swin_umamba_nnunet.trainers.recipes import UMambaTrainer, VMUNetTrainer
+from swin_umamba_nnunet.trainers.recipes import CosineSchedule, UMambaTrainer, VMUNetTrainer
 from tests.messages import naming, raises
 from tests.trainers.conftest import DATASET, make_plans, tiny
 
@@ -42,7 +41,7 @@ def test_recipe(record, ready):
     assert type(trainer.optimizer) is (torch.optim.SGD if "momentum" in recipe else torch.optim.AdamW)
     assert tuple(group[key] for key in recipe) == expected
     assert {id(p) for p in group["params"]} == {id(p) for p in trainer.network.parameters()}
-    assert trainer.num_epochs == (300 if "VMUNet" in record.name else 1000)
+    assert trainer.num_epochs == record.epochs == (300 if "VMUNet" in record.name else 1000)
     if not isinstance(trainer, UMambaTrainer):
         held = record.pretrained and not isinstance(trainer, VMUNetTrainer)
         assert trainer.encoder_frozen_until() == (10 if held else 0)
@@ -102,18 +101,11 @@ def test_targets_have_the_size_of_the_logits(name, patch, ready, make_trainer, b
     without_a_network = make_trainer(tiny(name), patch, configuration)
     assert without_a_network._get_deep_supervision_scales() == trainer._get_deep_supervision_scales()
     targets = batch(trainer)["target"]
-    if "Swin" in name:
-        strides = (1, 4, 8, 16) if "MambaD" in name else (1, 2, 4, 8)
-        assert [tuple(t.shape[2:]) for t in targets] == [tuple(-(-n // s) for n in patch) for s in strides]
     with torch.no_grad():
         logits = trainer.network(torch.zeros(2, 1, *patch))
     assert [t.shape[2:] for t in targets] == [y.shape[2:] for y in logits]
     if min(patch) > 8:
         assert torch.isfinite(trainer.loss(logits, targets))
-
-
-def test_scales_are_exact_where_the_stride_divides_the_patch():
-    assert target_scales((64, 96), (1, 2, 8)) == [[1, 1], [0.5, 0.5], [0.125, 0.125]]
 
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 8, 16, 32])
@@ -126,59 +118,45 @@ def test_scales_give_the_heads_size_for_every_patch_size(stride):
 # ----------------------------------------------------------------------------------------------------- learning rates
 
 
-def rates(trainer, epochs: int) -> list[float]:
-    """Learning rates as nnU-Net sets them when epochs start."""
-    found = []
-    for trainer.current_epoch in range(epochs):
-        trainer.lr_scheduler.step(trainer.current_epoch)
-        found.append(trainer.optimizer.param_groups[0]["lr"])
-    return found
-
-
-def test_learning_rate_is_set_when_an_epoch_starts(ready):
-    trainer = ready(D)
-    trainer.current_epoch = 250
-    trainer.on_train_epoch_start()
-    expected = 1e-6 + (1e-4 - 1e-6) * (1 + math.cos(math.pi / 4)) / 2
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12)
-    assert trainer.logger.get_value("lrs", step=-1) == pytest.approx(expected, rel=1e-12)
-
-
-def test_vm_unets_learning_rate_is_torchs_over_all_epochs(ready):
-    """CosineAnnealingLR with T_max 50, stepped after every epoch as the authors do, down and up three times."""
-    theirs = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=50, eta_min=1e-5)
-    expected = []
-    for _ in range(300):
-        expected.append(theirs.param_groups[0]["lr"])
+@pytest.mark.parametrize(
+    ("name", "epochs", "half_period", "lr", "least"), [(D, 1000, 1000, 1e-4, 1e-6), (VM, 300, 50, 1e-3, 1e-5)]
+)
+def test_learning_rates_are_torchs_cosine(name, epochs, half_period, lr, least, ready):
+    """Once down; VM-UNet's, stepped after every epoch as its authors do, down and up three times."""
+    theirs = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, half_period, least)
+    trainer = ready(name)
+    for epoch in range(epochs):
+        trainer.lr_scheduler.step(epoch)
+        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
         theirs.step()
         schedule.step()
-    found = rates(ready(VM), 300)
-    assert found == pytest.approx(expected, rel=1e-9)
-    assert [found[epoch] for epoch in (0, 50, 100, 150)] == pytest.approx([1e-3, 1e-5, 1e-3, 1e-5])
 
 
-@pytest.mark.parametrize("epochs", [1, 5, 10, 20, 50, 100, 250, 350, 500])
-def test_vm_unets_half_period_scales_with_the_length(epochs, ready):
-    trainer = ready(f"{VM}_{epochs}epoch" + "s" * (epochs > 1))
-    assert (trainer.num_epochs, trainer.lr_scheduler.half_period) == (epochs, pytest.approx(50 * epochs / 300))
+def test_a_cosine_stays_at_its_end_and_sets_every_group():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)]
+    schedule = CosineSchedule(torch.optim.AdamW(groups), 1e-4, 1000, 1e-6)
+    schedule.step(1400)
+    assert schedule.get_last_lr() == pytest.approx([1e-6] * 2)
 
 
-def test_vm_unet_stopped_early_keeps_the_whole_schedule(ready):
-    trainer = ready(f"{VM}_first100")
-    assert (trainer.num_epochs, trainer.lr_scheduler.half_period) == (100, 50)
-
-
-@pytest.mark.parametrize(("stops_early", "until"), [(False, 7), (True, 1000)])
-def test_u_mambas_polynomial(stops_early, until, make_trainer):
-    """It falls to its end in a scaled variant, and over the whole length in one that stops early."""
-    length = LengthRecord("_7epochs", 7, stops_early, "a test's")
-    trainer = make_trainer(make_length_variant(trainers.nnUNetTrainerUMambaBot, length, 1000))
-    trainer.initialize()
-    assert (trainer.num_epochs, trainer.lr_scheduler.max_steps) == (7, until)
-    trainer.current_epoch = 6
-    trainer.on_train_epoch_start()
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * (1 - 6 / until) ** 0.9)
+@pytest.mark.parametrize("length", LENGTHS, ids=lambda length: length.suffix)
+def test_a_length_ends_its_schedule_or_stops_within_the_whole_one(length, ready):
+    n = length.epochs
+    assert length.suffix in ("_demo", f"_{n}epoch", f"_{n}epochs", f"_first{n}")
+    for name, whole in ((DAGGER, 1000), (VM, 300), (BOT, 1000)):
+        if length.stops_early and n >= whole:
+            assert not hasattr(trainers, name + length.suffix)
+            continue
+        trainer = ready(name + length.suffix)
+        epochs = whole if length.suffix.startswith("_first") else n
+        assert trainer.num_epochs == n
+        if name == BOT:  # nnU-Net's polynomial
+            assert trainer.lr_scheduler.max_steps == epochs
+        else:
+            assert trainer.lr_scheduler.num_epochs == epochs
+            assert trainer.lr_scheduler.half_period == (epochs / 6 if name == VM else None)
+            assert trainer.encoder_frozen_until() == (min(10, epochs // 10) if name == DAGGER else 0)
 
 
 # ------------------------------------------------------------------------------------------------------------ VM-UNet
@@ -208,15 +186,12 @@ def test_plans_are_read_only(name, patch, configuration, make_trainer, batch):
         assert np.isfinite(trainer.train_step(batch(trainer))["loss"])
 
 
-@pytest.mark.parametrize("name", [BOT, f"{ENC}Paper"])
-def test_plans_of_a_residual_encoder(name, make_trainer):
-    """Their blocks count as U-Mamba's; the release of March 2024 has one in half of the stages all the same."""
+def test_plans_of_a_residual_encoder(make_trainer):
+    """Their blocks count as U-Mamba's."""
     blocks = {"n_conv_per_stage": "absent", "n_blocks_per_stage": [1, 3, 4], "n_conv_per_stage_decoder": [1, 1]}
-    trainer = make_trainer(getattr(trainers, name), **blocks)
+    trainer = make_trainer(trainers.nnUNetTrainerUMambaEncPaper, **blocks)
     trainer.initialize()
-    paper = name.endswith("Paper")
-    stages = [len(stage.blocks if paper else stage) for stage in trainer.network.encoder.stages]
-    assert stages == ([1, 3, 4] if paper else [1, 3, 1])
+    assert [len(stage.blocks) for stage in trainer.network.encoder.stages] == [1, 3, 4]
 
 
 def test_plans_for_another_network(nnunet_folders):

@@ -49,7 +49,7 @@ class Short(tiny(NAME, **LENGTH)):
         pass
 
 
-def new(folder: Path, base: type = Short, go_on: bool = False, **attributes):
+def new(folder, base=Short, go_on=False, **attributes):
     """A trainer as `nnUNetv2_train` makes it."""
     place = folder / "nnUNet_preprocessed" / dataset.NAME
     plans, description = (json.loads((place / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
@@ -58,7 +58,7 @@ def new(folder: Path, base: type = Short, go_on: bool = False, **attributes):
 
 
 @contextlib.contextmanager
-def environment(folder: Path, workers: int, results: str = "nnUNet_results", **variables: str):
+def environment(folder, workers, results="nnUNet_results", **variables):
     """nnU-Net's folders and number of augmentation workers."""
     variables |= {name: str(folder / name) for name in FOLDERS} | {"nnUNet_results": str(folder / results)}
     variables |= {"nnUNet_n_proc_DA": str(workers), "nnUNet_def_n_proc": "1"}
@@ -66,7 +66,7 @@ def environment(folder: Path, workers: int, results: str = "nnUNet_results", **v
         yield
 
 
-def train(folder: Path, results: str, *workers: int, base: type = Short) -> None:
+def train(folder, results, *workers, base=Short):
     """A training with seed 3; with two numbers of workers it is interrupted between them, and the seed not set anew."""
     for part, number in enumerate(workers):
         with environment(folder, number, results):
@@ -85,7 +85,7 @@ def train(folder: Path, results: str, *workers: int, base: type = Short) -> None
                 distributed.barrier()
 
 
-def assert_same(folder: Path, *results: str) -> dict:
+def assert_same(folder, *results):
     """Weights, optimiser and curves of two trainings, bit by bit; returns the checkpoint of the first."""
     one, other = (
         torch.load(next((folder / name).rglob("checkpoint_final.pth")), weights_only=False) for name in results
@@ -101,7 +101,7 @@ def assert_same(folder: Path, *results: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
+def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replay") / "data"
     shutil.copytree(once_per_run(tmp_path_factory, "prepared", prepare), folder)
     return folder
@@ -118,7 +118,7 @@ def test_neither_workers_nor_a_break_change_a_bit(prepared, set_threads):
     assert len(set(whole["logging"]["train_losses"])) == 2
 
 
-def first_batch(folder: Path, workers: int = 0, **attributes):
+def first_batch(folder, workers=0, **attributes):
     with environment(folder, workers):
         trainer = new(folder, **attributes)
         trainer.initialize()

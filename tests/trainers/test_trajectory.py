@@ -11,14 +11,14 @@ from tests import golden
 CLASSES = 3
 
 
-def golden_weights(network: str) -> dict[str, torch.Tensor]:
+def golden_weights(network):
     """The authors' weights at one channel and `CLASSES` classes, under our names."""
     shapes, heads = golden.shapes(network), ("out_layers.", "decoder.seg_layers.")
     theirs = {key: (CLASSES, *shape[1:]) if key.startswith(heads) else shape for key, shape in shapes.items()}
     return remap_authors_state_dict(network, golden.weights(theirs))
 
 
-def golden_batch(step: int, scales) -> dict:
+def golden_batch(step, scales):
     coarse = golden.array(f"label{step}", (2, 1, 8, 8)).numpy()
     labels = np.clip(np.round(np.kron(coarse, np.ones((8, 8), np.float32)) + 1), 0, 2)
     strides = [round(1 / rows) for rows, _ in scales]
@@ -33,10 +33,12 @@ def test_trajectory(network, name, make_trainer, monkeypatch):
     expected = golden.stored(f"trajectory_{network}")
     norms = []
     clip = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(
-        torch.nn.utils, "clip_grad_norm_", lambda *given, **settings: norms.append(clip(*given, **settings))
-    )
 
+    def spy(parameters, limit, **settings):
+        assert limit == 12
+        norms.append(clip(parameters, limit, **settings))
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
     trainer = make_trainer(getattr(trainers, name), (64, 64))
     trainer.initialize()
     trainer.network.load_state_dict(golden_weights(network))
