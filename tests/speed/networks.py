@@ -6,7 +6,6 @@ size, and need nnU-Net; the others run on a bare GPU machine, which has none.
 
 import functools
 from dataclasses import replace
-from functools import partial
 
 import torch
 
@@ -82,21 +81,23 @@ def measure(clock, figure):
 
 
 def controls(figure, seconds):
-    """A network without scans (`mixing="skip"`) in turns with itself with them: a training step, and inference."""
+    """A network without scans (`mixing="skip"`) in turns with itself with them: training steps, then inference.
+
+    Predictions follow each other as they do in use: behind a training step one finds memory and caches full of that.
+    """
     images = torch.randn(figure.batch, CHANNELS, *figure.size)
-    calls = {}
+    both = {}
     for pipeline, mixing in ((FUSED, "scan"), (WITHOUT, "skip")):
         torch.manual_seed(0)
-        network = getattr(networks, figure.what)(CHANNELS, CLASSES, True, mixing=mixing)
-        for passes, prepare in ((STEP, training_step), (INFERENCE, inference)):
-            call = partial(_set_up_and, prepare(network, network, images, "float32"), network, passes)
-            calls[replace(figure, pipeline=pipeline, passes=passes)] = call
-    return interleaved(calls, seconds)
-
-
-def _set_up_and(call, network, passes):
-    set_up(network, passes)
-    call()
+        both[pipeline] = getattr(networks, figure.what)(CHANNELS, CLASSES, True, mixing=mixing)
+    found = []
+    for passes, prepare in ((STEP, training_step), (INFERENCE, inference)):
+        calls = {}
+        for pipeline, network in both.items():
+            set_up(network, passes)
+            calls[replace(figure, pipeline=pipeline, passes=passes)] = prepare(network, network, images, "float32")
+        found += interleaved(calls, seconds / 2)
+    return found
 
 
 def set_up(network, passes):

@@ -91,7 +91,7 @@ def test_networks_beside_their_controls(monkeypatch):
     assert [network.mixing for network in built] == ["scan", "skip"]
     assert all(network.seen == {(True, True, False), (False, False, True)} for network in built)
     assert [(f.pipeline, f.passes) for f in found if f.milliseconds] == [
-        (pipeline, passes) for pipeline in (FUSED, WITHOUT) for passes in (STEP, INFERENCE)
+        (pipeline, passes) for passes in (STEP, INFERENCE) for pipeline in (FUSED, WITHOUT)
     ]
 
 
