@@ -23,7 +23,7 @@ class Bench:
     variables: dict[str, str]
     python: str = sys.executable
 
-    def start(self, *command: str) -> subprocess.Popen:
+    def start(self, *command):
         return subprocess.Popen(
             [self.python, *command],
             cwd=self.folder,
@@ -33,28 +33,28 @@ class Bench:
             stderr=subprocess.PIPE,
         )
 
-    def run(self, *command: str, code: int = 0) -> str:
+    def run(self, *command, code=0):
         """What it prints until it ends, with this exit code."""
         process = self.start(*command)
         out, err = process.communicate(timeout=400)
         assert process.returncode == code, out + err
         return out
 
-    def place(self, output: str, trainer: str) -> Path:
+    def place(self, output, trainer):
         """Folder of the run of a trainer."""
         return self.folder / output / "cells" / dataset.NAME / f"{trainer}__nnUNetPlans__2d/fold_0/seed_0"
 
-    def cell(self, output: str, trainer: str, name: str = "cell.json") -> dict:
+    def cell(self, output, trainer, name="cell.json"):
         path = self.place(output, trainer) / name
         return load(path) if path.is_file() else {}
 
-    def write_config(self, output: str, *trainers: str, more: str = "") -> str:
+    def write_config(self, output, *trainers, more=""):
         rows = "".join(f'[[trainers]]\nname = "{name}"\n' for name in trainers)
         (self.folder / f"{output}.toml").write_text(COMMON.format(output=output) + more + rows)
         return f"{output}.toml"
 
 
-def make_bench(folder: Path, trainers: str) -> Bench:
+def make_bench(folder, trainers):
     """With a file of trainers in the user's own folder of them."""
     (folder / "own").mkdir()
     (folder / "own" / "bench_trainers.py").write_text(trainers)

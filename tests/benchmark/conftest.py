@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,18 +28,18 @@ LABELS = {"grey matter": 1, "white matter": 2}
 HARDWARE = {"host": "here", "gpus": [], "mps": False, "cores": 2, "processor": "some"}
 
 
-def network_of(key: str) -> str:
+def network_of(key):
     """What nnU-Net's plans of a row name."""
     kind = "ResidualEncoderUNet" if "ResEnc" in key else "PlainConvUNet"
     return f"dynamic_network_architectures.architectures.unet.{kind}"
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch) -> SimpleNamespace:
+def folders(tmp_path, monkeypatch):
     return make_dataset(tmp_path, monkeypatch)
 
 
-def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def make_dataset(tmp_path, monkeypatch):
     """Raw and preprocessed dataset with two folds, plans with one preprocessed configuration and one that is not."""
     raw, preprocessed = tmp_path / "raw" / NAME, tmp_path / "preprocessed" / NAME
     description = {"channel_names": {"0": "x", "1": "y"}, "labels": {"background": 0, "a": 1}, "file_ending": ".png"}
@@ -71,12 +70,12 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNames
 class Probe:
     """A probe that finds every trainer and every pair in order; its `trainers`, `pairs`, `hardware` can be changed."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.trainers: dict[str, dict] = {}
         self.pairs: dict[str, dict] = {}
         self.hardware, self.problems, self.request = HARDWARE, [], {}
 
-    def __call__(self, request: dict) -> dict:
+    def __call__(self, request):
         self.request = request
         known = {"problems": [], "weights": None, "file_sha256": None, "own_protocol": [], "stock_network": True}
         trainers = {
@@ -91,7 +90,7 @@ class Probe:
 
 
 @pytest.fixture
-def probe(monkeypatch) -> Probe:
+def probe(monkeypatch):
     monkeypatch.setattr(jobs, "ask", Probe())
     return jobs.ask
 
@@ -101,7 +100,7 @@ def plan(folders, probe):
     """A function (**settings and options of `prepare`) -> what it makes of a benchmark of two rows."""
     usual = {"output": str(folders.output), "datasets": [903], "trainers": ["One", "Two"], "device": "cpu"}
 
-    def make(**given: Any) -> jobs.Prepared:
+    def make(**given):
         options = {name: given.pop(name) for name in ("launcher", "gpus", "dry") if name in given}
         return jobs.prepare({**usual, **given}, **options)
 
@@ -119,13 +118,13 @@ class Steps:
         at: step -> what to do at its end instead of succeeding, given its log; an exit code, or None to succeed still.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.names: list[str] = []
         self.commands: list[list[str]] = []
         self.environments: list[dict[str, str]] = []
         self.at: dict[str, Any] = {}
 
-    def __call__(self, command, environment, log, stop=None, echo=False) -> int:
+    def __call__(self, command, environment, log, stop=None, echo=False):
         self.commands.append(shown(command))
         self.environments.append({**os.environ, **environment})
         self.names.append(step := log.stem)
@@ -136,7 +135,7 @@ class Steps:
         getattr(self, step)(log.parents[1])
         return 0
 
-    def train(self, folder) -> None:
+    def train(self, folder):
         write_checkpoint(folder, "final")
         curves = {"epoch_start_timestamps": [0.0, 10.0, 30.0], "epoch_end_timestamps": [4.0, 16.0, 38.0]}
         curves |= {"train_losses": [0.5, 0.0, -0.2], "val_losses": [0.4, 0.0, -0.3], "mean_fg_dice": [0.6, 0.7, 0.8]}
@@ -151,12 +150,12 @@ class Steps:
         }
         dump(folder / "training.json", record)
 
-    def predict(self, folder) -> None:
+    def predict(self, folder):
         shutil.copytree(folder / "references", folder / "predictions")
         dump(folder / "predictions" / "dataset.json", {"labels": {"background": 0, **LABELS}})
         dump(folder / "prediction.json", {"seconds": 3.0})
 
-    def evaluate(self, folder) -> None:
+    def evaluate(self, folder):
         (folder / "evaluation").mkdir()
         cases = [path.name.partition(".")[0] for path in (folder / "references").iterdir()]
         lines = [f"{case},{name},Dice,{value},1,plain" for case in cases for name, value in DICE.items()]
@@ -165,7 +164,7 @@ class Steps:
         (folder / "evaluation" / "summary.json").write_text("{}")
 
 
-def write_checkpoint(folder: Path, kind: str) -> None:
+def write_checkpoint(folder, kind):
     """Beginning or end of a training in the folder of a run."""
     dataset, key = folder.parts[-4:-2]
     model = folder / "nnUNet_results" / dataset / key / "fold_0"
@@ -173,10 +172,10 @@ def write_checkpoint(folder: Path, kind: str) -> None:
     (model / f"checkpoint_{kind}.pth").touch()
 
 
-def ends(how: Any, kind: str = "") -> Any:
+def ends(how, kind=""):
     """An end of a step: an exit code, or an exception to raise; with a checkpoint first."""
 
-    def end(log: Path) -> Any:
+    def end(log):
         if kind:
             write_checkpoint(log.parents[1], kind)
         if isinstance(how, int):
@@ -187,7 +186,7 @@ def ends(how: Any, kind: str = "") -> Any:
 
 
 @pytest.fixture
-def fake_steps(monkeypatch) -> Steps:
+def fake_steps(monkeypatch):
     steps = Steps()
     monkeypatch.setattr(runner, "run_child", steps)
     return steps

@@ -11,7 +11,7 @@ from tests.messages import assert_names
 GOOD = {"output": "bench", "datasets": [901], "trainers": ["nnUNetTrainer"]}
 
 
-def problems(**settings) -> tuple[str, ...]:
+def problems(**settings):
     with pytest.raises(ConfigError) as caught:
         build_config({**GOOD, **settings})
     return caught.value.problems

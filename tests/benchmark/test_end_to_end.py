@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from tests import synthetic_dataset as dataset
-from tests.benchmark.bench import VERB, Bench, make_bench
+from tests.benchmark.bench import VERB, make_bench
 from tests.jsons import edit
 from tests.messages import assert_names
 from tests.workspace import once_per_run, prepare
@@ -66,7 +66,7 @@ class Slow(Ours):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Bench:
+def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("matrix")
     shutil.copytree(once_per_run(tmp_path_factory, "prepared", prepare), folder, dirs_exist_ok=True)
     (folder / "nnUNet_results").rmdir()
@@ -77,7 +77,7 @@ def bench(tmp_path_factory) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def ran(bench, warm_python) -> Bench:
+def ran(bench, warm_python):
     """With two trainers run, of which one fails at first, and an observer who drew all with an offset."""
     bench = dataclasses.replace(bench, python=warm_python)
     (bench.folder / "second").mkdir()

@@ -15,7 +15,7 @@ from tests.messages import assert_names
 def problems(plan, folders):
     """A function (**settings and options) -> what is wrong with such a benchmark."""
 
-    def find(**given) -> str:
+    def find(**given):
         with pytest.raises(ConfigError) as caught:
             plan(**given)
         assert not folders.output.exists()

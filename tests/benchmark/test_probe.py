@@ -55,7 +55,7 @@ def own_trainers(folders, tmp_path, monkeypatch):
     return folders
 
 
-def ask(*trainers: str, folds=(0, 1), fetch=True, cost=False) -> dict:
+def ask(*trainers, folds=(0, 1), fetch=True, cost=False):
     rows = [Row(name) for name in trainers]
     pairs = [[NAME, row.key] for row in rows]
     request = {"rows": [row.to_dict() for row in rows], "pairs": pairs, "folds": folds, "fetch": fetch, "cost": cost}

@@ -12,18 +12,18 @@ import pytest
 from swin_umamba_nnunet.benchmark.process import Interrupted, command_line, describe_exit, export_lines, run_child, tail
 
 
-def python(code: str) -> list[str]:
+def python(code):
     return [sys.executable, "-c", code]
 
 
-def wait_for(condition, seconds: float = 20.0):
+def wait_for(condition, seconds=20.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
-def is_alive(pid: int) -> bool:
+def is_alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"

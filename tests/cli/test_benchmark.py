@@ -14,7 +14,7 @@ from tests.messages import assert_names
 
 
 @pytest.fixture
-def arguments(tmp_path, monkeypatch) -> list[str]:
+def arguments(tmp_path, monkeypatch):
     """Flags of a benchmark of two rows and two seeds; a probe that finds all in order."""
     make_dataset(tmp_path, monkeypatch)
     monkeypatch.setattr(jobs, "ask", Probe())
@@ -46,7 +46,7 @@ def told(told):
     return lambda code, *words: told(code, "benchmark", *words)
 
 
-def line_with(part: str, out: str, index: int = 0) -> str:
+def line_with(part, out, index=0):
     """The line of what was printed that has `part` in it, the first or another."""
     return [line for line in out.splitlines() if part in line][index]
 

@@ -43,7 +43,7 @@ def refused(folder, told):
     return refused
 
 
-def configurations(folder, name) -> dict:
+def configurations(folder, name):
     return load(folder / f"{name}.json")["configurations"]
 
 
@@ -56,7 +56,7 @@ def folder(planned, monkeypatch):
     return planned
 
 
-def files(folder) -> set[str]:
+def files(folder):
     return {path.name for path in folder.iterdir()}
 
 

@@ -38,7 +38,7 @@ ROWS = [line.split() for line in TABLE.strip().splitlines()]
 networks = pytest.mark.parametrize(("trainer", "plans"), [row[:2] for row in ROWS])
 
 
-def printed(count: int, unit: float, like: str) -> str:
+def printed(count, unit, like):
     """`count` with as many decimals as the table prints."""
     return f"{count / unit:.{len(like.partition('.')[2])}f}"
 
@@ -101,7 +101,7 @@ def test_a_scan_costs_what_the_formula_says():
     assert cost.scan_flops == scan_multiply_adds(positions, channels, states)
 
 
-def kept_for_backward(network: nn.Module, image: torch.Tensor) -> int:
+def kept_for_backward(network, image):
     """Bytes of what a real forward pass keeps, by address."""
     parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
     storages = {}

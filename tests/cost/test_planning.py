@@ -41,7 +41,7 @@ def task():
     return task
 
 
-def made_up(patch, batch, size=None) -> StepMemory:
+def made_up(patch, batch, size=None):
     """A step of that size in bytes, by default 1 KiB for each pixel of the batch."""
     return StepMemory(batch, patch, 0, 0, 0, 0, patch[0] * patch[1] * batch * 1024 if size is None else size)
 
@@ -59,7 +59,7 @@ def linear(monkeypatch):
     return asked
 
 
-def gpu(patch, batch) -> int:
+def gpu(patch, batch):
     """Bytes in which just that fits, with the memory of `linear`."""
     return needed_bytes(made_up(patch, batch))
 

@@ -1,7 +1,6 @@
 """What tests of conversions share."""
 
 import json
-from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
@@ -9,14 +8,14 @@ from skimage import io
 
 from swin_umamba_nnunet.datasets._checks import inspect
 from swin_umamba_nnunet.datasets._report import format_report
-from swin_umamba_nnunet.datasets._write import Verdict, write_dataset
+from swin_umamba_nnunet.datasets._write import write_dataset
 from tests.datasets.trees import integrity_here_and_now
 
 
 class Converted:
     """A written dataset."""
 
-    def __init__(self, folder: Path, report: str, verdict: Verdict):
+    def __init__(self, folder, report, verdict):
         self.folder, self.report, self.verdict = folder, report, verdict
         self.json, self.record = (
             json.loads((folder / name).read_text(encoding="utf-8")) for name in ("dataset.json", "conversion.json")
@@ -24,11 +23,11 @@ class Converted:
         splits = folder / "splits_final.json"
         self.splits = json.loads(splits.read_text()) if splits.exists() else None
 
-    def names(self, part: str) -> list[str]:
+    def names(self, part):
         """File names in imagesTr and so on."""
         return sorted(path.name for path in (self.folder / part).iterdir())
 
-    def read(self, name: str):
+    def read(self, name):
         """The array in a file, by another library than ours where there is one."""
         path = self.folder / name
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path))) if name.endswith(".gz") else io.imread(path)

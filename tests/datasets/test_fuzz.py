@@ -39,7 +39,7 @@ LAYOUTS = {
 }
 
 
-def _damage(source, random) -> str:
+def _damage(source, random):
     """Do one bad thing to one file of a tree."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     if not files:

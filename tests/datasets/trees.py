@@ -5,7 +5,6 @@ import io
 import json
 import struct
 from dataclasses import replace
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -13,14 +12,14 @@ import SimpleITK as sitk
 from PIL import Image
 
 from swin_umamba_nnunet.datasets import umamba
-from swin_umamba_nnunet.datasets._write import Verdict, judge
+from swin_umamba_nnunet.datasets._write import judge
 from tests.evaluation import files
 
 ROWS, COLUMNS = 12, 17
 SYNAPSE_SHAPE = (3, 10, 8)
 
 
-def integrity_here_and_now(folder: Path, processes: int) -> Verdict:
+def integrity_here_and_now(folder, processes):
     """nnU-Net's integrity check in this process: its pools of workers take seconds to start."""
     import multiprocessing.dummy
 
@@ -38,52 +37,52 @@ def integrity_here_and_now(folder: Path, processes: int) -> Verdict:
     return judge(0, said.getvalue(), "")
 
 
-def save(path: Path, pixels: np.ndarray, **settings) -> Path:
+def save(path, pixels, **settings):
     """Write a picture, folders included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **settings)
     return path
 
 
-def photo(seed: int, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+def photo(seed, rows=ROWS, columns=COLUMNS):
     """Noise in colour, (rows, columns, 3) uint8."""
     return np.random.default_rng(seed).integers(0, 256, (rows, columns, 3)).astype(np.uint8)
 
 
-def blob(value: int = 255, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+def blob(value=255, rows=ROWS, columns=COLUMNS):
     """A mask (rows, columns) uint8 with a rectangle of `value` on 0."""
     mask = np.zeros((rows, columns), np.uint8)
     mask[2:7, 3:9] = value
     return mask
 
 
-def write_case(folder: Path, name: str, seed: int, mask: str = "", ending: str = ".png") -> None:
+def write_case(folder, name, seed, mask="", ending=".png"):
     """`images/NAME.png` and `masks/NAMEmask.png` of 0/255."""
     save(folder / "images" / f"{name}{ending}", photo(seed))
     save(folder / "masks" / f"{name}{mask}.png", blob())
 
 
-def write_images(folder: Path, cases: int = 4) -> Path:
+def write_images(folder, cases=4):
     """`images/` and `masks/` of 0/255."""
     for index in range(cases):
         write_case(folder, f"img{index}", index)
     return folder
 
 
-def write_isic(folder: Path) -> Path:
+def write_isic(folder):
     """VM-UNet's tree."""
     for index in range(5):
         write_case(folder / ("train" if index < 3 else "val"), f"ISIC_{index:07d}", index, "_segmentation")
     return folder
 
 
-def synapse_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def synapse_volume(seed):
     """Image in [0, 1] and labels 0 to 8, (D, H, W)."""
     random = np.random.default_rng(seed)
     return random.random(SYNAPSE_SHAPE, np.float32), random.integers(0, 9, SYNAPSE_SHAPE).astype(np.float32)
 
 
-def write_medsegbench(folder: Path, name: str = "s", **arrays: np.ndarray | None) -> Path:
+def write_medsegbench(folder, name="s", **arrays):
     """`NAME.npz` of three training, two validation, two test images; `arrays` replace its own, None takes one out."""
     content: dict = {}
     for part, count in (("train", 3), ("val", 2), ("test", 2)):
@@ -95,7 +94,7 @@ def write_medsegbench(folder: Path, name: str = "s", **arrays: np.ndarray | None
     return folder
 
 
-def write_synapse(folder: Path, train=(5, 6), test=(1,)) -> Path:
+def write_synapse(folder, train=(5, 6), test=(1,)):
     """TransUNet's tree."""
     import h5py
 
@@ -114,13 +113,13 @@ def write_synapse(folder: Path, train=(5, 6), test=(1,)) -> Path:
     return folder
 
 
-def publish_703_small(monkeypatch) -> None:
+def publish_703_small(monkeypatch):
     """As if 703 had been published with three training and two test images, as `write_umamba_703` makes them."""
     small = {703: replace(umamba.PUBLISHED[703], training=(3,), test=2)}
     monkeypatch.setattr(umamba, "PUBLISHED", {**umamba.PUBLISHED, **small})
 
 
-def write_umamba_703(folder: Path) -> Path:
+def write_umamba_703(folder):
     """Dataset703_NeurIPSCell as U-Mamba's authors lay it out, with three training and two test images."""
     folder = folder / "Dataset703_NeurIPSCell"
     instances = np.zeros((ROWS, COLUMNS), np.uint16)
@@ -141,7 +140,7 @@ def write_umamba_703(folder: Path) -> Path:
     return folder
 
 
-def write_umamba_702(folder: Path) -> Path:
+def write_umamba_702(folder):
     """Dataset702_AbdomenMR, volumes of a few voxels; 50 training cases where dataset.json counts 60."""
     folder = folder / "Dataset702_AbdomenMR"
     for index in range(100):
@@ -154,12 +153,12 @@ def write_umamba_702(folder: Path) -> Path:
     return folder
 
 
-def write_volume(path: Path, array: np.ndarray, spacing=(1.5, 0.7, 0.8), origin=(10.0, -20.0, 5.0)) -> Path:
+def write_volume(path, array, spacing=(1.5, 0.7, 0.8), origin=(10.0, -20.0, 5.0)):
     """A volume file (D, H, W) with `spacing` in mm along (D, H, W)."""
     return files.write_volume(path, array.astype(np.float32) if array.dtype == np.float64 else array, spacing, origin)
 
 
-def write_volumes(folder: Path, cases: int = 3, ending: str = ".nii.gz") -> Path:
+def write_volumes(folder, cases=3, ending=".nii.gz"):
     """`images/` and `labels/` of volumes."""
     for index in range(cases):
         write_volume(folder / "images" / f"pat{index}{ending}", np.random.default_rng(index).normal(size=(3, 6, 5)))
@@ -169,9 +168,7 @@ def write_volumes(folder: Path, cases: int = 3, ending: str = ".nii.gz") -> Path
     return folder
 
 
-def write_dicom(
-    folder: Path, seed: int = 0, positions=(0.0, 2.0, 4.0, 6.0), uid: str = "1.2.3", shift: float = 0.0
-) -> Path:
+def write_dicom(folder, seed=0, positions=(0.0, 2.0, 4.0, 6.0), uid="1.2.3", shift=0.0):
     """One DICOM series: a slice of 6 x 5 pixels at each of `positions` mm, shifted sideways by `shift` mm per mm."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
@@ -198,10 +195,10 @@ def write_dicom(
     return folder
 
 
-def write_dicom_object(path: Path, kind: str, meta: bool = True) -> Path:
+def write_dicom_object(path, kind, meta=True):
     """A DICOM file without pixels, of the SOP class `kind`; `meta`: its meta information says so, too."""
 
-    def element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
+    def element(group, number, vr, value):
         value += b"\0" * (len(value) % 2)
         return struct.pack("<2H2sH", group, number, vr, len(value)) + value
 
@@ -213,7 +210,7 @@ def write_dicom_object(path: Path, kind: str, meta: bool = True) -> Path:
     return path
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
+def snapshot(folder):
     """Every file below a folder and what is in it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()

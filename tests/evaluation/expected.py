@@ -11,11 +11,11 @@ ROUNDED, UNROUNDED = 1e-12, 1e-9  # tolerances that expected.json states
 
 
 @functools.cache
-def expected() -> dict:
+def expected():
     return _floats(json.loads((GOLDEN / "expected.json").read_text()))
 
 
-def same(found: float, wanted: float | None, tolerance: float) -> bool:
+def same(found, wanted, tolerance):
     """Equal within the tolerance; undefined (None or NaN) equals undefined, infinite equals infinite."""
     wanted = math.nan if wanted is None else wanted
     if math.isnan(wanted) or math.isinf(wanted):
@@ -23,7 +23,7 @@ def same(found: float, wanted: float | None, tolerance: float) -> bool:
     return abs(found - wanted) <= tolerance
 
 
-def assert_cases(result, wanted: dict, metric: str, convention: str, tolerance: float) -> None:
+def assert_cases(result, wanted, metric, convention, tolerance):
     """Case -> class -> value, all of them."""
     for case, classes in wanted.items():
         for label, value in classes.items():
@@ -31,7 +31,7 @@ def assert_cases(result, wanted: dict, metric: str, convention: str, tolerance: 
             assert same(found, value, tolerance), (case, label, metric, convention, found, value)
 
 
-def assert_named(result, wanted: dict, names: dict, label: str, convention: str = "plain", tolerance=UNROUNDED) -> None:
+def assert_named(result, wanted, names, label, convention="plain", tolerance=UNROUNDED):
     """Case -> name in the golden file -> value, of those that `names` translates into metrics."""
     for case, values in wanted.items():
         for theirs, ours in names.items():
@@ -39,7 +39,7 @@ def assert_named(result, wanted: dict, names: dict, label: str, convention: str 
             assert same(found, values[theirs], tolerance), (case, theirs, found, values[theirs])
 
 
-def assert_means(result, wanted: dict, metric: str, convention: str = "plain", as_one: bool = False) -> None:
+def assert_means(result, wanted, metric, convention="plain", as_one=False):
     """Class -> mean, all of them; with undefined values counted as 1 if asked for."""
     for label, value in wanted.items():
         row = result.statistic(metric, label, convention)

@@ -13,7 +13,7 @@ from tests.messages import raises
 SPACING = (3.0, 1.5, 0.5)  # z, y, x in mm
 
 
-def write_volume(path: Path, labels: np.ndarray, spacing=SPACING, origin=()) -> Path:
+def write_volume(path, labels, spacing=SPACING, origin=()):
     """A NIfTI, NRRD or MHA file of a label array (D, H, W) or (H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(labels)
@@ -23,7 +23,7 @@ def write_volume(path: Path, labels: np.ndarray, spacing=SPACING, origin=()) -> 
     return path
 
 
-def write_image(path: Path, labels: np.ndarray) -> Path:
+def write_image(path, labels):
     """A PNG, BMP or TIFF file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".tif", ".tiff"):
@@ -34,7 +34,7 @@ def write_image(path: Path, labels: np.ndarray) -> Path:
     return path
 
 
-def blobs(seed: int, shape=(20, 24), classes: int = 3) -> np.ndarray:
+def blobs(seed, shape=(20, 24), classes=3):
     """A label map with boxes of the classes 1 ... `classes`, uint8."""
     generator = np.random.default_rng(seed)
     labels = np.zeros(shape, np.uint8)
@@ -44,7 +44,7 @@ def blobs(seed: int, shape=(20, 24), classes: int = 3) -> np.ndarray:
     return labels
 
 
-def write_folders(root: Path, n_cases: int = 3, shape=(20, 24), ending: str = ".png") -> tuple[Path, Path]:
+def write_folders(root, n_cases=3, shape=(20, 24), ending=".png"):
     """Ground truth and predictions, slightly different."""
     write = write_image if ending in (".png", ".bmp", ".tif", ".tiff") else write_volume
     for case in range(n_cases):

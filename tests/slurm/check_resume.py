@@ -12,13 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.benchmark.bench import VERB, Bench, make_bench  # noqa: E402
+from tests.benchmark.bench import VERB, make_bench  # noqa: E402
 from tests.jsons import load  # noqa: E402
 from tests.workspace import prepare  # noqa: E402
 
@@ -58,7 +57,7 @@ cpus_per_task = 1
 """
 
 
-def main() -> None:
+def main():
     """Prepare, submit, disturb, wait, compare."""
     folder = Path(tempfile.mkdtemp(prefix="slurm_check_"))
     try:
@@ -79,7 +78,7 @@ def main() -> None:
         _scontrol("requeue", jobs["Requeued"])
         print(f"job {jobs['Requeued']} requeued in its middle", flush=True)
 
-        def both_done() -> bool:
+        def both_done():
             _hasten(jobs.values())
             states = [bench.cell("bench", trainer).get("state") for trainer in jobs]
             assert "failed" not in states, states
@@ -101,7 +100,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check(bench: Bench, trainer: str, job: str) -> None:
+def _check(bench, trainer, job):
     """Interrupted at least once, and complete nevertheless: every epoch once."""
     record = bench.cell("bench", trainer)
     resumed = record["training"]["resumed_at_epoch"]
@@ -115,18 +114,18 @@ def _check(bench: Bench, trainer: str, job: str) -> None:
     print(f"{trainer}: {record['attempts']} attempts, resumed at epochs {resumed}")
 
 
-def _scontrol(*words: str) -> str:
+def _scontrol(*words):
     return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=True).stdout
 
 
-def _hasten(jobs: Iterable[str]) -> None:
+def _hasten(jobs):
     """SLURM lets a requeued job wait for two minutes; nothing is learnt from them here."""
     for job in jobs:
         if "JobState=PENDING Reason=BeginTime" in _scontrol("show", "job", job):
             _scontrol("update", f"JobId={job}", "StartTime=now")
 
 
-def _wait(what: str, condition: Callable[[], bool], seconds: float) -> None:
+def _wait(what, condition, seconds):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"

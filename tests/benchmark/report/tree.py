@@ -7,7 +7,6 @@ second dataset, and a paper's name for that one.
 
 import csv
 import math
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -54,7 +53,7 @@ def names(datasets=tuple(CLASSES), rows=ROWS, seeds=SEEDS, folds=FOLDS):
     return [f"{d}/{row.key}/fold_{f}/seed_{s}" for s in seeds for f in folds for d in datasets for row in rows]
 
 
-def make_tree(folder: Path, pictures: bool = False) -> Path:
+def make_tree(folder, pictures=False):
     """Write the tree; with `pictures`, the label files and images of the first dataset too."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = [
@@ -95,7 +94,7 @@ def make_tree(folder: Path, pictures: bool = False) -> Path:
     return folder
 
 
-def keep(folder: Path, *args, **kwargs) -> Path:
+def keep(folder, *args, **kwargs):
     """Take all but these `names` out of the configuration; their files stay, as those of an earlier one do."""
     edit(folder / "benchmark.json", lambda content: content.update(cells=names(*args, **kwargs)))
     return folder
