@@ -126,7 +126,7 @@ def devices(found: Section) -> None:
     import torch
 
     cores, threads, mps = os.cpu_count(), torch.get_num_threads(), torch.backends.mps.is_available()
-    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    gpus = _gpus()
     found.data = {
         "cpu_cores": cores,
         "torch_threads": threads,
@@ -157,6 +157,14 @@ def devices(found: Section) -> None:
     )
 
 
+def _gpus() -> list[Any]:
+    """Those that torch can use, of whatever architectures; with too old a driver it still counts, and then raises."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_properties(index) for index in range(count)]
+
+
 def _called(gpu: Any) -> str:
     return f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}"
 
@@ -169,8 +177,7 @@ def backends(found: Section) -> None:
     from swin_umamba_nnunet.ops._selftest import ALLOWED_ERROR
 
     places = {"cpu": "cpu"} | ({"mps": "mps"} if torch.backends.mps.is_available() else {})
-    for index in range(torch.cuda.device_count()):  # of whatever architectures
-        places[f"cuda:{index}"] = f"cuda:{index} ({_called(torch.cuda.get_device_properties(index))})"
+    places |= {f"cuda:{index}": f"cuda:{index} ({_called(gpu)})" for index, gpu in enumerate(_gpus())}
     where = f"at {address} " if (address := repository()) else ""
     for device, called in places.items():
         kind = torch.device(device).type

@@ -116,15 +116,14 @@ def fit_plans(
 
     smallest, most = min(SMALLEST_BATCH, planned[1]), max(planned[1], largest_batch or 0)
 
-    def fits(patch: Shape, batch: int = smallest) -> bool:
-        return needed_bytes(measure(patch, batch)) <= gpu_bytes
+    def fits(patch: Shape) -> bool:
+        return needed_bytes(measure(patch, smallest)) <= gpu_bytes
 
     patches = smaller_patches(planned[0], _stride(trainer, task))
     if not (fits(patches[0]) or fits(patches[-1])):
         raise ValueError(_nothing_fits(trainer, measure(patches[-1], smallest), gpu_bytes, task))
     patch = patches[0 if fits(patches[0]) else bisect_left(patches, True, key=fits)]
-    more = range(smallest + 1, most + 1)
-    batch = most if fits(patch, most) else smallest + bisect_left(more, True, key=lambda each: not fits(patch, each))
+    batch = _largest_batch(lambda n: needed_bytes(measure(patch, n)), smallest, most, gpu_bytes)
     changed = _changed(task, {"patch_size": list(patch), "batch_size": batch})
     return Fit(changed, measure(patch, batch), planned, gpu_bytes)
 
@@ -178,6 +177,26 @@ def _refuse_cascade(task: Task) -> None:
             f"{task.configuration!r} is the second stage of a cascade, which needs the plans of the first one "
             "unchanged; choose another configuration with -c"
         )
+
+
+def _largest_batch(needed: Callable[[int], int], low: int, high: int, available: int) -> int:
+    """The largest batch up to `high` that fits, given that `low` does.
+
+    A peak is the largest of many sums, each linear in the batch, so the straight line between two batches is never
+    below it: what fits by the line fits.
+    """
+    if needed(high) <= available:
+        return high
+    while high - low > 1:
+        slope = (needed(high) - needed(low)) / (high - low)
+        guess = min(max(low + int((available - needed(low)) / slope), low + 1), high - 1)
+        if needed(guess) > available:
+            high = guess
+        elif guess + 1 == high or needed(guess + 1) > available:
+            return guess
+        else:
+            low = guess + 1
+    return low
 
 
 def smaller_patches(patch: Sequence[int], stride: Sequence[int]) -> list[Shape]:

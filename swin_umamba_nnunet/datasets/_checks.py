@@ -117,17 +117,24 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
     for path, image in zip(case.images, content.images):
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise CaseError(NOT_FINITE, str(path))
-    first = content.images[0]
+    first, mask, palette = content.images[0], content.mask, content.palette
     colour_image = first.ndim == 3 and conversion.ending != VOLUME_ENDING
     digest = hashlib.blake2b(f"{first.dtype} {first.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(first).data)
+    values = None if mask is None else count_values(mask)
+    colours: Mapping[int, int] | None = values if content.colour else None
+    if values is not None and palette is not None:  # of the values and not of the pixels, which are many
+        counter: Counter[int] = Counter()
+        for value, pixels in values.items():
+            counter[int(palette[min(value, len(palette) - 1)])] += pixels
+        colours = counter
     return Measured(
         shape=first.shape[:2] if colour_image else first.shape,
         channels=3 if colour_image else len(content.images),
         dtype=str(first.dtype),
         digest=digest.hexdigest(),
-        values=None if content.mask is None else count_values(content.mask),
-        colours=None if content.colours is None else count_values(content.colours),
+        values=values,
+        colours=colours,
         colour=content.colour,
         spacing=content.volumes[0].GetSpacing()[::-1] if content.volumes else None,
         findings=tuple(replace(finding, case=case.name) for finding in findings),

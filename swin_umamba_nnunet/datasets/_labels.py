@@ -62,7 +62,7 @@ class LabelMap:
         return counts
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
-        """Labels of a raw mask, same shape, uint8 (uint16 beyond 254 labels).
+        """Labels of a raw mask (from `raw_values`), same shape, uint8 (uint16 beyond 254 labels).
 
         Raises:
             LabelError: a value has no label.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor
@@ -110,7 +111,7 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
     """What someone needs to know to run the network on images of their own."""
     plans, settings, dataset = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
     labels = predictor.label_manager
-    weights = (model / f"fold_{fold}" / checkpoint).read_bytes()
+    weights = np.memmap(model / f"fold_{fold}" / checkpoint, mode="r")
     return {
         "what": "maps a preprocessed patch (1, channels, *patch_size) float32 to logits (1, heads, *patch_size)",
         "network": {

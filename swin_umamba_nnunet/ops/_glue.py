@@ -87,13 +87,15 @@ def selective_scan_2d_norm_gate(
         (b, H, W, D) in the dtype of `x`; the same bits every time on one machine.
 
     Raises:
-        ValueError: shapes that do not fit together, an image without pixels, another dtype.
+        ValueError: shapes that do not fit together, an image without pixels, another dtype or number of channels.
         BackendUnavailableError: the backend cannot run here.
         NotImplementedError: derivatives other than by `backward()`.
     """
     _check(x, norm_weight, norm_bias, gate)
     _scan.check_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     if resolve_backend(backend, x.device.type) != "triton":
+        if x.shape[-1] % _scan.LANES:
+            raise ValueError(f"x has {x.shape[-1]} channels; on a CPU the fused norm and gate take multiples of 16")
         scanned = x, linear(x, x_proj_weight.flatten(0, 1)), dt_projs_weight, dt_projs_bias, A_logs, Ds
         save = _scan.needs_grad((*scanned, gate, norm_weight, norm_bias))
         return _forward_2d(*scanned, gate, norm_weight, norm_bias, eps, save)[0]

@@ -184,6 +184,7 @@ def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
     y, weight, bias = _plain(y), _plain(weight), _plain(bias)
     gate, gate_step = (weight, 0) if gate is None else rows_of(gate.float())  # weight holds its place
     threads = min(torch.get_num_threads(), _chunks(y))
+    epsilon = _at_an_address(eps)
     values = {
         "chunks": _chunks(y),
         "rows": y.numel() // y.shape[-1],
@@ -191,7 +192,7 @@ def _launch(kernel, y, gate, weight, bias, tensors, *, save=0, eps=0.0):
         "gated": int(gate is not weight),
         "gate_step": gate_step,
         "save": save,
-        "eps": _at_an_address(eps).data_ptr(),
+        "eps": epsilon.data_ptr(),
     }
     given = {"y": y, "gate": gate, "weight": weight, "bias": bias, **tensors}
     launch(kernel, _At, values, given, threads)

@@ -314,12 +314,14 @@ def operator(name: str) -> Callable[[Callable], Any]:
     """`torch.library.custom_op`, called without its wrapper on a CPU.
 
     That looks at every call whether an output is an input, which torch's own checks (`opcheck`) do once in the tests;
-    with them and its further Python it costs as much as 2 % of a network's prediction.
+    with them and its further Python it costs 1 to 2 % of a network's prediction.  What stays of it hides the function
+    from Dynamo, which would trace it where it meets the operator outside of a graph, and free what addresses stand for.
     """
+    hidden = getattr(torch, "_disable_dynamo", torch.compiler.disable)  # the first, which custom_op takes, is lazy
 
     def register(function: Callable) -> Any:
         registered = torch.library.custom_op(f"swin_umamba::{name}", function, mutates_args=())
-        torch.library.impl(f"swin_umamba::{name}", "cpu", function)
+        torch.library.impl(f"swin_umamba::{name}", "cpu", hidden(function))
         return registered
 
     return register

@@ -278,7 +278,7 @@ def safe_globals(allowed: Sequence[Any]) -> Iterator[None]:
     PyTorch has the context since 2.5 and takes pairs since 2.6; before, what is allowed has to bear the name.
     """
     serialization: Any = torch.serialization
-    if torch.__version__ >= "2.6.0a0":  # a TorchVersion, which compares as versions do
+    if torch.__version__ >= "2.6.0.dev0":  # a TorchVersion, which compares as versions do
         with serialization.safe_globals(list(allowed)):
             yield
         return
