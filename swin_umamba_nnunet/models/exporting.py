@@ -111,7 +111,7 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
     """What someone needs to know to run the network on images of their own."""
     plans, settings, dataset = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
     labels = predictor.label_manager
-    weights = np.memmap(model / f"fold_{fold}" / checkpoint, mode="r")
+    weights = np.memmap(model / f"fold_{fold}" / checkpoint, mode="r").data
     return {
         "what": "maps a preprocessed patch (1, channels, *patch_size) float32 to logits (1, heads, *patch_size)",
         "network": {
