@@ -7,23 +7,23 @@ import runpy
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import _numba, _numba_vectors, _scan
+from swin_umamba_nnunet.ops import _numba, _numba_vectors, selective_scan_2d
 from tests.messages import raises
 from tests.ops.cases import (
     SIZES_2D,
+    assert_keeps_contract,
     assert_matches_reference,
     inputs_1d,
     inputs_2d,
+    inputs_core,
     relative_error,
     selective_scan,
-    selective_scan_2d,
     values_and_gradients,
 )
 
@@ -95,15 +95,7 @@ def test_every_output_element_is_written(monkeypatch):
 @pytest.mark.parametrize("directions", [1, 2, 4])
 @pytest.mark.parametrize("size", [(1, 1), (1, 66), (66, 1), (9, 8)], ids=str)
 def test_numbers_of_directions(directions, size):
-    x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(inputs_2d(2, *size, 24, 4))
-    outermost, inner = ([t[:directions] for t in (A, Ds, dt_bias)], [t[..., :directions, :] for t in (Bs, Cs)])
-    arguments = [x, dt[:directions], *inner, *outermost]
-    assert not arguments[2].is_contiguous() or directions == 4
-
-    def function(*leaves, backend):
-        return _scan.scan(*leaves, True, backend)
-
-    assert_matches_reference(function, arguments, backend="numba")
+    assert_keeps_contract(_numba, inputs_core(2, *size, 24, directions, 4))
 
 
 def test_strides_of_every_argument():
@@ -207,22 +199,24 @@ def test_torchs_own_threads_are_found():
     assert "OpenMP" not in torch.__config__.parallel_info() or _numba._openmp() is not None
 
 
-def everything(arguments) -> Callable[[], list[torch.Tensor]]:
+def everything(*sizes):
     """A function that gives all results of the backend's, in both forms, forward and backward."""
-    x, x_proj, *parameters = arguments
-    core, given = _core_arguments(arguments), (x, torch.nn.functional.linear(x, x_proj.flatten(0, 1)), *parameters)
+    batch, height, width, channels, states = sizes
+    core = inputs_core(batch, height, width, channels, 4, states)
+    x, x_proj, *parameters = (a.float() for a in inputs_2d(*sizes))
+    given = x, torch.nn.functional.linear(x, x_proj.flatten(0, 1)), *parameters
 
-    def results() -> list[torch.Tensor]:
-        y, states = _numba.forward(*core, True, True)
-        y_2d, states_2d = _numba.forward_2d(*given, True)
-        gradients = *_numba.backward(y, *core, states, True), *_numba.backward_2d(y_2d, *given, states_2d)
-        return [y, states, y_2d, states_2d, *gradients]
+    def results():
+        y, saved = _numba.forward(*core, True, True)
+        y_2d, saved_2d = _numba.forward_2d(*given, True)
+        gradients = *_numba.backward(y, *core, saved, True), *_numba.backward_2d(y_2d, *given, saved_2d)
+        return [y, saved, y_2d, saved_2d, *gradients]
 
     return results
 
 
 def test_bits_do_not_depend_on_threads(set_threads):
-    results, found = everything([a.float() for a in inputs_2d(3, 12, 9, 96, 16)]), []
+    results, found = everything(3, 12, 9, 96, 16), []
     for count in (1, 2, 5, 2):
         set_threads(count)
         found.append(results())
@@ -233,24 +227,9 @@ def test_bits_do_not_depend_on_threads(set_threads):
 def test_several_callers_at_once():
     arguments = [a.float() for a in inputs_2d(2, 10, 10, 64, 16)]
     expected = selective_scan_2d(*arguments, backend="numba")
-    results: list = [None] * 4
-
-    def call(index: int) -> None:
-        results[index] = selective_scan_2d(*arguments, backend="numba")
-
-    workers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert all(torch.equal(result, expected) for result in results)
-
-
-def test_saved_states_grow_by_windows_not_by_positions():
-    arguments = _core_arguments([a.float() for a in inputs_2d(1, 16, 17, 32, 16)])
-    _, states = _numba.forward(*arguments, True, True)
-    assert states.shape == (1, 4, -(-16 * 17 // _scan.WINDOW), 16, 32)
-    assert _numba.WINDOW == _scan.WINDOW
+    with ThreadPoolExecutor(4) as callers:
+        calls = [callers.submit(selective_scan_2d, *arguments, backend="numba") for _ in range(4)]
+    assert all(torch.equal(call.result(), expected) for call in calls)
 
 
 def test_works_after_fork():
@@ -287,19 +266,9 @@ def test_exp2_and_softplus_over_their_whole_range():
     assert relative_error(y, exact) < 1e-6
 
 
-def _core_arguments(arguments):
-    x, x_proj, dt_projs, dt_bias, A_logs, Ds = arguments
-    channels, rank = dt_projs.shape[1:]
-    states = A_logs.shape[1]
-    projected = torch.einsum("bhwd,kcd->bhwkc", x, x_proj)
-    low, Bs, Cs = (t.contiguous() for t in projected.split((rank, states, states), dim=-1))
-    dt = torch.einsum("bhwkr,kdr->kbhwd", low, dt_projs).contiguous()
-    return x, dt, Bs, Cs, -A_logs.exp().view(4, channels, states), Ds.view(4, channels), dt_bias
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_default_dtype_and_device_do_not_matter(dtype):
-    results = everything([a.float() for a in inputs_2d(1, 5, 6, 24, 4)])
+    results = everything(1, 5, 6, 24, 4)
     expected = results()
     former = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -1,18 +1,16 @@
-"""The portable backend: values and gradients of the definition, in a graph without operators of our own."""
+"""The plain backends: the definition itself, and the portable one, its values in a graph without our own operators.
+
+The definition's values are held by `test_drop_in` (the recurrence written out) and, of the four directions, by the
+authors' blocks.
+"""
 
 import operator
 
 import pytest
 import torch
 
-from tests.ops.cases import (
-    SIZES_2D,
-    assert_matches_reference,
-    inputs_1d,
-    inputs_2d,
-    selective_scan,
-    selective_scan_2d,
-)
+from swin_umamba_nnunet.ops import selective_scan_2d
+from tests.ops.cases import SIZES_2D, assert_matches_reference, inputs_1d, inputs_2d, selective_scan
 
 
 @pytest.mark.parametrize("size", SIZES_2D)
@@ -32,7 +30,7 @@ def test_one_step_gives_every_argument_a_gradient():
     assert (leaves[2].grad == 0).all()
 
 
-def test_keeps_float64():
+def test_portable_keeps_float64():
     arguments = inputs_2d(1, 4, 5, 3, 2)
     found, expected = (selective_scan_2d(*arguments, backend=name) for name in ("portable", "reference"))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -49,3 +47,19 @@ def test_its_graph_holds_pytorchs_own_operations_only():
     assert called
     assert {target.namespace for target in called} == {"aten"}
     torch.testing.assert_close(program.module()(*arguments), Scan()(*arguments))
+
+
+def test_gradients_by_finite_differences():
+    arguments = [a.requires_grad_() for a in inputs_1d(1, 2, 4, 2)]
+    assert torch.autograd.gradcheck(
+        lambda *a: selective_scan(*a, delta_softplus=True, backend="reference"), arguments, atol=1e-6
+    )
+
+
+def test_the_definition_keeps_float64():
+    arguments = inputs_2d(1, 4, 4, 3, 2)
+    exact = selective_scan_2d(*arguments, backend="reference")
+    rounded = selective_scan_2d(*(a.float() for a in arguments), backend="reference")
+    assert exact.dtype == torch.float64
+    assert rounded.dtype == torch.float32
+    assert 0 < (exact - rounded).abs().max() < 1e-5
