@@ -95,15 +95,25 @@ def relative_error(value, reference):
     return (value.to(reference) - reference).norm().item() / (scale if scale > 0 else 1.0)
 
 
+def assert_agree(found, expected, dtype=torch.float32):
+    """An output and what follows it, within `TOLERANCE`."""
+    for index, (value, reference) in enumerate(zip(found, expected, strict=True)):
+        error, allowed = relative_error(value, reference), TOLERANCE[dtype][min(index, 1)]
+        assert error <= allowed, f"{index}: {error:.2e} > {allowed:.0e}"
+
+
+def assert_same_bits(first, *others):
+    """Lists of tensors that are equal."""
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
 def assert_matches_reference(function, arguments, *, backend, dtype=torch.float32, device="cpu", **settings):
     """Values and all gradients of `backend` on `dtype` inputs against the float64 reference on the same numbers."""
     rounded = [a.to(dtype) for a in arguments]
     expected = values_and_gradients(function, [a.double() for a in rounded], backend="reference", **settings)
     actual = values_and_gradients(function, [a.to(device) for a in rounded], backend=backend, **settings)
-    for index, (value, reference) in enumerate(zip(actual, expected, strict=True)):
-        allowed = TOLERANCE[dtype][min(index, 1)]
-        error = relative_error(value, reference)
-        assert error <= allowed, f"{'output' if index == 0 else f'gradient {index - 1}'}: {error:.2e} > {allowed:.0e}"
+    assert_agree(actual, expected, dtype)
 
 
 def core_reference(inputs, softplus=True):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import silu, softplus
 
 from swin_umamba_nnunet.ops import selective_scan
-from tests.ops.cases import LENGTHS, TOLERANCE, inputs_1d, normal, relative_error, values_and_gradients
+from tests.ops.cases import LENGTHS, assert_agree, inputs_1d, normal, relative_error, values_and_gradients
 
 BACKENDS = ("numba", "portable", "reference")
 BATCH, DIM, STATES = 2, 6, 5
@@ -58,8 +58,7 @@ def check(backend, arguments, delta_softplus, dtype=torch.float32, device="cpu")
         lambda *a: plain_scan(*a, delta_softplus), [None if a is None else a.double() for a in rounded]
     )
     found = values_and_gradients(lambda *a: selective_scan(*a, delta_softplus, True, backend=backend), rounded)
-    for index, (value, wanted) in enumerate(zip(found, expected, strict=True)):
-        assert relative_error(value, wanted) < TOLERANCE[dtype][min(index, 1)], index
+    assert_agree(found, expected, dtype)
     y = selective_scan(*rounded, delta_softplus, backend=backend)
     assert y.dtype == dtype
     torch.testing.assert_close(y.cpu(), found[0].to(dtype))
@@ -106,8 +105,7 @@ def test_reading_the_state_takes_no_time_without_softplus(mixed, dtype, backend)
     expected = values_and_gradients(lambda *a: plain_scan(*a, False), [a.double() for a in arguments])
     found = values_and_gradients(lambda *a: selective_scan(*a, False, True, backend=backend), arguments)
     assert relative_error(found[1], expected[1]) < 1e-5  # float32 inside, and in the state
-    for index, (value, wanted) in enumerate(zip(found, expected, strict=True)):
-        assert relative_error(value, wanted) < TOLERANCE[dtype][min(index, 1)], index
+    assert_agree(found, expected, dtype)
     leaves = [a.requires_grad_() for a in arguments]
     y, last = selective_scan(*leaves, False, True, backend=backend)
     (y.float().sum() + last.sum()).backward()

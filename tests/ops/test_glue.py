@@ -19,6 +19,7 @@ from tests.ops.cases import (
     DEVICE,
     INTERPRETER,
     assert_registered,
+    assert_same_bits,
     cotangent,
     inputs_2d,
     inputs_core,
@@ -157,7 +158,7 @@ def test_gate_of_any_layout(width, backend):
     for form in forms:
         out, *saved = forward(backend, parts, *norm, form)
         results.append((out, *_glue._backward(cotangent(out), *saved, form, *norm, backend)))
-    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(*results)
 
 
 def test_gates_far_out_and_a_constant_row(backend):
@@ -170,8 +171,8 @@ def test_gates_far_out_and_a_constant_row(backend):
     exact = [t.double() for t in (saved[0], *norm, gate)]
     expected, exact_dy, *_, exact_dgate = values_and_gradients(plain, exact)
     dy, dgate, *_ = _glue._backward(cotangent(out), *saved, gate, *norm, backend)
-    torch.testing.assert_close(out.to(expected), expected, rtol=2e-5, atol=1e-10)
-    torch.testing.assert_close(dgate.to(expected), exact_dgate, rtol=2e-5, atol=1e-10)
+    torch.testing.assert_close(out.to(expected), expected, rtol=5e-5, atol=1e-10)
+    torch.testing.assert_close(dgate.to(expected), exact_dgate, rtol=5e-5, atol=1e-10)
     assert relative_error(dy, exact_dy) < 5e-5
 
 
@@ -182,8 +183,7 @@ def test_same_bits_every_time_at_any_number_of_threads(backend, set_threads):
         set_threads(count)
         out, *saved = forward(backend, parts, *norm, gate)
         runs.append([out, *saved, *_glue._backward(cotangent(out), *saved, gate, *norm, backend)])
-    for other in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+    assert_same_bits(*runs)
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -334,8 +334,7 @@ def test_compiled_is_one_graph_and_equal(backend):
     for size in ((3, 2), (2, 3)):
         x = image(block, *size).requires_grad_()
         assert torch.equal(compiled(x), block(x))
-    found = run(compiled, x)
-    assert all(torch.equal(f, e) for f, e in zip(found, run(block, x), strict=True))
+    assert_same_bits(run(compiled, x), run(block, x))
     assert len(recorder.graphs) == 1, "another image size must not compile again"
     assert sum("norm_gate" in str(node.target) for node in recorder.graphs[0].graph.nodes) == 1
 

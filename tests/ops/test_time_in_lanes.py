@@ -65,7 +65,7 @@ def test_values_of_the_prototype(batch, height, width, blocks):
         return tensor
 
     def run(backward, *tensors):
-        ptx = compiled(backward)[0].replace(".ftz", "").replace(".nc.", ".").replace("cvta.to.global.u64", "mov.b64")
+        ptx = compiled(backward)[0].replace(".nc.", ".").replace("cvta.to.global.u64", "mov.b64")
         machine = Machine(ptx, WARPS, EXPECTED["backward" if backward else "forward"][0], memory)
         sizes = (height, width, height * width, channels, batch)
         machine.run(batch * directions * blocks, [*map(memory.tensor, tensors), *sizes])

@@ -22,6 +22,7 @@ from tests.ops.cases import (
     INTERPRETER,
     assert_keeps_contract,
     assert_matches_reference,
+    assert_same_bits,
     core_reference,
     cotangent,
     inputs_2d,
@@ -126,7 +127,7 @@ def test_same_bits_every_time():
     for _ in range(2):
         y, states = _triton.forward(*inputs, True, True)
         runs.append([y, *_triton.backward(cotangent(y), *inputs, states, True)])
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+    assert_same_bits(*runs)
 
 
 @values
