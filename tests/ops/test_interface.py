@@ -1,6 +1,5 @@
 """The public functions: checks of what comes in, choice of backend, and behaviour under torch's compilers."""
 
-import itertools
 import logging
 import subprocess
 import sys
@@ -10,16 +9,18 @@ import torch
 from torch._dynamo.testing import EagerAndRecordGraphs
 
 from swin_umamba_nnunet import ops
-from swin_umamba_nnunet.ops import _select
+from swin_umamba_nnunet.ops import _select, selective_scan_2d
 from tests.messages import raises
-from tests.ops.cases import inputs_1d, inputs_2d, selective_scan, selective_scan_2d, values_and_gradients
-
-
-@pytest.fixture(autouse=True)
-def _no_choice_from_outside(monkeypatch):
-    monkeypatch.delenv("SWIN_UMAMBA_BACKEND", raising=False)
-    for cached in (_select._automatic, _select._log_once):
-        cached.cache_clear()
+from tests.ops.cases import (
+    assert_registered,
+    assert_same_bits,
+    inputs_1d,
+    inputs_2d,
+    inputs_core,
+    normal,
+    selective_scan,
+    values_and_gradients,
+)
 
 
 def small(dtype=torch.float32):
@@ -176,37 +177,18 @@ class TestDerivatives:
 
 class TestTorch:
     def test_registration(self):
-        """torch's own checks of schema, fake kernel and autograd registration."""
-        generator = torch.Generator().manual_seed(0)
-        shapes = [(1, 2, 3, 16), (4, 1, 2, 3, 16), (1, 2, 3, 4, 2), (1, 2, 3, 4, 2), (4, 16, 2), (4, 16), (4, 16)]
-        tensors = [torch.randn(*shape, generator=generator) for shape in shapes]
-        tensors[4] = -tensors[4].abs()
-        low_rank, weight = (torch.randn(*shape, generator=generator) for shape in ((4, 6, 3), (4, 16, 3)))
-        for save_states, factors in itertools.product((False, True), ((None, None), (low_rank, weight))):
-            leaves = [None if t is None else t.clone().requires_grad_(save_states) for t in (*tensors, *factors)]
-            torch.library.opcheck(
-                torch.ops.swin_umamba.scan.default,
-                (*leaves, True, save_states, "numba"),
-                test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-            )
+        x, dt, Bs, Cs, *parameters = inputs_core(1, 2, 3, 16, 4, 2)
+        random = normal(torch.float32)
+        for factors in ((None, None), (random(4, 6, 3), random(4, 16, 3))):
+            tensors = (x, dt, Bs, Cs, *parameters, *factors)
+            assert_registered("scan", tensors, lambda save: (True, save, "numba"))
 
     def test_registration_of_the_form_with_projections(self):
-        generator = torch.Generator().manual_seed(0)
-        shapes = [(1, 2, 3, 16), (1, 2, 3, 4 * 7), (4, 16, 3), (4, 16), (64, 2), (64,)]
-        tensors = [torch.randn(*shape, generator=generator) for shape in shapes]
-        for save_states in (False, True):
-            leaves = [t.clone().requires_grad_(save_states) for t in tensors]
-            torch.library.opcheck(
-                torch.ops.swin_umamba.scan_2d.default,
-                (*leaves, save_states),
-                test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-            )
+        x, _, *others = (a.float() for a in inputs_2d(1, 2, 3, 16, 2))
+        tensors = x, normal(torch.float32)(1, 2, 3, 4 * 7), *others
+        assert_registered("scan_2d", tensors, lambda save: (save,))
         states = torch.ops.swin_umamba.scan_2d(*tensors, True)[1]
-        torch.library.opcheck(
-            torch.ops.swin_umamba.scan_2d_backward.default,
-            (torch.randn(1, 2, 3, 16), *tensors, states),
-            test_utils=("test_schema", "test_faketensor"),
-        )
+        assert_registered("scan_2d_backward", (x, *tensors, states), lambda save: ())
 
     def test_step_sizes_are_not_kept_for_backward(self):
         """They are K times as large as the image; what makes them is R / D of that."""
@@ -248,9 +230,7 @@ class TestTorch:
         compiled = torch.compile(selective_scan_2d, fullgraph=True, backend=recorder, dynamic=True)
         # all sizes differ: torch takes equal ones for the same dynamic size
         arguments = [a.float() for a in inputs_2d(2, 6, 7, 16, 5)]
-        expected = values_and_gradients(selective_scan_2d, arguments)
-        actual = values_and_gradients(compiled, arguments)
-        assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+        assert_same_bits(*(values_and_gradients(function, arguments) for function in (compiled, selective_scan_2d)))
         values_and_gradients(compiled, [a + 0.1 for a in arguments])
         values_and_gradients(compiled, [a.float() for a in inputs_2d(2, 9, 11, 16, 5)])
         assert len(recorder.graphs) == 1, "new values or another image size must not compile again"

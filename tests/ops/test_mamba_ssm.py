@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import _mamba_ssm, _scan, selective_scan
+from swin_umamba_nnunet.ops import _mamba_ssm, selective_scan
+from tests.ops.cases import assert_keeps_contract, inputs_core
 
 CHANNELS = 2
-NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
 
 
 def run(u, delta, A, B, C, D, delta_bias, delta_softplus):
@@ -49,33 +49,8 @@ class StandIn(SimpleNamespace):
 def test_directions_and_layouts(size, sets, monkeypatch):
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", StandIn())
     monkeypatch.setattr(_mamba_ssm, "CHUNK", 256)  # so that a short sequence has two
-    batch, height, width = size
-    batch, channels, states = batch * sets, CHANNELS, 3
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    inputs = [
-        random(batch, height, width, channels),
-        random(4, batch, height, width, channels),
-        random(batch, height, width, 4, states),
-        random(batch, height, width, 4, states),
-        -torch.rand(sets * 4, channels, states, generator=generator),
-        random(sets * 4, channels),
-        random(sets * 4, channels),
-    ]
-    exact = [t.double().requires_grad_() for t in inputs]
-    expected = _scan.scan(*exact, True, "reference")
-    y, saved = _mamba_ssm.forward(*inputs, True, True)
-    assert saved.shape == (batch, 4, -(-height * width // 64), states, channels)
-    torch.testing.assert_close(y.double(), expected.detach(), rtol=1e-4, atol=1e-4)
-    dy = random(batch, height, width, channels)
-    gradients = _mamba_ssm.backward(dy, *inputs, saved, True)
-    expected.backward(dy.double())
-    for name, found, leaf in zip(NAMES, gradients, exact, strict=True):
-        assert found.is_contiguous(), name
-        torch.testing.assert_close(found.double(), leaf.grad, rtol=1e-4, atol=1e-4, msg=name)
+    inputs = inputs_core(size[0] * sets, *size[1:], CHANNELS, 4, 3, sets=sets)
+    assert_keeps_contract(_mamba_ssm, inputs)
 
 
 def test_where_it_cannot_run(monkeypatch):

@@ -1,4 +1,4 @@
-"""The CPU backend against the float64 reference, and what its host side promises."""
+"""The CPU backend where it differs from others, and what its host side promises; more of its values: `test_values`."""
 
 import concurrent.futures
 import ctypes
@@ -7,41 +7,26 @@ import runpy
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import _numba, _numba_vectors, _scan
+from swin_umamba_nnunet.ops import _numba, _numba_vectors, selective_scan_2d
 from tests.messages import raises
 from tests.ops.cases import (
-    SIZES_2D,
+    assert_agree,
+    assert_keeps_contract,
     assert_matches_reference,
+    assert_same_bits,
     inputs_1d,
     inputs_2d,
+    inputs_core,
     relative_error,
     selective_scan,
-    selective_scan_2d,
     values_and_gradients,
 )
-
-# registers take sixteen states at once, then four, then one
-NUMBERS_OF_STATES = [(1, 5, 15, 20, states) for states in (1, 2, 8, 16, 24, 64)]
-RANKS = [(1, 7, 10, 35, states, r) for r, states in ((1, 2), (2, 16), (5, 2), (6, 16), (12, 2), (17, 16), (48, 2))]
-
-
-@pytest.mark.parametrize("size", SIZES_2D + NUMBERS_OF_STATES + RANKS, ids=str)
-def test_2d_matches_the_reference(size):
-    assert_matches_reference(selective_scan_2d, inputs_2d(*size), backend="numba")
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
-def test_2d_in_other_precisions(dtype):
-    assert_matches_reference(selective_scan_2d, inputs_2d(2, 6, 7, 24, 16), backend="numba", dtype=dtype)
-    arguments = [a.to(dtype) for a in inputs_2d(1, 2, 2, 4, 2)]
-    assert selective_scan_2d(*arguments, backend="numba").dtype == dtype
 
 
 @pytest.mark.parametrize("states", [1, 3, 16])
@@ -68,17 +53,7 @@ def test_a_channel_switched_off_by_its_bias():
         for name in ("reference", "numba")
     )
     assert torch.equal(found[0][:, 1], (arguments[5][1] * arguments[0][:, 1]).double())  # the skip term is left
-    for value, wanted in zip(found, expected, strict=True):
-        assert relative_error(value, wanted) < 1e-5
-
-
-def test_inputs_need_not_be_contiguous():
-    arguments = inputs_1d(2, 6, 40, 4)
-    strided = [a.float().repeat_interleave(2, dim=-1)[..., ::2] for a in arguments]
-    assert not strided[0].is_contiguous()
-    dense = values_and_gradients(selective_scan, [a.float() for a in arguments], backend="numba", delta_softplus=True)
-    actual = values_and_gradients(selective_scan, strided, backend="numba", delta_softplus=True)
-    assert all(torch.equal(a, d) for a, d in zip(actual, dense))
+    assert_agree(found, expected)
 
 
 def test_every_output_element_is_written(monkeypatch):
@@ -95,15 +70,7 @@ def test_every_output_element_is_written(monkeypatch):
 @pytest.mark.parametrize("directions", [1, 2, 4])
 @pytest.mark.parametrize("size", [(1, 1), (1, 66), (66, 1), (9, 8)], ids=str)
 def test_numbers_of_directions(directions, size):
-    x, dt, Bs, Cs, A, Ds, dt_bias = _core_arguments(inputs_2d(2, *size, 24, 4))
-    outermost, inner = ([t[:directions] for t in (A, Ds, dt_bias)], [t[..., :directions, :] for t in (Bs, Cs)])
-    arguments = [x, dt[:directions], *inner, *outermost]
-    assert not arguments[2].is_contiguous() or directions == 4
-
-    def function(*leaves, backend):
-        return _scan.scan(*leaves, True, backend)
-
-    assert_matches_reference(function, arguments, backend="numba")
+    assert_keeps_contract(_numba, inputs_core(2, *size, 24, directions, 4))
 
 
 def test_strides_of_every_argument():
@@ -207,50 +174,36 @@ def test_torchs_own_threads_are_found():
     assert "OpenMP" not in torch.__config__.parallel_info() or _numba._openmp() is not None
 
 
-def everything(arguments) -> Callable[[], list[torch.Tensor]]:
+def everything(*sizes):
     """A function that gives all results of the backend's, in both forms, forward and backward."""
-    x, x_proj, *parameters = arguments
-    core, given = _core_arguments(arguments), (x, torch.nn.functional.linear(x, x_proj.flatten(0, 1)), *parameters)
+    batch, height, width, channels, states = sizes
+    core = inputs_core(batch, height, width, channels, 4, states)
+    x, x_proj, *parameters = (a.float() for a in inputs_2d(*sizes))
+    given = x, torch.nn.functional.linear(x, x_proj.flatten(0, 1)), *parameters
 
-    def results() -> list[torch.Tensor]:
-        y, states = _numba.forward(*core, True, True)
-        y_2d, states_2d = _numba.forward_2d(*given, True)
-        gradients = *_numba.backward(y, *core, states, True), *_numba.backward_2d(y_2d, *given, states_2d)
-        return [y, states, y_2d, states_2d, *gradients]
+    def results():
+        y, saved = _numba.forward(*core, True, True)
+        y_2d, saved_2d = _numba.forward_2d(*given, True)
+        gradients = *_numba.backward(y, *core, saved, True), *_numba.backward_2d(y_2d, *given, saved_2d)
+        return [y, saved, y_2d, saved_2d, *gradients]
 
     return results
 
 
 def test_bits_do_not_depend_on_threads(set_threads):
-    results, found = everything([a.float() for a in inputs_2d(3, 12, 9, 96, 16)]), []
+    results, found = everything(3, 12, 9, 96, 16), []
     for count in (1, 2, 5, 2):
         set_threads(count)
         found.append(results())
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    assert_same_bits(*found)
 
 
 def test_several_callers_at_once():
     arguments = [a.float() for a in inputs_2d(2, 10, 10, 64, 16)]
     expected = selective_scan_2d(*arguments, backend="numba")
-    results: list = [None] * 4
-
-    def call(index: int) -> None:
-        results[index] = selective_scan_2d(*arguments, backend="numba")
-
-    workers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert all(torch.equal(result, expected) for result in results)
-
-
-def test_saved_states_grow_by_windows_not_by_positions():
-    arguments = _core_arguments([a.float() for a in inputs_2d(1, 16, 17, 32, 16)])
-    _, states = _numba.forward(*arguments, True, True)
-    assert states.shape == (1, 4, -(-16 * 17 // _scan.WINDOW), 16, 32)
-    assert _numba.WINDOW == _scan.WINDOW
+    with ThreadPoolExecutor(4) as callers:
+        calls = [callers.submit(selective_scan_2d, *arguments, backend="numba") for _ in range(4)]
+    assert all(torch.equal(call.result(), expected) for call in calls)
 
 
 def test_works_after_fork():
@@ -287,19 +240,9 @@ def test_exp2_and_softplus_over_their_whole_range():
     assert relative_error(y, exact) < 1e-6
 
 
-def _core_arguments(arguments):
-    x, x_proj, dt_projs, dt_bias, A_logs, Ds = arguments
-    channels, rank = dt_projs.shape[1:]
-    states = A_logs.shape[1]
-    projected = torch.einsum("bhwd,kcd->bhwkc", x, x_proj)
-    low, Bs, Cs = (t.contiguous() for t in projected.split((rank, states, states), dim=-1))
-    dt = torch.einsum("bhwkr,kdr->kbhwd", low, dt_projs).contiguous()
-    return x, dt, Bs, Cs, -A_logs.exp().view(4, channels, states), Ds.view(4, channels), dt_bias
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_default_dtype_and_device_do_not_matter(dtype):
-    results = everything([a.float() for a in inputs_2d(1, 5, 6, 24, 4)])
+    results = everything(1, 5, 6, 24, 4)
     expected = results()
     former = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

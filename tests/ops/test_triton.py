@@ -14,103 +14,51 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swin_umamba_nnunet.ops import BackendUnavailableError, _scan, _triton, selective_scan, selective_scan_2d
+from swin_umamba_nnunet.ops import BackendUnavailableError, _triton, selective_scan, selective_scan_2d
 from tests.messages import raises
 from tests.ops import test_drop_in
-from tests.ops.cases import assert_matches_reference, inputs_2d, relative_error
+from tests.ops.cases import (
+    DEVICE,
+    INTERPRETER,
+    assert_keeps_contract,
+    assert_matches_reference,
+    assert_same_bits,
+    core_reference,
+    cotangent,
+    inputs_2d,
+    inputs_core,
+    relative_error,
+    values,
+)
 
 triton = pytest.importorskip("triton")
+# PyTorch 2.4's raises on most of these kernels and gives NaN for the rest
+OLD_INTERPRETER = triton.__version__.startswith("3.0.")
 
 # PyTorch 2.4's raises on most of these kernels and gives NaN for the rest
 OLD_INTERPRETER = triton.__version__.startswith("3.0.")
-INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETER else "cuda"
-HERE = INTERPRETER or torch.cuda.is_available()
-values = pytest.mark.kernels
-NAMES = ("x", "dt", "Bs", "Cs", "A", "Ds", "dt_bias")
+
+SIZES = [  # batch, height, width, channels, directions, states
+    *((1, 1, length, 3, 1, 2) for length in (1, 64, 65)),  # at the edges of a window
+    *((1, height, width, 3, 4, 2) for height, width in ((1, 1), (1, 5), (4, 1), (2, 3))),
+    *((1, 1, 2, 5, 4, states) for states in (1, 3, 8, 16, 24)),
+    *((2, 1, 3, channels, 1, 4) for channels in (1, 31, 32, 33, 70)),  # that fill no block, one, and more
+]
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
-    """Every buffer a kernel has to fill starts as NaN."""
-
-    def nan(like, *shape, dtype=torch.float32):
-        return torch.full(shape, float("nan"), dtype=dtype, device=like.device)
-
-    monkeypatch.setattr(_triton, "_empty", nan)
-
-
-def make_inputs(batch, height, width, channels, directions, states, dtype=torch.float32, softplus=True):
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    sequences = [
-        random(batch, height, width, channels),
-        random(directions, batch, height, width, channels),
-        random(batch, height, width, directions, states),
-        random(batch, height, width, directions, states),
-    ]
-    parameters = [
-        -torch.exp(random(directions, channels, states)),
-        random(directions, channels),
-        random(directions, channels) - 1,
-    ]
-    if not softplus:
-        sequences[1] = 0.3 * sequences[1].abs()
-        parameters[2] = 0.1 * parameters[2].abs()
-    dy = random(batch, height, width, channels)
-    return [*(t.to(DEVICE, dtype) for t in sequences), *(t.to(DEVICE) for t in parameters)], dy.to(DEVICE)
+def make_inputs(*sizes, **settings):
+    return [t.to(DEVICE) for t in inputs_core(*sizes, **settings)]
 
 
 def check(sizes, dtype=torch.float32, softplus=True, backward=True):
-    """y and all gradients of the backend, called as `_scan.py` calls it, against autograd through the reference."""
-    inputs, dy = make_inputs(*sizes, dtype=dtype, softplus=softplus)
-    exact = [t.double().requires_grad_() for t in inputs]
-    expected = _scan.scan(*exact, softplus, "reference")
-    y, states = _triton.forward(*inputs, softplus, True)
-    assert y.shape == expected.shape
-    assert y.dtype == torch.float32
-    assert relative_error(y, expected.detach()) < 2e-6
-    y_only, nothing = _triton.forward(*inputs, softplus, False)
-    assert torch.equal(y_only, y)
-    assert nothing.numel() == 0
-    if not backward:
-        return
-    expected.backward(dy.double())
-    gradients = _triton.backward(dy, *inputs, states, softplus)
-    for name, found, tensor in zip(NAMES, gradients, exact, strict=True):
-        assert found.shape == tensor.shape, name
-        assert found.is_contiguous(), name
-        rounded = found.dtype == dtype != torch.float32  # of ddt, and the interpreter cuts bfloat16 off
-        assert found.dtype == (dtype if name == "dt" else torch.float32)
-        assert relative_error(found, tensor.grad) < (torch.finfo(dtype).eps if rounded else 5e-6), name
-
-
-# batch, height, width, channels, directions, states
-@values
-@pytest.mark.parametrize("length", [1, 64, 65])
-def test_one_direction_at_the_edges_of_a_window(length, poisoned):
-    check((1, 1, length, 3, 1, 2))
+    inputs = make_inputs(*sizes, dtype=dtype, softplus=softplus)
+    assert_keeps_contract(_triton, inputs, softplus, backward)
 
 
 @values
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (4, 1), (2, 3)])
-def test_four_directions_at_uneven_sizes(height, width, poisoned):
-    check((1, height, width, 3, 4, 2))
-
-
-@values
-@pytest.mark.parametrize("states", [1, 3, 8, 16, 24])
-def test_numbers_of_states(states, poisoned):
-    check((1, 1, 2, 5, 4, states))
-
-
-@values
-@pytest.mark.parametrize("channels", [1, 31, 32, 33, 70])
-def test_channels_that_fill_no_block(channels, poisoned):
-    check((2, 1, 3, channels, 1, 4))
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_sizes(sizes, poisoned):
+    check(sizes)
 
 
 @values
@@ -164,25 +112,22 @@ def test_sizes_of_networks(sizes, dtype, poisoned):
 @values
 def test_step_sizes_of_all_magnitudes(poisoned):
     """softplus and its derivative keep their digits from 1e-13 to 60."""
-    inputs, dy = make_inputs(1, 1, 9, 4, 1, 2)
+    inputs = make_inputs(1, 1, 9, 4, 1, 2)
     inputs[1] = torch.linspace(-30, 60, 36, device=DEVICE).reshape(1, 1, 1, 9, 4)
-    exact = [t.double().requires_grad_() for t in inputs]
-    expected = _scan.scan(*exact, True, "reference")
-    expected.backward(dy.double())
+    expected, _, exact, *_ = core_reference(inputs)
     y, states = _triton.forward(*inputs, True, True)
-    ddt = _triton.backward(dy, *inputs, states, True)[1]
-    assert relative_error(y, expected.detach()) < 2e-6
-    torch.testing.assert_close(ddt.double(), exact[1].grad, rtol=2e-5, atol=1e-16)
+    ddt = _triton.backward(cotangent(y), *inputs, states, True)[1]
+    assert relative_error(y, expected) < 2e-6
+    torch.testing.assert_close(ddt.to(exact), exact, rtol=2e-5, atol=1e-16)
 
 
 @values
 def test_same_bits_every_time():
-    inputs, dy = make_inputs(2, 1, 2, 5, 4, 4) if INTERPRETER else make_inputs(4, 60, 60, 96, 4, 16)
-    runs = []
+    inputs, runs = make_inputs(*((2, 1, 2, 5, 4, 4) if INTERPRETER else (4, 60, 60, 96, 4, 16))), []
     for _ in range(2):
         y, states = _triton.forward(*inputs, True, True)
-        runs.append([y, *_triton.backward(dy, *inputs, states, True)])
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+        runs.append([y, *_triton.backward(cotangent(y), *inputs, states, True)])
+    assert_same_bits(*runs)
 
 
 @values
@@ -208,7 +153,7 @@ def test_one_dimensional_form_with_groups():
 
 @values
 def test_too_many_states_is_said_plainly():
-    inputs, _ = make_inputs(1, 1, 2, 1, 1, 257)
+    inputs = make_inputs(1, 1, 2, 1, 1, 257)
     with raises(ValueError, "up to 256 states"):
         _triton.forward(*inputs, True, False)
 
@@ -217,9 +162,9 @@ def test_too_many_states_is_said_plainly():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the values are checked on the CUDA device itself")
 @pytest.mark.skipif(OLD_INTERPRETER, reason="the interpreter of Triton 3.0 fails on these kernels")
 def test_in_the_interpreter():
-    files = [str(Path(__file__).with_name(name)) for name in ("test_triton.py", "test_triton_glue.py")]
+    files = [str(Path(__file__).with_name(name)) for name in ("test_triton.py", "test_glue.py")]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "kernels", *files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,

@@ -54,8 +54,6 @@ BINARY = {
     "min": np.fmin,
     "max": np.fmax,
     "div": divide,
-    "div.full": divide,
-    "div.rn": divide,
     "rem": lambda a, b: a - divide(a, b) * b,
     "shl": lambda a, b: a << np.minimum(b, 8 * a.itemsize - 1).astype(a.dtype),
     "shr": lambda a, b: a >> np.minimum(b, 8 * a.itemsize - 1).astype(a.dtype),
@@ -65,14 +63,11 @@ UNARY = {
     "abs": np.abs,
     "not": np.invert,
     "mov": lambda a: a,
-    "ex2.approx": np.exp2,
-    "ex2.approx.ftz": np.exp2,
-    "sqrt.approx": np.sqrt,
-    "sqrt.approx.ftz": np.sqrt,
-    "sqrt.rn": np.sqrt,
-    "rcp.approx.ftz": np.reciprocal,
-    "rsqrt.approx.ftz": lambda a: 1 / np.sqrt(a),
-    "lg2.approx.ftz": np.log2,
+    "ex2": np.exp2,
+    "sqrt": np.sqrt,
+    "rcp": np.reciprocal,
+    "rsqrt": lambda a: 1 / np.sqrt(a),
+    "lg2": np.log2,
 }
 COMPARE = {
     "eq": np.equal,
@@ -84,7 +79,7 @@ COMPARE = {
 }
 TERNARY = {
     "mad.lo": lambda a, b, c: a * b + c,
-    "fma.rn": lambda a, b, c: (a.astype(np.float64) * b + c).astype(a.dtype),
+    "fma": lambda a, b, c: (a.astype(np.float64) * b + c).astype(a.dtype),
 }
 
 
@@ -230,6 +225,7 @@ class Machine:
 
     def step(self, warp, name, operands, mask, values):
         base, _, kind = name.rpartition(".")
+        base = re.sub(r"\.(approx|full|rn|ftz)", "", base)  # how a result is rounded
         get = lambda index, of=kind: self.get(warp, operands[index], of)  # noqa: E731
         put = lambda value: self.put(warp, operands[0], value, mask)  # noqa: E731
         root = name.split(".")[0]

@@ -1,4 +1,7 @@
-"""The machine-level code of the Triton kernels, run on a CPU: layouts, shuffles, vectors, masks and barriers."""
+"""The machine-level code of the Triton kernels, run on a CPU: layouts, shuffles, vectors, masks and barriers.
+
+The wrappers' own launches are compiled by Triton's JIT for a GPU that is not there, and run in `interpreter`.
+"""
 
 import contextlib
 import importlib.util
@@ -14,45 +17,61 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 6):
     pytest.skip(f"Triton {triton.__version__} is launched in another way", allow_module_level=True)
 
-from torch.nn.functional import layer_norm, silu  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.runtime import driver  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
 
 from swin_umamba_nnunet import ops  # noqa: E402
-from swin_umamba_nnunet.ops import _scan, _triton, _triton_glue, _triton_kernels  # noqa: E402
-from tests.ops.cases import relative_error  # noqa: E402
-from tests.ptx.interpreter import PtxError  # noqa: E402
-from tests.ptx.launch import Launcher  # noqa: E402
+from swin_umamba_nnunet.ops import _triton, _triton_glue, _triton_kernels  # noqa: E402
+from tests.ops.cases import assert_keeps_contract, inputs_core  # noqa: E402
+from tests.ops.test_glue import check as check_glue  # noqa: E402
+from tests.ptx.interpreter import Machine, Memory, PtxError  # noqa: E402
 
 
-def agree(found, expected):
-    for value, reference in zip(found, expected, strict=True):
-        # what leaves in half precision is rounded once
-        assert relative_error(value.double(), reference) < max(1e-5, torch.finfo(value.dtype).eps / 2)
+class _Driver:
+    def __init__(self, capability):
+        self.capability = capability
+
+    def get_current_device(self):
+        return self.capability  # kernels are cached by device
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_current_target(self):
+        return GPUTarget("cuda", self.capability, 32)
+
+
+class Launcher:
+    """While installed, a launch runs on the CPU; `edit` (of the PTX text) plants a fault."""
+
+    def __init__(self, monkeypatch, capability, edit=lambda ptx: ptx):
+        self.memory, self.edit, self.runs = Memory(), edit, []
+        active = type(driver)
+        monkeypatch.setattr(active, "active", property(lambda _: _Driver(capability)))
+        monkeypatch.setattr(JITFunction, "__getitem__", lambda kernel, grid: lambda *a, **k: self(kernel, grid, a, k))
+        monkeypatch.setattr(_triton, "_empty", self.empty)
+
+    def empty(self, like, *shape, dtype=torch.float32):
+        tensor = torch.full(shape, float("nan"), dtype=dtype)
+        self.memory.tensor(tensor, unwritten=True)
+        return tensor
+
+    def __call__(self, kernel, grid, arguments, constants):
+        compiled = kernel.run(*arguments, grid=grid, warmup=True, **constants)
+        passed = {**dict(zip(kernel.arg_names, arguments, strict=False)), **constants}
+        names = [name for name, kind in compiled.src.signature.items() if kind != "constexpr"]
+        values = [self.memory.tensor(v) if isinstance(v, torch.Tensor) else v for v in map(passed.get, names)]
+        ptx, meta = self.edit(compiled.asm["ptx"]), compiled.metadata
+        machine = Machine(ptx, meta.num_warps, meta.shared, self.memory)
+        machine.run(grid[0], values)
+        self.runs.append((kernel.__name__, grid[0], machine.counts))
 
 
 def scan(monkeypatch, sizes, dtype=torch.float32, softplus=True):
     """All scan kernels on (batch, H, W, D, K, N), a window to a chunk, against the float64 reference, same numbers."""
-    batch, height, width, channels, directions, states = sizes
-    torch.manual_seed(0)
-    rows = (batch, height, width)
-    sequences = [
-        torch.randn(*rows, channels),
-        torch.randn(directions, *rows, channels),
-        *(torch.randn(*rows, directions, states) for _ in "BC"),
-    ]
-    inputs = [t.to(dtype) for t in sequences] + [
-        -torch.exp(torch.randn(directions, channels, states)),
-        torch.randn(directions, channels),
-        torch.randn(directions, channels) - 1,
-    ]
-    if not softplus:
-        inputs[1], inputs[6] = inputs[1].abs() / 4, inputs[6].abs() / 8
-    dy = torch.randn(*rows, channels)
     monkeypatch.setattr(_triton, "_chunks", lambda windows, *_, **__: (windows, 1))
-    exact = [t.double().requires_grad_() for t in inputs]
-    expected = _scan.scan(*exact, softplus, "reference")
-    expected.backward(dy.double())
-    y, saved = _triton.forward(*inputs, softplus, True)
-    agree([y, *_triton.backward(dy, *inputs, saved, softplus)], [expected.detach(), *(t.grad for t in exact)])
+    assert_keeps_contract(_triton, inputs_core(*sizes, dtype=dtype, softplus=softplus), softplus)
 
 
 @pytest.mark.parametrize(
@@ -70,12 +89,8 @@ def test_scan(monkeypatch, capability, dtype, softplus, sizes):
         monkeypatch.setattr(_triton, name, 1)
     launcher = Launcher(monkeypatch, capability)
     scan(monkeypatch, sizes, dtype, softplus)
-    assert [name for name, _, _ in launcher.runs] == [
-        "state_kernel",
-        "forward_kernel",
-        "adjoint_kernel",
-        "backward_kernel",
-    ]
+    kernels = [f"{name}_kernel" for name in ("state", "forward", "state", "forward", "adjoint", "backward")]
+    assert [name for name, _, _ in launcher.runs] == kernels  # forward without a gradient, then with
     assert launcher.runs[-1][1] == 1 + (sizes[-1] == 1)  # programs for four items, four, and twelve
     assert launcher.runs[-1][2]["fma.rn.f32"] > 1000
 
@@ -87,23 +102,9 @@ def test_scan(monkeypatch, capability, dtype, softplus, sizes):
 def test_norm_and_gate(monkeypatch, capability, channels, warps, gated, dtype):
     """A pixel in one warp, and in several; programs that go round more than once."""
     launcher = Launcher(monkeypatch, capability)
-    torch.manual_seed(0)
-    rows = (1, 3, 5)
-    parts, dout = torch.randn(1, 4, *rows[1:], channels), torch.randn(*rows, channels).to(dtype)
-    gate, weight, bias = torch.randn(*rows, 2 * channels).to(dtype), torch.randn(channels), torch.randn(channels)
-    gate = gate[..., channels:] if gated else None
-    leaves = [parts.sum(1), gate, weight, bias] if gated else [parts.sum(1), weight, bias]
-    exact = [t.double().requires_grad_() for t in leaves]
-    expected = layer_norm(exact[0], (channels,), *exact[-2:], 1e-5) * (silu(exact[1]) if gated else 1)
-    expected.backward(dout.double())
-    monkeypatch.setattr(_triton, "forward_parts", lambda *_: (parts, torch.empty(0)))
     monkeypatch.setattr(_triton, "_multiprocessors", lambda device: 1)
     monkeypatch.setattr(_triton_glue, "WARPS", 2 * warps)
-    x = torch.empty(*rows, channels, dtype=dtype)
-    A = torch.empty(4, channels, 1)
-    out, y, mean, rstd, _ = _triton_glue.forward(x, x, x, x, A, A, A, gate, weight, bias, 1e-5, True, True)
-    found = [t for t in _triton_glue.backward(dout, y, mean, rstd, gate, weight, bias) if t.numel()]
-    agree([out, *found], [expected.detach(), *(t.grad for t in exact)])
+    check_glue("triton", (1, 4, 3, 5, channels), gated, dtype, device="cpu")
     assert launcher.runs[-1][1] == 2
     assert launcher.runs[-1][2]["ret"] == 2 * warps
 

@@ -44,7 +44,7 @@ SECONDS = 165.0  # of a phase; with what it takes to begin and to end, three min
 TEST_SECONDS = 90.0  # of one test: the first of a kind waits for the compilers
 MOST_FAILURES = 20  # of a process of tests
 AT_ONCE = 8  # groups of tests, which mostly wait for compilers
-SCANS, GLUE = "tests/ops/test_triton.py", "tests/ops/test_triton_glue.py"
+SCANS, GLUE = "tests/ops/test_triton.py", "tests/ops/test_glue.py"
 NETWORKS = [f"tests/networks/test_{name}.py" for name in ("training", "vm_unet", "backbones")]
 TESTS = {  # group -> what pytest is given
     **{kernel: (f"{SCANS}::test_kernel", "-k", kernel) for kernel in KERNELS},
