@@ -369,3 +369,20 @@ def test_switch(backend, monkeypatch, caplog):
 def test_where_triton_cannot_run():
     with raises(BackendUnavailableError, "triton"):
         fuses_glue("triton", "cpu")
+
+
+def test_where_the_compiler_gives_up():
+    """The operator is met outside of a graph then, and Dynamo would trace what it calls."""
+    _, *norm, gate = make((1, 1, 6, 5, 32))
+    x, projection, *others = (t.float() for t in inputs_2d(1, 6, 5, 32, 3))
+    given = [x, x @ projection.flatten(0, 1).T, *others, gate, *norm]
+
+    def call(*given):
+        try:
+            torch._dynamo.graph_break()
+            return torch.ops.swin_umamba.scan_2d_norm_gate(*given, 0.1, False)[0]
+        finally:
+            pass
+
+    for found in [torch.compile(call, backend="eager")(*given) for _ in range(2)]:
+        assert torch.equal(found, call(*given))
