@@ -116,7 +116,6 @@ def test_fine_tuning_keeps_its_weights(make_trainer, calls):
     source = make_trainer(tiny(SCRATCH))
     source.initialize()
     trainer = make_trainer(tiny(PRETRAINED))
-    calls.clear()
     maybe_load_checkpoint(trainer, False, False, str(saved(source)))
     trainer.on_train_start()
     assert calls == ["nnU-Net starts"]
