@@ -268,8 +268,3 @@ def test_mirrors_may_be_folders_files_and_addresses(record, tmp_path):
             mirror_urls(record, str(mirror))
     with raises(DownloadError, "http://a.org/w/", "https://"):
         mirror_urls(record, "http://a.org/w/")
-
-
-def test_a_slow_server_is_waited_for(record, server, arrives):
-    server.script = ["slow"]
-    arrives(record)

@@ -112,6 +112,15 @@ def test_resume_and_validation_need_no_file(validation_only, make_trainer, calls
     assert torch.load(saved(trainer), weights_only=False)["imagenet_weights"] == REPORT.to_dict()
 
 
+def test_fine_tuning_keeps_its_weights(make_trainer, calls):
+    source = make_trainer(tiny(SCRATCH))
+    source.initialize()
+    trainer = make_trainer(tiny(PRETRAINED))
+    maybe_load_checkpoint(trainer, False, False, str(saved(source)))
+    trainer.on_train_start()
+    assert calls == ["nnU-Net starts"]
+
+
 def test_continuing_without_a_checkpoint_is_a_fresh_training(make_trainer, calls):
     trainer = make_trainer(tiny(PRETRAINED))
     maybe_load_checkpoint(trainer, True, False)  # nnU-Net warns, and starts a new training
@@ -191,7 +200,7 @@ def test_an_interactive_python_goes_on(monkeypatch):
     assert not isinstance(caught.value, SystemExit)
 
 
-def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(make_trainer, calls, monkeypatch):
+def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(make_trainer, calls, monkeypatch, nnunet_folders):
     """No rank waits for another in a collective, which a slow download would let time out."""
 
     ensure = mock.Mock(side_effect=WeightsNotFoundError("not here"))
@@ -203,4 +212,5 @@ def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(make_trainer
         with raises(WeightsNotFoundError, "not here"):
             trainer.on_train_start()
         assert Path(trainer.log_file).exists() is log_is_left
+    assert not [*(nnunet_folders / "nnUNet_results").iterdir()]
     assert ensure.mock_calls == [mock.call("vmamba_tiny_v0", scratch_trainer=SCRATCH)] * 2
