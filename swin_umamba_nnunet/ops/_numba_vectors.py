@@ -10,6 +10,7 @@ Numba keeps a compiled kernel until the kernel's own file changes, so the kernel
 import contextlib
 import functools
 import hashlib
+import inspect
 import logging
 import math
 import operator
@@ -75,153 +76,121 @@ def _index(value: int) -> ir.Constant:
 # Addresses are plain pointers to float32, indices count elements: kernels are called through C, with addresses.
 
 floats = types.CPointer(types.float32)
+_integers = types.CPointer(types.int64)
 
 
-@intrinsic
-def argument(typingctx, arguments, index):
+def _instruction(signature):
+    """Make of `emit(builder, a, b, ...)`, which writes LLVM's instructions, the function (a, b, ...) of kernels."""
+
+    def register(emit):
+        @functools.wraps(emit)  # numba looks at its parameters
+        def typed(typingctx, *_):
+            def codegen(context, builder, _signature, args):
+                value = emit(builder, *args)
+                return context.get_dummy_value() if value is None else value
+
+            return signature, codegen
+
+        return intrinsic(typed)
+
+    return register
+
+
+@_instruction(types.int64(_integers, types.intp))
+def argument(builder, arguments, index):
     """Number `index` of the kernel's arguments, an integer."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load(builder.gep(args[0], [args[1]]))
-
-    return types.int64(arguments, types.intp), codegen
+    return builder.load(builder.gep(arguments, [index]))
 
 
-@intrinsic
-def address(typingctx, arguments, index):
+@_instruction(floats(_integers, types.intp))
+def address(builder, arguments, index):
     """The same, an address of float32 values."""
-
-    def codegen(context, builder, signature, args):
-        return builder.inttoptr(builder.load(builder.gep(args[0], [args[1]])), ir.PointerType(ir.FloatType()))
-
-    return floats(arguments, types.intp), codegen
+    return builder.inttoptr(builder.load(builder.gep(arguments, [index])), ir.PointerType(ir.FloatType()))
 
 
-@intrinsic
-def take(typingctx, arguments, index):
+@_instruction(types.int64(_integers, types.intp))
+def take(builder, arguments, index):
     """What stands in the place, which is one more afterwards for whoever asks next, in any thread."""
-
-    def codegen(context, builder, signature, args):
-        return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), _index(1), "monotonic")
-
-    return types.int64(arguments, types.intp), codegen
+    return builder.atomic_rmw("add", builder.gep(arguments, [index]), _index(1), "monotonic")
 
 
-@intrinsic
-def beyond(typingctx, pointer, index):
+@_instruction(floats(floats, types.intp))
+def beyond(builder, pointer, index):
     """The address of an element."""
-
-    def codegen(context, builder, signature, args):
-        return builder.gep(args[0], [args[1]])
-
-    return floats(floats, types.intp), codegen
+    return builder.gep(pointer, [index])
 
 
-@intrinsic
-def get(typingctx, pointer, index):
-    def codegen(context, builder, signature, args):
-        return builder.load(builder.gep(args[0], [args[1]]))
-
-    return types.float32(floats, types.intp), codegen
+@_instruction(types.float32(floats, types.intp))
+def get(builder, pointer, index):
+    return builder.load(builder.gep(pointer, [index]))
 
 
-@intrinsic
-def put(typingctx, pointer, index, value):
-    def codegen(context, builder, signature, args):
-        builder.store(args[2], builder.gep(args[0], [args[1]]))
-        return context.get_dummy_value()
-
-    return types.void(floats, types.intp, types.float32), codegen
+@_instruction(types.void(floats, types.intp, types.float32))
+def put(builder, pointer, index, value):
+    builder.store(value, builder.gep(pointer, [index]))
 
 
-@intrinsic
-def get_integer(typingctx, pointer, index):
+@_instruction(types.int64(floats, types.intp))
+def get_integer(builder, pointer, index):
     """An integer from memory that holds them in the place of float32 values, two for each."""
-
-    def codegen(context, builder, signature, args):
-        integers = builder.bitcast(args[0], ir.PointerType(ir.IntType(64)))
-        return builder.load(builder.gep(integers, [args[1]]), align=4)
-
-    return types.int64(floats, types.intp), codegen
+    integers = builder.bitcast(pointer, ir.PointerType(ir.IntType(64)))
+    return builder.load(builder.gep(integers, [index]), align=4)
 
 
-@intrinsic
-def put_integer(typingctx, pointer, index, value):
-    def codegen(context, builder, signature, args):
-        integers = builder.bitcast(args[0], ir.PointerType(ir.IntType(64)))
-        builder.store(args[2], builder.gep(integers, [args[1]]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(floats, types.intp, types.int64), codegen
+@_instruction(types.void(floats, types.intp, types.int64))
+def put_integer(builder, pointer, index, value):
+    integers = builder.bitcast(pointer, ir.PointerType(ir.IntType(64)))
+    builder.store(value, builder.gep(integers, [index]), align=4)
 
 
-@intrinsic
-def load(typingctx, pointer, index):
-    def codegen(context, builder, signature, args):
-        return builder.load(_row(builder, *args), align=4)
-
-    return _vector(floats, types.intp), codegen
+@_instruction(_vector(floats, types.intp))
+def load(builder, pointer, index):
+    return builder.load(_row(builder, pointer, index), align=4)
 
 
-@intrinsic
-def store(typingctx, pointer, index, value):
-    def codegen(context, builder, signature, args):
-        builder.store(args[2], _row(builder, *args[:2]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(floats, types.intp, _vector), codegen
+@_instruction(types.void(floats, types.intp, _vector))
+def store(builder, pointer, index, value):
+    builder.store(value, _row(builder, pointer, index), align=4)
 
 
-@intrinsic
-def prefetch(typingctx, pointer, index):
+@_instruction(types.void(floats, types.intp))
+def prefetch(builder, pointer, index):
     """Have the second cache fetch an element's line: steps lie kilobytes apart, where no hardware prefetcher looks."""
-
-    def codegen(context, builder, signature, args):
-        byte = builder.bitcast(builder.gep(args[0], [args[1]]), ir.PointerType(ir.IntType(8)))
-        for_reading, second_cache, data = (ir.Constant(ir.IntType(32), v) for v in (0, 2, 1))
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, for_reading, second_cache, data)
-        return context.get_dummy_value()
-
-    return types.void(floats, types.intp), codegen
+    byte = builder.bitcast(builder.gep(pointer, [index]), ir.PointerType(ir.IntType(8)))
+    for_reading, second_cache, data = (ir.Constant(ir.IntType(32), v) for v in (0, 2, 1))
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, for_reading, second_cache, data)
 
 
 # ------------------------------------------------------------------------------------------------- arithmetic
 
 
 def _fill(builder, value):
+    """A vector of one value."""
     undefined = ir.Constant(_float_lanes, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(_int_lanes, [0] * LANES))
 
 
-@intrinsic
-def splat(typingctx, value):
-    def codegen(context, builder, signature, args):
-        return _fill(builder, args[0])
-
-    return _vector(types.float32), codegen
+splat = _instruction(_vector(types.float32))(_fill)
 
 
 def _overload_arithmetic(symbol, instruction: str) -> None:
-    @intrinsic
-    def compute(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            return getattr(builder, instruction)(*args, flags=_FAST)
-
-        return _vector(_vector, _vector), codegen
+    @_instruction(_vector(_vector, _vector))
+    def compute(builder, a, b):
+        return getattr(builder, instruction)(a, b, flags=_FAST)
 
     @overload(symbol)
     def _(a, b):
         return (lambda a, b: compute(a, b)) if a is _vector and b is _vector else None
 
 
-for _symbol, _instruction in (
+for _symbol, _name in (
     (operator.add, "fadd"),
     (operator.sub, "fsub"),
     (operator.mul, "fmul"),
     (operator.truediv, "fdiv"),
 ):
-    _overload_arithmetic(_symbol, _instruction)
+    _overload_arithmetic(_symbol, _name)
 
 
 def _fused(builder, a, b, c):
@@ -302,95 +271,61 @@ def _exp2(builder, a):
     return _call(builder, "llvm.x86.avx512.mask.scalef.ps.512", _float_lanes, value, nearest, value, everywhere, as_set)
 
 
-@intrinsic
-def exp2(typingctx, a):
-    def codegen(context, builder, signature, args):
-        return _exp2(builder, *args)
-
-    return _vector(_vector), codegen
+exp2 = _instruction(_vector(_vector))(_exp2)
 
 
-@intrinsic
-def log1p(typingctx, a):
+@_instruction(_vector(_vector))
+def log1p(builder, a):
     """log(1 + a) for a in [0, 1], accurate near 0 too.
 
     With AVX-512 log(1 + e) + log(1 + r), where e is the nearest eighth and r = (a - e) / (1 + e): a itself at e = 0.
     """
-
-    def codegen(context, builder, signature, args):
-        a = args[0]
-        if not _AVX512:
-            return builder.fmul(a, _polynomial(builder, a, _LOG1P), flags=_FAST)
-        eighths = builder.bitcast(builder.fadd(a, _constant(_ROUND / 8)), _int_lanes)
-        scale, shift, known = (
-            _look_up(builder, values, eighths)
-            for values in (1 / (1 + _EIGHTHS), -_EIGHTHS / (1 + _EIGHTHS), np.log1p(_EIGHTHS))
-        )
-        r = _fused(builder, a, scale, shift)
-        return _fused(builder, r, _polynomial(builder, r, _LOG1P_EIGHTH), known)
-
-    return _vector(_vector), codegen
+    if not _AVX512:
+        return builder.fmul(a, _polynomial(builder, a, _LOG1P), flags=_FAST)
+    eighths = builder.bitcast(builder.fadd(a, _constant(_ROUND / 8)), _int_lanes)
+    scale, shift, known = (
+        _look_up(builder, values, eighths)
+        for values in (1 / (1 + _EIGHTHS), -_EIGHTHS / (1 + _EIGHTHS), np.log1p(_EIGHTHS))
+    )
+    r = _fused(builder, a, scale, shift)
+    return _fused(builder, r, _polynomial(builder, r, _LOG1P_EIGHTH), known)
 
 
-@intrinsic
-def minus_magnitude(typingctx, a):
+@_instruction(_vector(_vector))
+def minus_magnitude(builder, a):
     """-|a|."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fneg(_call(builder, "llvm.fabs.v16f32", _float_lanes, args[0]))
-
-    return _vector(_vector), codegen
+    return builder.fneg(_call(builder, "llvm.fabs.v16f32", _float_lanes, a))
 
 
-@intrinsic
-def positive_part(typingctx, a):
+@_instruction(_vector(_vector))
+def positive_part(builder, a):
     """max(a, 0); NaN stays NaN."""
-
-    def codegen(context, builder, signature, args):
-        return _bounded(builder, "<", args[0], 0.0)
-
-    return _vector(_vector), codegen
+    return _bounded(builder, "<", a, 0.0)
 
 
-@intrinsic
-def reciprocal_root(typingctx, a):
+@_instruction(_vector(_vector))
+def reciprocal_root(builder, a):
     """1 / sqrt(a), rounded like the two operations."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fdiv(_constant(1.0), _call(builder, "llvm.sqrt.v16f32", _float_lanes, args[0]))
-
-    return _vector(_vector), codegen
+    return builder.fdiv(_constant(1.0), _call(builder, "llvm.sqrt.v16f32", _float_lanes, a))
 
 
-@intrinsic
-def total(typingctx, a):
+@_instruction(_vector(_vector))
+def total(builder, a):
     """The sum of the lanes, in every lane."""
-
-    def codegen(context, builder, signature, args):
-        a = args[0]
-        for distance in (8, 4, 2, 1):
-            a = builder.fadd(a, _pick(builder, a, a, [lane ^ distance for lane in range(LANES)]))
-        return a
-
-    return _vector(_vector), codegen
+    for distance in (8, 4, 2, 1):
+        a = builder.fadd(a, _pick(builder, a, a, [lane ^ distance for lane in range(LANES)]))
+    return a
 
 
-@intrinsic
-def first_lane(typingctx, a):
-    def codegen(context, builder, signature, args):
-        return builder.extract_element(args[0], ir.Constant(ir.IntType(32), 0))
-
-    return types.float32(_vector), codegen
+@_instruction(types.float32(_vector))
+def first_lane(builder, a):
+    return builder.extract_element(a, ir.Constant(ir.IntType(32), 0))
 
 
-@intrinsic
-def where_positive(typingctx, a, value, otherwise):
+@_instruction(_vector(_vector, _vector, _vector))
+def where_positive(builder, a, value, otherwise):
     """One of the two, by the sign of `a`."""
-
-    def codegen(context, builder, signature, args):
-        return builder.select(builder.fcmp_ordered(">", args[0], _constant(0.0)), args[1], args[2])
-
-    return _vector(_vector, _vector, _vector), codegen
+    return builder.select(builder.fcmp_ordered(">", a, _constant(0.0)), value, otherwise)
 
 
 @inline
@@ -464,31 +399,43 @@ AT_ONCE = 8  # ranks of the step size, or steps: as many independent sums as hid
 _RANKS = (AT_ONCE, 3, 1)  # ranks are multiples of three
 
 
-def _in_groups(groups, signature, emit):
-    """An intrinsic's answer: code for any number of states or ranks, written out for a group of them at a time.
+def _in_groups(groups, *kinds):
+    """The same of `emit(builder, group, first, number, ...)`: the function (number, ...).
 
-    Their number is the intrinsic's first argument; `emit` is also given the group's size and its first one.
+    It does any number of states, ranks or steps; code is written out for a group of them at a time, whose size and
+    first one `emit` is given.
     """
 
-    def codegen(context, builder, _signature, args):
-        total, *rest = (_Memory(builder, a) if kind is floats else a for kind, a in zip(signature.args, args))
-        done = _index(0)
-        for group in groups:
-            count = builder.sdiv(builder.sub(total, done), _index(group))
+    def register(emit):
+        def every_group(builder, number, *given):
+            rest = [_Memory(builder, a) if kind is floats else a for kind, a in zip(kinds, given)]
+            done = _index(0)
+            for group in groups:
+                count = builder.sdiv(builder.sub(number, done), _index(group))
 
-            def emit_group(i, _, group=group, done=done):
-                emit(builder, group, builder.add(done, builder.mul(i, _index(group))), total, *rest)
-                return ()
+                def emit_group(i, _, group=group, done=done):
+                    emit(builder, group, builder.add(done, builder.mul(i, _index(group))), number, *rest)
+                    return ()
 
-            _loop(builder, count, (), emit_group)
-            done = builder.add(done, builder.mul(count, _index(group)))
-        return context.get_dummy_value()
+                _loop(builder, count, (), emit_group)
+                done = builder.add(done, builder.mul(count, _index(group)))
 
-    return signature, codegen
+        wrapper: Any = functools.wraps(emit)(every_group)
+        builder, _group, _first, *given = inspect.signature(emit).parameters.values()
+        wrapper.__signature__ = inspect.Signature([builder, *given])
+        return _instruction(types.void(types.intp, *kinds))(wrapper)
+
+    return register
 
 
-def _emit_forward(builder, group, first, states, steps, delta, delta_u, y, h, A, begins, Bs, Cs):
-    """Per state and step: 8 multiplications and fused ones (the bound: one per cycle and 16 lanes), 6 others.
+@_in_groups(_STATES, types.intp, *[floats] * 8)
+def forward_window(builder, group, first, states, steps, delta, delta_u, y, h, A, begins, Bs, Cs):
+    """y[t] += <C, h> over the steps of a window; h goes on from there.
+
+    delta, delta_u, y: a vector per step; h, A: a vector per state; begins: for each step an integer, how far beyond
+    Bs and Cs its values begin, one per state.
+
+    Per state and step: 8 multiplications and fused ones (the bound: one per cycle and 16 lanes), 6 others.
 
     Without AVX-512 it is 9, at two cycles each.
     """
@@ -516,18 +463,15 @@ def _emit_forward(builder, group, first, states, steps, delta, delta_u, y, h, A,
         h[n] = state
 
 
-@intrinsic
-def forward_window(typingctx, states, steps, delta, delta_u, y, h, A, begins, Bs, Cs):
-    """y[t] += <C, h> over the steps of a window; h goes on from there.
+@_in_groups(_STATES, types.intp, *[floats] * 7)
+def recompute_window(builder, group, first, states, steps, delta, delta_u, h, A, Bs, decays, history):
+    """The decays of a window, and the states before each of its steps and after the last one.
 
-    delta, delta_u, y: a vector per step; h, A: a vector per state; begins: for each step an integer, how far beyond
-    Bs and Cs its values begin, one per state.
+    Bs: `states` values per step, one after the other: read in place, in between others, they leave the first cache
+    sooner.
+
+    Bound by multiplications, 7 per state and step (8 without AVX-512), and nearly by the stores of two vectors.
     """
-    return _in_groups(_STATES, types.void(types.intp, types.intp, *[floats] * 8), _emit_forward)
-
-
-def _emit_recompute(builder, group, first, states, steps, delta, delta_u, h, A, Bs, decays, history):
-    """Bound by multiplications, 7 per state and step (8 without AVX-512), and nearly by the stores of two vectors."""
     h, A, decays, history = (memory.beyond(first, LANES) for memory in (h, A, decays, history))
     Bs = Bs.beyond(first)
 
@@ -546,16 +490,6 @@ def _emit_recompute(builder, group, first, states, steps, delta, delta_u, h, A, 
     last = builder.mul(steps, states)
     for n, state in enumerate(_loop(builder, steps, [h[n] for n in range(group)], step)):
         history[builder.add(last, _index(n))] = state
-
-
-@intrinsic
-def recompute_window(typingctx, states, steps, delta, delta_u, h, A, Bs, decays, history):
-    """The decays of a window, and the states before each of its steps and after the last one.
-
-    Bs: `states` values per step, one after the other: read in place, in between others, they leave the first cache
-    sooner.
-    """
-    return _in_groups(_STATES, types.void(types.intp, types.intp, *[floats] * 7), _emit_recompute)
 
 
 def _pick(builder, a, b, lanes):
@@ -601,7 +535,8 @@ class _Totals:
         return self.waiting[0][1]
 
 
-def _emit_reverse(
+@_in_groups(_STATES, types.intp, *[floats] * 14)
+def reverse_window(
     builder,
     group,
     first,
@@ -622,7 +557,14 @@ def _emit_reverse(
     dBs,
     dCs,
 ):
-    """Per state and step: 8 multiplications and fused ones (the bound), 4 shuffles and 3 sums, 6 loads, a store."""
+    """Gradients through the steps of a window, last one first.
+
+    through_A[t] = sum of dL/d(delta A) A over states, through_B[t] = sum of dL/d(delta u B) B; g: the gradient of
+    the state, goes on from there; dA += dL/d(delta A) delta; dBs, dCs: `states` values per step, += sums over lanes.
+    The others as `recompute_window` takes and leaves them.
+
+    Per state and step: 8 multiplications and fused ones (the bound), 4 shuffles and 3 sums, 6 loads, a store.
+    """
     g, dA, A, decays, history = (memory.beyond(first, LANES) for memory in (g, dA, A, decays, history))
     Bs, Cs, dBs, dCs = (memory.beyond(first) for memory in (Bs, Cs, dBs, dCs))
     lanes = ir.VectorType(ir.FloatType(), group)
@@ -665,35 +607,6 @@ def _emit_reverse(
         g[n] = gradient
 
 
-@intrinsic
-def reverse_window(
-    typingctx,
-    states,
-    steps,
-    delta,
-    delta_u,
-    dy,
-    through_A,
-    through_B,
-    g,
-    dA,
-    A,
-    Bs,
-    Cs,
-    decays,
-    history,
-    dBs,
-    dCs,
-):
-    """Gradients through the steps of a window, last one first.
-
-    through_A[t] = sum of dL/d(delta A) A over states, through_B[t] = sum of dL/d(delta u B) B; g: the gradient of
-    the state, goes on from there; dA += dL/d(delta A) delta; dBs, dCs: `states` values per step, += sums over lanes.
-    The others as `recompute_window` takes and leaves them.
-    """
-    return _in_groups(_STATES, types.void(types.intp, types.intp, *[floats] * 14), _emit_reverse)
-
-
 def _combine(builder, out, first, count, weights, factors):
     """out[j] = first[j] + sum over r < count of weights[r] * factors[j][r]; bound by the fused multiplications."""
 
@@ -705,35 +618,28 @@ def _combine(builder, out, first, count, weights, factors):
         out[j] = value
 
 
-def _emit_expand(builder, group, first, steps, ranks, out, bias, weights, begins, factors):
-    starts = [factors.beyond(begins.integer(builder.add(first, _index(j)))) for j in range(group)]
-    _combine(builder, out.beyond(first, LANES), [bias] * group, ranks, weights, starts)
-
-
-@intrinsic
-def expand(typingctx, steps, ranks, out, bias, weights, begins, factors):
+@_in_groups((AT_ONCE,), types.intp, floats, _vector, *[floats] * 3)
+def expand(builder, group, first, steps, ranks, out, bias, weights, begins, factors):
     """out[t] = bias + sum over r < ranks of weights[r] times value r of step t, for a multiple of `AT_ONCE` steps.
 
     out: a vector per step; bias: a vector; weights: a vector per rank; begins: for each step an integer, how far beyond
     `factors` its values begin.
     """
-    signature = types.void(types.intp, types.intp, floats, _vector, *[floats] * 3)
-    return _in_groups((AT_ONCE,), signature, _emit_expand)
+    starts = [factors.beyond(begins.integer(builder.add(first, _index(j)))) for j in range(group)]
+    _combine(builder, out.beyond(first, LANES), [bias] * group, ranks, weights, starts)
 
 
-def _emit_contract(builder, group, first, ranks, out, vectors, weights):
+@_in_groups(_RANKS, *[floats] * 3)
+def contract(builder, group, first, ranks, out, vectors, weights):
+    """out[r] += sum over the sixteen vectors of vectors[i] times lane i of weights[r]."""
     rows = [weights.beyond(builder.add(first, _index(j)), LANES) for j in range(group)]
     out = out.beyond(first, LANES)
     _combine(builder, out, [out[j] for j in range(group)], _index(LANES), vectors, rows)
 
 
-@intrinsic
-def contract(typingctx, ranks, out, vectors, weights):
-    """out[r] += sum over the sixteen vectors of vectors[i] times lane i of weights[r]."""
-    return _in_groups(_RANKS, types.void(types.intp, *[floats] * 3), _emit_contract)
-
-
-def _emit_correlate(builder, group, first, ranks, steps, out, vectors, begins, factors):
+@_in_groups(_RANKS, types.intp, *[floats] * 4)
+def correlate(builder, group, first, ranks, steps, out, vectors, begins, factors):
+    """out[r] += sum over t < steps of vectors[t] times value r of step t, which `begins` places as for `expand`."""
     out, factors = out.beyond(first, LANES), factors.beyond(first)
 
     def step(t, sums):
@@ -744,32 +650,21 @@ def _emit_correlate(builder, group, first, ranks, steps, out, vectors, begins, f
         out[j] = value
 
 
-@intrinsic
-def correlate(typingctx, ranks, steps, out, vectors, begins, factors):
-    """out[r] += sum over t < steps of vectors[t] times value r of step t, which `begins` places as for `expand`."""
-    return _in_groups(_RANKS, types.void(types.intp, types.intp, *[floats] * 4), _emit_correlate)
-
-
-@intrinsic
-def transpose(typingctx, source, source_step, target, target_step):
+@_instruction(types.void(floats, types.intp, floats, types.intp))
+def transpose(builder, source, source_step, target, target_step):
     """Sixteen vectors, lane i of vector j to lane j of vector i; the vectors begin so many values after each other."""
-
-    def codegen(context, builder, signature, args):
-        vectors = [builder.load(_row(builder, args[0], builder.mul(_index(j), args[1])), align=4) for j in range(LANES)]
-        for distance in (8, 4, 2, 1):
-            low = [lane + (LANES - distance if lane & distance else 0) for lane in range(LANES)]
-            high = [lane + (LANES if lane & distance else distance) for lane in range(LANES)]
-            swapped = list(vectors)
-            for j in range(LANES):
-                if not j & distance:
-                    pair = vectors[j], vectors[j + distance]
-                    swapped[j], swapped[j + distance] = _pick(builder, *pair, low), _pick(builder, *pair, high)
-            vectors = swapped
-        for j, vector in enumerate(vectors):
-            builder.store(vector, _row(builder, args[2], builder.mul(_index(j), args[3])), align=4)
-        return context.get_dummy_value()
-
-    return types.void(floats, types.intp, floats, types.intp), codegen
+    vectors = [builder.load(_row(builder, source, builder.mul(_index(j), source_step)), align=4) for j in range(LANES)]
+    for distance in (8, 4, 2, 1):
+        low = [lane + (LANES - distance if lane & distance else 0) for lane in range(LANES)]
+        high = [lane + (LANES if lane & distance else distance) for lane in range(LANES)]
+        swapped = list(vectors)
+        for j in range(LANES):
+            if not j & distance:
+                pair = vectors[j], vectors[j + distance]
+                swapped[j], swapped[j + distance] = _pick(builder, *pair, low), _pick(builder, *pair, high)
+        vectors = swapped
+    for j, vector in enumerate(vectors):
+        builder.store(vector, _row(builder, target, builder.mul(_index(j), target_step)), align=4)
 
 
 # ---------------------------------------------------------------------------------------------------- compilation
@@ -783,7 +678,8 @@ def compile_kernel(function):
     source = Path(function.__code__.co_filename).read_bytes()
     # part of the cache file's name: neither another version of this package nor of these vectors finds it
     function.__qualname__ += "_" + hashlib.sha256(_SOURCE + source).hexdigest()[:12]
-    compiled = functools.partial(cfunc, types.void(types.CPointer(types.int64)), boundscheck=False, error_model="numpy")
+    settings: Any = {"boundscheck": False, "error_model": "numpy"}
+    compiled = functools.partial(cfunc, types.void(_integers), **settings)
     with _cache_folder():
         try:
             return compiled(cache=bool(_config.CACHE_DIR))(function)
