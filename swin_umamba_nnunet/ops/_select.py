@@ -1,9 +1,13 @@
 """Which backend runs: an explicit choice, else the first of a priority list that can; the choice is logged once."""
 
+import builtins
+import contextlib
 import functools
 import importlib
 import logging
+import math
 import os
+from unittest import mock
 
 import torch
 
@@ -15,6 +19,9 @@ ENVIRONMENT_VARIABLE = "SWIN_UMAMBA_BACKEND"
 
 # The plain ones are absent on purpose: many times slower, they have to be asked for by name.
 _AUTOMATIC = {"cuda": ("triton", "mamba_ssm"), "cpu": ("numba",), "mps": ("numba",), "meta": ("numba",)}
+
+# What torch.export puts functions of its own in the place of while it traces, where numba looks for Python's
+_OWN = [(owner, name, getattr(owner, name)) for owner, name in ((builtins, "max"), (builtins, "min"), (math, "pow"))]
 
 
 class BackendUnavailableError(RuntimeError):
@@ -63,7 +70,10 @@ def unavailable_reason(backend: str, device_type: str) -> str | None:
     if backend in PLAIN:
         return None
     try:
-        module = importlib.import_module(f"swin_umamba_nnunet.ops._{backend}")
+        with contextlib.ExitStack() as stack:
+            for each in _OWN:
+                stack.enter_context(mock.patch.object(*each))
+            module = importlib.import_module(f"swin_umamba_nnunet.ops._{backend}")
     except ImportError as error:
         return f"{error} (not part of this installation)"
     except Exception as error:  # numba compiles while it is imported, and what fails there is a reason like any other
