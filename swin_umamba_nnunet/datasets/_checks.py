@@ -216,6 +216,17 @@ def _resolve_labels(conversion: Conversion, measured: Mapping[str, Measured], fi
     asked = bool(rule.entries) and rule.entries[0].colour and all(each.colours is not None for each in masks.values())
     colour = any(each.colour for each in masks.values()) or (asked and bool(masks))
     total: Counter[int] = Counter()
+    shades: dict[int, int] = {}  # of palettes' indices, beside which a grey mask's labels may stand
+    for each in masks.values() if not (colour or rule.entries) and rule.threshold is None else ():
+        indices, colours = each.of_mask(False), each.of_mask(True)
+        for index, shade in zip(indices, colours) if len(indices) == len(colours) else ():
+            if shade != (index * 0x010101 or -1) and shades.setdefault(index, shade) != shade:
+                colour = True
+    if shades and colour:
+        findings.warning(
+            "palettes of the masks have different colours for one index, so labels go by colour (--label NAME=INDEX "
+            "makes them go by index)"
+        )
     for name, each in masks.items():
         total.update(each.of_mask(colour))
         if colour and each.colours is None:

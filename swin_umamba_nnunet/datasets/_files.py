@@ -66,11 +66,21 @@ def stem_of(path: Path, endings: Iterable[str]) -> str:
 def entries(base: Path, pattern: str) -> list[Path]:
     """What below `base` the pattern stands for, sorted, nothing that is or lies in something hidden.
 
+    A pattern of whatever depth ("**/...") goes into folders that are links too, but not twice into one place.
+
     Raises:
         ConversionError: it is no pattern.
     """
+    folders = [base]
+    for folder in folders if pattern.startswith("**/") else ():
+        for link in folder.glob(EVERYTHING):
+            if link.is_symlink() and link.is_dir():
+                place = link.resolve()
+                known = any(place.is_relative_to(other.resolve()) for other in folders)
+                if not (known or base.resolve().is_relative_to(place)):
+                    folders.append(link)
     try:
-        found = sorted(base.glob(pattern))
+        found = sorted({path for folder in folders for path in folder.glob(pattern)})
     except (ValueError, NotImplementedError) as error:
         raise ConversionError(
             f'the pattern "{pattern}" is not understood ({error}); write for example "*/image.png"'
@@ -79,8 +89,8 @@ def entries(base: Path, pattern: str) -> list[Path]:
 
 
 def list_files(base: Path, endings: tuple[str, ...], pattern: str = EVERYTHING) -> list[Path]:
-    """Files below `base` with one of the endings, sorted, nothing hidden."""
-    return [path for path in entries(base, pattern) if ending_of(path, endings) and path.is_file()]
+    """Files below `base` with one of the endings, sorted, nothing hidden; links that lead nowhere too, to be told."""
+    return [path for path in entries(base, pattern) if ending_of(path, endings) and not path.is_dir()]
 
 
 def subfolder(folder: Path, names: Iterable[str]) -> Path | None:

@@ -141,8 +141,8 @@ def resolve(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMa
         return _listed(rule, values, colour)
     found = {0, *values}
     two = {"background": 0, rule.foreground: 1}
-    for high in 1, 255:
-        if found <= {0, high} and (not colour or found == {0}):
+    for high in (0xFFFFFF,) if colour else (1, 255):
+        if found <= {0, high}:
             return LabelMap(two, {0: 0, high: 1}, colour=colour)
     if not colour and len(values) < MAX_AUTOMATIC and found == set(range(len(found))):
         classes = {f"class_{value}" if value else "background": value for value in sorted(found)}

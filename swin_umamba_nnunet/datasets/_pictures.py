@@ -162,7 +162,10 @@ def mask_array(picture: Picture, path: Path) -> tuple[np.ndarray, bool, np.ndarr
             raise CaseError("mask is in 16-bit colour; save it as 8-bit colours or as label values", str(path))
         return _pack(values), True, None
     if picture.palette is not None:
-        return values, False, _pack(picture.palette.astype(np.int32))
+        colours = _pack(picture.palette.astype(np.int32))
+        shown = colours[values.clip(max=len(colours) - 1)]
+        # black, which is the background everywhere else, is not index 0 in what optimisers and Pillow's GIFs have
+        return (shown, True, None) if (values[shown == 0] > 0).any() else (values, False, colours)
     values = values[..., 0] if pixels.ndim == 3 else values
     return values, False, _GREYS if values.max() <= 255 else None
 
