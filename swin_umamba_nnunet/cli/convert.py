@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from swin_umamba_nnunet import settings
 from swin_umamba_nnunet._text import UserError, plural
 from swin_umamba_nnunet.datasets import LAYOUTS
+from swin_umamba_nnunet.datasets._model import DEFAULT_FOLDS
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.datasets._write import Verdict
@@ -209,7 +210,9 @@ def _print_next_steps(target: Path, installed: Path | None, installs: bool, cuda
         print("      # what --install-splits does" if installs else "      # nnU-Net looks for its folds there")
     # a full training takes weeks on a CPU
     how = "Scratch_1epoch -device cpu      # a trial: torch sees no GPU here" if cuda is False else ""
-    print(f"    nnUNetv2_train {identifier} 2d 0 -tr nnUNetTrainerSwinUMambaD{how}")
+    cases = len(list((target / "labelsTr").iterdir()))
+    fold = "0" if cases >= DEFAULT_FOLDS or splits.is_file() else "all"  # nnU-Net's own folds need as many cases
+    print(f"    nnUNetv2_train {identifier} 2d {fold} -tr nnUNetTrainerSwinUMambaD{how}")
     instances = target / "instancesTs"
     if instances.is_dir():
         print(f"    swin-umamba evaluate -gt {shlex.quote(str(instances))} -pred PREDICTIONS --protocol cells")

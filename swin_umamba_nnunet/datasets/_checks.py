@@ -14,6 +14,7 @@ from tqdm.contrib.concurrent import thread_map
 from swin_umamba_nnunet._text import listed, plural
 from swin_umamba_nnunet.datasets._labels import LabelMap, count_values, resolve
 from swin_umamba_nnunet.datasets._model import (
+    DEFAULT_FOLDS,
     NOT_FINITE,
     VOLUME_ENDING,
     CaseError,
@@ -186,8 +187,14 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) ->
     cases = tuple(case for case in everything if case.name not in left_out)
     measured = {name: each for name, each in measured.items() if name not in left_out}
     _judge_duplicates(cases, measured, findings)
-    if all(case.part == "test" for case in cases):
+    training = [case.part for case in cases if case.part != "test"]
+    if not training:
         findings.error("there is no training case; nnU-Net needs images with masks to train on")
+    elif len(training) < DEFAULT_FOLDS and "val" not in training and not conversion.folds:
+        findings.warning(
+            f"nnU-Net draws {DEFAULT_FOLDS} folds and needs as many training cases; there are {len(training)}: "
+            "train with FOLD all, or write fewer folds with --folds (2 or more)"
+        )
     of_pictures = ("R", "G", "B") if _usual(each.channels for each in measured.values()) == 3 else ("grey",)
     # PNG has no floats, and Pillow writes no 16-bit colour
     fits = all(m.dtype == "uint8" or (m.dtype == "uint16" and m.channels == 1) for m in measured.values())
