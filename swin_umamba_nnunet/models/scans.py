@@ -104,7 +104,7 @@ class Scans:
                 `images` then is: what `*` and `?` stand for tells which files belong together.
 
         Raises:
-            ModelError: there are none, some are of a kind that the model is not for, or two masks would have one name.
+            ModelError: there are none, some are of a kind that the model is not for, or two would have one name.
         """
         if channels:
             cases = self._by_channel(images, dict(channels))
@@ -112,10 +112,10 @@ class Scans:
             cases = [case for path in images for case in self._within(path)]
         names: dict[str, SourceCase] = {}
         for case in cases:
-            other = names.setdefault(self.mask_name(case).casefold(), case)
+            other = names.setdefault(case.name.casefold(), case)  # of masks, pictures and cases of `evaluate`
             if other is not case:
                 raise ModelError(
-                    f"{other.images[0]} and {case.images[0]} would have the same mask, {self.mask_name(case)}: "
+                    f"the masks of {other.images[0]} and {case.images[0]} would have the same name, {case.name}: "
                     "rename one of them, or predict them into different folders"
                 )
         return sorted(cases, key=lambda case: case.name)

@@ -231,7 +231,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
     picture = save(tmp_path / "photo.png", photo(0))
     (tmp_path / "empty").mkdir()
     save(tmp_path / "pictures/a.png", photo(0))
-    for name in ("a.nii.gz", "a.mhd"):
+    for name in ("a.nrrd", "a.mhd"):
         write(tmp_path / "twice" / name)
     (tmp_path / "file").touch()
 
@@ -246,9 +246,11 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
         refused(folder_of_none, folder_of_none, ".nii.gz", "DICOM")
     refused(tmp_path / "cut.nii.gz", tmp_path / "cut.nii.gz", "again")
     refused(tmp_path / "none.nii.gz", tmp_path / "none.nii.gz", "does not exist")
-    refused(tmp_path / "twice", "a.nii.gz", "a.mhd", "rename")
+    refused(tmp_path / "twice", "a.nrrd", "a.mhd", "rename")
     refused(good, tmp_path / "file", "-o", output=tmp_path / "file")
     refused(good, tmp_path / "file", "-o", output=tmp_path / "file" / "below")
+    (tmp_path / "unmounted").symlink_to(tmp_path / "nowhere")
+    refused(good, tmp_path / "unmounted", "-o", output=tmp_path / "unmounted")
     refused(good, tmp_path, "-o", output=tmp_path)
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "good.nii.gz").write_bytes(b"by hand")
