@@ -192,8 +192,8 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) ->
         findings.error("there is no training case; nnU-Net needs images with masks to train on")
     elif len(training) < DEFAULT_FOLDS and "val" not in training and not conversion.folds:
         findings.warning(
-            f"nnU-Net draws {DEFAULT_FOLDS} folds and needs as many training cases; there are {len(training)}: "
-            "train with FOLD all, or write fewer folds with --folds (2 or more)"
+            f"{plural(len(training), 'training case')} cannot make the {DEFAULT_FOLDS} folds that nnU-Net draws: train "
+            "with FOLD all, or write fewer folds with --folds (2 or more)"
         )
     of_pictures = ("R", "G", "B") if _usual(each.channels for each in measured.values()) == 3 else ("grey",)
     # PNG has no floats, and Pillow writes no 16-bit colour

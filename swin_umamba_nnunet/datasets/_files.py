@@ -214,7 +214,7 @@ def keys_of(selection: Selection, pattern: re.Pattern[str] | None, kind: str, fi
         if key is None:
             findings.error(f"{kind} file does not match the pattern for its key", case=str(path))
         else:
-            found[key].append(path)
+            found[unicodedata.normalize("NFC", key)].append(path)  # macOS parts letters and accents
     for key, paths in found.items():
         if len(paths) > 1:
             names = " and ".join(str(path.relative_to(selection.base)) for path in paths[:3])
