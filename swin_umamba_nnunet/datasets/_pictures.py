@@ -77,13 +77,15 @@ def _read_tiff(path: Path) -> Picture:
         pages = len(file.series)
     kept = [axis for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"]
     pixels = pixels.reshape([size for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"])
-    if pixels.ndim == 3 and kept[0] in "SC" and pixels.shape[0] in (2, 3, 4):
+    # two or four channels of a microscope are no grey or colour with transparency, which would be dropped
+    if pixels.ndim == 3 and pixels.shape[0] in {"S": (2, 3, 4), "C": (3,)}.get(kept[0], ()):
         pixels = np.moveaxis(pixels, 0, -1)
     elif pixels.ndim == 3 and not (kept[2] in "SC" and pixels.shape[2] in (2, 3, 4)):
         pages = max(pages, len(pixels))
     if pages > 1 or pixels.ndim > 3:
         raise CaseError(
-            "TIFF holds more than one 2D image (a stack, or several pages); `convert volumes` takes volumes, as NIfTI",
+            "TIFF holds more than one 2D image (a stack, channels, or several pages); `convert volumes` takes volumes, "
+            "as NIfTI",
             f"{path} (axes {axes}, shape {pixels.shape}, {pages} images)",
         )
     if pixels.dtype == bool:

@@ -91,10 +91,11 @@ def test_odd_mask_numbers_are_refused(tmp_path, value):
 
 def test_stacks_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 20, 30), np.uint8))
+    tifffile.imwrite(tmp_path / "channels.tif", np.zeros((4, 20, 30), np.uint8), imagej=True, metadata={"axes": "CYX"})
     with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
         writer.write(np.zeros((20, 30), np.uint8))
         writer.write(np.zeros((9, 9), np.uint8))
-    for name in ("stack.tif", "pages.tif"):
+    for name in ("stack.tif", "pages.tif", "channels.tif"):
         with raises(CaseError, "more than one 2D image"):
             read_picture(tmp_path / name)
     save(tmp_path / "moving.gif", blob(), save_all=True, append_images=[Image.fromarray(blob()[::-1].copy())])
