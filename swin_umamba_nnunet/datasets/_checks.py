@@ -280,7 +280,7 @@ def _judge_labels(
 def _judge_channels(measured: Mapping[str, Measured], findings: Findings) -> None:
     usual = _usual(each.channels for each in measured.values())
     for name, each in measured.items():
-        if each.channels != usual:
+        if each.channels != usual and each.spacing is None:  # volumes' missing channels are told already
             topic = f"image has not {plural(usual, 'channel')} like the others; --channels makes them alike"
             findings.error(topic, f"{each.channels}", name)
     dtypes = Counter(each.dtype for each in measured.values())
