@@ -167,7 +167,7 @@ def mask_array(picture: Picture, path: Path) -> tuple[np.ndarray, bool, np.ndarr
         colours = _pack(picture.palette.astype(np.int32))
         shown = colours[values.clip(max=len(colours) - 1)]
         # black, which is the background everywhere else, is not index 0 in what optimisers and Pillow's GIFs have
-        return (shown, True, None) if (values[shown == 0] > 0).any() else (values, False, colours)
+        return (shown, True, None) if colours[0] and not shown.all() else (values, False, colours)
     values = values[..., 0] if pixels.ndim == 3 else values
     return values, False, _GREYS if values.max() <= 255 else None
 
