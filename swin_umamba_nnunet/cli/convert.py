@@ -175,7 +175,10 @@ def _splits_place(args: argparse.Namespace, name: str) -> Path | None:
     preprocessed = settings.read(_PREPROCESSED)
     if not preprocessed:
         raise UserError("--install-splits needs nnUNet_preprocessed: export nnUNet_preprocessed=/folder")
+    from swin_umamba_nnunet.datasets._write import check_place
+
     place = Path(preprocessed).expanduser().absolute() / name / "splits_final.json"
+    check_place(place)
     if place.exists() and not args.overwrite:
         raise UserError(f"--install-splits: {place} already exists; --overwrite replaces it")
     return place

@@ -127,7 +127,9 @@ class Scans:
         files = self._list(path, "*")
         if not files:
             below = any(entry.is_dir() for entry in path.iterdir())
-            deeper = "; what lies in folders of it is found by a pattern for each channel, as in --channel 0='*/*'" * below
+            deeper = (
+                "; what lies in folders of it is found by a pattern for each channel, as in --channel 0='*/*'" * below
+            )
             raise ModelError(f"{path} has no image that this model is for: {self._kind}{deeper}")
         cases = []
         numbered: dict[str, list[tuple[str, Path]]] = defaultdict(list)

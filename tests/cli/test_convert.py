@@ -120,6 +120,9 @@ def test_all_options_of_images(tmp_path, convert, refused):
     assert installed.read_bytes() == (dataset / "splits_final.json").read_bytes()
     installed.unlink()
     assert_names(refused(command, tmp_path), dataset, "--overwrite", " -d ", " -n ")
+    installed.parent.rmdir()
+    installed.parent.touch()
+    assert_names(refused(command, tmp_path), installed, "cannot be written", installed.parent)
 
 
 def test_errors_are_listed_and_nothing_is_written(source, tmp_path, converting, convert):
@@ -195,6 +198,9 @@ def test_without_nnunet_raw(source, tmp_path, convert, refused, monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed")
     places = source, tmp_path / "out"
     assert "nnUNet_preprocessed" in refused("images {0} -d 1 -o {1} --install-splits", *places)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)  # which root may everywhere
+        assert_names(refused("images {0} -d 1 -o {1}", *places), places[1], "cannot be written", tmp_path)
     assert f"export nnUNet_raw={places[1]}" in convert("images {0} -d 1 -o {1}", *places)
 
 
