@@ -111,7 +111,7 @@ def _convert(args: argparse.Namespace) -> None:
     conversion = args.layout.from_options(args).conversion(args.source)
     from swin_umamba_nnunet.datasets._checks import inspect
     from swin_umamba_nnunet.datasets._report import format_report
-    from swin_umamba_nnunet.datasets._write import check_target, install_splits, write_dataset
+    from swin_umamba_nnunet.datasets._write import check_place, check_target, install_splits, write_dataset
 
     name = _dataset_name(args, conversion.dataset)
     output = args.output or settings.read(_RAW)
@@ -121,6 +121,8 @@ def _convert(args: argparse.Namespace) -> None:
     install_at = _splits_place(args, name)
     if target is not None:
         check_target(target, args.source, args.overwrite or args.dry_run)
+    for place in filter(None, (target, install_at)) if not args.dry_run else ():
+        check_place(place)
     print(f"Reading {len(conversion.cases)} cases of {conversion.source} ...", flush=True)
     inspection = inspect(conversion, args.workers, args.skip_bad)
     print(f"\n{format_report(inspection)}\n", flush=True)
@@ -175,10 +177,7 @@ def _splits_place(args: argparse.Namespace, name: str) -> Path | None:
     preprocessed = settings.read(_PREPROCESSED)
     if not preprocessed:
         raise UserError("--install-splits needs nnUNet_preprocessed: export nnUNet_preprocessed=/folder")
-    from swin_umamba_nnunet.datasets._write import check_place
-
     place = Path(preprocessed).expanduser().absolute() / name / "splits_final.json"
-    check_place(place)
     if place.exists() and not args.overwrite:
         raise UserError(f"--install-splits: {place} already exists; --overwrite replaces it")
     return place

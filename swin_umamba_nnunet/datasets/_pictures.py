@@ -110,6 +110,8 @@ def _read_with_pillow(path: Path) -> Picture:
         elif image.mode == "P":
             image.load()
             pixels, palette = np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            if not len(palette):
+                raise ValueError("its palette is missing")
         else:
             plain = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}.get(image.mode, "RGB")
             pixels = np.asarray(image if image.mode in _PLAIN_MODES else image.convert(plain))

@@ -119,6 +119,7 @@ def write_dataset(
         errors = len(inspection.errors)
         raise ConversionError(f"{errors} errors were found in {conversion.source}; nothing was written")
     check_target(target, conversion.source, overwrite)
+    check_place(target)
     with new_folder(target, overwrite) as unfinished:
         _write(inspection, labels, unfinished, threads)
         write_dataset_json(
@@ -164,7 +165,6 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
         raise ConversionError(f"{target} already exists; --overwrite replaces it, and -d or -n gives another place")
     if target.exists() and any(target.iterdir()) and not (target / "dataset.json").is_file():
         raise ConversionError(f"{target} has no dataset.json, so it is no dataset that --overwrite would replace")
-    check_place(target)
     source = source.expanduser().resolve()
     if source.is_relative_to(target.resolve()):
         raise ConversionError(

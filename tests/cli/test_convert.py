@@ -122,7 +122,7 @@ def test_all_options_of_images(tmp_path, convert, refused):
     assert_names(refused(command, tmp_path), dataset, "--overwrite", " -d ", " -n ")
     installed.parent.rmdir()
     installed.parent.touch()
-    assert_names(refused(command, tmp_path), installed, "cannot be written", installed.parent)
+    assert_names(refused(f"{command} --overwrite", tmp_path), installed, "cannot be written", installed.parent)
 
 
 def test_errors_are_listed_and_nothing_is_written(source, tmp_path, converting, convert):

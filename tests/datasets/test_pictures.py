@@ -89,6 +89,15 @@ def test_odd_mask_numbers_are_refused(tmp_path, value):
         mask_array(read_picture(tmp_path / "m.tif"), tmp_path / "m.tif")
 
 
+def test_a_lost_palette_is_told(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(blob(1)).convert("P").save(path)
+    before, after = path.read_bytes().split(b"PLTE")
+    path.write_bytes(before[:-4] + after[int.from_bytes(before[-4:], "big") + 4 :])
+    with raises(CaseError, path, "palette"):
+        read_picture(path)
+
+
 def test_stacks_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 20, 30), np.uint8))
     tifffile.imwrite(tmp_path / "channels.tif", np.zeros((4, 20, 30), np.uint8), imagej=True, metadata={"axes": "CYX"})
