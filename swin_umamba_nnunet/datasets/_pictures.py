@@ -18,6 +18,7 @@ from swin_umamba_nnunet.datasets._model import CaseError, Content, Findings, Sou
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _PLAIN_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F", "RGB", "LA", "RGBA")  # NumPy has them as they are
 _EXIF_ORIENTATION = 0x0112
+_TIFF_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE"))
 _GREYS = np.arange(256) * 0x010101  # grey v is the colour v * this
 
 
@@ -75,6 +76,8 @@ def _read_tiff(path: Path) -> Picture:
         lossy = page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
         axes, inverted = series.axes, page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
         pages = len(file.series)
+        if page.photometric not in _TIFF_COLOURS and not lossy:  # CMYK would pass for RGBA; JPEG's YCbCr becomes RGB
+            raise ValueError(f"its colours are {page.photometric!r}; save it as RGB or grey")
     kept = [axis for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"]
     pixels = pixels.reshape([size for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"])
     # two or four channels of a microscope are no grey or colour with transparency, which would be dropped

@@ -53,9 +53,12 @@ def test_one_bit_and_lossy(tmp_path):
     assert read_picture(tmp_path / "really_a_jpeg.png").lossy
 
 
-def test_cmyk_becomes_colour(tmp_path):
-    Image.fromarray(photo(1)).convert("CMYK").save(tmp_path / "a.jpg")
+def test_cmyk_becomes_colour_or_is_refused(tmp_path):
+    for name in ("a.jpg", "a.tif"):
+        Image.fromarray(photo(1)).convert("CMYK").save(tmp_path / name)
     assert read_picture(tmp_path / "a.jpg").pixels.shape == photo(1).shape
+    with raises(CaseError, tmp_path / "a.tif", "SEPARATED", "RGB"):
+        read_picture(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
