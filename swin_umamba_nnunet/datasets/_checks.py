@@ -193,7 +193,7 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) ->
     elif len(training) < DEFAULT_FOLDS and "val" not in training and not conversion.folds:
         findings.warning(
             f"{plural(len(training), 'training case')} cannot make the {DEFAULT_FOLDS} folds that nnU-Net draws: train "
-            "with FOLD all, or write fewer folds with --folds (2 or more)"
+            "with FOLD all, or have fewer folds written (--folds, which `images` and `volumes` take)"
         )
     of_pictures = ("R", "G", "B") if _usual(each.channels for each in measured.values()) == 3 else ("grey",)
     # PNG has no floats, and Pillow writes no 16-bit colour
