@@ -71,14 +71,14 @@ def entries(base: Path, pattern: str) -> list[Path]:
     Raises:
         ConversionError: it is no pattern.
     """
-    folders = [base]
+    folders, places = [base], {base.resolve()}
     for folder in folders if pattern.startswith("**/") else ():
         for link in folder.glob(EVERYTHING):
             if link.is_symlink() and link.is_dir():
                 place = link.resolve()
-                known = any(place.is_relative_to(other.resolve()) for other in folders)
-                if not (known or base.resolve().is_relative_to(place)):
+                if places.isdisjoint((place, *place.parents)) and not base.resolve().is_relative_to(place):
                     folders.append(link)
+                    places.add(place)
     try:
         found = sorted({path for folder in folders for path in folder.glob(pattern)})
     except (ValueError, NotImplementedError) as error:
