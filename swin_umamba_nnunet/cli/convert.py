@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from swin_umamba_nnunet import settings
 from swin_umamba_nnunet._text import UserError, plural
 from swin_umamba_nnunet.datasets import LAYOUTS
+from swin_umamba_nnunet.datasets._model import DEFAULT_FOLDS
 
 if TYPE_CHECKING:
     from swin_umamba_nnunet.datasets._write import Verdict
@@ -110,7 +111,7 @@ def _convert(args: argparse.Namespace) -> None:
     conversion = args.layout.from_options(args).conversion(args.source)
     from swin_umamba_nnunet.datasets._checks import inspect
     from swin_umamba_nnunet.datasets._report import format_report
-    from swin_umamba_nnunet.datasets._write import check_target, install_splits, write_dataset
+    from swin_umamba_nnunet.datasets._write import check_place, check_target, install_splits, write_dataset
 
     name = _dataset_name(args, conversion.dataset)
     output = args.output or settings.read(_RAW)
@@ -120,6 +121,8 @@ def _convert(args: argparse.Namespace) -> None:
     install_at = _splits_place(args, name)
     if target is not None:
         check_target(target, args.source, args.overwrite or args.dry_run)
+    for place in filter(None, (target, install_at)) if not args.dry_run else ():
+        check_place(place)
     print(f"Reading {len(conversion.cases)} cases of {conversion.source} ...", flush=True)
     inspection = inspect(conversion, args.workers, args.skip_bad)
     print(f"\n{format_report(inspection)}\n", flush=True)
@@ -209,7 +212,9 @@ def _print_next_steps(target: Path, installed: Path | None, installs: bool, cuda
         print("      # what --install-splits does" if installs else "      # nnU-Net looks for its folds there")
     # a full training takes weeks on a CPU
     how = "Scratch_1epoch -device cpu      # a trial: torch sees no GPU here" if cuda is False else ""
-    print(f"    nnUNetv2_train {identifier} 2d 0 -tr nnUNetTrainerSwinUMambaD{how}")
+    cases = len(list((target / "labelsTr").iterdir()))
+    fold = "0" if cases >= DEFAULT_FOLDS or splits.is_file() else "all"  # nnU-Net's own folds need as many cases
+    print(f"    nnUNetv2_train {identifier} 2d {fold} -tr nnUNetTrainerSwinUMambaD{how}")
     instances = target / "instancesTs"
     if instances.is_dir():
         print(f"    swin-umamba evaluate -gt {shlex.quote(str(instances))} -pred PREDICTIONS --protocol cells")

@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
         # beside the predictions, not among them: that folder is nnU-Net's
         predictions = Path(os.path.abspath(args.predictions))
         folder = args.output or predictions.with_name(f"{predictions.name}_overlay")
+        if folder.resolve() in [given.resolve() for given in (args.images, args.ground_truth, predictions)]:
+            raise UserError(f"{folder} has the files to be drawn, which pictures would replace; choose another with -o")
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise UserError(f"the folder {folder} cannot be written; choose another one with -o")

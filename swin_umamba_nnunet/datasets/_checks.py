@@ -14,6 +14,7 @@ from tqdm.contrib.concurrent import thread_map
 from swin_umamba_nnunet._text import listed, plural
 from swin_umamba_nnunet.datasets._labels import LabelMap, count_values, resolve
 from swin_umamba_nnunet.datasets._model import (
+    DEFAULT_FOLDS,
     NOT_FINITE,
     VOLUME_ENDING,
     CaseError,
@@ -186,8 +187,14 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) ->
     cases = tuple(case for case in everything if case.name not in left_out)
     measured = {name: each for name, each in measured.items() if name not in left_out}
     _judge_duplicates(cases, measured, findings)
-    if all(case.part == "test" for case in cases):
+    training = [case.part for case in cases if case.part != "test"]
+    if not training:
         findings.error("there is no training case; nnU-Net needs images with masks to train on")
+    elif len(training) < DEFAULT_FOLDS and "val" not in training and not conversion.folds:
+        findings.warning(
+            f"{plural(len(training), 'training case')} cannot make the {DEFAULT_FOLDS} folds that nnU-Net draws: train "
+            "with FOLD all, or have fewer folds written (--folds, which `images` and `volumes` take)"
+        )
     of_pictures = ("R", "G", "B") if _usual(each.channels for each in measured.values()) == 3 else ("grey",)
     # PNG has no floats, and Pillow writes no 16-bit colour
     fits = all(m.dtype == "uint8" or (m.dtype == "uint16" and m.channels == 1) for m in measured.values())
@@ -216,6 +223,17 @@ def _resolve_labels(conversion: Conversion, measured: Mapping[str, Measured], fi
     asked = bool(rule.entries) and rule.entries[0].colour and all(each.colours is not None for each in masks.values())
     colour = any(each.colour for each in masks.values()) or (asked and bool(masks))
     total: Counter[int] = Counter()
+    shades: dict[int, int] = {}  # of palettes' indices, beside which a grey mask's labels may stand
+    for each in masks.values() if not (colour or rule.entries) and rule.threshold is None else ():
+        indices, colours = each.of_mask(False), each.of_mask(True)
+        for index, shade in zip(indices, colours) if len(indices) == len(colours) else ():
+            if shade != (index * 0x010101 or -1) and shades.setdefault(index, shade) != shade:
+                colour = True
+    if shades and colour:
+        findings.warning(
+            "palettes of the masks have different colours for one index, so labels go by colour (--label NAME=INDEX "
+            "makes them go by index)"
+        )
     for name, each in masks.items():
         total.update(each.of_mask(colour))
         if colour and each.colours is None:
@@ -262,7 +280,7 @@ def _judge_labels(
 def _judge_channels(measured: Mapping[str, Measured], findings: Findings) -> None:
     usual = _usual(each.channels for each in measured.values())
     for name, each in measured.items():
-        if each.channels != usual:
+        if each.channels != usual and each.spacing is None:  # volumes' missing channels are told already
             topic = f"image has not {plural(usual, 'channel')} like the others; --channels makes them alike"
             findings.error(topic, f"{each.channels}", name)
     dtypes = Counter(each.dtype for each in measured.values())

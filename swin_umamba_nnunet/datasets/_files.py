@@ -66,11 +66,21 @@ def stem_of(path: Path, endings: Iterable[str]) -> str:
 def entries(base: Path, pattern: str) -> list[Path]:
     """What below `base` the pattern stands for, sorted, nothing that is or lies in something hidden.
 
+    A pattern of whatever depth ("**/...") goes into folders that are links too, but not twice into one place.
+
     Raises:
         ConversionError: it is no pattern.
     """
+    folders, places = [base], {base.resolve()}
+    for folder in folders if pattern.startswith("**/") else ():
+        for link in folder.glob(EVERYTHING):
+            if link.is_symlink() and link.is_dir():
+                place = link.resolve()
+                if places.isdisjoint((place, *place.parents)) and not base.resolve().is_relative_to(place):
+                    folders.append(link)
+                    places.add(place)
     try:
-        found = sorted(base.glob(pattern))
+        found = sorted({path for folder in folders for path in folder.glob(pattern)})
     except (ValueError, NotImplementedError) as error:
         raise ConversionError(
             f'the pattern "{pattern}" is not understood ({error}); write for example "*/image.png"'
@@ -79,8 +89,8 @@ def entries(base: Path, pattern: str) -> list[Path]:
 
 
 def list_files(base: Path, endings: tuple[str, ...], pattern: str = EVERYTHING) -> list[Path]:
-    """Files below `base` with one of the endings, sorted, nothing hidden."""
-    return [path for path in entries(base, pattern) if ending_of(path, endings) and path.is_file()]
+    """Files below `base` with one of the endings, sorted, nothing hidden; links that lead nowhere too, to be told."""
+    return [path for path in entries(base, pattern) if ending_of(path, endings) and not path.is_dir()]
 
 
 def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
@@ -204,7 +214,7 @@ def keys_of(selection: Selection, pattern: re.Pattern[str] | None, kind: str, fi
         if key is None:
             findings.error(f"{kind} file does not match the pattern for its key", case=str(path))
         else:
-            found[key].append(path)
+            found[unicodedata.normalize("NFC", key)].append(path)  # macOS parts letters and accents
     for key, paths in found.items():
         if len(paths) > 1:
             names = " and ".join(str(path.relative_to(selection.base)) for path in paths[:3])

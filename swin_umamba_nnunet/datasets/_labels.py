@@ -25,6 +25,7 @@ from swin_umamba_nnunet.datasets._model import (
 
 MAX_AUTOMATIC = 200  # so many values are no semantic classes
 LOSSY_MARGIN = 40  # JPEG moves most of a 0/255 mask's values by no more than that around edges
+_NEARLY_WHITE = range(255 - LOSSY_MARGIN, 255)
 LOSSY_VALUES = 8  # so many different ones beyond that are no classes, where hardly a pixel has them
 
 
@@ -141,8 +142,8 @@ def resolve(rule: LabelRule, values: Mapping[int, int], colour: bool) -> LabelMa
         return _listed(rule, values, colour)
     found = {0, *values}
     two = {"background": 0, rule.foreground: 1}
-    for high in 1, 255:
-        if found <= {0, high} and (not colour or found == {0}):
+    for high in (0xFFFFFF,) if colour else (1, 255):
+        if found <= {0, high}:
             return LabelMap(two, {0: 0, high: 1}, colour=colour)
     if not colour and len(values) < MAX_AUTOMATIC and found == set(range(len(found))):
         classes = {f"class_{value}" if value else "background": value for value in sorted(found)}
@@ -172,7 +173,8 @@ def _is_lossy(values: Mapping[int, int]) -> bool:
     between = {value: pixels for value, pixels in values.items() if LOSSY_MARGIN < value < 255 - LOSSY_MARGIN}
     total = sum(values.values())
     few = sum(between.values()) <= 0.05 * total and max(between.values(), default=0) <= 0.005 * total
-    ends = min(values) <= LOSSY_MARGIN and 255 - LOSSY_MARGIN <= max(values) <= 255
+    # without a value just below 255 it is more likely a label: 255 often stands for what is not to be looked at
+    ends = min(values) <= LOSSY_MARGIN and max(values) <= 255 and not values.keys().isdisjoint(_NEARLY_WHITE)
     return ends and (not between or (few and len(between) >= LOSSY_VALUES))
 
 
@@ -193,4 +195,5 @@ def _explain(values: Mapping[int, int], colour: bool) -> str:
     names = {"background": common[0]} | {f"NAME{i}": value for i, value in enumerate(sorted(common[1:8]), 1)}
     quote = "'" if colour else ""
     options = [f"--label {name}={quote}{show_value(value, colour)}{quote}" for name, value in names.items()]
-    return text + "say what they stand for, for example   " + " ".join(options)
+    one = "; or --threshold 0, if 1 and 255 are the same" * (not colour and values.keys() == {0, 1, 255})
+    return text + "say what they stand for, for example   " + " ".join(options) + one

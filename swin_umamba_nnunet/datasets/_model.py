@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning", "note"]
 Part = Literal["train", "val", "test"]
 VOLUME_ENDING = ".nii.gz"  # of all volumes written: compressed NIfTI, which everything reads
+DEFAULT_FOLDS = 5  # nnU-Net's own number
 INSTANCE_LABELS = ("interior", "boundary")  # as U-Mamba's cell dataset has them
 INSTANCES = "instances"  # Tr, Ts: folders of instance masks
 INSTANCE_SUFFIX = "_label"  # the name `evaluate --protocol cells` knows: CASE_label.tiff

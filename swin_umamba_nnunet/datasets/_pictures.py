@@ -18,6 +18,7 @@ from swin_umamba_nnunet.datasets._model import CaseError, Content, Findings, Sou
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _PLAIN_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F", "RGB", "LA", "RGBA")  # NumPy has them as they are
 _EXIF_ORIENTATION = 0x0112
+_TIFF_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE"))
 _GREYS = np.arange(256) * 0x010101  # grey v is the colour v * this
 
 
@@ -75,15 +76,19 @@ def _read_tiff(path: Path) -> Picture:
         lossy = page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
         axes, inverted = series.axes, page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
         pages = len(file.series)
+        if page.photometric not in _TIFF_COLOURS and not lossy:  # CMYK would pass for RGBA; JPEG's YCbCr becomes RGB
+            raise ValueError(f"its colours are {page.photometric!r}; save it as RGB or grey")
     kept = [axis for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"]
     pixels = pixels.reshape([size for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"])
-    if pixels.ndim == 3 and kept[0] in "SC" and pixels.shape[0] in (2, 3, 4):
+    # two or four channels of a microscope are no grey or colour with transparency, which would be dropped
+    if pixels.ndim == 3 and pixels.shape[0] in {"S": (2, 3, 4), "C": (3,)}.get(kept[0], ()):
         pixels = np.moveaxis(pixels, 0, -1)
     elif pixels.ndim == 3 and not (kept[2] in "SC" and pixels.shape[2] in (2, 3, 4)):
         pages = max(pages, len(pixels))
     if pages > 1 or pixels.ndim > 3:
         raise CaseError(
-            "TIFF holds more than one 2D image (a stack, or several pages); `convert volumes` takes volumes, as NIfTI",
+            "TIFF holds more than one 2D image (a stack, channels, or several pages); `convert volumes` takes volumes, "
+            "as NIfTI",
             f"{path} (axes {axes}, shape {pixels.shape}, {pages} images)",
         )
     if pixels.dtype == bool:
@@ -108,6 +113,8 @@ def _read_with_pillow(path: Path) -> Picture:
         elif image.mode == "P":
             image.load()
             pixels, palette = np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            if not len(palette):
+                raise ValueError("its palette is missing")
         else:
             plain = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}.get(image.mode, "RGB")
             pixels = np.asarray(image if image.mode in _PLAIN_MODES else image.convert(plain))
@@ -162,7 +169,10 @@ def mask_array(picture: Picture, path: Path) -> tuple[np.ndarray, bool, np.ndarr
             raise CaseError("mask is in 16-bit colour; save it as 8-bit colours or as label values", str(path))
         return _pack(values), True, None
     if picture.palette is not None:
-        return values, False, _pack(picture.palette.astype(np.int32))
+        colours = _pack(picture.palette.astype(np.int32))
+        shown = colours[values.clip(max=len(colours) - 1)]
+        # black, which is the background everywhere else, is not index 0 in what optimisers and Pillow's GIFs have
+        return (shown, True, None) if colours[0] and not shown.all() else (values, False, colours)
     values = values[..., 0] if pixels.ndim == 3 else values
     return values, False, _GREYS if values.max() <= 255 else None
 

@@ -25,7 +25,7 @@ def list_volumes(base: Path, endings: tuple[str, ...], pattern: str) -> list[Pat
     found = _files.entries(base, pattern)
     folders = [base, *found] if pattern == _files.EVERYTHING else found
     series = {folder for folder in folders if folder.is_dir() and _dicom.holds_dicom(folder)}
-    files = (path for path in found if _files.ending_of(path, endings) and path.is_file())
+    files = (path for path in found if _files.ending_of(path, endings) and not path.is_dir())
     return sorted([*series, *(path for path in files if path.parent not in series)])
 
 

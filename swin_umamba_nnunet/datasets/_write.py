@@ -119,6 +119,7 @@ def write_dataset(
         errors = len(inspection.errors)
         raise ConversionError(f"{errors} errors were found in {conversion.source}; nothing was written")
     check_target(target, conversion.source, overwrite)
+    check_place(target)
     with new_folder(target, overwrite) as unfinished:
         _write(inspection, labels, unfinished, threads)
         write_dataset_json(
@@ -140,6 +141,13 @@ def write_dataset(
     return verdict
 
 
+def check_place(path: Path) -> None:
+    """Raise ConversionError if nothing may be written to an absolute path, whose folders are made where need be."""
+    place = next(parent for parent in path.parents if parent.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise ConversionError(f"{path} cannot be written: {place} is no folder that may be; choose another place")
+
+
 def check_target(target: Path, source: Path, overwrite: bool) -> None:
     """See whether a dataset can go to `target`, before the work (and before writing, once more).
 
@@ -157,9 +165,6 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
         raise ConversionError(f"{target} already exists; --overwrite replaces it, and -d or -n gives another place")
     if target.exists() and any(target.iterdir()) and not (target / "dataset.json").is_file():
         raise ConversionError(f"{target} has no dataset.json, so it is no dataset that --overwrite would replace")
-    file = next((parent for parent in target.parents if parent.is_file()), None)
-    if file is not None:
-        raise ConversionError(f"{file} is a file, and the folder for the dataset is expected")
     source = source.expanduser().resolve()
     if source.is_relative_to(target.resolve()):
         raise ConversionError(

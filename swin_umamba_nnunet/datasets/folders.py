@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from swin_umamba_nnunet.datasets import _files
 from swin_umamba_nnunet.datasets._files import Lister, Selection
 from swin_umamba_nnunet.datasets._model import (
+    DEFAULT_FOLDS,
     INSTANCE_LABELS,
     VOLUME_ENDING,
     Conversion,
@@ -26,7 +27,6 @@ from swin_umamba_nnunet.datasets._model import (
     parse_label,
 )
 
-DEFAULT_FOLDS = 5  # nnU-Net's own number
 _Parts = dict[Part, tuple[list[Selection], Selection | None]]
 _FILES = "which files (folders and patterns are relative to SOURCE; quote patterns)"
 
@@ -104,8 +104,15 @@ class Folders(Layout):
             raise LabelError(
                 f"--threshold {threshold}: give the highest mask value that is background, for example 127"
             )
+        if not 0 <= self.seed < 1 << 32:
+            raise ConversionError(f"--seed {self.seed}: give a whole number from 0 to {(1 << 32) - 1}")
         findings = Findings()
         cases = self._cases(source, lister, findings)
+        if self.folds and any(case.part == "val" for case in cases):
+            raise ConversionError(
+                f"--folds {self.folds}: the source has validation images, which make fold 0 and no other; leave "
+                "--folds out, or hold them out with --val-as test"
+            )
         judge_groups(cases, findings)
         if self.test_fraction:
             cases = hold_out(cases, self.test_fraction, self.seed)

@@ -133,7 +133,7 @@ def _as_labels(array: np.ndarray, path: Path) -> np.ndarray:
     labels = array.astype(np.uint8 if high < 256 else np.uint16 if high < 65536 else np.uint32)
     if (fractions := array[labels != array]).size:
         raise EvaluationError(
-            f"{path} has fractions such as {fractions[0]:g}; {expected} (probabilities have to be thresholded first)"
+            f"{path} has fractions such as {fractions[0]}; {expected} (probabilities have to be thresholded first)"
         )
     return labels
 

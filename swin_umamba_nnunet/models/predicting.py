@@ -177,7 +177,7 @@ def predict(
     """
     output = Path(output)
     sources = [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
-    parent = next(path for path in (output, *output.absolute().parents) if path.exists())
+    parent = next(path for path in (output, *output.absolute().parents) if os.path.lexists(path))
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ModelError(f"{output} cannot be written: {parent} is no folder that may be; name another with -o")
     predictor = load_predictor(model, **settings)

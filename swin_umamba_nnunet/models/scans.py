@@ -104,7 +104,7 @@ class Scans:
                 `images` then is: what `*` and `?` stand for tells which files belong together.
 
         Raises:
-            ModelError: there are none, some are of a kind that the model is not for, or two masks would have one name.
+            ModelError: there are none, some are of a kind that the model is not for, or two would have one name.
         """
         if channels:
             cases = self._by_channel(images, dict(channels))
@@ -112,10 +112,10 @@ class Scans:
             cases = [case for path in images for case in self._within(path)]
         names: dict[str, SourceCase] = {}
         for case in cases:
-            other = names.setdefault(self.mask_name(case).casefold(), case)
+            other = names.setdefault(case.name.casefold(), case)  # of masks, pictures and cases of `evaluate`
             if other is not case:
                 raise ModelError(
-                    f"{other.images[0]} and {case.images[0]} would have the same mask, {self.mask_name(case)}: "
+                    f"the masks of {other.images[0]} and {case.images[0]} would have the same name, {case.name}: "
                     "rename one of them, or predict them into different folders"
                 )
         return sorted(cases, key=lambda case: case.name)
@@ -126,7 +126,11 @@ class Scans:
             return [self._case("", path)]
         files = self._list(path, "*")
         if not files:
-            raise ModelError(f"{path} has no image that this model is for: {self._kind}")
+            below = any(entry.is_dir() for entry in path.iterdir())
+            deeper = (
+                "; what lies in folders of it is found by a pattern for each channel, as in --channel 0='*/*'" * below
+            )
+            raise ModelError(f"{path} has no image that this model is for: {self._kind}{deeper}")
         cases = []
         numbered: dict[str, list[tuple[str, Path]]] = defaultdict(list)
         for file in files:

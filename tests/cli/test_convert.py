@@ -120,6 +120,9 @@ def test_all_options_of_images(tmp_path, convert, refused):
     assert installed.read_bytes() == (dataset / "splits_final.json").read_bytes()
     installed.unlink()
     assert_names(refused(command, tmp_path), dataset, "--overwrite", " -d ", " -n ")
+    installed.parent.rmdir()
+    installed.parent.touch()
+    assert_names(refused(f"{command} --overwrite", tmp_path), installed, "cannot be written", installed.parent)
 
 
 def test_errors_are_listed_and_nothing_is_written(source, tmp_path, converting, convert):
@@ -170,6 +173,7 @@ def test_errors_are_listed_and_nothing_is_written(source, tmp_path, converting, 
         ("images {} -d 1 --test-fraction 0.99", ("--test-fraction 0.99",)),
         ("images {} -d 1 --install-splits", ("--install-splits", "--group-pattern", "--folds")),
         ("images {} -d 1 --folds 9", ("9 folds", "--folds", "2 to 4")),
+        ("images {} -d 1 --folds 2 --seed -1", ("--seed -1", "from 0")),
         ("volumes {} -d 1 --images a --images T1=b", ("--images", "channel", "--images T1=")),
         ("volumes {} -d 1 --images T1=a --images T1=b", ("same name", "T1")),
         ("volumes {} -d 1 --images T1=images --modality CT", ("--modality", "--images")),
@@ -194,6 +198,9 @@ def test_without_nnunet_raw(source, tmp_path, convert, refused, monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed")
     places = source, tmp_path / "out"
     assert "nnUNet_preprocessed" in refused("images {0} -d 1 -o {1} --install-splits", *places)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)  # which root may everywhere
+        assert_names(refused("images {0} -d 1 -o {1}", *places), places[1], "cannot be written", tmp_path)
     assert f"export nnUNet_raw={places[1]}" in convert("images {0} -d 1 -o {1}", *places)
 
 
@@ -309,6 +316,7 @@ def test_what_is_printed_as_next_can_be_typed(layout, source, tmp_path, convert,
     assert (Path(os.environ[RAW]) / dataset / "dataset.json").is_file()
     (train,) = [parse_printed(line.partition("#")[0]) for line in lines if "nnUNetv2_train" in line]
     assert train.device == "cpu"
+    assert train.fold == ("0" if layout in WITH_FOLDS else "all")  # nnU-Net makes no five folds of four cases
     assert train.tr.removesuffix("_1epoch") in {record.name for record in catalogue.TRAINERS}
 
 

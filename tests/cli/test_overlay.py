@@ -178,6 +178,10 @@ def test_an_unknown_case_gets_the_nearest_name(pictures, refused):
     assert_names(message, "--cases", " case_11 ", " case_1?", pictures / "truth", pictures / "pred")
 
 
-def test_an_output_that_is_a_file(pictures, refused):
+def test_an_output_that_is_a_file_or_holds_what_is_drawn(pictures, refused):
     (pictures / "out").touch()
     assert_names(refused(pictures, f"-o {pictures}/out"), pictures / "out", "File exists", "with -o")
+    before = [path.read_bytes() for path in sorted(pictures.glob("*/*"))]
+    for name in ("images", "truth", "pred"):
+        assert_names(refused(pictures, f"-o {pictures}/pred/../{name}"), name, "replace", "with -o")
+    assert [path.read_bytes() for path in sorted(pictures.glob("*/*"))] == before

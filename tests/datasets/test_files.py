@@ -14,7 +14,8 @@ def _touch(folder, *names):
         (folder / name).write_bytes(b"")
 
 
-def test_hidden_files_and_other_endings_do_not_count(tmp_path):
+def test_hidden_files_and_other_endings_do_not_count(tmp_path_factory):
+    tmp_path, elsewhere = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("elsewhere")
     _touch(
         tmp_path,
         "a.png",
@@ -28,8 +29,12 @@ def test_hidden_files_and_other_endings_do_not_count(tmp_path):
         "notes.txt",
     )
     (tmp_path / "folder.png").mkdir()
+    _touch(elsewhere, "P1/f.png")
+    for link, place in (("x/linked", elsewhere), ("circle", tmp_path), ("lost.png", "nowhere")):
+        (tmp_path / link).symlink_to(place)
+    (elsewhere / "circle").symlink_to(tmp_path.parent)
     found = [path.relative_to(tmp_path).as_posix() for path in _files.list_files(tmp_path, ENDINGS)]
-    assert found == ["B.PNG", "a.png", "x/e f.png"]
+    assert found == ["B.PNG", "a.png", "lost.png", "x/e f.png", "x/linked/P1/f.png"]
 
 
 def test_the_longest_ending_counts(tmp_path):
@@ -112,7 +117,7 @@ def test_names_that_would_collide():
 
 
 def test_one_case_twice_is_named(tmp_path):
-    _touch(tmp_path, "a.png", "a.nii")
+    _touch(tmp_path, "a.png", "a.nii", "u\u0308.png")
     chosen = _files.select(tmp_path, ".", ENDINGS, "--images")
-    _files.keys_of(chosen, None, "image", findings := Findings())
+    assert {*_files.keys_of(chosen, None, "image", findings := Findings())} == {"a", "ü"}  # whatever system it is from
     assert "a.nii and a.png" in findings[0].detail

@@ -49,7 +49,10 @@ def test_source_with_train_val_and_test(tmp_path, convert):
     assert converted.names("labelsTs") == ["i4.png"]
     assert "1 test images have no mask" in converted.report
     assert converted.splits == [{"train": ["i0", "i1", "i2"], "val": ["i3"]}]
+    with raises(ConversionError, "--folds 3", "--val-as test"):
+        Images(folds=3).conversion(tmp_path / "s")
     held_out = convert(Images(val_as="test"), tmp_path / "s")
+    assert_names(held_out.report, "3 training cases", "5 folds", "FOLD all", "--folds")
     assert held_out.names("imagesTs") == ["i3_0000.png", "i4_0000.png", "i5_0000.png"]
     assert held_out.splits is None
 
@@ -121,15 +124,40 @@ def test_unlisted_colours(source, inspected, refused, convert):
     assert converted.read("labelsTr/img1.png").sum() == 7
 
 
-@pytest.mark.parametrize("label", ["cat=2", "cat=#800000"])
-def test_palette_masks_by_index_and_by_colour(source, convert, label):
+BLACK, RED, WHITE = (0, 0, 0), (128, 0, 0), (255, 255, 255)
+
+
+def _save_indexed(source, *palettes):
+    """Masks of a blob in each palette's last colour but black."""
+    for number, palette in enumerate(palettes):
+        shown = max(index for index, colour in enumerate(palette) if colour != BLACK)
+        mask = Image.fromarray(np.where(blob(), shown, palette.index(BLACK)).astype(np.uint8)).convert("P")
+        mask.putpalette([value for colour in palette for value in colour])
+        mask.save(source / "masks" / f"img{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("label", "palettes"),
+    [
+        (["foreground=2"], [(BLACK, BLACK, RED)] * 4),
+        (["foreground=#800000"], [(BLACK, (1, 1, 1), RED), (RED, BLACK)] * 2),
+        ([], [(WHITE, BLACK)] * 4),  # as Pillow writes a GIF
+        ([], [(BLACK, WHITE), (WHITE, BLACK)] * 2),
+    ],
+)
+def test_palette_masks_by_index_and_by_colour(source, convert, label, palettes):
+    _save_indexed(source, *palettes)
+    converted = convert(Images(label=label), source)
+    assert converted.json["labels"] == {"background": 0, "foreground": 1}
     for index in range(4):
-        mask = Image.frombytes("P", (17, 12), blob(2).tobytes())
-        mask.putpalette([0, 0, 0, 1, 1, 1, 128, 0, 0])
-        mask.save(source / "masks" / f"img{index}.png")
-    converted = convert(Images(label=[label]), source)
-    assert converted.json["labels"] == {"background": 0, "cat": 1}
-    assert_array_equal(converted.read("labelsTr/img0.png"), blob(1))
+        assert_array_equal(converted.read(f"labelsTr/img{index}.png"), blob(1))
+
+
+def test_an_index_of_several_colours_is_no_label(source, inspected):
+    _save_indexed(source, (BLACK, RED), (BLACK, WHITE), (BLACK, RED), (BLACK, RED))
+    inspection = inspected(Images(), source)
+    assert_names(inspection.errors[0].topic, "#800000", "#ffffff")
+    assert_names(_topics(inspection, "warning"), "palettes", "--label NAME=INDEX")
 
 
 DEEP = photo(3).astype(np.uint16) * 200

@@ -54,6 +54,8 @@ def test_consecutive_labels_work_by_themselves():
     ("values", "colour", "advice"),
     [
         ({0: 9, 128: 5, 255: 1}, False, "--label background=0 --label NAME1=128 --label NAME2=255"),
+        ({0: 9, 1: 5, 255: 1}, False, "--label NAME1=1 --label NAME2=255; or --threshold 0"),
+        ({0: 9, 1: 5, 2: 3, 255: 1}, False, "--label NAME1=1 --label NAME2=2 --label NAME3=255"),
         ({0: 9, RED: 5}, True, "--label background='#000000' --label NAME1='#ff0000'"),
         ({0: 9, 3: 1, 250: 4, 255: 6}, False, "--threshold 127"),
         # a JPEG of quality 50: values everywhere, next to no pixels between the ends

@@ -53,9 +53,12 @@ def test_one_bit_and_lossy(tmp_path):
     assert read_picture(tmp_path / "really_a_jpeg.png").lossy
 
 
-def test_cmyk_becomes_colour(tmp_path):
-    Image.fromarray(photo(1)).convert("CMYK").save(tmp_path / "a.jpg")
+def test_cmyk_becomes_colour_or_is_refused(tmp_path):
+    for name in ("a.jpg", "a.tif"):
+        Image.fromarray(photo(1)).convert("CMYK").save(tmp_path / name)
     assert read_picture(tmp_path / "a.jpg").pixels.shape == photo(1).shape
+    with raises(CaseError, tmp_path / "a.tif", "SEPARATED", "RGB"):
+        read_picture(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -89,12 +92,22 @@ def test_odd_mask_numbers_are_refused(tmp_path, value):
         mask_array(read_picture(tmp_path / "m.tif"), tmp_path / "m.tif")
 
 
+def test_a_lost_palette_is_told(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(blob(1)).convert("P").save(path)
+    before, after = path.read_bytes().split(b"PLTE")
+    path.write_bytes(before[:-4] + after[int.from_bytes(before[-4:], "big") + 4 :])
+    with raises(CaseError, path, "palette"):
+        read_picture(path)
+
+
 def test_stacks_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 20, 30), np.uint8))
+    tifffile.imwrite(tmp_path / "channels.tif", np.zeros((4, 20, 30), np.uint8), imagej=True, metadata={"axes": "CYX"})
     with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
         writer.write(np.zeros((20, 30), np.uint8))
         writer.write(np.zeros((9, 9), np.uint8))
-    for name in ("stack.tif", "pages.tif"):
+    for name in ("stack.tif", "pages.tif", "channels.tif"):
         with raises(CaseError, "more than one 2D image"):
             read_picture(tmp_path / name)
     save(tmp_path / "moving.gif", blob(), save_all=True, append_images=[Image.fromarray(blob()[::-1].copy())])

@@ -66,7 +66,7 @@ def test_channels_and_one_folder_per_patient(channels, convert):
 def test_a_missing_channel_is_named(channels, inspected):
     (channels / "B/t2.nrrd").unlink()
     errors = inspected(CHANNELS, channels).errors
-    assert ("a channel is missing: T2", "B") in [(error.topic, error.case) for error in errors]
+    assert [(error.topic, error.case) for error in errors] == [("a channel is missing: T2", "B")]
 
 
 def test_channels_at_different_places(channels, refused):

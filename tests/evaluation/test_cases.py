@@ -126,7 +126,8 @@ def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
 
 def test_file_ending_picks(tmp_path):
     truth = touch(tmp_path / "gt", "a.png", "a.nii.gz")
-    assert pair_cases(truth, truth, file_ending=".nii.gz").cases[0].prediction == truth / "a.nii.gz"
+    for ending in (".nii.gz", "nii.gz"):
+        assert pair_cases(truth, truth, file_ending=ending).cases == [CasePair("a", *[truth / "a.nii.gz"] * 2)]
     with refused("prediction", tmp_path / "nowhere", "exist"):
         pair_cases(truth, tmp_path / "nowhere", file_ending=".png")
 

@@ -130,13 +130,16 @@ def test_dataset_json_is_found_and_that_of_the_predictions_comes_first(folders, 
     assert {m.label for m in result.measurements} == {"1", "odd"}
 
 
-def test_background_only_needs_labels(tmp_path):
+def test_labels_that_only_one_side_or_none_has(tmp_path):
     for side in ("gt", "pred"):
         write_image(tmp_path / side / "a.png", np.zeros((4, 4), np.uint8))
     with refused("background", "--labels"):
         evaluated(tmp_path)
     result = evaluated(tmp_path, Plain([1]))
     assert math.isnan(result.value("a", "1", "Dice"))
+    for side, value in (("gt", 255), ("pred", 1)):
+        write_image(tmp_path / side / "a.png", np.full((4, 4), value, np.uint8))
+    assert any("No class is in both" in note for note in evaluated(tmp_path).notes)
 
 
 def test_millimetres_and_voxels_do_not_mix(tmp_path):

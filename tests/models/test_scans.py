@@ -229,9 +229,9 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
     write(tmp_path / "fine.nii.gz", fine)
     (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
     picture = save(tmp_path / "photo.png", photo(0))
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/below").mkdir(parents=True)
     save(tmp_path / "pictures/a.png", photo(0))
-    for name in ("a.nii.gz", "a.mhd"):
+    for name in ("a.nrrd", "a.mhd"):
         write(tmp_path / "twice" / name)
     (tmp_path / "file").touch()
 
@@ -242,13 +242,15 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
 
     refused(tmp_path / "fine.nii.gz", "fine.nii.gz", "0.004 x 0.004 mm", "1 x 1 mm", "rows x columns", "5 times")
     refused(picture, picture, ".nii.gz", "DICOM")
-    for folder_of_none in (tmp_path / "pictures", tmp_path / "empty"):
-        refused(folder_of_none, folder_of_none, ".nii.gz", "DICOM")
+    refused(tmp_path / "pictures", tmp_path / "pictures", ".nii.gz", "DICOM")
+    refused(tmp_path / "empty", tmp_path / "empty", ".nii.gz", "DICOM", "--channel 0='*/*'")
     refused(tmp_path / "cut.nii.gz", tmp_path / "cut.nii.gz", "again")
     refused(tmp_path / "none.nii.gz", tmp_path / "none.nii.gz", "does not exist")
-    refused(tmp_path / "twice", "a.nii.gz", "a.mhd", "rename")
+    refused(tmp_path / "twice", "a.nrrd", "a.mhd", "rename")
     refused(good, tmp_path / "file", "-o", output=tmp_path / "file")
     refused(good, tmp_path / "file", "-o", output=tmp_path / "file" / "below")
+    (tmp_path / "unmounted").symlink_to(tmp_path / "nowhere")
+    refused(good, tmp_path / "unmounted", "-o", output=tmp_path / "unmounted")
     refused(good, tmp_path, "-o", output=tmp_path)
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "good.nii.gz").write_bytes(b"by hand")

@@ -301,10 +301,14 @@ class Plain(EvaluationProtocol):
         notes = [f"Classes from {labels.source}: {classes}"]
         if labels.ignore is not None:
             notes.append(f"Elements with the ignore label {labels.ignore} in the ground truth were left out.")
-        there = {m.label for m in measurements if m.metric in ("TP", "FP", "FN") and m.value}
-        nowhere = [name for name in labels.classes if name not in there]
+        true, predicted = (
+            {m.label for m in measurements if m.metric in ("TP", other) and m.value} for other in ("FN", "FP")
+        )
+        nowhere = [name for name in labels.classes if name not in true | predicted]
         if nowhere:
             notes.append(f"In no file, neither ground truth nor prediction: {', '.join(nowhere)}")
+        if true and predicted and not true & predicted:
+            notes.append("No class is in both ground truth and predictions: are the label numbers the same?")
         return tuple(notes)
 
 
