@@ -12,17 +12,6 @@ from swin_umamba_nnunet.pretrained import download, locate, registry
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 
-# Tensors of a shape that can be saved and read again, and are no weights.
-ODD_TENSORS = {
-    "complex": lambda shape: torch.zeros(shape, dtype=torch.complex64),
-    "bool": lambda shape: torch.zeros(shape, dtype=torch.bool),
-    "int64": lambda shape: torch.zeros(shape, dtype=torch.int64),
-    "float8": lambda shape: torch.zeros(shape).to(torch.float8_e4m3fn),
-    "sparse": lambda shape: torch.zeros(shape).to_sparse(),
-    "quantised": lambda shape: torch.quantize_per_tensor(torch.zeros(shape), 1.0, 0, torch.qint8),
-    "meta": lambda shape: torch.zeros(shape, device="meta"),
-}
-
 
 @pytest.fixture(autouse=True)
 def secluded(tmp_path, monkeypatch):
