@@ -1,7 +1,5 @@
 """Images as people have them get the masks that nnU-Net's own predictor gives the same images in its format."""
 
-import json
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -16,16 +14,15 @@ from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.predicting import IncompleteError, predict
 from tests.datasets.trees import photo, save, write_dicom
+from tests.jsons import dump, edit, load
 from tests.messages import assert_names, raises
-
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
 
 BOT = "nnUNetTrainerUMambaBot"
 
 
 def change(file, **changes):
     """Other entries in a JSON file."""
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    edit(file, lambda content: content.update(changes))
 
 
 @pytest.fixture
@@ -112,7 +109,7 @@ def test_volumes_of_any_format_under_any_name(reader, model, nnunet, tmp_path):
         assert_same_place(mask, image)
     for picture in [*(tmp_path / "out").glob("overlay/*")]:
         assert_drawn_again(picture, folder, tmp_path / "in")
-    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    record = load(tmp_path / "out/prediction.json")
     assert record["labels"] == {"0": "background", "1": "a", "2": "b", "3": "c"}
     assert record["checkpoints"] == [str((folder / "fold_0/checkpoint_final.pth").resolve())]
 
@@ -217,7 +214,7 @@ def test_a_model_of_regions_whose_reader_is_neither_of_these(model, nnunet, tmp_
     (mask,) = predict(folder, tmp_path / "in", tmp_path / "out", device="cpu")
     np.testing.assert_array_equal(tifffile.imread(mask), tifffile.imread(expected))
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"stack.tif", "stack.json"}
-    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    record = load(tmp_path / "out/prediction.json")
     assert record["labels"] == {"0": "background", "2": "whole", "1": "most", "3": "core", "4": "tip"}
 
 
@@ -267,7 +264,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
 
     monkeypatch.setattr(predicting, "load_predictor", load_3d)
     refused(write(tmp_path / "flat.nii.gz", volume(shape=(1, 24, 40))), "flat.nii.gz", "single slice", "3D")
-    (folder / "dataset_fingerprint.json").write_text(json.dumps({"spacings": [[0.5, 1, 1], [0.55, 1, 1]]}))
+    dump(folder / "dataset_fingerprint.json", {"spacings": [[0.5, 1, 1], [0.55, 1, 1]]})
     refused(good, "good.nii.gz", "3 x 1.25 x 0.75 mm", "0.5 to 0.55 x 1 x 1 mm", "slices")
     (folder / "dataset_fingerprint.json").write_text("{")
     with pytest.raises(ModelError, match=r"^[^:]*dataset_fingerprint.json cannot be read as JSON"):
