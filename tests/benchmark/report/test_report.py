@@ -20,7 +20,7 @@ from swin_umamba_nnunet.benchmark.report.published import OTHER_PROTOCOL, PUBLIS
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 from tests.benchmark.report import tree
 from tests.jsons import dump, edit
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, raises
 
 FEW = Bootstrap(100)
 PLAIN = ReportOptions(pictures=0, bootstrap=Bootstrap(5))
@@ -352,16 +352,14 @@ def test_bad_options_are_one_sentence(bench, tmp_path, capsys, options, named):
 def test_a_benchmark_that_has_not_begun(bench, tmp_path):
     (tmp_path / "new").mkdir()
     shutil.copy(bench / "benchmark.json", tmp_path / "new")
-    with pytest.raises(
-        BenchmarkError, match=naming(tmp_path / "new", "no finished run", "swin-umamba benchmark status")
-    ):
+    with raises(BenchmarkError, tmp_path / "new", "no finished run", "swin-umamba benchmark status"):
         write_report(tmp_path / "new", tmp_path / "out")
 
 
 def test_damaged_scores_are_named(fresh, tmp_path):
     file = next(fresh.glob("cells/*/*/fold_0/seed_0/evaluation/metrics.csv"))
     file.write_text("case,class\n")
-    with pytest.raises(BenchmarkError, match=naming(file, "'case', 'class'", "expected case, class")):
+    with raises(BenchmarkError, file, "'case', 'class'", "expected case, class"):
         write_report(fresh, tmp_path / "out")
 
 
