@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import silu, softplus
 
 from swin_umamba_nnunet.ops import selective_scan
-from tests.ops.cases import LENGTHS, assert_agree, inputs_1d, normal, relative_error, values_and_gradients
+from tests.ops.cases import LENGTHS, assert_agree, inputs_1d, normal, on_a_cpu, relative_error, values_and_gradients
 
 BACKENDS = ("numba", "portable", "reference")
 BATCH, DIM, STATES = 2, 6, 5
@@ -81,7 +81,7 @@ def test_what_may_be_left_out(given, delta_softplus, backend):
     check(backend, make(20, has_D=has_D, has_z=has_z, has_delta_bias=has_delta_bias), delta_softplus)
 
 
-@pytest.mark.parametrize("backend", ["numba", "portable"])
+@on_a_cpu
 @pytest.mark.parametrize("length", [*LENGTHS, 257, 4096])
 def test_lengths(length, backend):
     check(backend, make(length, groups=2), True)

@@ -26,15 +26,13 @@ def secluded(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def _constants(shapes):
-    """A value of its own for every key; stride 0, so that a file of them takes kilobytes."""
-    return {key: torch.tensor(1 + i / 1000).expand(shape) for i, (key, shape) in enumerate(shapes.items())}
-
-
 @pytest.fixture
 def state_dict():
-    """State dict of a named checkpoint, constant tensors."""
-    return lambda name="vmamba_tiny_v0": _constants(inventory(get_record(name)))
+    """State dict of a named checkpoint: for every key a value of its own, of stride 0, so that files take kilobytes."""
+    return lambda name="vmamba_tiny_v0": {
+        key: torch.tensor(1 + i / 1000).expand(shape)
+        for i, (key, shape) in enumerate(inventory(get_record(name)).items())
+    }
 
 
 @pytest.fixture

@@ -73,9 +73,10 @@ def saved(trainer):
 
 
 def test_fresh_training_loads_before_nnunet_starts(trainer, calls, monkeypatch):
-    """And asks for the file before it looks at the data."""
+    """And asks for the file before it looks at the data; also where --c finds no checkpoint to go on from."""
     initialize = trainer.initialize
     monkeypatch.setattr(trainer, "initialize", lambda: (calls.append("initialize"), initialize()))
+    maybe_load_checkpoint(trainer, True, False)
     assert calls == []
     trainer.on_train_start()
     assert calls == [("ensure", "vmamba_tiny_v0", SCRATCH), "initialize", ("load", FILE), "nnU-Net starts"]

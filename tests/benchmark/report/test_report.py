@@ -75,6 +75,12 @@ def fresh(tmp_path):
     return tree.make_tree(tmp_path / "bench")
 
 
+@pytest.fixture
+def two_rows(fresh):
+    """Of one dataset and one seed, to be changed."""
+    return tree.keep(fresh, [tree.SHAPES], tree.ROWS[:2], [0])
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """One dataset, three rows, one seed."""
@@ -386,21 +392,19 @@ def test_one_seed_one_fold_one_row(fresh, tmp_path):
     assert "Published elsewhere" not in text
 
 
-def test_folds_scored_on_different_cases_are_kept_apart(fresh):
-    folder = tree.keep(fresh, [tree.SHAPES], tree.ROWS[:2], [0])
-    for file in folder.glob(f"cells/{tree.SHAPES}/*/fold_1/*/cell.json"):
+def test_folds_scored_on_different_cases_are_kept_apart(two_rows):
+    for file in two_rows.glob(f"cells/{tree.SHAPES}/*/fold_1/*/cell.json"):
         edit(file, lambda record: record["inputs"].update(scored_on="test set"))
-    analysis = analyse(read_benchmark(folder), PLAIN)
+    analysis = analyse(read_benchmark(two_rows), PLAIN)
     assert [len(result.cases) for result in analysis.results] == [8, 8]
     assert analysis.results[1].title == f"{tree.SHAPES} (test set)"
 
 
-def test_a_run_that_never_began_belongs_to_the_cases_the_benchmark_scores_on(fresh):
-    folder = tree.keep(fresh, [tree.SHAPES], tree.ROWS[:2], [0])
-    edit(folder / "benchmark.json", lambda content: content["config"].update(test=True))
-    first, *others = (run.folder / "cell.json" for run in read_benchmark(folder).runs)
+def test_a_run_that_never_began_belongs_to_the_cases_the_benchmark_scores_on(two_rows):
+    edit(two_rows / "benchmark.json", lambda content: content["config"].update(test=True))
+    first, *others = (run.folder / "cell.json" for run in read_benchmark(two_rows).runs)
     first.unlink()
     for file in others:
         edit(file, lambda record: record["inputs"].update(scored_on="test set"))
-    (result,) = analyse(read_benchmark(folder), PLAIN).results
+    (result,) = analyse(read_benchmark(two_rows), PLAIN).results
     assert len(result.runs) == 4
