@@ -1,11 +1,13 @@
 """Child processes: logged, stopped with everything they started."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,19 +18,12 @@ def python(code):
     return [sys.executable, "-c", code]
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for_the_end_of(pid, seconds=20.0):
     end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    with contextlib.suppress(FileNotFoundError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def test_exit_code_environment_and_log(tmp_path, capsys, monkeypatch):
@@ -48,17 +43,17 @@ def test_exit_code_environment_and_log(tmp_path, capsys, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("by", ["stop", "Ctrl-C"])
 def test_an_end_ends_children_and_grandchildren(tmp_path, monkeypatch, by):
-    stop, pids = threading.Event(), tmp_path / "pids"
+    stop, pids = threading.Event(), []
     code = (
         "import os, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"open({str(pids)!r} + '.part', 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
-        f"os.rename({str(pids)!r} + '.part', {str(pids)!r})\n"
+        "print(f'{os.getpid()} {child.pid}')\n"
         "time.sleep(60)\n"
     )
 
     def look(text):  # called at every look, with what there is to show
-        if pids.exists():
+        if text:
+            pids.extend(map(int, text.split()))
             if by == "Ctrl-C":
                 raise KeyboardInterrupt
             stop.set()
@@ -66,8 +61,9 @@ def test_an_end_ends_children_and_grandchildren(tmp_path, monkeypatch, by):
     monkeypatch.setattr(sys.stdout, "write", look)
     with pytest.raises(Interrupted if by == "stop" else KeyboardInterrupt):
         run_child(python(code), {}, tmp_path / "log", stop, echo=True)
-    for pid in map(int, pids.read_text().split()):
-        wait_for(lambda pid=pid: not is_alive(pid))
+    assert len(pids) == 2
+    for pid in pids:
+        wait_for_the_end_of(pid)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -83,7 +79,7 @@ def test_kill_or_a_closed_terminal_ends_the_child_too(tmp_path):
         child_pid = int(process.stdout.readline())
         process.terminate()
         assert process.wait(20) == 143
-    assert not is_alive(child_pid)
+    wait_for_the_end_of(child_pid, seconds=0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
@@ -106,21 +102,19 @@ def test_a_child_ended_by_somebody_else_is_not_a_failure(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_child_does_not_outlive_a_killed_runner(tmp_path):
-    pid_file = tmp_path / "pid"
     child = (
         "import os, time; from swin_umamba_nnunet.benchmark.process import end_with_parent; end_with_parent()\n"
-        f"open({str(pid_file)!r} + '.part', 'w').write(str(os.getpid()))\n"
-        f"os.rename({str(pid_file)!r} + '.part', {str(pid_file)!r})\n"
+        "print(os.getpid(), flush=True)\n"
         "time.sleep(60)"
     )
     runner = (
-        "import os, subprocess, sys, time\n"
-        f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
-        f"while not os.path.exists({str(pid_file)!r}): time.sleep(0.02)\n"
+        "import os, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True, stdout=subprocess.PIPE)\n"
+        "print(child.stdout.readline().decode(), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     assert run_child(python(runner), {}, tmp_path / "log") == -9
-    wait_for(lambda: not is_alive(int(pid_file.read_text())))
+    wait_for_the_end_of(tail(tmp_path / "log", 1))
 
 
 def test_tail(tmp_path):

@@ -47,6 +47,14 @@ def assert_means(result, wanted, metric, convention="plain", as_one=False):
         assert same(found, value, UNROUNDED), (label, metric, convention, found, value)
 
 
+def assert_distances(result, wanted, metric, unit):
+    """Plain distances of all cases, and of how many no mean is made."""
+    assert_cases(result, wanted["per_case"], metric, "plain", UNROUNDED)
+    for label, n_infinite in wanted["n_infinite"].items():
+        row = result.statistic(metric, label)
+        assert (row.n_infinite, row.n_undefined, row.unit) == (n_infinite, wanted["n_undefined"][label], unit)
+
+
 def _floats(entry):
     if isinstance(entry, dict):
         return {key: _floats(value) for key, value in entry.items()}

@@ -44,6 +44,13 @@ def blobs(seed, shape=(20, 24), classes=3):
     return labels
 
 
+def write_twice(root, labels):
+    """The same image as ground truth and as prediction; returns the folder of both."""
+    for side in ("gt", "pred"):
+        write_image(root / side / "a.png", labels)
+    return root
+
+
 def write_folders(root, n_cases=3, shape=(20, 24), ending=".png"):
     """Ground truth and predictions, slightly different."""
     write = write_image if ending in (".png", ".bmp", ".tif", ".tiff") else write_volume

@@ -11,7 +11,6 @@ from numpy.testing import assert_array_equal
 from swin_umamba_nnunet.evaluation import EvaluationError, pair_cases, read_image, read_pair, read_segmentation
 from swin_umamba_nnunet.evaluation.cases import FILE_ENDINGS, CasePair
 from tests.evaluation.files import SPACING, blobs, refused, write_image, write_volume
-from tests.messages import raises
 
 VOLUME = blobs(0, (4, 6, 8))
 IMAGE = blobs(1)
@@ -87,7 +86,7 @@ def test_values_that_are_no_labels(tmp_path, values, message):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colours_are_no_labels(tmp_path, ending, channels):
     path = write_image(tmp_path / f"colour{ending}", np.repeat(IMAGE[..., None], channels, axis=-1))
-    with raises(EvaluationError, f"colour{ending} has {channels} channels"):
+    with refused(f"colour{ending} has {channels} channels"):
         read_segmentation(path)
 
 
@@ -135,7 +134,7 @@ def test_file_ending_picks(tmp_path):
 def test_missing_and_extra_cases_are_named(tmp_path):
     truth = touch(tmp_path / "gt", *(f"c{i:02d}.png" for i in range(15)))
     predicted = touch(tmp_path / "pred", "c00.png", "other.png")
-    with raises(EvaluationError, "14 cases ", "pred: c01, ", " 4 more; 1 case ", "gt: other", "--allow-missing"):
+    with refused("14 cases ", "pred: c01, ", " 4 more; 1 case ", "gt: other", "--allow-missing"):
         pair_cases(truth, predicted)
     assert [pair.name for pair in pair_cases(truth, predicted, allow_missing=True).cases] == ["c00"]
 
@@ -172,7 +171,7 @@ def test_differing_spacing(tmp_path):
     write_volume(pair.prediction, VOLUME, (3.0, 1.5, 0.50001))  # as after rounding in a header
     read_pair(pair)
     write_volume(pair.prediction, VOLUME, (3.0, 1.5, 0.6))
-    with raises(EvaluationError, "case a: ", "3 x 1.5 x 0.5 mm ", " 3 x 1.5 x 0.6 mm"):
+    with refused("case a: ", "3 x 1.5 x 0.5 mm ", " 3 x 1.5 x 0.6 mm"):
         read_pair(pair)
 
 

@@ -1,7 +1,6 @@
 """Whole evaluations: files written, bad input, options, processes."""
 
 import csv
-import json
 import math
 import os
 import signal
@@ -18,8 +17,8 @@ from swin_umamba_nnunet.evaluation import Endoscopy, EvaluationError, LabelSet, 
 from swin_umamba_nnunet.evaluation.evaluate import case_workers
 from swin_umamba_nnunet.evaluation.output import format_result
 from tests.evaluation import worker_functions
-from tests.evaluation.files import blobs, evaluated, refused, write_folders, write_image, write_volume
-from tests.messages import raises
+from tests.evaluation.files import blobs, evaluated, refused, write_folders, write_image, write_twice, write_volume
+from tests.jsons import dump, load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,7 +78,7 @@ def test_summary_json_is_nnunets_and_more(folders, tmp_path):
 def test_the_authors_values_are_named_in_summary_json(tmp_path):
     truth, predicted = write_folders(tmp_path, 2)
     evaluated((truth, predicted), Endoscopy(), output=tmp_path / "out")
-    content = json.loads((tmp_path / "out/summary.json").read_text())
+    content = load(tmp_path / "out/summary.json")
     assert {"Dice", "NSD", "DSC (endoscopy)", "NSD (endoscopy)"} <= set(content["mean"]["1"])
     assert len(content["swin_umamba_evaluation"]["image_values"]) == 2 * 5
 
@@ -119,7 +118,7 @@ def test_all_bad_cases_are_told_before_anything_is_scored(folders, tmp_path):
 
 def test_dataset_json_is_found_and_that_of_the_predictions_comes_first(folders, tmp_path):
     for folder, labels in ((tmp_path, {"a": 1, "b": 2}), (folders[1], {"right": 1, "b": 2, "c": 3})):
-        (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **labels}}))
+        dump(folder / "dataset.json", {"labels": {"background": 0, **labels}})
     result = evaluated(folders)
     assert {m.label for m in result.measurements} == {"right", "b", "c"}
     assert any("right = 1" in note and str(folders[1]) in note for note in result.notes)
@@ -131,8 +130,7 @@ def test_dataset_json_is_found_and_that_of_the_predictions_comes_first(folders, 
 
 
 def test_labels_that_only_one_side_or_none_has(tmp_path):
-    for side in ("gt", "pred"):
-        write_image(tmp_path / side / "a.png", np.zeros((4, 4), np.uint8))
+    write_twice(tmp_path, np.zeros((4, 4), np.uint8))
     with refused("background", "--labels"):
         evaluated(tmp_path)
     result = evaluated(tmp_path, Plain([1]))
@@ -147,7 +145,7 @@ def test_millimetres_and_voxels_do_not_mix(tmp_path):
         for side in ("gt", "pred"):
             write_image(tmp_path / side / f"{number}.tif", volume)
             if number:
-                (tmp_path / side / f"{number}.json").write_text(json.dumps({"spacing": [1, 1, 1]}))
+                dump(tmp_path / side / f"{number}.json", {"spacing": [1, 1, 1]})
     with refused("1 in mm", "0 in voxel", "spacing"):
         evaluated(tmp_path)
 
@@ -216,7 +214,7 @@ def test_volumes_that_are_refused(tmp_path, protocol, facts):
 @pytest.mark.parametrize("library", ["surface_distance", "medpy.metric.binary"])
 def test_missing_libraries_are_said_before_reading(folders, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
-    with raises(EvaluationError, "pip install ", "[evaluate]"):
+    with refused("pip install ", "[evaluate]"):
         evaluated(("not", "read"), Plain(medpy_hd95=True))
     result = evaluated(folders, Plain(distances=False))  # needs neither
     assert "NSD" not in {m.metric for m in result.measurements}
@@ -231,13 +229,8 @@ def test_a_dead_worker_is_an_error_and_no_hang():
 
 def test_an_error_does_not_wait_for_other_cases(tmp_path):
     finished = tmp_path / "finished"
-
-    def map_both():
-        with case_workers(2, 2, False) as run:
-            run(worker_functions.sleep_or_fail, [str(finished), ""], "testing")
-
-    with pytest.raises(ZeroDivisionError):
-        map_both()
+    with pytest.raises(ZeroDivisionError), case_workers(2, 2, False) as run:
+        run(worker_functions.sleep_or_fail, [str(finished), ""], "testing")
     assert not finished.exists()
 
 

@@ -6,7 +6,7 @@ import torch
 
 from swin_umamba_nnunet.evaluation import Isic
 from swin_umamba_nnunet.evaluation.protocols.isic import _foreground
-from tests.evaluation.files import blobs, evaluated, write_image
+from tests.evaluation.files import blobs, evaluated, write_twice
 
 
 @pytest.mark.parametrize("shape", [(90, 130), (40, 33), (64, 64)])
@@ -23,8 +23,7 @@ def test_as_pytorch_resizes(shape):
 
 def test_size_decides_how_many_pixels_there_are(tmp_path):
     mask = (blobs(0, (50, 70)) > 0).astype(np.uint8)
-    for side in ("gt", "pred"):
-        write_image(tmp_path / side / "a.png", mask)
+    write_twice(tmp_path, mask)
     for options, pixels in (({}, 256 * 256), ({"isic_size": 32}, 32 * 32), ({"isic_size": 0}, 50 * 70)):
         result = evaluated(tmp_path, Isic(**options))
         assert sum(result.value("a", "lesion", name) for name in ("TP", "FP", "FN", "TN")) == pixels
@@ -32,9 +31,7 @@ def test_size_decides_how_many_pixels_there_are(tmp_path):
 
 
 def test_no_lesion_anywhere(tmp_path):
-    for side in ("gt", "pred"):
-        write_image(tmp_path / side / "a.png", np.zeros((8, 8), np.uint8))
-    result = evaluated(tmp_path, Isic(0))
+    result = evaluated(write_twice(tmp_path, np.zeros((8, 8), np.uint8)), Isic(0))
     assert result.statistic("DSC", "lesion", "isic").mean == 0.0
     assert result.statistic("Dice", "lesion").n_undefined == 1
     assert any("IndexError" in note for note in result.notes)

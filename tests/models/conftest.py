@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from swin_umamba_nnunet import trainers
 from swin_umamba_nnunet.models.building import modern_plans
 from tests import golden
+from tests.jsons import dump
 from tests.trainers.conftest import tiny
 
 DATASET = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "file_ending": ".nii.gz"}
@@ -107,8 +107,8 @@ def released(tmp_path):
         folder = tmp_path / "released" / "nnUNetTrainer__nnUNetPlans__2d"
         folder.mkdir(parents=True)
         checkpoint = their_checkpoint(name, narrow) | changes
-        (folder / "plans.json").write_text(json.dumps(checkpoint["init_args"]["plans"]))
-        (folder / "dataset.json").write_text(json.dumps(DATASET))
+        dump(folder / "plans.json", checkpoint["init_args"]["plans"])
+        dump(folder / "dataset.json", DATASET)
         for fold in folds:
             (folder / fold).mkdir()
             torch.save(checkpoint, folder / fold / "checkpoint_final.pth")
@@ -167,8 +167,8 @@ def trained(tmp_path):
         dataset = {**DATASET, "channel_names": {str(channel): "MR" for channel in range(channels)}}
         folder = tmp_path / "model"
         (folder / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "plans.json").write_text(json.dumps(plans))
-        (folder / "dataset.json").write_text(json.dumps(dataset))
+        dump(folder / "plans.json", plans)
+        dump(folder / "dataset.json", dataset)
         content = checkpoint_of(network.state_dict(), plans, name, dataset)
         torch.save(content | changes, folder / CHECKPOINT)
         return network, folder

@@ -9,17 +9,13 @@ from swin_umamba_nnunet.models import adapt_checkpoint
 from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.commands import printed
-from tests.messages import naming, raises
+from tests.messages import raises
 from tests.models.conftest import CHECKPOINT, network_of
 
 D = "nnUNetTrainerSwinUMambaD"
 NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
 
-
-pytestmark = [
-    pytest.mark.usefixtures("small_networks"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning"),  # torchvision's
-]
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture
@@ -35,13 +31,12 @@ def checkpoint(trained):
 
 @pytest.fixture
 def refused(checkpoint, tmp_path):
-    """A function (match, channels=, **changes): such a checkpoint is refused, by its name, and nothing is written."""
+    """A function (*facts, channels=, **changes): such a checkpoint is refused, by its name, and nothing is written."""
 
-    def refused(match, channels=3, **changes):
+    def refused(*facts, channels=3, **changes):
         _, file = checkpoint(**changes)
-        with pytest.raises(ModelError, match=match) as caught:
+        with raises(ModelError, *facts, file if channels else ""):
             adapt_checkpoint(file, channels, tmp_path / "refused.pth")
-        assert channels == 0 or str(file) in str(caught.value)
         assert not (tmp_path / "refused.pth").exists()
 
     return refused
@@ -71,13 +66,13 @@ def test_the_same_picture_in_every_channel_gives_the_same_output(name, before, a
 def test_refusals(refused, checkpoint, tmp_path):
     refused("for images of 1 channels already", channels=1)
     refused("at least one channel", channels=0)
-    refused(naming(" nnUNetTrainer ", "swin-umamba list"), trainer_name="nnUNetTrainer")
-    refused(naming("does not fit the SwinUMambaD", "encoder."), network_weights={"a": torch.zeros(1)})
+    refused(" nnUNetTrainer ", "swin-umamba list", trainer_name="nnUNetTrainer")
+    refused("does not fit the SwinUMambaD", "encoder.", network_weights={"a": torch.zeros(1)})
     network, file = checkpoint()
     weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
     zeros = torch.zeros_like(weights[key])
     for odd in (zeros + torch.nan, zeros.to(torch.int64), zeros.to("meta")):
-        refused(f" holds .*{key}", network_weights=weights | {key: odd})
+        refused(" holds ", key, network_weights=weights | {key: odd})
     torch.save({"network_weights": {"a": torch.zeros(1)}}, file)
     with raises(ModelError, "not from an nnU-Net training"):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
@@ -122,10 +117,10 @@ def test_trainers_of_the_users_own(own_trainers, refused, checkpoint, tmp_path):
     weights = torch.load(done.output, weights_only=True)["network_weights"]
     assert weights["encoder.patch_embed.proj.weight"].shape == (48, 3, 4, 4)
     other = "nnUNetTrainerOfAnotherKind"
-    refused(naming(other, "swin-umamba list"), trainer_name=other)
+    refused(other, "swin-umamba list", trainer_name=other)
     (own_trainers / "a_broken_one.py").write_text("def :\n")
     nowhere = "nnUNetTrainerNowhere"
-    refused(naming(nowhere, "a_broken_one.py, line 1"), trainer_name=nowhere)
+    refused(nowhere, "a_broken_one.py, line 1", trainer_name=nowhere)
 
 
 def test_counters_of_the_users_own_network(own_trainers, refused, checkpoint, tmp_path):

@@ -18,7 +18,6 @@ from tests.messages import assert_names, raises
 pytestmark = [
     pytest.mark.usefixtures("small_networks"),
     pytest.mark.filterwarnings(
-        "ignore:`torch.jit.interface` is deprecated:FutureWarning",
         "ignore::DeprecationWarning",
         "ignore:.*isinstance.treespec",
         "ignore:You are using `torch.load`:FutureWarning",  # torch 2.4's own archive reader

@@ -1,7 +1,5 @@
 """Released models become folders that nnU-Net's own predictor loads, with the authors' outputs."""
 
-import json
-
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -12,10 +10,9 @@ from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.models.importing import recognise
 from tests import golden
 from tests.commands import printed
+from tests.jsons import dump, edit, load
 from tests.messages import assert_names, raises
 from tests.models.conftest import DATASET, old_plans, their_checkpoint
-
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")  # torchvision's
 
 NETWORKS = {
     "swin_umamba": "nnUNetTrainerSwinUMamba",
@@ -53,9 +50,9 @@ def vm_unet_files(folder, heads=2, wrapped=False):
     shapes |= {key: (heads, *shape[1:]) for key, shape in shapes.items() if key.startswith("final_conv")}
     weights = {f"vmunet.{key}": value for key, value in golden.weights(shapes).items()}
     torch.save({"model_state_dict": weights, "epoch": 3} if wrapped else weights, folder / "best.pth")
-    (folder / "plans.json").write_text(json.dumps(old_plans()))
+    dump(folder / "plans.json", old_plans())
     dataset = {**DATASET, "channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "lesion": 1}}
-    (folder / "dataset.json").write_text(json.dumps(dataset))
+    dump(folder / "dataset.json", dataset)
     return folder / "best.pth", folder / "plans.json", folder / "dataset.json"
 
 
@@ -75,10 +72,8 @@ def test_one_channel_of_logits_is_a_region(tmp_path):
     weights, plans, dataset = vm_unet_files(tmp_path / "theirs", heads=1)
     with raises(ModelError, "1 channels of logits, but dataset.json describes 2 ", "regions_class_order"):
         import_model(weights, tmp_path / "model", plans=plans, dataset_json=dataset)
-    content = json.loads(dataset.read_text())
-    dataset.write_text(
-        json.dumps(content | {"labels": {"background": 0, "lesion": [1, 2]}, "regions_class_order": [1]})
-    )
+    region = {"labels": {"background": 0, "lesion": [1, 2]}, "regions_class_order": [1]}
+    edit(dataset, lambda content: content.update(region))
     import_model(weights, tmp_path / "model", plans=plans, dataset_json=dataset)
 
 
@@ -87,7 +82,7 @@ def test_the_present_format_is_written_and_the_old_files_are_untouched(released,
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     report = import_model(source, tmp_path / "model")
     assert {path: path.read_bytes() for path in before} == before
-    written = json.loads((tmp_path / "model" / "plans.json").read_text())
+    written = load(tmp_path / "model" / "plans.json")
     settings = written["configurations"]["2d"]
     assert settings["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8, 16, 32, 64, 64]
     assert "UNet_class_name" not in settings
@@ -120,13 +115,13 @@ def test_refusals_leave_nothing_behind(released, tmp_path):
     torch.save({"network_weights": {k: value for k, value in weights.items() if "stages.2" not in k}}, checkpoint)
     refused("none of the networks")
     checkpoint.write_bytes(good)
-    (source / "plans.json").write_text(json.dumps(old_plans((128, 192))))
+    dump(source / "plans.json", old_plans((128, 192)))
     refused("does not fit the UMambaEnc .* instead of")  # its weights depend on the patch
     (source / "plans.json").write_text("{}")
     refused("no plans that nnU-Net understands")
     (source / "plans.json").write_text("{")
     refused("cannot be read as JSON")
-    (source / "plans.json").write_text(json.dumps(old_plans()))
+    dump(source / "plans.json", old_plans())
     for odd, match in (
         ({"trainer_name": torch.zeros(3)}, "names its trainer by a Tensor"),
         ({"inference_allowed_mirroring_axes": torch.zeros(2)}, "holds Tensor as its mirroring axes"),

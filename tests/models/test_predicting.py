@@ -1,5 +1,7 @@
 """Prediction from a program, whatever its environment variables are."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,11 @@ import torch
 import swin_umamba_nnunet
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
-from swin_umamba_nnunet.models.predicting import load_predictor
 from tests.messages import raises
 from tests.models.conftest import CHECKPOINT
 
 BOT = "nnUNetTrainerUMambaBot"
+load_predictor = functools.partial(predicting.load_predictor, device="cpu")
 
 
 @pytest.mark.parametrize("variable", [None, "", "/somewhere/else"])
@@ -20,14 +22,14 @@ def test_the_trainer_is_found_whatever_nnunet_exttrainer_says(trained, variable,
     if variable is None:
         monkeypatch.delenv("nnUNet_extTrainer")
     _, folder = trained(BOT)
-    assert load_predictor(folder, device="cpu").trainer_name == BOT
+    assert load_predictor(folder).trainer_name == BOT
 
 
 def test_settings_reach_the_predictor(trained):
     _, folder = trained(BOT)
-    predictor = load_predictor(folder, device="cpu")
+    predictor = load_predictor(folder)
     assert predictor.images_per_call == 1  # as nnU-Net: more is no faster on a CPU
-    predictor = load_predictor(folder, device="cpu", images_per_call=4, mirroring=False)
+    predictor = load_predictor(folder, images_per_call=4, mirroring=False)
     assert (predictor.images_per_call, predictor.use_mirroring) == (4, False)
 
 
@@ -61,7 +63,7 @@ def test_models_that_cannot_be_loaded_are_told_in_a_sentence(trained, tmp_path):
 
     def refused(match):
         with pytest.raises(ModelError, match=match):
-            load_predictor(folder, device="cpu")
+            load_predictor(folder)
 
     for deep in ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": ' * 200 + "1" + "}" * 200):
         plans.write_text(deep)
@@ -85,19 +87,19 @@ def test_what_is_not_trained_is_told_with_the_command_that_does(trained, tmp_pat
     folder = tmp_path / "Dataset001_X" / f"{BOT}__myPlans__2d"
     train = f"nnUNetv2_train Dataset001_X 2d 0 -tr {BOT} -p myPlans"
     with raises(ModelError, "fold_0/checkpoint_final.pth", "plans.json", train):
-        load_predictor(folder, device="cpu")
+        load_predictor(folder)
     folder.parent.mkdir()
     trained(BOT)[1].rename(folder)
     (folder / CHECKPOINT).rename(folder / CHECKPOINT.with_name("checkpoint_latest.pth"))
     (folder / CHECKPOINT.with_name("checkpoint_best.pth")).touch()
     facts = ("lacks fold_0/checkpoint_final.pth;", train, " --c ", "--checkpoint checkpoint_latest.pth")
     with raises(ModelError, *facts):
-        load_predictor(folder, device="cpu")
+        load_predictor(folder)
 
 
 def test_an_array_of_other_channels_is_told(trained):
     _, folder = trained(BOT)
-    predictor = load_predictor(folder, device="cpu")
+    predictor = load_predictor(folder)
     for shape, match in (((2, 1, 32, 40), "has 2 channels, but the model is for 1"), ((32, 40), r"shape \(32, 40\)")):
         with pytest.raises(ModelError, match=match):
             predictor.predict_single_npy_array(np.zeros(shape, np.float32), {"spacing": [1.0, 1.0, 1.0]})

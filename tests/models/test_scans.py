@@ -1,6 +1,6 @@
 """Images as people have them get the masks that nnU-Net's own predictor gives the same images in its format."""
 
-import json
+import functools
 
 import numpy as np
 import pytest
@@ -14,18 +14,18 @@ from skimage import io
 from swin_umamba_nnunet import cli
 from swin_umamba_nnunet.models import predicting
 from swin_umamba_nnunet.models.checkpoints import ModelError
-from swin_umamba_nnunet.models.predicting import IncompleteError, predict
+from swin_umamba_nnunet.models.predicting import IncompleteError
 from tests.datasets.trees import photo, save, write_dicom
+from tests.jsons import dump, edit, load
 from tests.messages import assert_names, raises
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
-
 BOT = "nnUNetTrainerUMambaBot"
+predict = functools.partial(predicting.predict, device="cpu")
 
 
 def change(file, **changes):
     """Other entries in a JSON file."""
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    edit(file, lambda content: content.update(changes))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def assert_drawn_again(picture, folder, images):
     """A picture of a mask that is there already is that of its prediction."""
     before = picture.read_bytes()
     picture.unlink()
-    predict(folder, images, picture.parents[1], device="cpu", overwrite=False, overlay=True)
+    predict(folder, images, picture.parents[1], overwrite=False, overlay=True)
     assert picture.read_bytes() == before
 
 
@@ -104,7 +104,7 @@ def test_volumes_of_any_format_under_any_name(reader, model, nnunet, tmp_path):
         write(tmp_path / "in" / name.lower(), image).rename(tmp_path / "in" / name)
     expected = nnunet(folder, write(tmp_path / "case_0000.nii.gz", image))
     assert len(np.unique(read(expected))) > 1
-    masks = predict(folder, tmp_path / "in", tmp_path / "out", device="cpu", overlay=reader == "NibabelIOWithReorient")
+    masks = predict(folder, tmp_path / "in", tmp_path / "out", overlay=reader == "NibabelIOWithReorient")
     wanted = {"Scan 1.v2.nii.gz", "b.nii", "c.nrrd", "amos_0601.mha", "e.nii.gz"}
     assert {mask.name for mask in masks} == (wanted if reader == "SimpleITKIO" else {"b.nii"})
     for mask in masks:
@@ -112,7 +112,7 @@ def test_volumes_of_any_format_under_any_name(reader, model, nnunet, tmp_path):
         assert_same_place(mask, image)
     for picture in [*(tmp_path / "out").glob("overlay/*")]:
         assert_drawn_again(picture, folder, tmp_path / "in")
-    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    record = load(tmp_path / "out/prediction.json")
     assert record["labels"] == {"0": "background", "1": "a", "2": "b", "3": "c"}
     assert record["checkpoints"] == [str((folder / "fold_0/checkpoint_final.pth").resolve())]
 
@@ -132,7 +132,7 @@ def test_pictures_become_what_the_model_was_trained_on(model, nnunet, tmp_path):
         folder, out, said = model(channels, "NaturalImage2DIO", ".png"), tmp_path / f"out{channels}", []
         expected = read(nnunet(folder, original))
         assert len(np.unique(expected)) > 1
-        masks = predict(folder, tmp_path / "in", out, device="cpu", say=said.append, overlay=True)
+        masks = predict(folder, tmp_path / "in", out, say=said.append, overlay=True)
         assert [mask.name for mask in masks] == ["IMG_0007.png", "IMG_0008.png", "a.png", "deep.png"]
         assert {mask.name for mask in (out / "overlay").iterdir()} == {mask.name for mask in masks}
         assert_drawn_again(out / "overlay/IMG_0008.png", folder, tmp_path / "in")
@@ -155,7 +155,7 @@ def test_a_dicom_series(model, nnunet, tmp_path):
     folder = model()
     expected = read(nnunet(folder, write(tmp_path / "case_0000.mha", image)))  # NIfTI has voxel sizes in float32 only
     for number, given in enumerate((series, series.parent)):
-        (mask,) = predict(folder, given, tmp_path / f"out{number}", device="cpu")
+        (mask,) = predict(folder, given, tmp_path / f"out{number}")
         assert mask.name == "DOE.1.nii.gz"
         np.testing.assert_array_equal(read(mask), expected)
         assert_same_place(mask, image)
@@ -178,16 +178,14 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
     patterns = {"FLAIR": f"{base}/*/flair.nii.gz", "T1": "*/t1.nii.gz"}  # from anywhere, or from the folder
     for number, masks in enumerate(
         (
-            predict(folder, numbered, tmp_path / "out0", device="cpu"),
-            predict(folder, base, tmp_path / "out1", channels=patterns, device="cpu"),
+            predict(folder, numbered, tmp_path / "out0"),
+            predict(folder, base, tmp_path / "out1", channels=patterns),
         )
     ):
         assert [mask.name for mask in masks] == ["P 1.nii.gz", "P 2.nii.gz"], number
         for mask in masks:
             np.testing.assert_array_equal(read(mask), expected[mask.name[:3]])
-    (mask,) = predict(
-        folder, [], tmp_path / "out2", channels={"1": files["P 2", 1], "T1": files["P 2", 0]}, device="cpu"
-    )
+    (mask,) = predict(folder, [], tmp_path / "out2", channels={"1": files["P 2", 1], "T1": files["P 2", 0]})
     assert mask.name == "t1.nii.gz"
     np.testing.assert_array_equal(read(mask), expected["P 2"])
     for channels, facts in (
@@ -197,11 +195,11 @@ def test_channels_by_name_by_pattern_and_by_number(model, nnunet, tmp_path):
         (patterns | {"T1": "P 1/t1.nii.gz"}, ("P 1/t1.nii.gz is one file", "*/flair.nii.gz a pattern")),
     ):
         with raises(ModelError, *facts):
-            predict(folder, base, tmp_path / "never", channels=channels, device="cpu")
+            predict(folder, base, tmp_path / "never", channels=channels)
     files["P 2", 1].unlink()
     said = []
     with raises(IncompleteError, "1 of 2", "P 2"):
-        predict(folder, base, tmp_path / "out1", channels=patterns, device="cpu", say=said.append)
+        predict(folder, base, tmp_path / "out1", channels=patterns, say=said.append)
     assert_names(said, files["P 2", 0], "*/flair.nii.gz")
 
 
@@ -214,10 +212,10 @@ def test_a_model_of_regions_whose_reader_is_neither_of_these(model, nnunet, tmp_
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in/stack_0000.tif", sitk.GetArrayFromImage(volume()), photometric="minisblack")
     expected = nnunet(folder, tmp_path / "in/stack_0000.tif")
-    (mask,) = predict(folder, tmp_path / "in", tmp_path / "out", device="cpu")
+    (mask,) = predict(folder, tmp_path / "in", tmp_path / "out")
     np.testing.assert_array_equal(tifffile.imread(mask), tifffile.imread(expected))
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"stack.tif", "stack.json"}
-    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    record = load(tmp_path / "out/prediction.json")
     assert record["labels"] == {"0": "background", "2": "whole", "1": "most", "3": "core", "4": "tip"}
 
 
@@ -237,7 +235,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
 
     def refused(images, *facts, output=tmp_path / "out"):
         with raises(ModelError, *facts):
-            predict(folder, images, output, device="cpu")
+            predict(folder, images, output)
         assert not (tmp_path / "out").exists()
 
     refused(tmp_path / "fine.nii.gz", "fine.nii.gz", "0.004 x 0.004 mm", "1 x 1 mm", "rows x columns", "5 times")
@@ -269,11 +267,11 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_left(model, tmp_path, mo
 
     monkeypatch.setattr(predicting, "load_predictor", load_3d)
     refused(write(tmp_path / "flat.nii.gz", volume(shape=(1, 24, 40))), "flat.nii.gz", "single slice", "3D")
-    (folder / "dataset_fingerprint.json").write_text(json.dumps({"spacings": [[0.5, 1, 1], [0.55, 1, 1]]}))
+    dump(folder / "dataset_fingerprint.json", {"spacings": [[0.5, 1, 1], [0.55, 1, 1]]})
     refused(good, "good.nii.gz", "3 x 1.25 x 0.75 mm", "0.5 to 0.55 x 1 x 1 mm", "slices")
     (folder / "dataset_fingerprint.json").write_text("{")
     with pytest.raises(ModelError, match=r"^[^:]*dataset_fingerprint.json cannot be read as JSON"):
-        predict(folder, good, tmp_path / "out", device="cpu")
+        predict(folder, good, tmp_path / "out")
 
 
 def zeros(*shape):
@@ -301,7 +299,7 @@ def test_images_of_other_channels_are_refused(model, tmp_path, channels, ending,
     for number, image in enumerate(images):
         write(tmp_path / f"in/in_{number:04d}{ending}", image)
     with raises(ModelError, f"in_0000{ending}", *facts):
-        predict(folder, tmp_path / "in", tmp_path / "out", device="cpu")
+        predict(folder, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -310,7 +308,6 @@ def test_one_bad_image_of_several_and_an_interrupted_run(model, tmp_path, monkey
     for name in "abc":
         write(tmp_path / "in" / f"{name}.nii.gz")
     (tmp_path / "in/b.nii.gz").write_bytes(b"nothing")
-    command = f"predict -m {folder} -i {tmp_path / 'in'} -o {out} --device cpu"
     find = predicting.Scans.read
 
     def interrupt(self, case, findings):
@@ -318,31 +315,32 @@ def test_one_bad_image_of_several_and_an_interrupted_run(model, tmp_path, monkey
             raise KeyboardInterrupt
         return find(self, case, findings)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(predicting.Scans, "read", interrupt)
-        assert cli.main(command.split()) == 130
+    def run(*options, read=find):
+        with monkeypatch.context() as patch:
+            patch.setattr(predicting.Scans, "read", read)
+            return cli.main([*f"predict -m {folder} -i {tmp_path / 'in'} -o {out} --device cpu".split(), *options])
+
+    assert run(read=interrupt) == 130
     assert "--continue" in capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {"a.nii.gz", "prediction.json", "dataset.json"}
     before = (out / "a.nii.gz").stat().st_mtime_ns
-    assert cli.main([*command.split(), "--continue"]) == 1
+    assert run("--continue") == 1
     said = capsys.readouterr()
     assert_names(said.err, "1 of 2 images", "b", out)
     assert_names(said.out, str(folder), "1 of them there already", "b failed", "cpu")
     assert (out / "a.nii.gz").stat().st_mtime_ns == before
     assert read(out / "c.nii.gz").shape == (2, 24, 40)
     (tmp_path / "in/b.nii.gz").unlink()
-    assert cli.main([*command.split(), "--continue", "--no-mirroring"]) == 2
+    assert run("--continue", "--no-mirroring") == 2
     assert_names(capsys.readouterr().err, out / "prediction.json", "--continue", "mirroring")
-    with monkeypatch.context() as patch:
-        patch.setattr(predicting.Scans, "read", interrupt)
-        assert cli.main([*command.split(), "--no-mirroring"]) == 130
+    assert run("--no-mirroring", read=interrupt) == 130
     assert not (out / "c.nii.gz").exists()  # which --continue would take for one without mirroring
     capsys.readouterr()
-    assert cli.main([*command.split(), "--no-mirroring"]) == 0  # written anew
+    assert run("--no-mirroring") == 0  # written anew
     assert (out / "a.nii.gz").stat().st_mtime_ns > before
     assert_names(capsys.readouterr().out, "2 masks", out / "prediction.json")
     (tmp_path / "in/a.nii.gz").unlink()
-    assert cli.main(command.split()) == 2  # its mask would stay beside others' prediction.json
+    assert run() == 2  # its mask would stay beside others' prediction.json
     assert_names(capsys.readouterr().err, out / "a.nii.gz", "prediction.json", "-o")
     assert (out / "a.nii.gz").exists()
 
@@ -365,5 +363,5 @@ def test_an_unexpected_failure_of_one_image_is_a_sentence_too(model, tmp_path, m
 
     monkeypatch.setattr(predicting.FastPredictor, "predict_single_npy_array", fail)
     with pytest.raises(IncompleteError, match=r"^2 of 2 images .*\(a, b\)$"):  # and no folder, as there is none
-        predict(folder, files, tmp_path / "out", device="cpu")
+        predict(folder, files, tmp_path / "out")
     assert "a library's own words" in caplog.text

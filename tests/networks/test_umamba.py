@@ -6,32 +6,36 @@ import pytest
 import torch
 from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from torch import nn
-from torch._dynamo.testing import EagerAndRecordGraphs
 
 from swin_umamba_nnunet.blocks import Mamba, MambaLayer
 from swin_umamba_nnunet.networks import UMambaBot, UMambaEnc
-from tests import golden
 from tests.messages import raises
-from tests.networks.test_training import assert_same, outputs_and_gradients, switch_checkpointing
+from tests.networks import test_training
+from tests.networks.test_training import (  # noqa: F401
+    assert_same,
+    check_autocast,
+    outputs_and_gradients,
+    switch_checkpointing,
+    test_compiles_without_a_graph_break,
+)
 from tests.plans import planned
 
 RELEASES = ("2024-03", "2024-01")
 ANISOTROPIC = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
 
 
-TINY = planned((16, 24), (8, 12, 16))
+TINY = planned((33, 50), (8, 12, 16))
 TINY_3D = planned((8, 16, 16), (8, 12, 16), ANISOTROPIC, [[1, 3, 3], [3, 3, 3], [3, 3, 3]])
 FORMS = [(cls, release) for cls in (UMambaBot, UMambaEnc) for release in RELEASES]
 
 
 @pytest.fixture(params=FORMS, ids=lambda form: f"{form[0].__name__}-{form[1]}")
-def form(request):
-    """Each network in each release: a function (input_channels, num_classes, deep_supervision, **settings)."""
+def network_class(request):
+    """Each network in each release, as small as its plans are and not as `tiny_network` asks for."""
     cls, release = request.param
 
-    def build(input_channels=1, num_classes=3, deep_supervision=False, **settings):
-        torch.manual_seed(0)
-        return cls(input_channels, num_classes, deep_supervision, **TINY | {"release": release} | settings)
+    def build(*arguments, depths, width, d_state, **settings):
+        return cls(*arguments, **TINY | {"release": release} | settings)
 
     return build
 
@@ -69,8 +73,8 @@ def test_channels_are_tokens_where_they_are_no_fewer_than_positions():
         assert not any(layer.channel_tokens for layer in mamba_layers(network).values())
 
 
-def test_the_control_is_the_same_network_without_mamba(form):
-    full, control = form(), form(mamba=False)
+def test_the_control_is_the_same_network_without_mamba(tiny_network):
+    full, control = tiny_network(), tiny_network(mamba=False)
     assert not any(isinstance(part, Mamba) for part in control.modules())
     rest = {key: value.shape for key, value in full.state_dict().items() if ".mamba_layers." not in key}
     assert {key: value.shape for key, value in control.state_dict().items()} == rest
@@ -119,9 +123,9 @@ def test_blocks_per_stage():
         ({"kernel_sizes": ((3, 3), (4, 3), (3, 3))}, "only odd kernels"),
     ],
 )
-def test_settings_that_do_not_fit(form, settings, message):
+def test_settings_that_do_not_fit(tiny_network, settings, message):
     with pytest.raises(ValueError, match=message):
-        form(**settings)
+        tiny_network(**settings)
 
 
 def test_kernels_are_the_plans():
@@ -149,8 +153,8 @@ def test_enc_of_march_is_tied_to_its_patch():
 # --------------------------------------------------------------------------------- names, values, backends, dtypes
 
 
-def test_initial_values(form):
-    network = form(features_per_stage=(32, 64, 128)).requires_grad_(False)
+def test_initial_values(tiny_network):
+    network = tiny_network(features_per_stage=(32, 64, 128), patch_size=(16, 24)).requires_grad_(False)
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             fan_in = module.weight[0].numel()
@@ -165,39 +169,18 @@ def test_initial_values(form):
             assert module.conv2.norm.weight.eq(0 if zero else 1).all()
 
 
-def test_gradient_checkpointing_changes_nothing(form):
-    network, x = form(deep_supervision=True), torch.randn(2, 1, 16, 24)
+def test_gradient_checkpointing_changes_nothing(tiny_network):
+    network, x = tiny_network(deep_supervision=True), torch.randn(2, 1, 16, 24)
     plain = outputs_and_gradients(network, x)
     assert switch_checkpointing(network, True) == 2
     assert_same(outputs_and_gradients(network, x), plain)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
-def test_autocast(form, dtype, tolerance):
-    network, x = form(deep_supervision=True), torch.randn(2, 1, 16, 24)
-    with torch.no_grad():
-        expected = network(x)
-        with torch.autocast("cpu", dtype):
-            outputs = network(x)
-    assert all(golden.relative_error(*pair) < tolerance for pair in zip(outputs, expected))
-
-
-def test_compiles_without_a_graph_break(form):
-    network = form(deep_supervision=True)
-    torch.compiler.reset()
-    recorder = EagerAndRecordGraphs()
-    compiled = torch.compile(network, backend=recorder, fullgraph=True)
-    for _ in range(2):
-        x = torch.randn(2, 1, 13, 24)
-        for found, expected in zip(compiled(x), network(x)):
-            torch.testing.assert_close(found, expected)
-    assert len(recorder.graphs) == 1
+def test_autocast(tiny_network, dtype, tolerance):
+    check_autocast(tiny_network(deep_supervision=True), dtype, tolerance, factor=8)
 
 
 @pytest.mark.skipif(torch.__version__ < "2.5", reason="PyTorch 2.4 cannot export autocast regions")
-def test_exports(form):
-    network = form().eval()
-    x = torch.randn(1, 1, 16, 24)
-    program = torch.export.export(network, (x,))
-    with torch.no_grad():
-        torch.testing.assert_close(program.module()(x), network(x))
+def test_exports(tiny_network):
+    test_training.test_exports(tiny_network)

@@ -1,6 +1,6 @@
 """VM-UNet: its channels and settings, and what every segmentation network here has to do.
 
-The tests imported from `test_training` run on this file's `tiny_network`.
+The tests imported from `test_training` run on this file's `network_class`.
 """
 
 import pytest
@@ -18,17 +18,13 @@ from tests.networks.test_training import (  # noqa: F401
     test_whole_network_in_another_dtype,
 )
 
-SMALL = {"depths": (1, 1, 2, 1), "depths_decoder": (1, 2, 1, 1), "width": 16, "d_state": 4}
-
 
 @pytest.fixture
-def tiny_network():
-    """A function (input_channels, num_classes, deep_supervision, **settings) -> a small VM-UNet, seeded."""
+def network_class():
+    """A decoder as deep as its encoder, where nothing else is asked for."""
 
-    def build(input_channels=1, num_classes=3, deep_supervision=False, **settings):
-        torch.manual_seed(0)
-        settings = {"depths_decoder": settings.get("depths", SMALL["depths_decoder"]), **settings}
-        return VMUNet(input_channels, num_classes, deep_supervision, **SMALL | settings)
+    def build(*arguments, depths, **settings):
+        return VMUNet(*arguments, depths=depths, **{"depths_decoder": depths, **settings})
 
     return build
 

@@ -165,3 +165,4 @@ SIZES_2D = [  # batch, height, width, channels, states
     (1, 3, 50, 96, 20),
 ]
 LENGTHS = [1, 2, 63, 64, 65, 130]
+on_a_cpu = pytest.mark.parametrize("backend", ["numba", "portable"])

@@ -7,10 +7,11 @@ import torch
 from torch.nn.functional import silu, softplus
 
 from swin_umamba_nnunet.ops import selective_scan
-from tests.ops.cases import LENGTHS, assert_agree, inputs_1d, normal, relative_error, values_and_gradients
+from tests.ops.cases import LENGTHS, assert_agree, inputs_1d, normal, on_a_cpu, relative_error, values_and_gradients
 
 BACKENDS = ("numba", "portable", "reference")
 BATCH, DIM, STATES = 2, 6, 5
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def plain_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
@@ -64,16 +65,15 @@ def check(backend, arguments, delta_softplus, dtype=torch.float32, device="cpu")
     torch.testing.assert_close(y.cpu(), found[0].to(dtype))
 
 
-OPTIONS = list(itertools.product((True, False), (True, False), (None, 2)))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("variable_B", "variable_C", "groups"), OPTIONS)
+@each_backend
+@pytest.mark.parametrize(
+    ("variable_B", "variable_C", "groups"), list(itertools.product((True, False), (True, False), (None, 2)))
+)
 def test_forms_of_B_and_C(variable_B, variable_C, groups, backend):
     check(backend, make(70, variable_B, variable_C, groups), True)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_backend
 @pytest.mark.parametrize("given", list(itertools.product((True, False), repeat=3)), ids=str)
 @pytest.mark.parametrize("delta_softplus", [True, False])
 def test_what_may_be_left_out(given, delta_softplus, backend):
@@ -81,20 +81,20 @@ def test_what_may_be_left_out(given, delta_softplus, backend):
     check(backend, make(20, has_D=has_D, has_z=has_z, has_delta_bias=has_delta_bias), delta_softplus)
 
 
-@pytest.mark.parametrize("backend", ["numba", "portable"])
-@pytest.mark.parametrize("length", [*LENGTHS, 257])
+@on_a_cpu
+@pytest.mark.parametrize("length", [*LENGTHS, 257, 4096])
 def test_lengths(length, backend):
     check(backend, make(length, groups=2), True)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_backend
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("variable", [True, False])
 def test_half_precision(dtype, variable, backend):
     check(backend, make(60, variable_C=variable), True, dtype)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_backend
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("mixed", [False, True])
 def test_reading_the_state_takes_no_time_without_softplus(mixed, dtype, backend):
@@ -111,14 +111,6 @@ def test_reading_the_state_takes_no_time_without_softplus(mixed, dtype, backend)
     (y.float().sum() + last.sum()).backward()
     assert (y.dtype, last.dtype) == (dtype, torch.float32)
     assert [leaf.grad.dtype for leaf in leaves] == [leaf.dtype for leaf in leaves]
-
-
-def test_a_long_sequence():
-    arguments = [None if a is None else a.float() for a in make(4096)]
-    y, last = selective_scan(*arguments, True, True)
-    wanted, state = plain_scan(*(a.double() for a in arguments), True)
-    assert relative_error(y.double(), wanted) < 1e-5
-    assert relative_error(last.double(), state) < 1e-5
 
 
 def test_the_gate_is_applied_before_rounding():

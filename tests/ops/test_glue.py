@@ -34,6 +34,7 @@ EPS = 1e-5
 # of what is rounded once (the interpreter cuts bfloat16 off instead, which errs twice as much)
 ROUNDING = {torch.float32: 2e-6, torch.float16: 2**-11, torch.bfloat16: 2**-8}
 DEVICES = {"triton": DEVICE, "numba": "cpu"}
+gate_or_none = pytest.mark.parametrize("gate", [True, False])
 
 
 @pytest.fixture(params=[pytest.param("triton", marks=values), "numba"])
@@ -251,7 +252,7 @@ def calls(backend, monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("gate", [True, False])
+@gate_or_none
 def test_block_equals_the_reference_with_and_without(gate, backend, calls, monkeypatch, poisoned):
     block = make_block(backend, gate)
     x = image(block)
@@ -273,7 +274,7 @@ def test_block_equals_the_reference_with_and_without(gate, backend, calls, monke
     assert calls[1][-1] is False
 
 
-@pytest.mark.parametrize("gate", [True, False])
+@gate_or_none
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("how", ["autocast", "half throughout"])
 def test_block_in_half_precision(how, dtype, gate, backend, calls, monkeypatch):
@@ -339,7 +340,7 @@ def test_compiled_is_one_graph_and_equal(backend):
     assert sum("norm_gate" in str(node.target) for node in recorder.graphs[0].graph.nodes) == 1
 
 
-@pytest.mark.parametrize("gate", [True, False])
+@gate_or_none
 def test_compiled_ahead_of_time_with_backward(gate, backend):
     torch.compiler.reset()
     block = make_block(backend, gate)

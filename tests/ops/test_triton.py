@@ -35,9 +35,6 @@ triton = pytest.importorskip("triton")
 # PyTorch 2.4's raises on most of these kernels and gives NaN for the rest
 OLD_INTERPRETER = triton.__version__.startswith("3.0.")
 
-# PyTorch 2.4's raises on most of these kernels and gives NaN for the rest
-OLD_INTERPRETER = triton.__version__.startswith("3.0.")
-
 SIZES = [  # batch, height, width, channels, directions, states
     *((1, 1, length, 3, 1, 2) for length in (1, 64, 65)),  # at the edges of a window
     *((1, height, width, 3, 4, 2) for height, width in ((1, 1), (1, 5), (4, 1), (2, 3))),

@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from swin_umamba_nnunet.ops import selective_scan_2d
-from tests.ops.cases import SIZES_2D, assert_matches_reference, inputs_1d, inputs_2d, selective_scan
+from tests.ops.cases import SIZES_2D, assert_matches_reference, inputs_1d, inputs_2d, on_a_cpu, selective_scan
 
 # numba's registers take sixteen states at once, then four, then one
 NUMBERS_OF_STATES = [(1, 5, 15, 20, states) for states in (1, 2, 8, 16, 24, 64)]
 RANKS = [(1, 7, 10, 35, states, r) for r, states in ((1, 2), (2, 16), (5, 2), (6, 16), (12, 2), (17, 16), (48, 2))]
 
 
-@pytest.mark.parametrize("backend", ["numba", "portable"])
+@on_a_cpu
 @pytest.mark.parametrize("size", SIZES_2D + NUMBERS_OF_STATES + RANKS, ids=str)
 def test_2d_matches_the_reference(size, backend):
     assert_matches_reference(selective_scan_2d, inputs_2d(*size), backend=backend)
 
 
-@pytest.mark.parametrize("backend", ["numba", "portable"])
+@on_a_cpu
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_2d_in_other_precisions(dtype, backend):
     assert_matches_reference(selective_scan_2d, inputs_2d(2, 6, 7, 24, 16), backend=backend, dtype=dtype)
@@ -58,16 +58,8 @@ def test_its_graph_holds_pytorchs_own_operations_only():
 
 
 def test_gradients_by_finite_differences():
+    """Which needs float64 throughout."""
     arguments = [a.requires_grad_() for a in inputs_1d(1, 2, 4, 2)]
     assert torch.autograd.gradcheck(
         lambda *a: selective_scan(*a, delta_softplus=True, backend="reference"), arguments, atol=1e-6
     )
-
-
-def test_the_definition_keeps_float64():
-    arguments = inputs_2d(1, 4, 4, 3, 2)
-    exact = selective_scan_2d(*arguments, backend="reference")
-    rounded = selective_scan_2d(*(a.float() for a in arguments), backend="reference")
-    assert exact.dtype == torch.float64
-    assert rounded.dtype == torch.float32
-    assert 0 < (exact - rounded).abs().max() < 1e-5

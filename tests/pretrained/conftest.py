@@ -12,17 +12,6 @@ from swin_umamba_nnunet.pretrained import download, locate, registry
 from swin_umamba_nnunet.pretrained.registry import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
 
-# Tensors of a shape that can be saved and read again, and are no weights.
-ODD_TENSORS = {
-    "complex": lambda shape: torch.zeros(shape, dtype=torch.complex64),
-    "bool": lambda shape: torch.zeros(shape, dtype=torch.bool),
-    "int64": lambda shape: torch.zeros(shape, dtype=torch.int64),
-    "float8": lambda shape: torch.zeros(shape).to(torch.float8_e4m3fn),
-    "sparse": lambda shape: torch.zeros(shape).to_sparse(),
-    "quantised": lambda shape: torch.quantize_per_tensor(torch.zeros(shape), 1.0, 0, torch.qint8),
-    "meta": lambda shape: torch.zeros(shape, device="meta"),
-}
-
 
 @pytest.fixture(autouse=True)
 def secluded(tmp_path, monkeypatch):
@@ -37,15 +26,13 @@ def secluded(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def _constants(shapes):
-    """A value of its own for every key; stride 0, so that a file of them takes kilobytes."""
-    return {key: torch.tensor(1 + i / 1000).expand(shape) for i, (key, shape) in enumerate(shapes.items())}
-
-
 @pytest.fixture
 def state_dict():
-    """State dict of a named checkpoint, constant tensors."""
-    return lambda name="vmamba_tiny_v0": _constants(inventory(get_record(name)))
+    """State dict of a named checkpoint: for every key a value of its own, of stride 0, so that files take kilobytes."""
+    return lambda name="vmamba_tiny_v0": {
+        key: torch.tensor(1 + i / 1000).expand(shape)
+        for i, (key, shape) in enumerate(inventory(get_record(name)).items())
+    }
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from swin_umamba_nnunet.pretrained.adapt import adapt_input_convolution
 from swin_umamba_nnunet.pretrained.checkpoint import examine_checkpoint
 from swin_umamba_nnunet.pretrained.variants import inventory
 from tests import golden
-from tests.messages import assert_names, naming, raises
+from tests.messages import assert_names, raises
 from tests.pretrained.test_variants import LINEAR
 
 CLASSIFIER = ("norm.weight", "norm.bias", "head.weight", "head.bias")
@@ -37,6 +37,7 @@ PATCH = (CONVOLUTION, "patch_embed.proj.bias", "patch_embed.norm.weight")
 SMALL, TINY, BASE = (get_record(f"vmamba_{size}_v0") for size in ("small", "tiny", "base"))
 SMALL_V2_SIZE = {"depths": (2, 2, 15, 2), "expand": 2}
 PER_BLOCK = 13  # tensors
+small_or_tiny = pytest.mark.parametrize("record", [SMALL, TINY], ids=lambda record: record.name)
 
 
 def copy_of(network):
@@ -58,10 +59,10 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
 
 
-def refused_unchanged(network, weights, error, match):
-    """Hold that the weights are refused with that message and that no tensor of the network has changed."""
+def refused_unchanged(network, weights, error, *facts):
+    """Hold that the weights are refused by a message with those facts and that no tensor of the network has changed."""
     before = copy_of(network)
-    with pytest.raises(error, match=match):
+    with raises(error, *facts):
         load_imagenet_weights(network, weights)
     assert same(before, network.state_dict())
 
@@ -196,7 +197,7 @@ def as_the_authors_load(network, file):
     return loaded
 
 
-@pytest.mark.parametrize("record", [SMALL, TINY], ids=lambda record: record.name)
+@small_or_tiny
 def test_vm_unet_loads_what_the_authors_load_and_nothing_else(network, pristine, save, state_dict, record):
     file = state_dict(record.name)
     report = load_imagenet_weights(network, save({"model": file}))
@@ -235,7 +236,7 @@ def test_a_decoder_deeper_than_the_encoder_takes_blocks_the_encoder_does_not(sav
     assert loaded["decoder.stages.0.blocks.2.ln_1.bias"].eq(0).all()
 
 
-@pytest.mark.parametrize("record", [SMALL, TINY], ids=lambda record: record.name)
+@small_or_tiny
 def test_the_file_the_user_points_at_may_be_either(monkeypatch, record, saved):
     path = saved(record.name, "mine.pth")
     assert ensure_weights("vm_unet", path).path == path
@@ -310,7 +311,7 @@ def test_the_wrong_vmamba_is_named_and_changes_nothing(network_class, name, fact
     """As a file, and as what was read of it for another network."""
     path, network = saved(name), blank(network_class, 1, 2)
     for weights in (path, ensure_weights(name, path)):
-        refused_unchanged(network, weights, CheckpointError, naming(path, *facts))
+        refused_unchanged(network, weights, CheckpointError, path, *facts)
 
 
 def test_base_is_too_wide_and_says_so_in_one_sentence(network, saved):
@@ -320,30 +321,30 @@ def test_base_is_too_wide_and_says_so_in_one_sentence(network, saved):
         ensure_weights("vm_unet", path)
     assert str(caught.value).startswith(f"{path} is VMamba-Base")
     assert "\n" not in str(caught.value)
-    refused_unchanged(network, path, CheckpointError, naming(*facts))
+    refused_unchanged(network, path, CheckpointError, *facts)
 
 
 def test_a_file_that_lacks_a_tensor_changes_nothing(network, save, state_dict):
     file = state_dict(SMALL.name)
     del file["layers.2.blocks.20.ln_1.bias"]  # even of a block that is cut off
-    refused_unchanged(network, save(file), CheckpointError, naming("1 missing: layers.2.blocks.20.ln_1.bias"))
+    refused_unchanged(network, save(file), CheckpointError, "1 missing: layers.2.blocks.20.ln_1.bias")
 
 
 def test_what_was_examined_and_found_faulty_changes_nothing(save, weights, build):
     found = examine_checkpoint(save(weights | {"norm.bias": torch.zeros(1), "layers.0.extra": torch.zeros(1)}))
-    refused_unchanged(build(SwinUMambaD), found, CheckpointError, naming(found.path, "1 unexpected: layers.0.extra"))
+    refused_unchanged(build(SwinUMambaD), found, CheckpointError, found.path, "1 unexpected: layers.0.extra")
 
 
 def test_an_encoder_with_more_than_the_file_or_of_another_shape_changes_nothing(file, build):
     network, other = build(SwinUMambaD), build(SwinUMambaD)
     network.imagenet_encoder.register_buffer("extra", torch.zeros(1))
-    refused_unchanged(network, file, CheckpointError, naming("SwinUMambaD", "missing ['extra']"))
+    refused_unchanged(network, file, CheckpointError, "SwinUMambaD", "missing ['extra']")
     other.imagenet_encoder.patch_embed.norm.weight = nn.Parameter(torch.ones(15))
-    refused_unchanged(other, file, CheckpointError, naming("SwinUMambaD", "shape ['patch_embed.norm.weight']"))
+    refused_unchanged(other, file, CheckpointError, "SwinUMambaD", "shape ['patch_embed.norm.weight']")
 
 
 def test_an_encoder_nobody_published_weights_for_is_told(file, build):
     others = [{"width": 20}, {"depths": (1, 2)}, {"depths": (1, 1, 1), "depths_decoder": (1, 1, 1)}]
     for network in (*(build(VMUNet, **settings) for settings in others), SwinUMambaD(3, 2, depths=(1,), width=16)):
-        refused_unchanged(network, file, TypeError, naming(type(network).__name__, "nobody", "depths 1"))
-    refused_unchanged(nn.Linear(2, 2), file, TypeError, naming("Linear", "imagenet_encoder"))
+        refused_unchanged(network, file, TypeError, type(network).__name__, "nobody", "depths 1")
+    refused_unchanged(nn.Linear(2, 2), file, TypeError, "Linear", "imagenet_encoder")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from swin_umamba_nnunet import trainers
 from tests.plans import planned
@@ -89,6 +90,19 @@ def nnunet_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def writes_nothing(nnunet_folders):
+    """A test at whose end nnU-Net's folder of results is empty."""
+    yield
+    assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
+
+
+@pytest.fixture
+def no_start(monkeypatch):
+    """nnU-Net's own part of a training's start does nothing."""
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
+
+
+@pytest.fixture
 def make_trainer(nnunet_folders):
     """A function (class, patch=, configuration=, device=, **changes of the U-Net) -> trainer, as nnU-Net makes it."""
 
@@ -125,8 +139,3 @@ def make_batch(trainer, seed=0, images=2):
         return {"data": data, "target": labels}
     per_image = [DownsampleSegForDSTransform(scales)._apply_to_segmentation(each) for each in labels]
     return {"data": data, "target": [torch.stack(each) for each in zip(*per_image)]}
-
-
-@pytest.fixture
-def batch():
-    return make_batch

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from swin_umamba_nnunet import trainers
@@ -63,37 +62,36 @@ def test_the_network_is_built_on_the_class_and_touches_nothing(tmp_path, monkeyp
         ("nnUNetTrainerUMambaBot", (8, 8, 8, 8), "2d", ("2D and 3D", "4D", "(8, 8, 8, 8)")),
     ],
 )
-def test_refuses_a_configuration_before_writing(name, patch, configuration, facts, make_trainer, nnunet_folders):
+def test_refuses_a_configuration_before_writing(name, patch, configuration, facts, make_trainer, writes_nothing):
     with raises(ValueError, *facts):
         make_trainer(getattr(trainers, name), patch, configuration)
-    assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
 
 
 @pytest.mark.parametrize(("device", "gpu"), [("cuda", "torch.cuda"), ("mps", "torch.backends.mps")])
-def test_refuses_a_device_that_is_not_there(device, gpu, make_trainer, nnunet_folders, monkeypatch):
+def test_refuses_a_device_that_is_not_there(device, gpu, make_trainer, writes_nothing, monkeypatch):
     monkeypatch.setattr(f"{gpu}.is_available", lambda: False)
     with pytest.raises(RuntimeError, match=f"-device {device}.*add -device cpu"):
         make_trainer(trainers.nnUNetTrainerSwinUMambaDScratch, device=device)
-    assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
 
 
-@pytest.mark.parametrize("in_settings", [False, True])
+in_settings_or_environment = pytest.mark.parametrize("in_settings", [False, True])
+
+
+@in_settings_or_environment
 @pytest.mark.parametrize(("backend", "error"), [("triton", BackendUnavailableError), ("no such thing", ValueError)])
-def test_refuses_a_backend_that_cannot_run(backend, error, in_settings, make_trainer, nnunet_folders, monkeypatch):
+def test_refuses_a_backend_that_cannot_run(backend, error, in_settings, make_trainer, writes_nothing, monkeypatch):
     monkeypatch.setattr(_select, "unavailable_reason", lambda name, device: "no GPU" if name == "triton" else None)
     if not in_settings:
         monkeypatch.setenv("SWIN_UMAMBA_BACKEND", backend)
     with pytest.raises(error, match=backend):
         make_trainer(tiny(SCRATCH, network_settings={"backend": backend} if in_settings else {}))
-    assert list((nnunet_folders / "nnUNet_results").iterdir()) == []
 
 
-@pytest.mark.parametrize("in_settings", [False, True])
+@in_settings_or_environment
 @pytest.mark.parametrize("backend", ["numba", "portable", "reference"])
-def test_the_backend_is_in_nnunets_log(backend, in_settings, make_trainer, monkeypatch):
+def test_the_backend_is_in_nnunets_log(backend, in_settings, make_trainer, monkeypatch, no_start):
     other = "reference" if backend == "numba" else "numba"
     monkeypatch.setenv("SWIN_UMAMBA_BACKEND", other if in_settings else backend)
-    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer_class = tiny(SCRATCH)
     if in_settings:  # they win over the environment
         trainer_class.network_settings["backend"] = backend
@@ -133,10 +131,9 @@ def test_a_subclass_keeps_the_settings_of_its_parent(parent, kept):
     assert mine.scans() is base.scans()
 
 
-def test_a_control_without_scans_needs_no_backend(make_trainer, monkeypatch):
+def test_a_control_without_scans_needs_no_backend(make_trainer, monkeypatch, no_start):
     monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "triton")
     monkeypatch.setattr(_select, "unavailable_reason", lambda name, device: "no GPU")
-    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer = make_trainer(tiny("nnUNetTrainerSwinUMambaDNoScanScratch"))
     trainer.on_train_start()
     assert "it is a control" in log_of(trainer)

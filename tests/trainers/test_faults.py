@@ -1,10 +1,5 @@
 """Datasets at the edge of what nnU-Net allows, through its own loader, augmentation, loss and metrics."""
 
-import contextlib
-import dataclasses
-import os
-import sys
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +10,6 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
-from swin_umamba_nnunet.pretrained import WeightsNotFoundError, download_weights, ensure_weights, get_record, locate
-from swin_umamba_nnunet.pretrained.variants import inventory
-from tests.messages import raises
 from tests.trainers.conftest import make_plans, tiny
 
 PATCH = (32, 40)
@@ -139,50 +131,3 @@ def test_an_epoch_stays_finite(kind, name, make):
     # a class is not finite only where it is neither in the image nor in the prediction, and then left out of the mean
     absent = [counts == 0 for counts in output["tp_hard"] + output["fp_hard"] + output["fn_hard"]]
     assert [not np.isfinite(each) for each in dice] == absent
-
-
-# ------------------------------------------------------------------------------------------------- read-only weights
-
-
-@contextlib.contextmanager
-def unprivileged():
-    """As another user where root runs the tests, whom permissions do not stop."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if user == 0:
-            os.seteuid(0)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
-def test_weights_in_a_folder_that_may_only_be_read(monkeypatch):
-    """A lab's: what is there is used, under whatever name, and what is not is told in one sentence."""
-    tiny_v0 = get_record("vmamba_tiny_v0")
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's folders and TMPDIR may be closed to other users
-        Path(name).chmod(0o755)
-        folder = Path(name, "swin_umamba_nnunet")
-        folder.mkdir()
-        file = folder / "constants.pth"
-        torch.save({key: torch.tensor(0.01).expand(shape) for key, shape in inventory(tiny_v0).items()}, file)
-        file.chmod(0o444)
-        folder.chmod(0o555)
-        monkeypatch.setenv("XDG_CACHE_HOME", name)
-        for variable in ("HTTPS_PROXY", "https_proxy"):
-            monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing gets out
-        monkeypatch.setattr(locate, "checkout_folder", lambda: None)
-        try:
-            with unprivileged():
-                with raises(OSError, "Permission denied"):
-                    (folder / "new").touch()
-                assert ensure_weights("swin_umamba", file).path == file
-                there = dataclasses.replace(tiny_v0, file_name=file.name, size_bytes=None, sha256=None)
-                assert download_weights(there, folder).path == file
-                with raises(WeightsNotFoundError, folder, "Permission denied", "Scratch") as refusal:
-                    ensure_weights("swin_umamba_d", scratch_trainer="Scratch")
-            assert "\n" not in str(refusal.value)
-            assert list(folder.iterdir()) == [file]
-        finally:
-            folder.chmod(0o755)

@@ -11,7 +11,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from swin_umamba_nnunet.trainers._step import NonFiniteError
 from tests.messages import raises
-from tests.trainers.conftest import tiny
+from tests.trainers.conftest import make_batch, tiny
 
 NAMES = [
     f"nnUNetTrainer{name}"
@@ -65,31 +65,27 @@ def trainer_of(make_trainer, monkeypatch):
     return make
 
 
-def stays_finite(trainer, batch, iterations):
+def stays_finite(trainer):
     """Train on random data.  Only the gradient scaler, on its way down to a scale that fits, may skip a step."""
     before = [p.detach().clone() for p in trainer.network.parameters()]
     dtypes = set()
-    trainer.network.register_forward_hook(lambda _, inputs, output: dtypes.add(dtype_of(output)))
+    trainer.network.register_forward_hook(lambda _, inputs, output: dtypes.add(output[0].dtype))
     skipped, losses = 0, []
-    for i in range(iterations):
-        losses.append(float(trainer.train_step(batch(trainer, seed=i))["loss"]))
+    for i in range(ITERATIONS):
+        losses.append(float(trainer.train_step(make_batch(trainer, seed=i))["loss"]))
         skipped += trainer._skipped_in_a_row > 0
     assert dtypes == {torch.float16}  # it was mixed precision indeed
     assert np.isfinite(losses).all()
     assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters()))
-    assert skipped <= 8, f"{skipped} of {iterations} steps were skipped"
+    assert skipped <= 8, f"{skipped} of {ITERATIONS} steps were skipped"
     assert trainer.grad_scaler.get_scale() >= FULL_SCALE / 2**skipped  # 2000 good steps in a row raise it
-
-
-def dtype_of(output):
-    return (output[0] if isinstance(output, list | tuple) else output).dtype
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON_A_CPU)
-def test_300_iterations_stay_finite(name, trainer_of, batch):
-    stays_finite(trainer_of(name), batch, ITERATIONS)
+def test_300_iterations_stay_finite(name, trainer_of):
+    stays_finite(trainer_of(name))
 
 
 FIRST_CONVOLUTION = {
@@ -99,12 +95,12 @@ FIRST_CONVOLUTION = {
 
 
 @pytest.mark.parametrize("name", FIRST_CONVOLUTION)
-def test_or_stops_with_the_name_of_the_first_layer_that_overflows(name, trainer_of, batch):
+def test_or_stops_with_the_name_of_the_first_layer_that_overflows(name, trainer_of):
     """An image of values near 1e5 is finite, but not in float16."""
     trainer = trainer_of(name)
     trainer.max_skipped_steps = 2
     before = [p.detach().clone() for p in trainer.network.parameters()]
-    bright = batch(trainer)
+    bright = make_batch(trainer)
     bright["data"] *= 1e5
     trainer.train_step(bright)
     with raises(NonFiniteError, f"first layer whose output is not finite: {FIRST_CONVOLUTION[name]}"):
@@ -114,6 +110,6 @@ def test_or_stops_with_the_name_of_the_first_layer_that_overflows(name, trainer_
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_300_iterations_stay_finite_on_a_gpu(name, trainer_of, batch):
+def test_300_iterations_stay_finite_on_a_gpu(name, trainer_of):
     """The trainer as it is: its own autocast and gradient scaler.  Unverified until it has run on a GPU."""
-    stays_finite(trainer_of(name, "cuda"), batch, ITERATIONS)
+    stays_finite(trainer_of(name, "cuda"))

@@ -9,6 +9,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba_nnunet.networks._base import unwrap
+from tests.trainers.conftest import make_batch
 
 NAMES = ["nnUNetTrainerSwinUMamba", "nnUNetTrainerSwinUMambaD"]
 SETTINGS = {"num_epochs": 4, "frozen_epochs": 2}
@@ -34,13 +35,13 @@ def changed(before, network):
     return {name for name, value in snapshot(network).items() if not torch.equal(before[name], value)}
 
 
-def test_equals_requires_grad_false(trainer, batch):
+def test_equals_requires_grad_false(trainer):
     reference = copy.deepcopy(trainer.network)
     for parameter in reference.freezable_parameters():
         parameter.requires_grad_(False)
     optimizer = torch.optim.AdamW(reference.parameters(), 1e-4, (0.9, 0.999), 1e-5, 0.05)
     for step in range(2):
-        data = batch(trainer, step)
+        data = make_batch(trainer, step)
         result = trainer.train_step(data)
         optimizer.zero_grad()
         loss = trainer.loss(reference(data["data"]), data["target"])
@@ -54,16 +55,16 @@ def test_equals_requires_grad_false(trainer, batch):
     assert not {*trainer.optimizer.state} & {*unwrap(trainer.network).freezable_parameters()}
 
 
-def test_with_a_gradient_scaler(trainer, batch):
+def test_with_a_gradient_scaler(trainer):
     """As on CUDA; gradients that overflow in the held part do not cost the step."""
     reference = copy.deepcopy(trainer)
     reference.optimizer, _ = reference.configure_optimizers()
-    reference.train_step(batch(reference))
+    reference.train_step(make_batch(reference))
     before = snapshot(trainer.network)
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     held = unwrap(trainer.network).freezable_parameters()[0]
     held.register_hook(lambda gradient: gradient * float("inf"))
-    trainer.train_step(batch(trainer))
+    trainer.train_step(make_batch(trainer))
     moved = changed(before, trainer.network)
     assert moved
     assert not moved & frozen_names(trainer.network)
@@ -72,13 +73,13 @@ def test_with_a_gradient_scaler(trainer, batch):
         torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=2e-5)  # a fifth of a step
 
 
-def test_equals_nnunets_step_once_nothing_is_held(trainer, batch):
+def test_equals_nnunets_step_once_nothing_is_held(trainer):
     stock = copy.deepcopy(trainer)
     stock.optimizer, _ = stock.configure_optimizers()
     for step in (2, 3):
         trainer.current_epoch = stock.current_epoch = step
-        ours, theirs = trainer.train_step(batch(trainer, step)), nnUNetTrainer.train_step(stock, batch(stock, step))
-        assert ours["loss"] == theirs["loss"]
+        data = make_batch(trainer, step)
+        assert trainer.train_step(data)["loss"] == nnUNetTrainer.train_step(stock, data)["loss"]
     assert not changed(snapshot(stock.network), trainer.network)
 
 
@@ -94,7 +95,7 @@ def process_group(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # a hint on speed, from PyTorch
 @pytest.mark.parametrize("variant", ["", "D", "V2", "DV2", "NoScan", "DNoScan"])
-def test_under_ddp_without_find_unused_parameters(variant, ready, batch, request):
+def test_under_ddp_without_find_unused_parameters(variant, ready, request):
     trainer = ready(f"nnUNetTrainerSwinUMamba{variant}", **SETTINGS)
     trainer.network.eval()
     before = snapshot(trainer.network)
@@ -104,7 +105,7 @@ def test_under_ddp_without_find_unused_parameters(variant, ready, batch, request
     request.getfixturevalue("process_group")  # only now: nnU-Net's constructor would ask for CUDA devices
     trainer.network = DistributedDataParallel(trainer.network)
     for trainer.current_epoch in range(4):
-        trainer.train_step(batch(trainer, trainer.current_epoch))  # raises if DDP still waits for a gradient
+        trainer.train_step(make_batch(trainer, trainer.current_epoch))  # raises if DDP still waits for a gradient
         if trainer.current_epoch < 2:
             assert not changed(before, trainer.network) & frozen_names(trainer.network)
     heads = unwrap(trainer.network).decoder.seg_layers[: 0 if trainer.enable_deep_supervision else -1]

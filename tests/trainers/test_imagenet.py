@@ -57,6 +57,11 @@ def calls(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def trainer(make_trainer, calls):
+    return make_trainer(tiny(PRETRAINED))
+
+
 def bias(trainer):
     return trainer.network.imagenet_encoder.patch_embed.proj.bias[0].item()
 
@@ -67,11 +72,11 @@ def saved(trainer):
     return path
 
 
-def test_fresh_training_loads_before_nnunet_starts(make_trainer, calls, monkeypatch):
-    """And asks for the file before it looks at the data."""
-    trainer = make_trainer(tiny(PRETRAINED))
+def test_fresh_training_loads_before_nnunet_starts(trainer, calls, monkeypatch):
+    """And asks for the file before it looks at the data; also where --c finds no checkpoint to go on from."""
     initialize = trainer.initialize
     monkeypatch.setattr(trainer, "initialize", lambda: (calls.append("initialize"), initialize()))
+    maybe_load_checkpoint(trainer, True, False)
     assert calls == []
     trainer.on_train_start()
     assert calls == [("ensure", "vmamba_tiny_v0", SCRATCH), "initialize", ("load", FILE), "nnU-Net starts"]
@@ -79,12 +84,11 @@ def test_fresh_training_loads_before_nnunet_starts(make_trainer, calls, monkeypa
     assert_names(log_of(trainer), REPORT.summary(), REPORT.sha256)
 
 
-def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkeypatch):
+def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkeypatch, no_start):
     """Whether it has to be fetched, as the first time, or is there."""
     url = save(state_dict(), "published.pth").as_uri()
     record = dataclasses.replace(get_record("vmamba_tiny_v0"), urls=(url,), size_bytes=None)
     monkeypatch.setattr(registry, "RECORDS", [record])
-    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     for _ in range(2):
         trainer = make_trainer(getattr(trainers, PRETRAINED))
         with (
@@ -97,10 +101,9 @@ def test_the_file_is_read_and_hashed_once(make_trainer, save, state_dict, monkey
 
 
 @pytest.mark.parametrize("validation_only", [False, True])
-def test_resume_and_validation_need_no_file(validation_only, make_trainer, calls):
-    first = make_trainer(tiny(PRETRAINED))
-    first.on_train_start()
-    saved(first)
+def test_resume_and_validation_need_no_file(validation_only, trainer, make_trainer, calls):
+    trainer.on_train_start()
+    saved(trainer)
     calls.clear()
     trainer = make_trainer(tiny(PRETRAINED))
     maybe_load_checkpoint(trainer, not validation_only, validation_only)
@@ -112,24 +115,15 @@ def test_resume_and_validation_need_no_file(validation_only, make_trainer, calls
     assert torch.load(saved(trainer), weights_only=False)["imagenet_weights"] == REPORT.to_dict()
 
 
-def test_fine_tuning_keeps_its_weights(make_trainer, calls):
+def test_fine_tuning_keeps_its_weights(trainer, make_trainer, calls):
     source = make_trainer(tiny(SCRATCH))
     source.initialize()
-    trainer = make_trainer(tiny(PRETRAINED))
     maybe_load_checkpoint(trainer, False, False, str(saved(source)))
     trainer.on_train_start()
     assert calls == ["nnU-Net starts"]
 
 
-def test_continuing_without_a_checkpoint_is_a_fresh_training(make_trainer, calls):
-    trainer = make_trainer(tiny(PRETRAINED))
-    maybe_load_checkpoint(trainer, True, False)  # nnU-Net warns, and starts a new training
-    trainer.on_train_start()
-    assert ("load", FILE) in calls
-
-
-def test_checkpoint_is_nnunets_with_one_more_key(make_trainer, calls, monkeypatch):
-    trainer = make_trainer(tiny(PRETRAINED))
+def test_checkpoint_is_nnunets_with_one_more_key(trainer):
     trainer.on_train_start()
     ours = torch.load(saved(trainer), weights_only=False)
     trainer.imagenet_record = None
@@ -140,8 +134,7 @@ def test_checkpoint_is_nnunets_with_one_more_key(make_trainer, calls, monkeypatc
     assert sorted(Path(trainer.output_folder).glob("*.pth*")) == [Path(trainer.output_folder) / "checkpoint_final.pth"]
 
 
-def test_disabled_checkpointing_writes_nothing(make_trainer, calls):
-    trainer = make_trainer(tiny(PRETRAINED))
+def test_disabled_checkpointing_writes_nothing(trainer):
     trainer.on_train_start()
     trainer.disable_checkpointing = True
     trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
@@ -150,11 +143,10 @@ def test_disabled_checkpointing_writes_nothing(make_trainer, calls):
 
 @pytest.mark.parametrize("stage", ["ensure_weights", "load_imagenet_weights"])
 def test_without_a_usable_file_nothing_is_left_but_what_others_wrote(
-    stage, make_trainer, calls, monkeypatch, nnunet_folders
+    stage, trainer, calls, monkeypatch, nnunet_folders
 ):
     error = WeightsNotFoundError if stage == "ensure_weights" else CheckpointError
     monkeypatch.setattr(_imagenet, stage, mock.Mock(side_effect=error("unusable")))
-    trainer = make_trainer(tiny(PRETRAINED))
     theirs = Path(trainer.output_folder) / "checkpoint_best.pth"
     theirs.touch()
     with pytest.raises(error):
@@ -164,8 +156,7 @@ def test_without_a_usable_file_nothing_is_left_but_what_others_wrote(
 
 
 @pytest.mark.parametrize("error", [WeightsNotFoundError, CheckpointFileError, NonFiniteError, WorkerDiedError])
-def test_an_error_for_the_user_is_what_it_was_and_ends_python_with_its_message(error, make_trainer, calls, monkeypatch):
-    trainer = make_trainer(tiny(SCRATCH))
+def test_an_error_for_the_user_is_what_it_was_and_ends_python_with_its_message(error, trainer, monkeypatch):
     monkeypatch.setattr(nnUNetTrainer, "run_training", mock.Mock(side_effect=error("what to do")))
     with raises(error, "what to do") as caught:
         trainer.run_training()
@@ -200,17 +191,15 @@ def test_an_interactive_python_goes_on(monkeypatch):
     assert not isinstance(caught.value, SystemExit)
 
 
-def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(make_trainer, calls, monkeypatch, nnunet_folders):
+def test_every_rank_searches_for_itself_and_the_first_one_cleans_up(trainer, monkeypatch, writes_nothing):
     """No rank waits for another in a collective, which a slow download would let time out."""
 
     ensure = mock.Mock(side_effect=WeightsNotFoundError("not here"))
     monkeypatch.setattr(_imagenet, "ensure_weights", ensure)
-    trainer = make_trainer(tiny(PRETRAINED))
     trainer.is_ddp = True  # without a process group: every collective would be an error
     for rank, log_is_left in ((1, True), (0, False)):
         trainer.local_rank = rank
         with raises(WeightsNotFoundError, "not here"):
             trainer.on_train_start()
         assert Path(trainer.log_file).exists() is log_is_left
-    assert not [*(nnunet_folders / "nnUNet_results").iterdir()]
     assert ensure.mock_calls == [mock.call("vmamba_tiny_v0", scratch_trainer=SCRATCH)] * 2

@@ -179,9 +179,8 @@ def test_what_is_drawn_leaves_no_trace():
     ],
 )
 def test_a_training_goes_on_with_the_seed_it_began_with(
-    before, variable, after, named, make_trainer, monkeypatch, tmp_path
+    before, variable, after, named, make_trainer, monkeypatch, no_start, tmp_path
 ):
-    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     monkeypatch.setattr(nnUNetTrainer, "run_training", lambda self: self.on_train_start())
     trainer = make_trainer(tiny(NAME, seed=before))
     trainer.initialize()
@@ -200,19 +199,17 @@ def test_a_training_goes_on_with_the_seed_it_began_with(
 
 
 @pytest.mark.parametrize("wrong", ["-1", "2.0", "one"])
-def test_what_is_no_seed(wrong, make_trainer, monkeypatch, nnunet_folders):
+def test_what_is_no_seed(wrong, make_trainer, monkeypatch, writes_nothing):
     monkeypatch.setenv(SEED, wrong)
     with raises(ValueError, f"{SEED} is '{wrong}'"):
         make_trainer(tiny(NAME))
     monkeypatch.delenv(SEED)
     with raises(ValueError, f"seed = '{wrong}'"):
         make_trainer(tiny(NAME, seed=wrong))
-    assert not list((nnunet_folders / "nnUNet_results").iterdir())
 
 
-def test_data_loaders_of_ones_own_are_named(make_trainer, monkeypatch):
+def test_data_loaders_of_ones_own_are_named(make_trainer, monkeypatch, no_start):
     monkeypatch.setenv(SEED, "3")
-    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     trainer = make_trainer(tiny(NAME))
     trainer.dataloader_train = trainer.dataloader_val = SingleThreadedAugmenter(iter(()), None)
     trainer.on_train_start()

@@ -8,7 +8,7 @@ import torch
 
 from swin_umamba_nnunet.trainers._step import NonFiniteError
 from tests.messages import assert_names, raises
-from tests.trainers.conftest import log_of, tiny
+from tests.trainers.conftest import log_of, make_batch, tiny
 
 NAME = "nnUNetTrainerSwinUMambaScratch"
 
@@ -57,12 +57,12 @@ def spoil_the_norm(trainer):
         (spoil_the_norm, ("norm overflows",)),
     ],
 )
-def test_a_step_that_is_not_finite_changes_nothing_and_names_what_is_not(spoil, facts, scaled, trainer, batch):
-    trainer.train_step(batch(trainer))
+def test_a_step_that_is_not_finite_changes_nothing_and_names_what_is_not(spoil, facts, scaled, trainer):
+    trainer.train_step(make_batch(trainer))
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=256.0) if scaled else None
     spoil(trainer)
     before = state_of(trainer)
-    assert np.isfinite(trainer.train_step(batch(trainer))["loss"]) == ("loss" not in facts[0])
+    assert np.isfinite(trainer.train_step(make_batch(trainer))["loss"]) == ("loss" not in facts[0])
     assert all(torch.equal(a, b) for a, b in zip(before, state_of(trainer), strict=True))
     (line,) = [line for line in log_of(trainer).splitlines() if "step skipped" in line]
     assert_names(line, *facts)
@@ -70,17 +70,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_what_is_not(spoil, 
         assert trainer.grad_scaler.get_scale() == (128 if spoil in (spoil_a_layer, spoil_a_gradient) else 256)
 
 
-def test_stops_after_a_row_of_them(trainer, batch):
+def test_stops_after_a_row_of_them(trainer):
     spoil_a_layer(trainer)
-    trainer.train_step(batch(trainer))
-    trainer.train_step(batch(trainer))
+    trainer.train_step(make_batch(trainer))
+    trainer.train_step(make_batch(trainer))
     with raises(NonFiniteError, "3 steps", "in_proj (Linear)", "--c"):
-        trainer.train_step(batch(trainer))
+        trainer.train_step(make_batch(trainer))
     assert log_of(trainer).count("step skipped") == 1  # one line per row, not per step
 
 
-def test_a_finite_step_ends_the_row(trainer, batch):
-    good, bad = batch(trainer), batch(trainer)
+def test_a_finite_step_ends_the_row(trainer):
+    good, bad = make_batch(trainer), make_batch(trainer)
     bad["data"][0, 0, 0, 0] = float("nan")
     for _ in range(3):
         trainer.train_step(bad)
@@ -91,10 +91,10 @@ def test_a_finite_step_ends_the_row(trainer, batch):
     assert "image itself" in log
 
 
-def test_another_error_of_the_clip_is_not_swallowed(trainer, batch, monkeypatch):
+def test_another_error_of_the_clip_is_not_swallowed(trainer, monkeypatch):
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", mock.Mock(side_effect=RuntimeError("out of memory")))
     with raises(RuntimeError, "out of memory"):
-        trainer.train_step(batch(trainer))
+        trainer.train_step(make_batch(trainer))
 
 
 def test_an_unknown_precision_is_refused(make_trainer):

@@ -20,7 +20,7 @@ from swin_umamba_nnunet.benchmark.report.published import OTHER_PROTOCOL, PUBLIS
 from swin_umamba_nnunet.evaluation.statistics import Bootstrap
 from tests.benchmark.report import tree
 from tests.jsons import dump, edit
-from tests.messages import assert_names, naming
+from tests.messages import assert_names, raises
 
 FEW = Bootstrap(100)
 PLAIN = ReportOptions(pictures=0, bootstrap=Bootstrap(5))
@@ -73,6 +73,12 @@ def bench(tmp_path_factory):
 def fresh(tmp_path):
     """A tree of its own, to be changed."""
     return tree.make_tree(tmp_path / "bench")
+
+
+@pytest.fixture
+def two_rows(fresh):
+    """Of one dataset and one seed, to be changed."""
+    return tree.keep(fresh, [tree.SHAPES], tree.ROWS[:2], [0])
 
 
 @pytest.fixture(scope="module")
@@ -352,16 +358,14 @@ def test_bad_options_are_one_sentence(bench, tmp_path, capsys, options, named):
 def test_a_benchmark_that_has_not_begun(bench, tmp_path):
     (tmp_path / "new").mkdir()
     shutil.copy(bench / "benchmark.json", tmp_path / "new")
-    with pytest.raises(
-        BenchmarkError, match=naming(tmp_path / "new", "no finished run", "swin-umamba benchmark status")
-    ):
+    with raises(BenchmarkError, tmp_path / "new", "no finished run", "swin-umamba benchmark status"):
         write_report(tmp_path / "new", tmp_path / "out")
 
 
 def test_damaged_scores_are_named(fresh, tmp_path):
     file = next(fresh.glob("cells/*/*/fold_0/seed_0/evaluation/metrics.csv"))
     file.write_text("case,class\n")
-    with pytest.raises(BenchmarkError, match=naming(file, "'case', 'class'", "expected case, class")):
+    with raises(BenchmarkError, file, "'case', 'class'", "expected case, class"):
         write_report(fresh, tmp_path / "out")
 
 
@@ -388,21 +392,19 @@ def test_one_seed_one_fold_one_row(fresh, tmp_path):
     assert "Published elsewhere" not in text
 
 
-def test_folds_scored_on_different_cases_are_kept_apart(fresh):
-    folder = tree.keep(fresh, [tree.SHAPES], tree.ROWS[:2], [0])
-    for file in folder.glob(f"cells/{tree.SHAPES}/*/fold_1/*/cell.json"):
+def test_folds_scored_on_different_cases_are_kept_apart(two_rows):
+    for file in two_rows.glob(f"cells/{tree.SHAPES}/*/fold_1/*/cell.json"):
         edit(file, lambda record: record["inputs"].update(scored_on="test set"))
-    analysis = analyse(read_benchmark(folder), PLAIN)
+    analysis = analyse(read_benchmark(two_rows), PLAIN)
     assert [len(result.cases) for result in analysis.results] == [8, 8]
     assert analysis.results[1].title == f"{tree.SHAPES} (test set)"
 
 
-def test_a_run_that_never_began_belongs_to_the_cases_the_benchmark_scores_on(fresh):
-    folder = tree.keep(fresh, [tree.SHAPES], tree.ROWS[:2], [0])
-    edit(folder / "benchmark.json", lambda content: content["config"].update(test=True))
-    first, *others = (run.folder / "cell.json" for run in read_benchmark(folder).runs)
+def test_a_run_that_never_began_belongs_to_the_cases_the_benchmark_scores_on(two_rows):
+    edit(two_rows / "benchmark.json", lambda content: content["config"].update(test=True))
+    first, *others = (run.folder / "cell.json" for run in read_benchmark(two_rows).runs)
     first.unlink()
     for file in others:
         edit(file, lambda record: record["inputs"].update(scored_on="test set"))
-    (result,) = analyse(read_benchmark(folder), PLAIN).results
+    (result,) = analyse(read_benchmark(two_rows), PLAIN).results
     assert len(result.runs) == 4

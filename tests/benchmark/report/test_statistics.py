@@ -136,17 +136,11 @@ def test_means_and_spreads_of_the_tree(arenas):
     assert [item.rank for item in rows.values()] == [3, 2, 1, 4]
 
 
-def test_undefined_infinite_and_missing_of_the_tree(arenas):
-    arena = arenas[tree.ORGANS]
-    dice, distances = (summaries(arena, metric) for metric in ("Dice", "HD95"))
-    assert dice["nnU-Net"].n_undefined == 3  # the gallbladder of one case, in each seed
-    assert not dice["ResEnc L"].comparable
-    assert math.isnan(dice["ResEnc L"].rank)
-    assert sorted(item.rank for item in dice.values() if item.comparable) == [1, 2, 3]
-    assert distances[tree.HOSTILE].n_infinite == 1
-    assert math.isfinite(distances[tree.HOSTILE].mean)
-    assert arena.per_case("HD95").loc["case_03", tree.HOSTILE] == math.inf
-    assert all(item.p_least > 0.05 for item in statistics.compare(arena, "Dice", "nnU-Net", FEW))
+def test_only_complete_rows_have_ranks(arenas):
+    """What is undefined, infinite and missing is counted: the page says so (`test_report`)."""
+    dice = summaries(arenas[tree.ORGANS], "Dice")
+    assert math.isnan(dice.pop("ResEnc L").rank)
+    assert sorted(item.rank for item in dice.values()) == [1, 2, 3]
 
 
 def test_the_mean_is_that_of_the_evaluation(arenas):
