@@ -70,7 +70,6 @@ def measure(clock, figure):
     if figure.what == LAUNCHES:
         return kernels(clock, figure)
     call, leaves = (alone if figure.what == SCAN else composed)(clock.device, figure)
-    elements = prod(figure.shape)
     backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else figure.backend or resolve_backend(None, clock.device)
     glue = {"SWIN_UMAMBA_FUSED_GLUE": "0" if figure.pipeline == PLAIN_GLUE else "1"}
     with mock.patch.dict(os.environ, glue), torch.set_grad_enabled(figure.passes != FORWARD):
@@ -81,8 +80,8 @@ def measure(clock, figure):
         elif figure.passes == BOTH:
             timed = partial(_both, call, leaves, cotangent)
         del y  # and what is kept for its backward pass
-        steps = DIRECTIONS * elements * figure.states
-        return [clock.time(figure, timed, elements=elements, steps=steps, backend=backend)]
+        steps = DIRECTIONS * prod(figure.shape) * figure.states
+        return [clock.time(figure, timed, steps=steps, backend=backend)]
 
 
 def _both(call, leaves, cotangent):

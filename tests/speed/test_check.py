@@ -185,9 +185,7 @@ def test_of_tests_one_may_crash(tmp_path):
 def jobs(monkeypatch):
     """{phase: the figure or check that stands for each job}, where mamba_ssm is too."""
     monkeypatch.setattr(plan, "pipelines", lambda device: [FUSED, OWN, MAMBA_SSM])
-    clock = Clock("cpu")
-    clock.device = "cuda"
-    return {phase: [job.stands_for for job in plan.of_a_gpu(phase, clock)] for phase in ("kernels", "networks")}
+    return {phase: [job.stands_for for job in plan.of_a_gpu(phase, Clock("cuda"))] for phase in ("kernels", "networks")}
 
 
 def test_what_the_targets_need_comes_first_and_what_compiles_last(jobs):
