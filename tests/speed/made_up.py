@@ -18,7 +18,6 @@ from tests.speed.record import (
     GRAPH,
     INFERENCE,
     KERNELS,
-    LAYOUT,
     LOOP,
     MAMBA_SSM,
     OWN,
@@ -30,6 +29,7 @@ from tests.speed.record import (
     WITHOUT,
     Check,
     Figure,
+    new_document,
 )
 
 SLOWER = {FUSED: 1.0, OWN: 4.0, MAMBA_SSM: 2.5}
@@ -107,15 +107,10 @@ def networks():
 
 def document(figures, device="cuda", **changed):
     return {
-        "layout": LAYOUT,
-        "command": "gpu-check",
+        **new_document("gpu-check", "cpu", {}),
         "date": "2026-01-02T03:04:05+00:00",
         "device": {"type": device, "name": "Made-up device", "multiprocessors": 100, "highest_clock_megahertz": "2000"},
         "versions": {"torch": "2.0", "triton": None},
-        "settings": {},
-        "checks": [],
-        "not_run": [],
-        "done": [],
         "figures": list(figures),
         **changed,
     }

@@ -149,8 +149,9 @@ def new_document(command, device, settings):
 
     from swin_umamba_nnunet.benchmark.steps import processor_name
 
-    packages = ("swin_umamba_nnunet", "triton", "pytorch-triton", "numba", "mamba-ssm")  # nightly torch brings the third
     versions = {"python": platform.python_version(), "torch": torch.__version__}
+    # pytorch-triton is what nightly torch brings
+    packages = ("swin_umamba_nnunet", "triton", "pytorch-triton", "numba", "mamba-ssm")
     versions |= {package: version_of(package) for package in packages}
     place = {"type": device, "name": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device == "cuda":
@@ -201,9 +202,10 @@ def read_document(path):
 
 
 def nvidia_smi(what):
-    """One property of the first GPU, None where nvidia-smi does not answer."""
+    """One property of the first GPU, None where nvidia-smi does not answer, or only "[N/A]" and the like."""
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split("\n")[0].strip() or None
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.partition("\n")[0].strip()
     except (OSError, subprocess.TimeoutExpired):
         return None
+    return None if said.startswith("[") else said or None
