@@ -4,7 +4,6 @@ They are copies of those in the project's shared folder, whose README describes 
 """
 
 import functools
-import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from tests.golden_data import recipe
 
 FOLDER = Path(__file__).resolve().parent / "golden_data"
 
@@ -42,15 +43,6 @@ class GoldenCase:
 
 
 @functools.cache
-def recipe():
-    """The module that makes weights and inputs from names."""
-    spec = importlib.util.spec_from_file_location("golden_recipe", FOLDER / "recipe.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@functools.cache
 def manifest():
     return json.loads((FOLDER / "manifest.json").read_text())
 
@@ -62,12 +54,12 @@ def shapes(name):
 
 def weights(inventory, seed=0):
     """Golden weights of that inventory."""
-    return {key: torch.from_numpy(value) for key, value in recipe().golden_state_dict(inventory, seed).items()}
+    return {key: torch.from_numpy(value) for key, value in recipe.golden_state_dict(inventory, seed).items()}
 
 
 def array(name, shape, seed=0):
     """The golden input of that name."""
-    return torch.from_numpy(recipe().golden_input(name, tuple(shape), seed))
+    return torch.from_numpy(recipe.golden_input(name, tuple(shape), seed))
 
 
 def stored(name):

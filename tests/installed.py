@@ -10,10 +10,8 @@ import os
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from tests.warm import warm_python
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -24,25 +22,25 @@ class Environment:
     """A virtual environment with the package in it.
 
     Attributes:
-        folder: of the environment.
+        venv: its folder.
         variables: environment variables of every command, over the present ones.
         warm: the stand-in for its interpreter that runs its commands; without it each starts from nothing.
     """
 
-    folder: Path
+    venv: Path
     variables: dict[str, str] = field(default_factory=dict)
     warm: str | None = None
 
     @property
     def python(self):
-        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        return self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     def run(self, *command, **variables):
         """Run Python in there, somewhere else than in the checkout; an empty value removes a variable."""
         python = self.warm or self.python
         return subprocess.run(
             [python, *command],
-            cwd=self.folder,
+            cwd=self.venv,
             timeout=600,
             capture_output=True,
             encoding="utf-8",
@@ -54,10 +52,6 @@ class Environment:
         """Run a command of nnU-Net's (`nnUNetv2_train`, ...) or this package's with this environment's Python."""
         return self.run(self.script(name), *arguments, **variables)
 
-    def warmed(self):
-        """This one with commands in forks of the warm process."""
-        return replace(self, warm=warm_python())
-
     def _environ(self, variables):
         inherited = ("PYTHONPATH", "nnUNet_extTrainer", "SWIN_UMAMBA_NO_AUTOREGISTER", "SWIN_UMAMBA_WEIGHTS")
         environment = {key: value for key, value in os.environ.items() if key not in inherited}
@@ -66,11 +60,11 @@ class Environment:
 
     def script(self, name):
         """What pip would have written for the command, had it installed nnU-Net in here too."""
-        script = self.folder / f"{name}.py"
+        script = self.venv / f"{name}.py"
         if not script.exists():
             (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
             lines = ("import sys", f"from {entry.module} import {entry.attr}", "if __name__ == '__main__':")
-            partial = self.folder / f"{name}.{os.getpid()}"  # several workers may ask at once
+            partial = self.venv / f"{name}.{os.getpid()}"  # several workers may ask at once
             partial.write_text("\n".join((*lines, f"    sys.exit({entry.attr}())")))
             partial.replace(script)
         return script

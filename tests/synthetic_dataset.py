@@ -1,9 +1,9 @@
 """A tiny nnU-Net dataset, for tests of whole nnU-Net commands."""
 
-import json
-
 import numpy as np
 import SimpleITK as sitk
+
+from tests.jsons import dump, load
 
 NAME = "Dataset901_Synthetic"
 PATCH = (33, 50)  # no multiple of any stride
@@ -33,7 +33,7 @@ def write_raw_dataset(raw):
         "numTraining": TRAINING_CASES,
         "file_ending": ".nii.gz",
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
+    dump(folder / "dataset.json", description)
 
 
 def predicted(folder):
@@ -52,10 +52,10 @@ def _write(volume, path):
 def change_plans(preprocessed):
     """Give the 2D configuration the odd patch, and two images per batch; write the narrow plans beside."""
     folder = preprocessed / NAME
-    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans = load(folder / "nnUNetPlans.json")
     plans["configurations"]["2d"] |= {"patch_size": list(PATCH), "batch_size": 2}
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    dump(folder / "nnUNetPlans.json", plans)
     for configuration in plans["configurations"].values():
         settings = configuration["architecture"]["arch_kwargs"]
         settings["features_per_stage"] = [8 + 4 * stage for stage in range(settings["n_stages"])]
-    (folder / f"{NARROW}.json").write_text(json.dumps({**plans, "plans_name": NARROW}))
+    dump(folder / f"{NARROW}.json", plans | {"plans_name": NARROW})

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
-from swin_umamba_nnunet import cli, models
+from swin_umamba_nnunet import models
 from tests import synthetic_dataset as dataset
-from tests.jsons import dump, load
+from tests.jsons import edit
 from tests.messages import assert_names
 from tests.workspace import write_imagenet_file
 
@@ -159,7 +158,7 @@ def train(number, trainer, *options, configuration="2d"):
 def trained(own):
     """With a nnUNetTrainerSwinUMambaD that had its ImageNet file, died, and was continued without it."""
     file = write_imagenet_file(own.folder / "imagenet" / "constants.pth")  # the published name would ask for its size
-    result = own.run(*train(901, REAL), SWIN_UMAMBA_WEIGHTS=str(file), EPOCHS="2", DIES="1")
+    result = own.command(*train(901, REAL), SWIN_UMAMBA_WEIGHTS=str(file), EPOCHS="2", DIES="1")
     assert result.returncode == 9, result.stdout[-3000:] + result.stderr[-3000:]
     file.unlink()
     own.ok(*train(901, REAL, "--c"), EPOCHS="2")
@@ -187,10 +186,9 @@ def test_an_exported_model_predicts_on_a_machine_that_has_only_the_plugin(traine
     trained.ok("nnUNetv2_export_model_to_zip", "-d", "901", "-o", archive, "-c", "2d", "-tr", REAL, "-f", "0")
     (tmp_path / "results").mkdir()
     kept = ("nnUNet_def_n_proc", "OMP_NUM_THREADS", "HTTPS_PROXY", "https_proxy")
-    variables = {name: trained.environment.variables[name] for name in kept}
+    variables = {name: trained.variables[name] for name in kept}
     places = {"nnUNet_results": str(tmp_path / "results"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    environment = dataclasses.replace(trained.environment, variables=variables | places)
-    there = dataclasses.replace(trained, environment=environment)
+    there = dataclasses.replace(trained, variables=variables | places)
     there.ok("nnUNetv2_install_pretrained_model_from_zip", archive)
     there.ok(*trained.prediction(REAL, tmp_path / "there"))
     models.predict(trained.results(REAL), trained.images, tmp_path / "here", device="cpu")
@@ -198,40 +196,19 @@ def test_an_exported_model_predicts_on_a_machine_that_has_only_the_plugin(traine
     assert (ours == theirs).mean() > 0.999  # other numbers of threads add in another order
 
 
-def other_dataset(workspace):
-    """A preprocessed dataset of the same images twice over, with more classes, of which only the first occurs."""
-    name = "Dataset904_Other"
-    preprocessed = workspace.folder / "nnUNet_preprocessed"
+def test_fine_tuning_to_other_classes(trained):
+    """More of them, of which only the first occurs.  To other channels: `tests/models/test_adapting.py`."""
+    name, preprocessed = "Dataset904_Other", trained.folder / "nnUNet_preprocessed"
     shutil.copytree(preprocessed / dataset.NAME, preprocessed / name)
     labels = {"background": 0, "box": 1, "absent 2": 2, "absent 3": 3}
-    for file, changes in {
-        "dataset.json": {"channel_names": {"0": "noise", "1": "noise"}, "labels": labels},
-        "nnUNetPlans.json": {"dataset_name": name},
-    }.items():
-        path = preprocessed / name / file
-        dump(path, load(path) | changes)
-    folder = str(preprocessed / name / "nnUNetPlans_2d")
-    cases = nnUNetDatasetBlosc2(folder)
-    for case in cases.identifiers:
-        data, segmentation, _, properties = cases.load_case(case)
-        data, segmentation = np.repeat(data[:], 2, axis=0), segmentation[:]
-        for suffix in (".b2nd", "_seg.b2nd"):
-            Path(folder, case + suffix).unlink()
-        blocks, chunks = comp_blosc2_params(segmentation.shape, dataset.PATCH)
-        nnUNetDatasetBlosc2.save_case(data, segmentation, properties, str(Path(folder, case)), chunks, blocks)
-    return name
-
-
-def test_fine_tuning_to_other_classes_and_channels(trained, capsys):
-    name, adapted = other_dataset(trained), trained.folder / "two_channels.pth"
+    edit(preprocessed / name / "dataset.json", lambda content: content.update(labels=labels))
+    edit(preprocessed / name / "nnUNetPlans.json", lambda plans: plans.update(dataset_name=name))
     start = trained.fold(REAL) / "checkpoint_final.pth"
-    assert cli.main(["model", "adapt", str(start), "--channels", "2", "-o", str(adapted)]) == 0
-    assert str(adapted) in capsys.readouterr().out
-    trained.ok(*train(904, REAL, "-pretrained_weights", adapted), SKIP_VALIDATION="1")
+    trained.ok(*train(904, REAL, "-pretrained_weights", start), SKIP_VALIDATION="1")
     folder = trained.folder / "nnUNet_results" / name / f"{REAL}__nnUNetPlans__2d" / "fold_0"
     (log,) = folder.glob("training_log_*.txt")
     assert_names(log.read_text(), "ImageNet weights were NOT loaded", "The encoder is held until epoch 1")
-    before = torch.load(adapted, map_location="cpu", weights_only=False)["network_weights"]
+    before = trained.checkpoint(REAL)["network_weights"]
     checkpoint = torch.load(folder / "checkpoint_final.pth", map_location="cpu", weights_only=False)
     after, curves = checkpoint["network_weights"], checkpoint["logging"]
     assert np.isfinite([*curves["train_losses"], *curves["val_losses"]]).all()
@@ -252,10 +229,9 @@ def test_fine_tuning_to_other_classes_and_channels(trained, capsys):
 
 def press_ctrl_c(workspace, command, **variables):
     """Interrupt a command that has workers, which has to end with all of them."""
-    environment = workspace.environment
     marker = workspace.folder / f"marker_{command[0]}"
-    script = environment.script(str(command[0]))
-    result = environment.run("-c", CTRL_C, script, *command[1:], MARKER=str(marker), **variables)
+    script = workspace.script(str(command[0]))
+    result = workspace.run("-c", CTRL_C, script, *command[1:], MARKER=str(marker), **variables)
     output = Path(f"{marker}.output").read_text()
     assert result.returncode == 0, result.stderr + output[-3000:]
     outcome = json.loads(result.stdout)
@@ -269,7 +245,7 @@ def press_ctrl_c(workspace, command, **variables):
 @pytest.fixture(scope="module")
 def worker_killed(own):
     """A training of which one data-loader worker was killed in the second epoch."""
-    return own, own.cold.run(*train(901, "Disturbed"), DISTURBANCE="a worker dies", nnUNet_n_proc_DA="2")
+    return own, own.cold.command(*train(901, "Disturbed"), DISTURBANCE="a worker dies", nnUNet_n_proc_DA="2")
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +307,7 @@ def test_refusals(own):
         (("nnUNetv2_train", "901", "2d", "0", "-tr", "Disturbed"), ("-device cuda",)),
         (train(901, f"{REAL}_1epoch"), ("vmamba_tiny_v0", f"{REAL}Scratch_1epoch")),
     ):
-        result = own.run(*command, CUDA_VISIBLE_DEVICES="-1", SWIN_UMAMBA_WEIGHTS="absent.pth")
+        result = own.command(*command, CUDA_VISIBLE_DEVICES="-1", SWIN_UMAMBA_WEIGHTS="absent.pth")
         assert result.returncode == 1
         assert_names(result.stderr.strip().splitlines()[-1], *facts)
         assert "Traceback" not in result.stderr

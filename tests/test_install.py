@@ -25,18 +25,8 @@ print(json.dumps([[c.__name__, getattr(sys.modules.get(c.__module__), '__file__'
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return built_wheel(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def from_wheel(tmp_path_factory):
     return installed_wheel(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def editable(tmp_path_factory):
-    return installed_editable(tmp_path_factory)
 
 
 def variable(environment, **variables):
@@ -55,8 +45,8 @@ def find(environment, *names, **variables):
     return [(name, Path(file)) for name, file in json.loads(result.stdout.splitlines()[-1])]
 
 
-def test_wheel_has_one_start_up_line_and_no_strangers(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
+def test_wheel_has_one_start_up_line_and_no_strangers(tmp_path_factory):
+    names = zipfile.ZipFile(built_wheel(tmp_path_factory)).namelist()
     assert [name for name in names if name.endswith(".pth")] == ["swin_umamba_nnunet_autoregister.pth"]
     assert {name.split("/")[0].split("-")[0] for name in names} == {
         "swin_umamba_nnunet",
@@ -79,14 +69,15 @@ def test_found_from_a_wheel_beside_the_users_own(from_wheel, tmp_path):
     names = ["MyTrainer", *ours, "nnUNetTrainer_5epochs", "MyTrainer"]
     found = find(from_wheel, *names, nnUNet_extTrainer=own)
     assert [name for name, _ in found] == names
-    assert all(file.is_relative_to(from_wheel.folder.resolve()) for name, file in found if name in ours)
+    assert all(file.is_relative_to(from_wheel.venv.resolve()) for name, file in found if name in ours)
     first, second = variable(from_wheel, nnUNet_extTrainer=own)
     assert first == own
     assert second.endswith(str(FOLDER))
     assert variable(from_wheel) == [second]
 
 
-def test_found_from_an_editable_install(editable):
+def test_found_from_an_editable_install(tmp_path_factory):
+    editable = installed_editable(tmp_path_factory)
     ((name, file),) = find(editable, "nnUNetTrainerSwinUMambaDScratch_5epochs")
     assert name == "nnUNetTrainerSwinUMambaDScratch_5epochs"
     assert file.is_relative_to(ROOT)

@@ -15,33 +15,28 @@ from filelock import FileLock
 
 from swin_umamba_nnunet.pretrained import get_record
 from swin_umamba_nnunet.pretrained.variants import inventory
-from swin_umamba_nnunet.settings import user_cache_folder
+from swin_umamba_nnunet.settings import FOLDERS, user_cache_folder
 from tests import synthetic_dataset as dataset
 from tests import warm
 from tests.installed import ROOT, Environment, build_wheel, make_environment
 
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 NO_WORKERS = ("-npp", "0", "-nps", "0")
 
 
-@dataclasses.dataclass(frozen=True)
-class Workspace:
-    """An environment with nnU-Net's folders, the preprocessed dataset and the user's own trainers."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workspace(Environment):
+    """An environment with nnU-Net's folders, the preprocessed dataset and the user's own trainers, all in `folder`."""
 
-    environment: Environment
     folder: Path
 
     @property
     def cold(self):
         """The same with a process of its own for each command, as a user's shell starts it."""
-        return dataclasses.replace(self, environment=dataclasses.replace(self.environment, warm=None))
-
-    def run(self, *command, **variables):
-        return self.environment.command(*command, **variables)
+        return dataclasses.replace(self, warm=None)
 
     def ok(self, *command, **variables):
         """Output of a command that has to succeed."""
-        result = self.run(*command, **variables)
+        result = self.command(*command, **variables)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return result.stdout
 
@@ -143,8 +138,8 @@ def make_workspace(tmp_path_factory):
         "XDG_CACHE_HOME": str(folder / "cache"),
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
     }
-    environment = dataclasses.replace(installed_editable(tmp_path_factory), variables=own)
-    return Workspace(environment.warmed() if warm.AVAILABLE else environment, folder)
+    python = warm.warm_python() if warm.AVAILABLE else None
+    return Workspace(installed_editable(tmp_path_factory).venv, own, python, folder=folder)
 
 
 def variables(folder):

@@ -130,7 +130,8 @@ def test_what_a_training_still_needs_is_named_and_no_fault_of_the_installation(m
     assert "\n".join(report["missing"]).count("nnUNet_") >= 3
 
 
-def test_ready(quick, tiny, gpus, monkeypatch, tmp_path, doctor):
+def test_ready(quick, published, gpus, monkeypatch, tmp_path, doctor):
+    published(folder=cache_folder())
     for name in settings.FOLDERS:
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(verb, "TRAINERS", [record for record in TRAINERS if record.weights == "vmamba_tiny_v0"])
@@ -180,17 +181,28 @@ def test_why_no_trainer_is_found(variable, value, facts, quick, monkeypatch, adv
     assert_names(advice(), *facts)
 
 
-def test_what_the_real_finder_answers(tmp_path, monkeypatch, warm_python):
+@pytest.fixture
+def found_beside(tmp_path, monkeypatch, warm_python):
+    """A function (text) -> what nnU-Net's own finder leads to, with `my_trainers.py` of this text in another folder."""
+
+    def found(text):
+        monkeypatch.setattr("sys.executable", warm_python)
+        (tmp_path / "my_trainers.py").write_text(text)
+        monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([str(tmp_path), _autoregister.FOLDER]))
+        verb.trainers(section := verb.Section())
+        return section
+
+    return found
+
+
+def test_what_the_real_finder_answers(found_beside, monkeypatch):
     """One trainer that another folder has first, one of ours, and one that nobody has, in one process."""
-    monkeypatch.setattr("sys.executable", warm_python)
-    (tmp_path / "my_trainers.py").write_text(
+    nobodys = dataclasses.replace(TRAINERS[0], name="nnUNetTrainerNobodys")
+    monkeypatch.setattr(verb, "TRAINERS", (*TRAINERS[:2], nobodys))
+    section = found_beside(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
         f"class {NAMES[0]}(nnUNetTrainer):\n    pass\n"
     )
-    monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([str(tmp_path), _autoregister.FOLDER]))
-    nobodys = dataclasses.replace(TRAINERS[0], name="nnUNetTrainerNobodys")
-    monkeypatch.setattr(verb, "TRAINERS", (*TRAINERS[:2], nobodys))
-    verb.trainers(section := verb.Section())
     assert section.data["found"] == {NAMES[0]: "a module named my_trainers", NAMES[1]: OURS, nobodys.name: None}
     missing, elsewhere = section.problems
     assert_names(missing, _autoregister.VARIABLE, f"not {nobodys.name};", _autoregister.FOLDER)
@@ -198,13 +210,9 @@ def test_what_the_real_finder_answers(tmp_path, monkeypatch, warm_python):
 
 
 @pytest.mark.parametrize("fault", ["class A(:\n", "import nothing_of_that_name\n", "raise SystemExit\n"])
-def test_a_trainer_file_that_cannot_be_imported_is_named(fault, tmp_path, monkeypatch, warm_python):
+def test_a_trainer_file_that_cannot_be_imported_is_named(fault, found_beside, tmp_path):
     """nnU-Net imports every file of the folder, so its commands fail as this search does."""
-    monkeypatch.setattr("sys.executable", warm_python)
-    (tmp_path / "my_trainers.py").write_text(fault)
-    monkeypatch.setenv(_autoregister.VARIABLE, os.pathsep.join([str(tmp_path), _autoregister.FOLDER]))
-    verb.trainers(section := verb.Section())
-    (problem,) = section.problems
+    (problem,) = found_beside(fault).problems
     assert_names(problem, tmp_path / "my_trainers.py", _autoregister.VARIABLE)
 
 
@@ -318,19 +326,9 @@ def test_the_environment_is_shown_with_meanings_and_without_passwords(quick, mon
 # ----------------------------------------------------------------------------------------------------------- weights
 
 
-@pytest.fixture
-def tiny(monkeypatch, saved):
-    """A sound checkpoint in the cache, as if its authors had published that very file."""
-    path = saved("vmamba_tiny_v0", registry.RECORDS[0].file_name, cache_folder())
-    record = dataclasses.replace(registry.RECORDS[0], size_bytes=path.stat().st_size)
-    records = (record, *registry.RECORDS[1:])
-    for module in (registry, verb):
-        monkeypatch.setattr(module, "RECORDS", records)
-    return path
-
-
-def test_weights_that_are_here_are_read_and_hashed(quick, tiny, doctor, advice, saved):
+def test_weights_that_are_here_are_read_and_hashed(quick, published, doctor, advice, saved):
     """Under another one's name, or damaged, they are a problem."""
+    tiny = published(folder=cache_folder(), sha256="0" * 64)
     facts = ("different", "not confirmed", "not here: vmamba_small_v0")
     assert_names(doctor(), f"vmamba_tiny_v0: {tiny}, sound", *facts)
     saved("vmamba_small_v0", tiny.name, tiny.parent)

@@ -87,11 +87,6 @@ def test_a_smaller_batch_and_recomputation(folder, plan):
     assert written["swin_umamba_plan"]["needed_bytes"] <= 1060 * 2**20
 
 
-def test_growing(folder, plan):
-    plan("--grow", "-o", "grown")
-    assert configurations(folder, "grown")["2d"]["batch_size"] == round(0.05 * 200)
-
-
 def test_an_inherited_configuration_stands_alone(folder, plan):
     plan("-c", "3d_fullres", "-o", "alone")
     found = configurations(folder, "alone")
@@ -193,12 +188,12 @@ def test_a_full_disk_leaves_nothing(folder, refused, monkeypatch):
 
 
 @pytest.mark.parametrize("plans_name", ["nnUNetPlans", "nnUNetResEncUNetLPlans"])
-def test_no_augmentation_workers(folder, plan, monkeypatch, plans_name):
+def test_growing_without_augmentation_workers(folder, plan, monkeypatch, plans_name):
     """`nnUNet_n_proc_DA=0`, as for trainings that can be repeated, stops nnU-Net's own planner (2.8) and not this."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     assert task_of_shape((1, 64, 64), 2, plans_name).settings.patch_size == [64, 64]
     plan("--grow")
-    assert "nnUNetPlans_Tiny_40G.json" in files(folder)
+    assert configurations(folder, "nnUNetPlans_Tiny_40G")["2d"]["batch_size"] == round(0.05 * 200)
 
 
 @pytest.mark.slow

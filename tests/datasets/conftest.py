@@ -1,7 +1,5 @@
 """What tests of conversions share."""
 
-import json
-
 import pytest
 import SimpleITK as sitk
 from skimage import io
@@ -10,18 +8,19 @@ from swin_umamba_nnunet.datasets._checks import inspect
 from swin_umamba_nnunet.datasets._report import format_report
 from swin_umamba_nnunet.datasets._write import write_dataset
 from tests.datasets.trees import integrity_here_and_now
+from tests.jsons import load
 
 
 class Converted:
-    """A written dataset."""
+    """A written dataset that nnU-Net accepts: it has counted the cases and seen that labels are 0, 1, 2 and so on."""
 
-    def __init__(self, folder, report, verdict):
-        self.folder, self.report, self.verdict = folder, report, verdict
-        self.json, self.record = (
-            json.loads((folder / name).read_text(encoding="utf-8")) for name in ("dataset.json", "conversion.json")
-        )
+    def __init__(self, folder, report):
+        self.folder, self.report = folder, report
+        self.json, self.record = (load(folder / name) for name in ("dataset.json", "conversion.json"))
+        self.labels = sorted(self.json["labels"], key=self.json["labels"].get)
+        self.channels = [*self.json["channel_names"].values()]
         splits = folder / "splits_final.json"
-        self.splits = json.loads(splits.read_text()) if splits.exists() else None
+        self.splits = load(splits) if splits.exists() else None
 
     def names(self, part):
         """File names in imagesTr and so on."""
@@ -62,11 +61,10 @@ def convert(tmp_path, inspected):
 
     def run(layout, source, skip_bad=False, name="Dataset001_Test", **settings):
         inspection = inspected(layout, source, skip_bad)
-        target = tmp_path / "raw" / name
+        report, target = format_report(inspection), tmp_path / "raw" / name
         settings = {"check": integrity_here_and_now, "overwrite": True} | settings
-        verdict = write_dataset(inspection, target, **settings)
-        assert verdict.passed
+        assert write_dataset(inspection, target, **settings).passed
         assert [path.name for path in target.parent.iterdir()] == [name], "something half-written is left"
-        return Converted(target, format_report(inspection), verdict)
+        return Converted(target, report)
 
     return run

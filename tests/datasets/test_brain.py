@@ -21,12 +21,8 @@ pytest.importorskip("nilearn", reason="needs the demo extra")
 def dataset(tmp_path_factory):
     """The dataset, written once, with the network cut off."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket, "socket", _no_network)
+        patch.delattr(socket, "socket")
         return write_brain_dataset(tmp_path_factory.mktemp("nnUNet_raw"))
-
-
-def _no_network(*args, **kwargs):
-    raise AssertionError("the brain dataset must not touch the network")
 
 
 def _load(path):

@@ -29,8 +29,7 @@ def test_images_and_masks(source, convert):
     assert converted.names("imagesTr") == [f"img{i}_0000.png" for i in range(4)]
     assert converted.names("labelsTr") == [f"img{i}.png" for i in range(4)]
     assert converted.json["channel_names"] == {"0": "R", "1": "G", "2": "B"}
-    assert converted.json["labels"] == {"background": 0, "foreground": 1}
-    assert converted.json["numTraining"] == 4
+    assert converted.labels == ["background", "foreground"]
     assert_array_equal(converted.read("imagesTr/img2_0000.png"), photo(2))
     assert_array_equal(converted.read("labelsTr/img2.png"), blob(1))
     assert converted.record["cases"]["img1"]["label"] == str(source / "masks/img1.png")
@@ -109,7 +108,7 @@ def test_colour_coded_masks(source, convert):
         save(source / f"masks/img{index}.png", _colour_mask((255, 0, 0), (0, 255, 0), (255, 255, 255)))
     save(source / "masks/img0.png", np.zeros_like(blob()))  # a grey file among coloured ones
     converted = convert(Images(label=["ignore=#ffffff", "green=#00ff00", "red=255,0,0"]), source)
-    assert converted.json["labels"] == {"background": 0, "green": 1, "red": 2, "ignore": 3}
+    assert converted.labels == ["background", "green", "red", "ignore"]
     assert_array_equal(converted.read("labelsTr/img1.png")[[1, 3, 5, 7], 1], [2, 1, 3, 0])
     assert converted.read("labelsTr/img0.png").max() == 0
 
@@ -148,7 +147,7 @@ def _save_indexed(source, *palettes):
 def test_palette_masks_by_index_and_by_colour(source, convert, label, palettes):
     _save_indexed(source, *palettes)
     converted = convert(Images(label=label), source)
-    assert converted.json["labels"] == {"background": 0, "foreground": 1}
+    assert converted.labels == ["background", "foreground"]
     for index in range(4):
         assert_array_equal(converted.read(f"labelsTr/img{index}.png"), blob(1))
 
@@ -182,7 +181,7 @@ def test_grey_among_colour(source, refused, convert):
     save(source / "images/img1.png", photo(1)[..., 0])
     assert_names(refused(Images(), source), "case='img1'", "--channels")
     for channels, number in (("rgb", 3), ("grey", 1)):
-        assert len(convert(Images(channels=channels), source).json["channel_names"]) == number
+        assert len(convert(Images(channels=channels), source).channels) == number
 
 
 def test_jpeg_masks_need_to_be_told(tmp_path, inspected, convert):
@@ -257,7 +256,7 @@ def test_instance_masks(tmp_path, convert, ending, mask):
         save(tmp_path / "s" / part / "images" / "n.png", photo(len(part), 40, 60))
         save(tmp_path / "s" / part / "masks" / f"n{ending}", mask)
     converted = convert(Images(instances=True), tmp_path / "s")
-    assert converted.json["labels"] == {"background": 0, "interior": 1, "boundary": 2}
+    assert converted.labels == ["background", "interior", "boundary"]
     expected = np.where(IDS > 0, 2, 0)
     expected[6:16, 6:14] = expected[6:16, 16:24] = expected[31:, 41:49] = 1
     assert_array_equal(converted.read("labelsTr/train_n.png"), expected)
@@ -288,18 +287,13 @@ def test_instances_have_labels_of_their_own(source, option):
         Images(instances=True, **option).conversion(source)
 
 
-@pytest.fixture
-def broken(tmp_path):
-    """A folder of which four of six cases cannot be used, each for its own reason."""
-    source = write_images(tmp_path / "broken", 6)
-    save(source / "masks/img0.png", blob(255, 10, 10))
-    (source / "images/img1.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
-    (source / "masks/img2.png").unlink()
-    (source / "masks/img3.png").write_bytes(b"")
-    return source
-
-
-def test_all_errors_are_reported_at_once_and_bad_cases_can_be_left_out(broken, inspected, reported, convert):
+def test_all_errors_are_reported_at_once_and_bad_cases_can_be_left_out(tmp_path, inspected, reported, convert):
+    """Four of six cases cannot be used, each for its own reason."""
+    broken = write_images(tmp_path / "broken", 6)
+    save(broken / "masks/img0.png", blob(255, 10, 10))
+    (broken / "images/img1.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
+    (broken / "masks/img2.png").unlink()
+    (broken / "masks/img3.png").write_bytes(b"")
     assert {finding.case for finding in inspected(Images(), broken).errors} == {"img0", "img1", "img2", "img3"}
     facts = ("image 12 x 17, mask 10 x 10", "cannot be read as an image", "training image without a mask", "is empty")
     assert_names(reported(Images(), broken), *facts)

@@ -25,8 +25,8 @@ def test_the_published_split_is_kept(tmp_path, convert):
     assert [fold["val"] for fold in converted.splits] == [["val_00000", "val_00001"]]
     assert_array_equal(converted.read("imagesTr/val_00001_0000.png"), photo(21))
     assert_array_equal(converted.read("labelsTs/test_00000.png"), blob(1))
-    assert converted.json["labels"] == {"background": 0, "foreground": 1}
-    assert converted.json["channel_names"] == {"0": "R", "1": "G", "2": "B"}
+    assert converted.labels == ["background", "foreground"]
+    assert converted.channels == ["R", "G", "B"]
     assert (converted.json["licence"], converted.json["reference"]) == (
         "research and education",
         "https://datasets.simula.no/kvasir-seg/",
@@ -40,8 +40,8 @@ def test_grey_images_of_several_classes(tmp_path, convert):
     labels = np.stack([np.maximum(blob(1), blob(2)[::-1])] * 3)
     write_medsegbench(tmp_path / "s", "fhpsaop_128", **grey, train_label=labels, test_images=grey["val_images"][..., 0])
     converted = convert(MedSegBench(), tmp_path / "s")
-    assert converted.json["labels"] == {"background": 0, "pubic symphysis": 1, "fetal head": 2}
-    assert converted.json["channel_names"] == {"0": "grey"}
+    assert converted.labels == ["background", "pubic symphysis", "fetal head"]
+    assert converted.channels == ["grey"]
     assert_array_equal(converted.read("imagesTr/train_00002_0000.png"), photo(7)[..., 0])
     assert_array_equal(converted.read("labelsTr/train_00002.png"), labels[2])
 
@@ -73,7 +73,7 @@ KINDS = (("images", photo(5)), ("label", blob(2)))
 def test_files_of_another_name(tmp_path, convert):
     """A user's own in this form: labels as they are found, and nothing is claimed of a licence."""
     converted = convert(MedSegBench(), write_medsegbench(tmp_path / "s", "mine"))
-    assert converted.json["labels"] == {"background": 0, "foreground": 1}
+    assert converted.labels == ["background", "foreground"]
     assert "licence" not in converted.json
     assert_names(converted.report, "mine.npz", "licence and source are not known")
 

@@ -29,9 +29,9 @@ def test_volumes_are_the_slices_in_order(tmp_path, convert):
         written = converted.read(f"labels{part}/case{case:04d}.nii.gz")
         assert written.dtype == np.uint8
         assert_array_equal(written, label)
-    assert list(converted.json["labels"]) == ["background", *synapse.ORGANS]
-    assert converted.json["labels"]["stomach"] == 8
-    assert converted.json["channel_names"] == {"0": "CT"}
+    assert converted.labels == ["background", *synapse.ORGANS]
+    assert converted.labels[8] == "stomach"
+    assert converted.channels == ["CT"]
 
 
 def test_the_published_split_is_recognised(tmp_path, monkeypatch):

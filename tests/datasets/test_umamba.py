@@ -26,10 +26,9 @@ def test_702s_count_is_repaired(tmp_path, convert):
     write_volume(source / moved, np.ones((2, 4, 5), np.uint8), origin=(0.0, 0.0, 0.0))
     converted = convert(UMamba(), source)
     assert (converted.folder / moved).read_bytes() == (source / moved).read_bytes()
-    assert converted.json["numTraining"] == 50
-    assert converted.json["labels"]["liver"] == 1
-    assert converted.json["labels"]["left kidney"] == 13
-    assert converted.json["channel_names"] == {"0": "MR"}
+    assert converted.labels[1] == "liver"
+    assert converted.labels[13] == "left kidney"
+    assert converted.channels == ["MR"]
     assert_names(
         converted.report, "numTraining 60: repaired to 50", "this copy has 50 training cases", "copied as they are"
     )
@@ -66,9 +65,8 @@ def test_any_dataset_json_is_repaired(tmp_path, convert, content):
     if content is not None:
         (source / "dataset.json").write_text(content)
     converted = convert(UMamba(), source)
-    assert converted.json["labels"] == {"background": 0, "interior": 1, "boundary": 2}
-    assert converted.json["channel_names"] == {"0": "R", "1": "G", "2": "B"}
-    assert converted.json["numTraining"] == 3
+    assert converted.labels == ["background", "interior", "boundary"]
+    assert converted.channels == ["R", "G", "B"]
 
 
 @pytest.mark.parametrize(

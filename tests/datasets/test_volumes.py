@@ -59,7 +59,7 @@ def channels(tmp_path):
 def test_channels_and_one_folder_per_patient(channels, convert):
     converted = convert(CHANNELS, channels)
     assert converted.names("imagesTr") == ["A_1_0000.nii.gz", "A_1_0001.nii.gz", "B_0000.nii.gz", "B_0001.nii.gz"]
-    assert converted.json["channel_names"] == {"0": "T1", "1": "T2"}
+    assert converted.channels == ["T1", "T2"]
     assert converted.read("imagesTr/B_0001.nii.gz").max() == 1
 
 

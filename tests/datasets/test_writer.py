@@ -16,10 +16,6 @@ from tests.messages import raises
 NAME = "Dataset001_Test"
 
 
-def _accept(folder, processes):
-    return Verdict(True, "passed")
-
-
 @pytest.fixture
 def inspection(tmp_path, inspected):
     return inspected(Images(), write_images(tmp_path / "source"))

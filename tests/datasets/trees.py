@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import struct
 from dataclasses import replace
 from unittest import mock
@@ -14,6 +13,7 @@ from PIL import Image
 from swin_umamba_nnunet.datasets import umamba
 from swin_umamba_nnunet.datasets._write import judge
 from tests.evaluation import files
+from tests.jsons import dump
 
 ROWS, COLUMNS = 12, 17
 SYNAPSE_SHAPE = (3, 10, 8)
@@ -56,9 +56,9 @@ def blob(value=255, rows=ROWS, columns=COLUMNS):
     return mask
 
 
-def write_case(folder, name, seed, mask="", ending=".png"):
+def write_case(folder, name, seed, mask=""):
     """`images/NAME.png` and `masks/NAMEmask.png` of 0/255."""
-    save(folder / "images" / f"{name}{ending}", photo(seed))
+    save(folder / "images" / f"{name}.png", photo(seed))
     save(folder / "masks" / f"{name}{mask}.png", blob())
 
 
@@ -136,7 +136,7 @@ def write_umamba_703(folder):
         "numTraining": 3,
         "file_ending": ".png",
     }
-    (folder / "dataset.json").write_text(json.dumps(content))
+    dump(folder / "dataset.json", content)
     return folder
 
 
@@ -149,7 +149,7 @@ def write_umamba_702(folder):
         labels = random.integers(0, 14, (2, 4, 5)).astype(np.uint8)
         write_volume(folder / f"labels{part}/{name}.nii.gz", labels)
     content = {"modality": {"0": "MR"}, "labels": {"0": "background"}, "numTraining": 60}
-    (folder / "dataset.json").write_text(json.dumps(content))
+    dump(folder / "dataset.json", content)
     return folder
 
 
@@ -166,6 +166,16 @@ def write_volumes(folder, cases=3, ending=".nii.gz"):
         label[1, 2:4, 1:4] = 1
         write_volume(folder / "labels" / f"pat{index}{ending}", label)
     return folder
+
+
+MAKERS = {
+    "medsegbench": write_medsegbench,
+    "isic": write_isic,
+    "synapse": write_synapse,
+    "umamba": write_umamba_703,
+    "images": write_images,
+    "volumes": write_volumes,
+}
 
 
 def write_dicom(folder, seed=0, positions=(0.0, 2.0, 4.0, 6.0), uid="1.2.3", shift=0.0):

@@ -24,6 +24,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 import threading
 import time
@@ -73,7 +74,7 @@ def main(arguments=None):
     stop = threading.Event()
     try:
         for phase in options.phase:
-            _run(phase, groups(phase, document, file), options.seconds, document, file, stop)
+            _run(phase, groups(phase, document), options.seconds, document, file, stop)
     except KeyboardInterrupt:
         say("\ninterrupted; what there is was kept")
     text, shown = markdown(document), file.with_suffix(".md")
@@ -113,9 +114,8 @@ def _document(options):
         if reason := _triton.unavailable_reason(device):
             raise ValueError(f"--phase {' '.join(options.phase)} needs a GPU: {reason} (torch {torch.__version__})")
     new = new_document("gpu-check" if device == "cuda" else "bench", device, {"operators": _operators()})
-    name = f"{new['device']['name']}-{new['date'][:10]}.json".replace(" ", "-").lower()
-    folder = RESULTS if device == "cuda" else Path("build")
-    file = options.json or folder / "".join(c for c in name if c.isalnum() or c in "-.")
+    name = re.sub("[^a-z0-9]+", "-", f"{new['device']['name']}-{new['date'][:10]}".lower())
+    file = options.json or (RESULTS if device == "cuda" else Path("build")) / f"{name}.json"
     document = new
     if file.exists():
         document = read_document(file)
@@ -142,19 +142,18 @@ def _operators():
     return digest.hexdigest()[:12]
 
 
-def groups(phase, document, file):
+def groups(phase, document):
     """What runs in a process of its own, or several after each other."""
     if phase == "values":
-        return [_tests(name, chosen, file) for name, chosen in TESTS.items()]
+        return _tests(TESTS)
     wrong = {check.group for check in document["checks"] if check.problem}
     trained = TRAINERS if phase == "networks" and importlib.util.find_spec("nnunetv2") else {}
     measured = Group(phase, "tests.speed.plan:measure", (phase, document["device"]["type"], wrong))
-    return [*(_tests(name, chosen, file) for name, chosen in trained.items()), measured]
+    return [*_tests(trained), measured]
 
 
-def _tests(name, chosen, file):
-    junit = file.with_name(f"{file.stem}-{name.replace(', ', '-').replace(' ', '-')}").absolute()
-    return Group(name, "tests.speed.check:tests", (name, chosen, junit))
+def _tests(chosen):
+    return [Group(name, "tests.speed.check:tests", (name, given)) for name, given in chosen.items()]
 
 
 def _run(phase, chosen, seconds, document, file, stop):
@@ -216,7 +215,7 @@ def meanwhile(before, seconds):
     return Check("other processes", detail=detail)
 
 
-def tests(send, done, end, group, chosen, junit):
+def tests(send, done, end, group, chosen):
     """In a group's process: tests on the device, told one by one."""
     import pytest
 
@@ -252,7 +251,7 @@ def tests(send, done, end, group, chosen, junit):
             send(("result", self.result))
             finish(send)
 
-    switches = ("-q", f"--maxfail={MOST_FAILURES}", f"--junitxml={junit}-{os.getpid()}.xml", "-p", "no:cacheprovider")
+    switches = ("-q", f"--maxfail={MOST_FAILURES}", "-p", "no:cacheprovider")
     code = pytest.main([*chosen, *switches, "-W", "default"], plugins=[Told()])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(f"pytest {' '.join(chosen)} ended with {code!r}; the log says why")

@@ -5,9 +5,9 @@ the next.  Imports no torch: the process that watches must not wait for the one 
 """
 
 import faulthandler
-import importlib
 import multiprocessing
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -188,9 +188,8 @@ def _child(pipe, group, done, end, log):
     if os.name == "posix":
         os.setpgrp()  # Ctrl-C in a terminal is for the parent to decide about
     end_with_parent()
-    module, _, function = group.work.partition(":")
     try:
-        getattr(importlib.import_module(module), function)(pipe.send, done, end, *group.settings)
+        pkgutil.resolve_name(group.work)(pipe.send, done, end, *group.settings)
         pipe.send(("done",))
     except BaseException as error:
         traceback.print_exc()

@@ -18,7 +18,6 @@ from tests.speed.record import (
     GRAPH,
     INFERENCE,
     KERNELS,
-    LAYOUT,
     LOOP,
     MAMBA_SSM,
     OWN,
@@ -30,6 +29,7 @@ from tests.speed.record import (
     WITHOUT,
     Check,
     Figure,
+    new_document,
 )
 
 SLOWER = {FUSED: 1.0, OWN: 4.0, MAMBA_SSM: 2.5}
@@ -56,12 +56,17 @@ def cores(size=320, slower=SLOWER, milliseconds=1.0):
     ]
 
 
-def scans(**times):
+def rate(clocks):
+    """1e9 state-steps per second that take a scheduler so many clocks for 512, at 2 GHz with 100 multiprocessors."""
+    return 512 * 4e6 * 2000 * 100 / 1e9 / clocks
+
+
+def scans(forward=2.99, backward=5.99):
     """The scan alone, so many times slower than the exp bound (which is 1 ms)."""
     return [
         figure
-        for passes, taken in ({"forward": 2.99, "backward": 5.99} | times).items()
-        for figure in of_stages(what=SCAN, passes=passes, milliseconds=taken, percent_of_exp_bound=100 / taken)
+        for passes, taken, bound in ((FORWARD, forward, 144), (BACKWARD, backward, 152))
+        for figure in of_stages(what=SCAN, passes=passes, milliseconds=taken, giga_state_steps=rate(taken * bound))
     ]
 
 
@@ -76,9 +81,8 @@ def kept(fused=1.0, materialised=4.0):
 def kernels(clocks=100.0):
     """At the first stage, 2 ms each as launched; and in two other ways, of which the second is faster together."""
     ways = {FUSED: (2, 2), "fused, free registers, 4 warps": (1, 3), "fused, 160 registers, 8 warps": (1.5, 1)}
-    rate = 512 * 4e6 * 2000 * 100 / 1e9 / clocks  # at 2 GHz, 100 multiprocessors
     return [
-        scan_figure(kernel, way, passes, milliseconds=time, giga_state_steps=rate * 2 / time)
+        scan_figure(kernel, way, passes, milliseconds=time, giga_state_steps=rate(clocks) * 2 / time)
         for way, times in ways.items()
         for passes, pair in ((FORWARD, KERNELS[:2]), (BACKWARD, KERNELS[2:]))
         for kernel, time in zip(pair, times)
@@ -103,15 +107,10 @@ def networks():
 
 def document(figures, device="cuda", **changed):
     return {
-        "layout": LAYOUT,
-        "command": "gpu-check",
+        **new_document("gpu-check", "cpu", {}),
         "date": "2026-01-02T03:04:05+00:00",
         "device": {"type": device, "name": "Made-up device", "multiprocessors": 100, "highest_clock_megahertz": "2000"},
         "versions": {"torch": "2.0", "triton": None},
-        "settings": {},
-        "checks": [],
-        "not_run": [],
-        "done": [],
         "figures": list(figures),
         **changed,
     }

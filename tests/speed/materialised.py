@@ -1,9 +1,9 @@
 """SS2D's core as the authors compute it: every direction written out in memory.  The yardstick for the fused form.
 
-Four copies of the image in scan order, projections in that order, float32 copies of everything the scan reads, one
-scan per direction, four copies back, their sum (SwinUMambaD.py:278-312 of the authors' repository; the code is ours).
-Once on this package's own scan in one dimension, which runs everywhere, and once on mamba_ssm's compiled extension with
-nothing in between, as a user of mamba_ssm would have it.
+Four copies of the image in scan order, projections in that order, float32 copies of everything the scan reads, a scan
+of all directions, four copies back, their sum (SwinUMambaD.py:278-312 of the authors' repository; the code is ours).
+Once on this package's own scan in one dimension in mamba_ssm's place, which runs everywhere, and once on mamba_ssm's
+compiled extension with nothing in between, as a user of mamba_ssm would have it.
 """
 
 from contextlib import contextmanager
@@ -12,10 +12,8 @@ from functools import partial
 import torch
 
 from swin_umamba_nnunet.blocks import SS2D
-from swin_umamba_nnunet.ops import _mamba_ssm, selective_scan_2d
-from swin_umamba_nnunet.ops._reference import to_image, to_sequence
-from swin_umamba_nnunet.ops._scan import scan
-from swin_umamba_nnunet.ops._select import resolve_backend, unavailable_reason
+from swin_umamba_nnunet.ops import _mamba_ssm, selective_scan, selective_scan_2d
+from swin_umamba_nnunet.ops._select import unavailable_reason
 from tests.speed.record import FUSED, MAMBA_SSM, OWN
 
 
@@ -24,37 +22,20 @@ def pipelines(device):
     return [FUSED, OWN, *([] if unavailable_reason("mamba_ssm", device) else [MAMBA_SSM])]
 
 
-def materialised_2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, *, out_dtype=None, backend=None):
-    """The same function as `swin_umamba_nnunet.ops.selective_scan_2d`, with the scan of `backend` in one dimension."""
-    directions, channels, rank = dt_projs_weight.shape
-    states = A_logs.shape[1]
-    chosen = resolve_backend(backend, x.device.type)
-    rows = torch.stack([to_sequence(x, k) for k in range(directions)])  # (K, b, L, D)
-    projected = torch.einsum("kbld,kcd->kblc", rows, x_proj_weight)
-    low_rank, B, C = projected.split((rank, states, states), dim=-1)
-    dt = torch.einsum("kblr,kdr->kbld", low_rank, dt_projs_weight)
-    rows, dt, B, C = (t.float().contiguous() for t in (rows, dt, B, C))
-    A = -torch.exp(A_logs.float()).unflatten(0, (directions, channels))
-    Ds = Ds.unflatten(0, (directions, channels))
-    result = torch.zeros_like(x, dtype=torch.float32)
-    for k in range(directions):
-        one = slice(k, k + 1)
-        sequences = rows[k][:, None], dt[one][:, :, None], B[k][:, None, :, None], C[k][:, None, :, None]
-        y = scan(*sequences, A[one], Ds[one], dt_projs_bias[one], True, chosen)
-        result = result + to_image(y[:, 0], k, x)
-    return result.to(out_dtype or x.dtype)
+def own_scan(u, delta, A, B, C, D, delta_bias, backend=None):
+    """This package's scan of a sequence, with the settings that SS2D has."""
+    return selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True, backend=backend)
 
 
-def mamba_ssm_2d(
-    x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, *, out_dtype=None, backend=None, extension=None
+def mamba_ssm_scan(*arguments, extension=None, backend=None):
+    """mamba_ssm's, which is its own backend; `extension` takes the place of `selective_scan_cuda`."""
+    return _ExtensionScan.apply(*arguments, extension or _mamba_ssm._extension())
+
+
+def materialised_2d(
+    x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, *, scan, out_dtype=None, backend=None
 ):
-    """The same function on mamba_ssm's extension, channels first as it wants them; all directions in one call.
-
-    Args:
-        extension: what takes the place of `selective_scan_cuda`; None for itself.
-
-    The others as in `selective_scan_2d`; `backend` is not looked at.
-    """
+    """The same function as `selective_scan_2d` by `scan`, channels first as mamba_ssm wants them."""
     height, width = x.shape[1:3]
     directions, channels, rank = dt_projs_weight.shape
     states = A_logs.shape[1]
@@ -64,7 +45,7 @@ def mamba_ssm_2d(
     projected = torch.einsum("bkdl,kcd->bkcl", rows, x_proj_weight)
     low_rank, B, C = projected.split((rank, states, states), dim=2)
     dt = torch.einsum("bkrl,kdr->bkdl", low_rank, dt_projs_weight)
-    y = _ExtensionScan.apply(
+    y = scan(
         rows.float().flatten(1, 2),
         dt.contiguous().float().flatten(1, 2),
         -torch.exp(A_logs.float()),
@@ -72,7 +53,7 @@ def mamba_ssm_2d(
         C.float().contiguous(),
         Ds.float(),
         dt_projs_bias.float().flatten(),
-        extension or _mamba_ssm._extension(),
+        backend=backend,
     )
     y = y.unflatten(1, (directions, channels))
     y = y[:, :2] + y[:, 2:].flip(-1)  # (b, 2, D, L): row by row, column by column
@@ -110,8 +91,10 @@ class ShapesOfExtension:
 
 def core(pipeline, backend=None, **settings):
     """SS2D's core, (x, the five parameters, out_dtype=None) -> (b, H, W, D), in one of `pipelines`."""
-    forms = {FUSED: selective_scan_2d, OWN: materialised_2d, MAMBA_SSM: mamba_ssm_2d}
-    return partial(forms[pipeline], backend=backend, **settings)
+    if pipeline == FUSED:
+        return partial(selective_scan_2d, backend=backend)
+    scan = {OWN: own_scan, MAMBA_SSM: mamba_ssm_scan}[pipeline]
+    return partial(materialised_2d, scan=partial(scan, **settings), backend=backend)
 
 
 @contextmanager

@@ -13,13 +13,13 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from swin_umamba_nnunet._atomic import write_text
+from swin_umamba_nnunet._distribution import version_of
 from swin_umamba_nnunet._text import by
 
-LAYOUT = "swin_umamba_nnunet speed 2"
+LAYOUT = "swin_umamba_nnunet speed 3"
 RESULTS = Path(__file__).resolve().parent / "results"
 FUSED, OWN, MAMBA_SSM = "fused", "materialised, own 1D kernel", "materialised, mamba_ssm"  # pipelines
 PLAIN_GLUE = "fused, plain glue"  # norm and gate behind the scan in separate operations
@@ -84,7 +84,6 @@ class Figure:
             optimiser; of a scan above its inputs.
         saved_mebibytes: what autograd keeps, parameters not counted.
         giga_state_steps: 1e9 updates of one state per second, counted once also where there is a backward pass.
-        percent_of_exp_bound: the time in which the GPU can do the exponentials alone (`measure.py`), over that taken.
         problem: why there is no number.
         states: N of the scan.
     """
@@ -104,7 +103,6 @@ class Figure:
     peak_mebibytes: float | None = None
     saved_mebibytes: float | None = None
     giga_state_steps: float | None = None
-    percent_of_exp_bound: float | None = None
     problem: str | None = None
     states: int = 16
 
@@ -134,7 +132,6 @@ class Figure:
             "peak {:.0f} MiB": self.peak_mebibytes,
             "{:.1f} MiB kept for backward": self.saved_mebibytes,
             "{:.3g} G state-steps/s": self.giga_state_steps,
-            "{:.0f} % of the exp bound": self.percent_of_exp_bound,
         }
         said = ", ".join(form.format(value) for form, value in numbers.items() if value is not None)
         return f"{self.name}: {said}"
@@ -154,11 +151,8 @@ def new_document(command, device, settings):
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     # pytorch-triton is what nightly torch brings
-    for package in ("swin_umamba_nnunet", "triton", "pytorch-triton", "numba", "mamba-ssm"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
+    packages = ("swin_umamba_nnunet", "triton", "pytorch-triton", "numba", "mamba-ssm")
+    versions |= {package: version_of(package) for package in packages}
     place = {"type": device, "name": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
@@ -208,9 +202,10 @@ def read_document(path):
 
 
 def nvidia_smi(what):
-    """One property of the first GPU, None where nvidia-smi does not answer."""
+    """One property of the first GPU, None where nvidia-smi does not answer, or only "[N/A]" and the like."""
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split("\n")[0].strip() or None
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.partition("\n")[0].strip()
     except (OSError, subprocess.TimeoutExpired):
         return None
+    return None if said.startswith("[") else said or None

@@ -24,7 +24,7 @@ from tests.speed.record import (
     WITHOUT,
     Figure,
 )
-from tests.speed.targets import CLOCKS, KEPT, TIME, clocks, same, verdicts
+from tests.speed.targets import CLOCKS, KEPT, TIME, clocks, percent_of_exp_bound, same, verdicts
 
 NOTHING = "-"
 OTHERS = {OWN: "own 1D", MAMBA_SSM: "mamba_ssm", LOOP: LOOP, MAMBAPY: "mambapy"}  # pipelines that are compared
@@ -90,7 +90,7 @@ def _columns(found, device):
         "ms": lambda f: number(f.milliseconds),
         "spread": lambda f: NOTHING if f.spread is None else f"{f.spread:.0%}",
         "G state-steps/s": lambda f: number(f.giga_state_steps),
-        "% of exp bound": lambda f: number(f.percent_of_exp_bound),
+        "% of exp bound": lambda f: number(percent_of_exp_bound(f, device) if f.what in (SCAN, CORE, BLOCK) else None),
         "clocks": lambda f: number(clocks(f, device) if f.what in KERNELS else None),
         "predicted": lambda f: number(CLOCKS.get(f.what, (None, None))[1]),
         "/ eager": lambda f: NOTHING if f.mode == EAGER else ratio(f, same(found, f, mode=EAGER)),

@@ -21,11 +21,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import softplus
 
 from swin_umamba_nnunet.blocks import SS2D
-from swin_umamba_nnunet.ops import resolve_backend, selective_scan
+from swin_umamba_nnunet.ops import resolve_backend
 from swin_umamba_nnunet.ops._scan import scan
 from swin_umamba_nnunet.ops._selftest import DIRECTIONS, QUEUES, core_arguments
 from tests.ops.cases import inputs_1d
-from tests.speed.materialised import ShapesOfExtension, core
+from tests.speed.materialised import ShapesOfExtension, core, own_scan
 from tests.speed.measure import WARM_UP, autocast, interleaved
 from tests.speed.record import (
     BACKWARD,
@@ -70,7 +70,6 @@ def measure(clock, figure):
     if figure.what == LAUNCHES:
         return kernels(clock, figure)
     call, leaves = (alone if figure.what == SCAN else composed)(clock.device, figure)
-    elements = prod(figure.shape)
     backend = "mamba_ssm" if figure.pipeline == MAMBA_SSM else figure.backend or resolve_backend(None, clock.device)
     glue = {"SWIN_UMAMBA_FUSED_GLUE": "0" if figure.pipeline == PLAIN_GLUE else "1"}
     with mock.patch.dict(os.environ, glue), torch.set_grad_enabled(figure.passes != FORWARD):
@@ -81,8 +80,8 @@ def measure(clock, figure):
         elif figure.passes == BOTH:
             timed = partial(_both, call, leaves, cotangent)
         del y  # and what is kept for its backward pass
-        steps = DIRECTIONS * elements * figure.states
-        return [clock.time(figure, timed, elements=elements, steps=steps, backend=backend)]
+        steps = DIRECTIONS * prod(figure.shape) * figure.states
+        return [clock.time(figure, timed, steps=steps, backend=backend)]
 
 
 def _both(call, leaves, cotangent):
@@ -256,10 +255,7 @@ def others(seconds):
     """What people run on a CPU, on the same sequence in turns with the scan here."""
     batch, channels, length, states = OF_SEQUENCE
 
-    def here(u, delta, A, B, C, D, delta_bias):
-        return selective_scan(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True)
-
-    functions = {FUSED: here, LOOP: plain_loop}
+    functions = {FUSED: own_scan, LOOP: plain_loop}
     with suppress(ImportError):
         functions[MAMBAPY] = parallel_scan(importlib.import_module("mambapy.pscan").pscan)
     leaves = [leaf.float().requires_grad_() for leaf in inputs_1d(*OF_SEQUENCE)]

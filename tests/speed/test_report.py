@@ -29,7 +29,6 @@ def test_a_page_of_nothing():
     text = markdown(made_up.document([], "cpu"))
     assert_names(text, "within this run only", "Values were not checked")
     assert "### Scans" not in text
-    assert text.count("| not measured ") == 12
 
 
 def test_the_table_of_what_to_reach_is_the_one_that_is_filled_in():
@@ -71,12 +70,10 @@ def test_other_files_are_refused(content, fact, tmp_path):
 
 
 def test_lines_say_what_where_and_how_much():
-    fused, problem = made_up.scan_figure(backend="triton", milliseconds=1.0, spread=0.01), made_up.networks()[-1]
-    assert fused.line() == (
+    assert made_up.scan_figure(backend="triton", milliseconds=1.0, spread=0.01).line() == (
         "scan with projections, fused (triton), eager, forward+backward, float16, batch 12, 320 x 320 /4 D 192: 1 ms, "
         "spread 1%"
     )
-    assert problem.line().endswith("batch 12, 320 x 320: NOT MEASURED, out of memory")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from tests.speed.made_up import cores, document, everything, kept, kernels, netw
 from tests.speed.record import COMPILED, FUSED, INFERENCE, MAMBA_SSM, OWN
 from tests.speed.targets import MET, NOT_MEASURED, NOT_MET, verdicts
 
-COUNT = 12
 LARGE, SMALL = "320x320, forward+backward", "256x256, forward+backward"
 ONE = {"passes": INFERENCE, "batch": 1}
 STEP = network_figure(milliseconds=10.0, peak_mebibytes=600.0)
@@ -20,17 +19,12 @@ SLOW = network_figure(milliseconds=11.0, **ONE)
 FAR = [dataclasses.replace(f, milliseconds=10 * f.milliseconds) if f.channels == 192 else f for f in scans()]
 
 
-def test_all_of_them_are_met_by_figures_that_meet_them():
-    assert [v.verdict for v in verdicts(everything())] == [MET] * COUNT
-
-
 def test_what_is_not_measured_or_not_on_a_gpu_counts_for_nothing():
     failed = [dataclasses.replace(f, problem="out of memory") for f in everything()["figures"]]
-    for figures in ([], failed):
-        assert [(v.verdict, v.measured) for v in verdicts(document(figures))] == [(NOT_MEASURED, "-")] * COUNT
+    assert {(v.verdict, v.measured) for v in verdicts(document(failed))} == {(NOT_MEASURED, "-")}
     result = verdicts({**everything(), "device": {"type": "cpu", "name": "a CPU"}})
-    assert [v.verdict for v in result].count(NOT_MEASURED) == COUNT - 1
-    assert result[1].verdict == MET  # bytes
+    (found,) = (v for v in result if v.verdict != NOT_MEASURED)
+    assert (found.verdict, found.target) == (MET, result[1].target)  # bytes
 
 
 @pytest.mark.parametrize(
