@@ -71,7 +71,7 @@ class BenchmarkConfig:
         seeds: one training each; see `steps` for what a seed fixes.
         configuration: of the plans, for rows that name none.
         baseline: label or trainer of the row that others are compared to; "" lets the report choose.
-        device: "auto" takes a GPU that PyTorch sees, else the CPU.
+        device: "auto" takes a GPU that PyTorch sees, or on SLURM those that `slurm` asks for, else the CPU.
         test: score on imagesTs and labelsTs instead of on the fold's validation cases.
         mirroring: test-time mirroring in `nnUNetv2_predict` (nnU-Net's default), for all rows alike.
         checkpoint: which one predicts, for all rows alike.
@@ -157,7 +157,9 @@ _RULES: dict[str, _Rule] = {
     "label": _TEXT,
     "num_gpus": _number(1, math.inf, "1 or more was expected (1 also runs on a CPU)"),
     "slurm": (
-        lambda value: _is(Mapping)(value) and all(isinstance(v, str | int | float | list) for v in value.values()),
+        lambda value: (
+            _is(Mapping)(value) and all(isinstance(v, str | int | float | list | Mapping) for v in value.values())
+        ),
         "a table of numbers and strings was expected: [slurm] and then time = 720 (minutes)",
     ),
     "observers": (

@@ -147,7 +147,7 @@ def answered(remarks: Iterable[Remark]) -> list[Item]:
     items = []
     for question, codes, otherwise in _QUESTIONS:
         found = [item for code in codes.split() for item in known[code]]
-        if all(item["severity"] == "note" for item in found):
+        if all(item["severity"] == "note" and item["code"] not in _SPOILING for item in found):
             found = [remark("fine", "", otherwise), *found]
         spoiling = any(
             item["code"] in _SPOILING
@@ -194,7 +194,7 @@ def of_records(records: Iterable[Record]) -> Iterator[Remark]:
         yield remark("flag", "hardware_differs", text)
     elif len(hosts) > 1:
         text = f"Runs were made on several machines of the same kind ({where}): small differences in time mean nothing."
-        yield remark("note", "hosts_differ", text)
+        yield remark("fine", "hosts_differ", text)
 
 
 # ---------------------------------------------------------------------------------------- what a row is
@@ -363,15 +363,15 @@ def _of_settings(config: BenchmarkConfig, probed: Record) -> Iterator[Remark]:
         yield remark("note", "no_mirroring", "No row mirrors at test time, other than nnU-Net's default.")
     if len(config.seeds) == 1:
         yield remark("flag", "one_seed", f"One seed ({config.seeds[0]}): how much {_CHANCE}")
-    numbered = {*config.folds} - {"all"}
+    numbered = [fold for fold in config.folds if fold != "all"]
     if "all" in config.folds:
         text = 'Fold "all" trains on every training case, so its scores come from the test set.'
         yield remark("note", "fold_all", text)
         if numbered and not config.test:
             text = 'Fold "all" is scored on the test set, other folds on their validation cases; do not average them.'
             yield remark("flag", "scored_cases_differ", text)
-    if 1 < len(numbered) < 5:
-        text = f"Folds {', '.join(map(str, config.folds))} of nnU-Net's five: not every training case is scored."
+    if 1 < len(numbered) < 5 and not config.test:
+        text = f"Folds {', '.join(map(str, numbered))}: cases of other folds, where the split has any, are not scored."
         yield remark("note", "some_folds", text)
 
 
@@ -420,7 +420,7 @@ def _of_results(benchmark: "Benchmark", runs: Sequence["Scored"], results: Seque
     count = len({result.dataset for result in results})
     few = "; nothing is known about others" if count < FEW_DATASETS else ""
     yield remark("flag" if few else "fine", "datasets", f"{plural(count, 'dataset')}{few}.")
-    seeds, folds = (sorted({getattr(run, name) for run in runs}, key=str) for name in ("seed", "fold"))
+    seeds, folds = (sorted({getattr(run, name) for run in runs if run.done}, key=str) for name in ("seed", "fold"))
     severity, text = "fine", ""
     if len(seeds) < 2:
         severity, text = "problem", f" How much {_CHANCE}"

@@ -283,12 +283,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "swin_umamba_nnunet": __version__, **found}
 
 
+def asks_for_gpu(resources: Record) -> bool:
+    """Whether some of these parameters of submitit's SlurmExecutor have SLURM give a job GPUs."""
+    return any(value and (name.startswith("gpus") or name in ("gres", "num_gpus")) for name, value in resources.items())
+
+
 def _device(config: BenchmarkConfig, launcher: str, gpus: Sequence[int], hardware: Record, problems: list[str]) -> str:
     """What "auto" becomes; what is asked for and not there is added to `problems`."""
     here, flag = len(hardware["gpus"]), f"--gpus {','.join(map(str, gpus))}"
     if launcher == "slurm":
         wants = [{**config.slurm, **row.slurm} for row in config.trainers]
-        auto = "cuda" if any(want.get("gpus_per_node") or want.get("gres") for want in wants) else "cpu"
+        auto = "cuda" if any(map(asks_for_gpu, wants)) else "cpu"
         return auto if config.device == "auto" else config.device
     device = config.device if config.device != "auto" else "cuda" if here else "cpu"
     absent = [number for number in gpus if not 0 <= number < here]

@@ -100,8 +100,9 @@ def environment(run: Run, device: str, gpus: Sequence[int] = ()) -> dict[str, st
         _autoregister.VARIABLE: os.pathsep.join([*_autoregister.users_folders(), _autoregister.FOLDER]),
         "PYTHONHASHSEED": "0",
     }
-    if gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    if gpus:  # numbered as PyTorch does, which counts those that the user left visible
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(visible[gpu] if visible else str(gpu) for gpu in gpus)
     if device == "cpu":
         usual = {
             "nnUNet_n_proc_DA": "1",  # more augmentation workers would take the cores from the training

@@ -17,7 +17,7 @@ from typing import Any
 from swin_umamba_nnunet._distribution import install_line
 from swin_umamba_nnunet.benchmark.config import Row
 from swin_umamba_nnunet.benchmark.files import BenchmarkError, ConfigError, Record, now, read_json, write_json
-from swin_umamba_nnunet.benchmark.jobs import Job
+from swin_umamba_nnunet.benchmark.jobs import Job, asks_for_gpu
 from swin_umamba_nnunet.benchmark.runner import run_job
 
 INSTALL_LINE = install_line("slurm")
@@ -47,8 +47,7 @@ class Resumable:
 def resources(common: Record, row: Row, device: str) -> dict[str, Any]:
     """Parameters of submitit's SlurmExecutor for the jobs of a row: the defaults, the benchmark's, the row's."""
     wanted = {**DEFAULTS, **common, **row.slurm}
-    asks_for_gpu = any(name.startswith("gpus") or name in ("gres", "num_gpus") for name in wanted)
-    if device == "cuda" and not asks_for_gpu:
+    if device == "cuda" and not asks_for_gpu(wanted):
         wanted["gpus_per_node"] = row.num_gpus
     return wanted
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
-
 from swin_umamba_nnunet._text import duration, plural, printable, table
 from swin_umamba_nnunet.benchmark.runs import Run, read_benchmark, seconds_of_epochs
 from swin_umamba_nnunet.benchmark.slurm import queued_runs
@@ -85,11 +83,11 @@ def read_status(output: Path) -> list[RunStatus]:
 
 
 def _is_locked(run: Run) -> bool:
-    """Whether a runner is at it.  Takes the lock for a moment, which runners wait out."""
+    """Whether a runner is at it, or it cannot be told.  Takes the lock for a moment, which runners wait out."""
     try:
         with run.lock().acquire(timeout=0):
             return False
-    except Timeout:
+    except OSError:  # somebody holds it (filelock's Timeout); or who looks may not write into another's folder
         return True
 
 
@@ -116,10 +114,10 @@ def _line(status: RunStatus) -> tuple[str, ...]:
 
 def time_left(statuses: Sequence[RunStatus]) -> str:
     """A sentence about the training still to do, at the number of runs that are under way at present."""
-    todo = [status for status in statuses if status.state != "done"]
+    todo = [status for status in statuses if status.left != 0]
     known = [status.left for status in todo if status.left is not None]
     if not todo:
-        return "nothing left to do"
+        return "nothing left to train"
     if not known:
         return "time left not known before the first epoch has ended"
     at_once = max(1, sum(status.state == "running" for status in todo))

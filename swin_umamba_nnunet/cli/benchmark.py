@@ -38,6 +38,7 @@ override it:
     folds = [0]
     seeds = [0, 1, 2]
     baseline = "nnUNetTrainer_10epochs"
+    device = "cuda"                     # default: a GPU that PyTorch sees, or on SLURM what [slurm] asks for
 
     [[trainers]]                        # a row of the table
     name = "nnUNetTrainer_10epochs"
@@ -137,6 +138,8 @@ def _run(args: argparse.Namespace) -> int:
     from swin_umamba_nnunet.benchmark import BenchmarkConfig, prepare, read_file
 
     settings = read_file(args.config) if args.config else {}
+    if args.time_iterations < 0 or (args.time_iterations and not args.dry_run):
+        raise UserError(f"--time-iterations {args.time_iterations}: expected 0 or more, and --dry-run with it")
     names = (item.name for item in fields(BenchmarkConfig))
     settings |= {name: given for name in names if (given := getattr(args, name, None)) is not None}
     print("Checking datasets, trainers and weights ...", flush=True)
@@ -209,8 +212,8 @@ def _submit(prepared: "Prepared", left_alone: Sequence["Job"], rerun: bool) -> i
         print(f"job {job}  {name}")
     done = len(prepared.jobs) - len(left_alone) - len(todo)
     print(
-        f"{len(submitted)} submitted, {len(todo) - len(submitted)} queued already, {done} done, {len(left_alone)} "
-        f"changed and left alone\nLook at them with   {_command('status', prepared, '--watch')}"
+        f"{len(submitted)} submitted, on {prepared.device}; {len(todo) - len(submitted)} queued already, {done} done, "
+        f"{len(left_alone)} changed and left alone\nLook at them with   {_command('status', prepared, '--watch')}"
     )
     return int(bool(left_alone))
 
@@ -307,6 +310,8 @@ def _status(args: argparse.Namespace) -> int:
     from swin_umamba_nnunet.benchmark.status import read_status, render
 
     folder = args.output.expanduser().absolute()
+    if args.watch is not None and not 0 < args.watch < threading.TIMEOUT_MAX:
+        raise UserError(f"--watch {args.watch:g}: expected seconds, more than 0")
     if args.watch and not (folder / "benchmark.json").is_file():
         print(f"{folder} has no benchmark.json yet; waiting until a benchmark begins in there ...", flush=True)
         while not (folder / "benchmark.json").is_file():

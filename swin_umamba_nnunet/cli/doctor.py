@@ -281,6 +281,11 @@ def environment(found: Section) -> None:
             unset.append(name)
             continue
         rows.append((name, said))
+    for parse, name in ((settings.number, "SWIN_UMAMBA_SEED"), (settings.switch, "SWIN_UMAMBA_FUSED_GLUE")):
+        try:
+            parse(name)
+        except ValueError as error:
+            found.problems.append(str(error))
     proxies = {name: "set" for name in settings.PROXIES if settings.read(name)}
     found.data |= proxies
     found.lines = [*table([*rows, *proxies.items()]), f"not set: {', '.join(unset)}" if unset else ""]

@@ -141,7 +141,9 @@ def download_weights(record: WeightsRecord, folder: Path, *, sources: Sequence[s
                 if not target.is_file():
                     return _download(record, target, sources or record.urls)
     except OSError as error:
-        raise DownloadError(f"cannot write to {folder}: {error}") from error
+        raise DownloadError(
+            f"cannot write to {folder} ({error}); make room, or name another folder in XDG_CACHE_HOME"
+        ) from error
     return _read_as_published(record, target)
 
 

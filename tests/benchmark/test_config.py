@@ -22,7 +22,8 @@ def test_a_file_and_its_defaults(tmp_path):
     file.write_text(
         'output = "b"\ndatasets = [901, "Dataset902_X"]\nfolds = [0, "1", "all"]\nseeds = [0, 7]\n'
         'baseline = "ResEnc"\n[[trainers]]\nname = "nnUNetTrainer"\n[[trainers]]\nname = "nnUNetTrainer"\n'
-        'plans = "nnUNetResEncUNetLPlans"\nlabel = "ResEnc"\nslurm = {mem = "48GB"}\n[slurm]\ntime = 60\n'
+        'plans = "nnUNetResEncUNetLPlans"\nlabel = "ResEnc"\nslurm = {mem = "48GB"}\n'
+        '[slurm]\nadditional_parameters = {reservation = "r"}\n'
     )
     config = build_config(read_file(file))
     assert config.datasets == (901, "Dataset902_X")

@@ -51,7 +51,8 @@ def test_a_question_is_answered_by_the_worst_of_its_remarks():
     note, flag = (fairness.remark(kind, "selected_on_validation", kind, "D") for kind in ("note", "flag"))
     missing, differs = (fairness.remark("flag", code, code) for code in ("scratch_missing", "pretraining_differs"))
     for remarks, question, verdict, answer in (
-        ([note, note, {**note, "datasets": ["E"]}], "Tuning", "in order", f"{FINAL} note (D, E)"),
+        ([note, note, {**note, "datasets": ["E"]}], "Tuning", "in order", "note (D, E)"),
+        ([fairness.remark("note", "by_hand", "besides")], "Tuning", "in order", f"{FINAL} besides"),
         ([note, flag], "Tuning", "problem", "note (D) flag (D)"),
         ([missing], "Confounding booster:", "caution", "scratch_missing"),
         ([missing, differs], "Confounding booster:", "problem", "pretraining_differs scratch_missing"),
@@ -145,6 +146,6 @@ def test_what_shows_once_cells_have_run():
     assert list(fairness.of_records([record(), record(), unlike, {"state": "waiting"}])) == []
     (item,) = fairness.of_records([record(), record(torch="2.5")])
     assert "different versions of torch: 2.4, 2.5" in item["text"]
-    for device, expected in (("H100", ("hardware_differs", "flag")), ("cpu", ("hosts_differ", "note"))):
+    for device, expected in (("H100", ("hardware_differs", "flag")), ("cpu", ("hosts_differ", "fine"))):
         (item,) = fairness.of_records([record(), record(host="b", device=device)])
         assert (item["code"], item["severity"]) == expected

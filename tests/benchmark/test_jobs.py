@@ -175,5 +175,5 @@ def test_devices(plan, problems, probe):
     assert_names(problems(device="cuda", gpus=(2, 2)), "sees 2 here, 0 to 1", "names a GPU twice")
     probe.hardware = usual
     assert plan(device="auto").device == "cpu"
-    for asked, resources, device in (("cuda", {}, "cuda"), ("auto", {}, "cpu"), ("auto", {"gres": "gpu:1"}, "cuda")):
+    for asked, resources, device in (("cuda", {}, "cuda"), ("auto", {}, "cpu"), ("auto", {"gpus_per_task": 1}, "cuda")):
         assert plan(device=asked, slurm=resources, launcher="slurm").device == device  # this machine's do not count

@@ -22,7 +22,8 @@ def job(plan):
     return plan().jobs[0]
 
 
-def test_a_run_from_beginning_to_end(job, fake_steps):
+def test_a_run_from_beginning_to_end(job, fake_steps, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-7")  # of which torch says 0, 1, 2
     for case in job.cases.values():  # nnU-Net keeps the spacing of TIFF images in such files
         for file in (case.images[0], case.reference):
             file.with_name("a.json").write_text('{"spacing": [1, 2]}')
@@ -32,7 +33,7 @@ def test_a_run_from_beginning_to_end(job, fake_steps):
     assert " ".join(train) == f"nnUNetv2_train {NAME} 2d 0 -tr One -p nnUNetPlans -device cpu -num_gpus 1"
     assert "--disable_tta" not in predict
     assert predict[predict.index("-chk") + 1] == "checkpoint_final.pth"
-    variables = {"CUDA_VISIBLE_DEVICES": "1,2", "nnUNet_results": str(job.results)}
+    variables = {"CUDA_VISIBLE_DEVICES": "5,GPU-7", "nnUNet_results": str(job.results)}
     assert fake_steps.environments[0].items() >= variables.items()
     links = {path.name: path.read_text() for folder in (job.images, job.references) for path in folder.iterdir()}
     assert (links["b_0001.png"], links["a.png"]) == ("b_0001", "truth of a")

@@ -1,5 +1,7 @@
 """Status: read from the folder alone."""
 
+from pathlib import Path
+
 import pytest
 
 from swin_umamba_nnunet.benchmark import BenchmarkError
@@ -31,10 +33,12 @@ def test_every_state(prepared):
     measure(runs[2], 4)
     runs[3].write({"state": "running", "host": "node8"})  # its runner is gone
     runs[4].write({"state": "waiting", "interrupted": True})
+    runs[5].write({"state": "running"})
+    Path(runs[5].lock().lock_file).mkdir()  # nobody can take it, as in the folder of another user
     with runs[2].lock():
         statuses = read_status(prepared.config.output)
         table = render(statuses)
-    states = "done failed running interrupted interrupted waiting"
+    states = "done failed running interrupted interrupted running"
     assert [status.state for status in statuses] == states.split()
     assert statuses[2].left == 6 * 60.0
     assert statuses[4].left == 10 * 60.0  # at the speed of the same row
@@ -49,7 +53,7 @@ def test_every_state(prepared):
         "predict failed with exit code 1",
         "6 runs: ",
         "2 interrupted",
-        "of training left with 1 at a time, and 3 runs of which no epoch has been timed",
+        "of training left with 2 at a time, and 3 runs of which no epoch has been timed",
     )
 
 
@@ -60,7 +64,7 @@ def test_all_done(prepared):
         read_status(prepared.config.output)
         with job.lock().acquire(timeout=0):
             job.write({"state": "done"})
-    assert "6 runs: 6 done; nothing left to do" in render(read_status(prepared.config.output))
+    assert "6 runs: 6 done; nothing left to train" in render(read_status(prepared.config.output))
 
 
 FIRST_VERSION = """{

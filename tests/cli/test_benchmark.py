@@ -155,6 +155,8 @@ def test_mistakes_end_in_a_list(arguments, tmp_path, told):
     assert_names(told(2, "run", *arguments, "--gpus", "a").err.splitlines()[-1], "--gpus", "'a'", "commas")
     assert_names(told(2, "run", *arguments, "--gpus", "0,1").err, "--gpus 0,1", "cpu")
     assert_names(told(2, "report", tmp_path, "--resamples", 0).err, "--resamples 0", "1 or more")
+    assert_names(told(2, "run", *arguments, "--time-iterations", "3").err, "--time-iterations 3", "--dry-run")
+    assert_names(told(2, "status", tmp_path, "--watch", "-1").err, "--watch -1", "seconds")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -268,9 +268,12 @@ def test_every_gpu_computes_the_self_test(quick, gpus, doctor, advice):
     assert report["cuda:1"]["self_test"]["triton"]["ok"] is False
 
 
-def test_a_backend_that_does_not_exist(monkeypatch, advice):
-    monkeypatch.setenv("SWIN_UMAMBA_BACKEND", "nonsense")
-    assert_names(advice(), "SWIN_UMAMBA_BACKEND", "'nonsense'", "numba", "portable")
+@pytest.mark.parametrize(
+    ("variable", "facts"), [("SWIN_UMAMBA_BACKEND", ("numba", "portable")), ("SWIN_UMAMBA_SEED", ("whole number",))]
+)
+def test_a_variable_that_no_training_would_take(variable, facts, monkeypatch, advice):
+    monkeypatch.setenv(variable, "nonsense")
+    assert_names(advice(), variable, "'nonsense'", *facts)
 
 
 # ------------------------------------------------------------------------------------------------- versions, devices

@@ -153,7 +153,7 @@ def test_a_full_disk_is_told(record, folder, monkeypatch, refused):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("swin_umamba_nnunet.pretrained.download.os.fsync", full)
-    refused(record, folder, "No space left", left=None)
+    refused(record, folder, "No space left", "XDG_CACHE_HOME", left=None)
     assert not (folder / record.file_name).exists()
 
 

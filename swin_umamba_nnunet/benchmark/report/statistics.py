@@ -33,7 +33,7 @@ class Comparison:
         tests: how many these are: all planned trainers, so that p_holm can only fall when others are scored, or the
             observers there are.
         p_least: the smallest `p_holm` that so many pairs can give, were the row better (or worse) in all of them.
-        difference: of the two means (mean of class means).
+        difference: of the two means (mean of class means) over the cases that both were scored on.
         seed_sd: the larger of the two standard deviations over seeds; NaN below two seeds.
         n_seeds: seeds that both have in full.
         n_seeds_better: of them, in how many the row's mean is better.
@@ -104,11 +104,13 @@ def compare(arena: Arena, metric: str, baseline: str, bootstrap: Bootstrap) -> l
         ours, theirs = values[[row, baseline]].dropna(how="all").to_numpy(float).T
         own, other = means[row], means[baseline]
         gaps = [sign * (own[seed] - other[seed]) for seed in own if seed in other]
-        mean, than = (mean_of_class_means(arena.values(metric, name)) for name in (row, baseline))
+        common = arena.cases_of(row) & arena.cases_of(baseline)
+        frames = (arena.values(metric, name) for name in (row, baseline))
+        mean, than = (mean_of_class_means(frame[frame["case"].isin(common)]) for frame in frames)
         spread = float(np.fmax(std_of_finite(own.values()), std_of_finite(other.values())))
         tests, cases, seeds = [*families.values()].count(family), math.nan, math.nan
         if metric == arena.metric:
-            cases = cases_needed(ours - theirs, tests, bootstrap.seed)
+            cases = cases_needed(_differences(ours, theirs), tests, bootstrap.seed)
             seeds = seeds_needed(mean - than, spread if own and other else math.nan, bootstrap.seed)
         item = replace(
             compare_values(row, baseline, metric, ours, theirs, bootstrap),
@@ -129,8 +131,7 @@ def compare_values(
     row: str, baseline: str, metric: str, ours: np.ndarray, theirs: np.ndarray, bootstrap: Bootstrap
 ) -> Comparison:
     """One comparison of paired values (N,), not yet corrected for others."""
-    with np.errstate(invalid="ignore"):  # infinite on both sides
-        differences = np.round(ours - theirs, _DIGITS)
+    differences = _differences(ours, theirs)
     pairs = differences[~np.isnan(differences)]
     improved = -pairs if lower_is_better(metric) else pairs
     usable = len(pairs) > 1 and np.isfinite(pairs).all()  # infinite ones count with their sign, in the median alone
@@ -163,9 +164,11 @@ def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     for family in {item.family for item in comparisons}:
         tested = [item for item in comparisons if item.family == family and not math.isnan(item.p)]
         tests = max([len(tested), *(item.tests for item in tested)])
-        least = min(1.0, tests * min((least_p(item.n_pairs) for item in tested), default=1.0))
-        for item, p_holm in zip(tested, holm([item.p for item in tested], tests)):
-            found[item.row] = replace(item, p_holm=p_holm, p_least=max(least_p(item.n_pairs), least))
+        reached, reachable = (
+            holm(values, tests) for values in ([item.p for item in tested], [least_p(item.n_pairs) for item in tested])
+        )
+        for item, p_holm, p_least in zip(tested, reached, reachable):
+            found[item.row] = replace(item, p_holm=p_holm, p_least=p_least)
     return [found.get(item.row, item) for item in comparisons]
 
 
@@ -220,7 +223,7 @@ def cases_needed(differences: np.ndarray, tests: int, seed: int) -> float:
     tests, which Holm's correction is no stricter than).
 
     Args:
-        differences: of the pairs (N,).
+        differences: of the pairs (N,), rounded as in `_differences`.
         tests: number of comparisons that are planned.
         seed: of the draws.
 
@@ -232,13 +235,13 @@ def cases_needed(differences: np.ndarray, tests: int, seed: int) -> float:
     generator = np.random.default_rng(seed)
 
     def shown(size: int) -> np.ndarray:
-        drawn = np.round(pairs[generator.integers(len(pairs), size=(SIMULATIONS, size))], _DIGITS)
+        drawn = pairs[generator.integers(len(pairs), size=(SIMULATIONS, size))]
         signed = stats.rankdata(np.abs(drawn), axis=1) * np.sign(drawn)
         spread = np.sqrt(np.maximum((signed**2).sum(axis=1), 1.0))
         p = 2 * stats.norm.sf(np.abs(signed.sum(axis=1)) / spread)
         return np.maximum(p, least_p(size)) < ALPHA / tests
 
-    sizes = (round(len(pairs) * 1.5**step) for step in range(8))  # the last is 17 times as many
+    sizes = (round(len(pairs) * min(1.5**step, AT_MOST)) for step in range(9))
     return _first(sizes, shown) if len(pairs) > 1 else math.nan
 
 
@@ -278,6 +281,12 @@ def means_of(arena: Arena, metric: str, part: str) -> dict[str, dict[int | str, 
             key: mean_of_class_means(frame[frame[part] == key]) for key, runs in done.items() if whole(runs)
         }
     return found
+
+
+def _differences(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Of two rows' values (N,); NaN where both are infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.round(ours - theirs, _DIGITS)
 
 
 def _median(values: np.ndarray) -> float:

@@ -162,7 +162,8 @@ def not_shown(comparisons: Sequence[Comparison], unit: str) -> str:
         )
     texts += [disagreement(c, unit) for c in comparisons]
     if all(c.n_seeds < 2 for c in comparisons):
-        texts.append("Whether other trainings would show the same: there is one seed of each.")
+        shared = f"no row has more than one finished seed in common with {first.baseline}"
+        texts.append(f"Whether other trainings would show the same: {shared}.")
     return " ".join(filter(None, texts)) or "Whether other datasets would show the same."
 
 
@@ -199,7 +200,7 @@ def settling(comparisons: Sequence[Comparison]) -> str:
         texts.append(
             f"Seeds of each, to show that recipes and not only these trainings differ so: {_by_number(known)}."
         )
-    if all(c.n_seeds < 2 for c in comparisons):
+    if all(c.n_seeds < 2 and math.isnan(c.seeds_needed) for c in comparisons):
         texts.append("A second seed of each: from one, the number of seeds that would do cannot be computed.")
     return " ".join(texts) or "Nothing is left open on this dataset; others, and more seeds."
 

@@ -77,6 +77,11 @@ def test_the_least_p_counts_the_family():
     for item in two:
         assert [item.p, item.p_holm, item.p_least] == pytest.approx([2 / 16, 4 / 16, 4 / 16])
     assert [human.p, human.p_holm, human.p_least] == pytest.approx([2 / 16] * 3)
+    # of unlike numbers of cases: that of 6 is the second smallest at best, and so is doubled
+    unlike = [statistics.compare_values(str(n), "b", "Dice", np.ones(n), np.zeros(n), FEW) for n in (20, 6, 5)]
+    assert [item.p_least for item in statistics.correct(unlike)] == pytest.approx(
+        [3 * 2 / 2**20, 2 * 2 / 2**6, 2 / 2**5]
+    )
 
 
 def test_cases_needed():
@@ -88,6 +93,7 @@ def test_cases_needed():
     assert 0.7 < power < 0.98
     assert 10 < needed < statistics.cases_needed(gaps, 5, 0)  # corrected for five
     assert statistics.cases_needed(np.array([0.1, -0.1]), 1, 0) == math.inf
+    assert math.isfinite(statistics.cases_needed(np.array([0.1] * 6 + [-0.1] * 4), 1, 0))  # at the most that is tried
     assert math.isnan(statistics.cases_needed(np.array([math.nan, 0.1]), 1, 0))
     assert statistics.cases_needed(np.ones(3), 1, 0) >= 6  # five of five give 2/32
 
@@ -141,6 +147,13 @@ def test_only_complete_rows_have_ranks(arenas):
     dice = summaries(arenas[tree.ORGANS], "Dice")
     assert math.isnan(dice.pop("ResEnc L").rank)
     assert sorted(item.rank for item in dice.values()) == [1, 2, 3]
+    compared = statistics.compare(arenas[tree.ORGANS], "Dice", "nnU-Net", FEW)
+    assert all(item.p_least > 0.05 for item in compared)
+    theirs, ours = (
+        np.nanmean([tree.dice(tree.ORGANS, row, 0, seed) for seed in tree.SEEDS], axis=(0, 1)).mean()
+        for row in tree.ROWS[:2]
+    )
+    assert compared[0].difference == pytest.approx(ours - theirs)  # over the fold that both were scored on
 
 
 def test_the_mean_is_that_of_the_evaluation(arenas):

@@ -44,7 +44,7 @@ def test_names_with_commas_stay_apart():
 def test_a_difference_within_the_spread_of_seeds_is_no_clear_one():
     said = words.shown({"Dice": [replace(CLEAR, seed_sd=0.05)]}, "1")
     assert_names(said, "0.0200", "0.0500", "training again might turn it")
-    assert_names(words.not_shown([replace(CLEAR, n_seeds=1)], "1"), "other trainings", "one seed")
+    assert_names(words.not_shown([replace(CLEAR, n_seeds=1)], "1"), "other trainings", "one finished seed", "Theirs")
 
 
 def test_no_difference_is_not_equality():
@@ -75,6 +75,7 @@ def test_why_interval_and_test_disagree():
 def test_what_would_settle_it():
     rows = [replace(OPEN, cases_needed=54.0), replace(OPEN, row="Never", cases_needed=math.inf, seeds_needed=5.0)]
     assert_names(words.settling(rows), "80 %", "about 54 (Open)", "more than 400 (Never)", "about 5 (Never)")
+    assert "second seed" not in words.settling([replace(OPEN, n_seeds=1, seeds_needed=5.0)])  # its own have told
     assert "about 54 (Open and Other)" in words.settling([rows[0], replace(rows[0], row="Other")])
     assert "Ours" not in words.settling([replace(CLEAR, cases_needed=10.0, seeds_needed=3.0)])  # it has three
 
