@@ -48,7 +48,8 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
         output: file to write, which must not exist.
 
     Raises:
-        ModelError: an unusable checkpoint, another package's trainer, no change to make, or no place to write.
+        ModelError: an unusable checkpoint, another package's trainer, the second stage of a cascade, no change to make,
+            or no place to write.
     """
     source, target = Path(checkpoint), Path(output)
     if channels < 1:
@@ -64,6 +65,11 @@ def adapt_checkpoint(checkpoint: str | os.PathLike, channels: int, output: str |
         ) from error
     found, plans = trainer_called(trainer, str(source)), modern_plans(plans, str(source))
     network = build_on_meta(found, plans, configuration, dataset_json)
+    if stage := plans["configurations"][configuration].get("previous_stage"):
+        raise ModelError(
+            f"{source} is of {configuration}, which sees the masks of {stage} too, as many as that dataset has labels: "
+            f"adapt a checkpoint of {stage}, and train the second stage anew"
+        )
     changed_network = build_on_meta(found, plans, configuration, dataset_json, channels)
     old, new = (shapes_in(each.state_dict()) for each in (network, changed_network))
     weights = content["network_weights"]

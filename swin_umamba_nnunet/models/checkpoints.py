@@ -1,11 +1,13 @@
 """Reading nnU-Net's segmentation checkpoints without running code, and writing them all at once."""
 
 import contextlib
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,11 +183,8 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished, file_for_torch(unfinished) as file:
-        try:
-            torch.save(checkpoint, file)
-        except RuntimeError as error:
-            raise OSError(why_not_written(error)) from error
+    with replacing(path) as unfinished:
+        write_by(partial(torch.save, checkpoint), unfinished)
 
 
 @contextlib.contextmanager
@@ -199,39 +198,16 @@ def new_model_folder(path: Path) -> Iterator[Path]:
         yield unfinished
 
 
-class _ForgivingFile:
-    """Takes all that is written; after an error it writes no more and keeps the error."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: bytes | memoryview) -> int:
-        if self.error is None:
-            try:
-                self._file.write(data)
-            except OSError as error:
-                self.error = error
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def file_for_torch(path: Path) -> Iterator[Any]:
-    """A file for PyTorch's writers, which finish undisturbed before an error of writing is raised.
-
-    On a full disk they would name a line of their sources instead, and torch.export's ends the whole process.
+def write_by(save: Callable[[Any], None], path: Path) -> None:
+    """What one of PyTorch's writers makes, by way of memory: where a disk is full they would name a line of their
+    sources instead, and torch.export's ends the whole process.
 
     Raises:
-        OSError: what writing raised first.
+        OSError: it cannot be written.
     """
-    with open(path, "wb") as file:
-        forgiving = _ForgivingFile(file)
-        yield forgiving
-        if forgiving.error is not None:
-            raise forgiving.error
+    content = io.BytesIO()
+    save(content)
+    path.write_bytes(content.getbuffer())
 
 
 @contextlib.contextmanager

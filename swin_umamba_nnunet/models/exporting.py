@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from swin_umamba_nnunet import __version__
 from swin_umamba_nnunet._atomic import write_json
 from swin_umamba_nnunet._distribution import install_line
-from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, file_for_torch, new_model_folder
+from swin_umamba_nnunet.models.checkpoints import ModelError, channel_names, new_model_folder, write_by
 from swin_umamba_nnunet.models.predicting import load_predictor
 from swin_umamba_nnunet.networks import set_backend
 
@@ -148,8 +149,7 @@ def describe_model(predictor: Any, model: Path, fold: int | str, checkpoint: str
 
 def _through_torch(program: Any, path: Path, patch: Tensor) -> Tensor:
     """Write the file; the logits that what was written gives of the patch."""
-    with file_for_torch(path) as file:
-        torch.export.save(program, file)
+    write_by(partial(torch.export.save, program), path)
     with torch.no_grad():
         return torch.export.load(path).module()(patch)
 

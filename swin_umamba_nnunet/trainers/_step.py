@@ -145,7 +145,8 @@ class GuardedStep(nnUNetTrainer):
             raise NonFiniteError(
                 f"{self._skipped_in_a_row} steps in a row were skipped because they were not finite: {found}. No "
                 "weight was changed by them. Continue with --c from the last checkpoint, with a lower initial_lr or "
-                "with precision = 'bfloat16' (class attributes of the trainer), and check the data for extreme values"
+                "with precision = 'bfloat16' (class attributes; --c goes by the name of the class, so call a "
+                f"subclass {type(self).__name__} too), and check the data for extreme values"
             )
         self.print_to_log_file(f"WARNING: step skipped, no weight changed: {found}")
 

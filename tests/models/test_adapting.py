@@ -10,7 +10,7 @@ from swin_umamba_nnunet.models.checkpoints import ModelError
 from swin_umamba_nnunet.networks import SwinUMambaD
 from tests.commands import printed
 from tests.messages import raises
-from tests.models.conftest import CHECKPOINT, network_of
+from tests.models.conftest import CHECKPOINT, DATASET, network_of, old_plans
 
 D = "nnUNetTrainerSwinUMambaD"
 NAMES = ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD", "nnUNetTrainerUMambaBot", "nnUNetTrainerVMUNet"]
@@ -68,6 +68,10 @@ def test_refusals(refused, checkpoint, tmp_path):
     refused("at least one channel", channels=0)
     refused(" nnUNetTrainer ", "swin-umamba list", trainer_name="nnUNetTrainer")
     refused("does not fit the SwinUMambaD", "encoder.", network_weights={"a": torch.zeros(1)})
+    cascade = old_plans((32, 40), 4)
+    cascade["configurations"]["2d"]["previous_stage"] = "2d_lowres"
+    arguments = {"plans": cascade, "configuration": "2d", "dataset_json": DATASET}
+    refused("masks of 2d_lowres", "adapt a checkpoint of 2d_lowres", init_args=arguments)
     network, file = checkpoint()
     weights, key = network.state_dict(), "encoder.patch_embed.norm.bias"
     zeros = torch.zeros_like(weights[key])
