@@ -19,6 +19,7 @@ from tests import warm
 from tests.commands import parse_printed
 from tests.datasets.trees import write_case
 from tests.installed import ROOT
+from tests.jsons import load
 from tests.workspace import installed_editable
 
 DOCS = ROOT / "swin_umamba_nnunet" / "docs"
@@ -292,7 +293,9 @@ def test_the_tutorial_works_as_it_stands(tmp_path, tmp_path_factory, warm_python
         ["bash", "-euc", lines], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    images = {path.name.replace("_0000", "") for path in (tmp_path / "nnunet/raw/Dataset001_Polyps/imagesTs").iterdir()}
+    raw, preprocessed = (tmp_path / "nnunet" / part / "Dataset001_Polyps" for part in ("raw", "preprocessed"))
+    assert load(preprocessed / "splits_final.json") == load(raw / "splits_final.json")  # by nnU-Net, as it plans
+    images = {path.name.replace("_0000", "") for path in (raw / "imagesTs").iterdir()}
     assert {path.name for path in (tmp_path / "predicted").glob("*.png")} == images
     assert (tmp_path / "scores" / "metrics.csv").is_file()
     assert list((tmp_path / "predicted_overlay").glob("*.png"))

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True, title="layouts")
     for layout in LAYOUTS:
         own = layouts.add_parser(layout.name, help=layout.summary, description=layout.text)
-        own.set_defaults(layout=layout, install_splits=False)
+        own.set_defaults(layout=layout)
         own.add_argument(
             "source", type=Path, metavar="SOURCE", help="the folder (or file) with the data; it is only read"
         )
@@ -61,12 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         add("--dry-run", action="store_true", help="read and check everything, report, write nothing")
         add("--skip-bad", action="store_true", help="leave out cases that cannot be used, and list them")
-        if layout.split:
-            add(
-                "--install-splits",
-                action="store_true",
-                help="also put splits_final.json where nnU-Net looks for it, into $nnUNet_preprocessed",
-            )
         add(
             "-np",
             "--workers",
@@ -111,18 +105,17 @@ def _convert(args: argparse.Namespace) -> None:
     conversion = args.layout.from_options(args).conversion(args.source)
     from swin_umamba_nnunet.datasets._checks import inspect
     from swin_umamba_nnunet.datasets._report import format_report
-    from swin_umamba_nnunet.datasets._write import check_place, check_target, install_splits, write_dataset
+    from swin_umamba_nnunet.datasets._write import check_place, check_target, write_dataset
 
     name = _dataset_name(args, conversion.dataset)
     output = args.output or settings.read(_RAW)
     if output is None and not args.dry_run:
         raise UserError("where should the dataset go? Set nnUNet_raw (export nnUNet_raw=/folder), or say -o FOLDER")
     target = Path(output).expanduser().absolute() / name if output else None
-    install_at = _splits_place(args, name)
     if target is not None:
         check_target(target, args.source, args.overwrite or args.dry_run)
-    for place in filter(None, (target, install_at)) if not args.dry_run else ():
-        check_place(place)
+        if not args.dry_run:
+            check_place(target)
     print(f"Reading {len(conversion.cases)} cases of {conversion.source} ...", flush=True)
     inspection = inspect(conversion, args.workers, args.skip_bad)
     print(f"\n{format_report(inspection)}\n", flush=True)
@@ -130,23 +123,16 @@ def _convert(args: argparse.Namespace) -> None:
         hint = "" if args.skip_bad else " (or leave the cases out with --skip-bad, where a case is named)"
         count = plural(len(inspection.errors), "error")
         raise UserError(f"{count}, listed above: put them right{hint}. Nothing was written")
-    has_folds = bool(inspection.folds)
     if target is None or args.dry_run:
-        if has_folds and install_at is None and args.layout.split:
-            print("With --install-splits its folds also go to where nnU-Net looks for them.")
         where = f"-o FOLDER or nnUNet_raw says where {name} is to go" if target is None else f"{target} was not written"
         print(f"Dry run: {where}.")
         return
-    if install_at is not None and not has_folds:
-        raise UserError("--install-splits: there are no folds to install; --group-pattern or --folds makes some")
     print(f"Writing {target} ...", flush=True)
     verdict = write_dataset(inspection, target, overwrite=args.overwrite, threads=args.workers, check=_announced_check)
     print(f"nnU-Net's integrity check: {verdict.summary}")
     for warning in verdict.warnings[:5]:
         print(f"  it says: {warning}")
-    if install_at is not None:
-        install_splits(target, install_at)
-    _print_next_steps(target, install_at, args.layout.split, verdict.cuda)
+    _print_next_steps(target, verdict.cuda)
 
 
 def _announced_check(folder: Path, processes: int) -> "Verdict":
@@ -170,26 +156,11 @@ def _dataset_name(args: argparse.Namespace, published: str) -> str:
     return f"Dataset{number:03d}_{name}"
 
 
-def _splits_place(args: argparse.Namespace, name: str) -> Path | None:
-    """Where --install-splits puts the splits, checked before the work."""
-    if not getattr(args, "install_splits", False):
-        return None
-    preprocessed = settings.read(_PREPROCESSED)
-    if not preprocessed:
-        raise UserError("--install-splits needs nnUNet_preprocessed: export nnUNet_preprocessed=/folder")
-    place = Path(preprocessed).expanduser().absolute() / name / "splits_final.json"
-    if place.exists() and not args.overwrite:
-        raise UserError(f"--install-splits: {place} already exists; --overwrite replaces it")
-    return place
-
-
-def _print_next_steps(target: Path, installed: Path | None, installs: bool, cuda: bool | None) -> None:
+def _print_next_steps(target: Path, cuda: bool | None) -> None:
     """What to type next; every line is a command that works as it is.
 
     Args:
         target: the new dataset.
-        installed: where its splits were put.
-        installs: whether the layout has --install-splits.
         cuda: whether torch sees a GPU; None: not known.
     """
     identifier = int(target.name[7:10])
@@ -201,15 +172,14 @@ def _print_next_steps(target: Path, installed: Path | None, installs: bool, cuda
         if not settings.read(variable):
             print(f"    export {variable}={shlex.quote(str(target.parent.parent / variable))}")
     preprocessed = settings.read(_PREPROCESSED)
-    old = bool(preprocessed) and (Path(preprocessed or "") / target.name / "dataset.json").is_file()
+    before, splits = Path(preprocessed or "", target.name), target / "splits_final.json"
+    old = bool(preprocessed) and (before / "dataset.json").is_file()
+    stale = before / splits.name
+    if old and splits.is_file() and stale.is_file() and stale.read_bytes() != splits.read_bytes():
+        print(f"    rm {shlex.quote(str(stale))}      # of the data before: nnU-Net stops where new folds differ")
     # nnU-Net keeps an old fingerprint unless it is told otherwise, and would plan the new data by it
-    print(f"    nnUNetv2_plan_and_preprocess -d {identifier} -c 2d{' --clean' if old else ''}")
-    splits = target / "splits_final.json"
-    if installed is not None:
-        print(f"\nIts splits are in {installed}, where nnU-Net looks for them.\n")
-    elif splits.is_file():
-        print(f'    cp {shlex.quote(str(splits))} "$nnUNet_preprocessed/{target.name}/"', end="")
-        print("      # what --install-splits does" if installs else "      # nnU-Net looks for its folds there")
+    folds = "      # takes its folds too, splits_final.json" if splits.is_file() else ""
+    print(f"    nnUNetv2_plan_and_preprocess -d {identifier} -c 2d{' --clean' if old else ''}{folds}")
     # a full training takes weeks on a CPU
     how = "Scratch_1epoch -device cpu      # a trial: torch sees no GPU here" if cuda is False else ""
     cases = len(list((target / "labelsTr").iterdir()))

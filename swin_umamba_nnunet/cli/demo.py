@@ -246,8 +246,12 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
             "what is wrong",
             exit_code=1,
         )
-    full_length = catalogue.get_trainer(run.row.name).name
-    print(f"For your own data use the trainer of full length:   nnUNetv2_train DATASET 2d FOLD -tr {full_length}")
+    own = catalogue.get_trainer(run.row.name)
+    full_length = next((each for each in catalogue.TRAINERS if each.scratch == own.name), own)  # from ImageNet
+    print(
+        f"For your own data use a trainer of full length ({full_length.epochs} epochs, which take a GPU):   "
+        f"nnUNetv2_train DATASET 2d FOLD -tr {full_length.name}"
+    )
 
 
 def _dice(evaluation: Path) -> "pd.DataFrame":

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
         if folder.resolve() in [given.resolve() for given in (args.images, args.ground_truth, predictions)]:
             raise UserError(f"{folder} has the files to be drawn, which pictures would replace; choose another with -o")
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("sheet_*.png") if args.sheet else ():  # which may have been more
+            old.unlink()
         if not os.access(folder, os.W_OK):
             raise UserError(f"the folder {folder} cannot be written; choose another one with -o")
         looks = (  # read when it is asked for: one case in memory at a time

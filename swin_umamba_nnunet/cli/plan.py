@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     with underway("PyTorch and nnU-Net start"):
+        import torch
+
         from swin_umamba_nnunet.cost import planning
         from swin_umamba_nnunet.cost.tasks import task_of_dataset
         from swin_umamba_nnunet.trainers.finding import find_trainer
@@ -120,7 +122,8 @@ def run(args: argparse.Namespace) -> None:
         _print(fit, args)
     print(f"\nwritten        {path}")
     what = f"{args.configuration} FOLD -tr {args.trainer or 'TRAINER'}"
-    print(f"\nnnUNetv2_train {args.dataset} {what} -p {path.stem}")
+    device = "" if gpu_bytes or torch.cuda.is_available() else " -device cpu      # torch sees no GPU here"
+    print(f"\nnnUNetv2_train {args.dataset} {what} -p {path.stem}{device}")
 
 
 def _print(fit: "Fit", args: argparse.Namespace) -> None:

@@ -305,7 +305,6 @@ class Layout(ABC):
         text: for --help: what the layout looks like.
         files: endings of single files that are a source too.
         numbered: the datasets have a number of their own.
-        split: there may be folds to install.
     """
 
     name: ClassVar[str]
@@ -313,7 +312,6 @@ class Layout(ABC):
     text: ClassVar[str]
     files: ClassVar[tuple[str, ...]] = ()
     numbered: ClassVar[bool] = False
-    split: ClassVar[bool] = True
 
     def conversion(self, source: Path) -> Conversion:
         """What lies in a folder, or a file, and what it is to become, before any pixel is read.

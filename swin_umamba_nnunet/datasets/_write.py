@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_umamba_nnunet import __version__, settings
-from swin_umamba_nnunet._atomic import new_folder, replacing, write_json
+from swin_umamba_nnunet._atomic import new_folder, write_json
 from swin_umamba_nnunet.datasets._checks import MAX_NAME, Inspection, in_threads
 from swin_umamba_nnunet.datasets._labels import LabelMap
 from swin_umamba_nnunet.datasets._model import (
@@ -242,10 +242,3 @@ def _record(inspection: Inspection) -> dict[str, object]:
         "cases": cases,
         "findings": [vars(finding) for finding in inspection.findings if finding.severity != "error"],
     }
-
-
-def install_splits(dataset: Path, place: Path) -> None:
-    """Copy the dataset's splits to where nnU-Net looks for them (nnUNet_preprocessed/DatasetXXX_NAME)."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(place) as unfinished:
-        shutil.copyfile(dataset / SPLITS, unfinished)

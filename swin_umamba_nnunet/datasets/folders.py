@@ -71,8 +71,8 @@ class Folders(Layout):
         action="store_true",
     )
     group_pattern: str | None = option(
-        "what in an image's path names the patient, for example '(P\\d+)_': one patient's images never come apart, "
-        "neither in folds nor in the test set; five folds are written",
+        "what in an image's path names the patient, for example '(P\\d+)_' (the expression's groups, all of them): one "
+        "patient's images never come apart, neither in folds nor in the test set; five folds are written",
         None,
         "splits",
         metavar="REGEX",
@@ -114,6 +114,8 @@ class Folders(Layout):
                 "--folds out, or hold them out with --val-as test"
             )
         judge_groups(cases, findings)
+        if self.group_pattern and len({case.group for case in cases}) == len(cases):
+            findings.note("every group is a single case: does --group-pattern name the patient?")
         if self.test_fraction:
             cases = hold_out(cases, self.test_fraction, self.seed)
         folds, groups = self.folds, {case.group for case in cases if case.part != "test"} - {None}

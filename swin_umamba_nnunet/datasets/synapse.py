@@ -64,7 +64,6 @@ Slices become volumes; the test volumes become imagesTs and labelsTs.  The sourc
 invented: 1 x 1 x 1 mm is written because nnU-Net needs a number, and dataset.json says so.
 Needs h5py:   {INSTALL_LINE}
 """
-    split = False
 
     def _conversion(self, source: Path) -> Conversion:
         findings = Findings()

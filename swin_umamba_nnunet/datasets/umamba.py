@@ -96,7 +96,6 @@ Dataset704_Endovis17.  Every file is read and checked, dataset.json is repaired 
 703's instance masks go to instancesTs for `swin-umamba evaluate --protocol cells`.  Files are copied unchanged.
 """
     numbered = True
-    split = False
 
     published: int | None = option("which one (default: by the folder's name)", type=int, choices=tuple(PUBLISHED))
     allow_incomplete: bool = option("go on although cases are missing", False, action="store_true")

@@ -87,6 +87,8 @@ def load_predictor(
     except Exception as error:  # plans and checkpoint are files: nnU-Net stumbles over whatever is in them
         _explain(error, folder, predictor.checkpoints)
         raise
+    if stage := predictor.configuration_manager.previous_stage_name:
+        raise ModelError(f"{folder} goes on from masks of {stage}: nnUNetv2_predict -prev_stage_predictions takes them")
     return predictor
 
 
@@ -182,8 +184,6 @@ def predict(
         raise ModelError(f"{output} cannot be written: {parent} is no folder that may be; name another with -o")
     predictor = load_predictor(model, **settings)
     predictor.allow_tqdm = progress
-    if stage := predictor.configuration_manager.previous_stage_name:
-        raise ModelError(f"{model} goes on from masks of {stage}: nnUNetv2_predict -prev_stage_predictions takes them")
     scans = Scans(predictor, Path(model))
     try:
         cases = scans.find(sources, channels or {})

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from tests.datasets.trees import (
     snapshot,
     write_case,
 )
-from tests.jsons import load
+from tests.jsons import dump, load
 from tests.messages import assert_names
 
 RAW, PREPROCESSED, RESULTS = FOLDERS
@@ -86,7 +85,7 @@ def test_all_options_of_images(tmp_path, convert, refused):
     command = (
         r"images {}/s -d 3 -n Dataset003_Marks --images photos --masks marks/*.png --image-key 'P\d+-(\d+)' "
         r"--mask-key '(\d+)_x' --group-pattern '(P\d+)-' --folds 2 --label mark=7 --test-fraction 0.34 --seed 5 "
-        "--channels grey -np 1 --install-splits"
+        "--channels grey -np 1"
     )
     text = convert(command, tmp_path)
     dataset = tmp_path / "raw/Dataset003_Marks"
@@ -94,20 +93,18 @@ def test_all_options_of_images(tmp_path, convert, refused):
     assert content["labels"] == {"background": 0, "mark": 1}
     assert content["channel_names"] == {"0": "grey"}
     assert content["numTraining"] == 8
-    installed = tmp_path / "preprocessed/Dataset003_Marks/splits_final.json"
-    assert installed.read_bytes() == (dataset / "splits_final.json").read_bytes()
-    assert len(load(installed)) == 2
-    assert str(installed) in text
-    assert "cp " not in text
-    assert_names(refused(command, tmp_path), "--install-splits", installed, "--overwrite")
-    installed.write_text("[]")
-    convert(f"{command} --overwrite", tmp_path)
-    assert installed.read_bytes() == (dataset / "splits_final.json").read_bytes()
-    installed.unlink()
+    assert len(load(dataset / "splits_final.json")) == 2
+    assert_names(text, "takes its folds too")
     assert_names(refused(command, tmp_path), dataset, "--overwrite", " -d ", " -n ")
-    installed.parent.rmdir()
-    installed.parent.touch()
-    assert_names(refused(f"{command} --overwrite", tmp_path), installed, "cannot be written", installed.parent)
+    stale = tmp_path / "preprocessed/Dataset003_Marks/splits_final.json"
+    stale.parent.mkdir(parents=True)
+    dump(stale.with_name("dataset.json"), {})
+    for folds, told in (b"[]", True), ((dataset / "splits_final.json").read_bytes(), False):
+        stale.write_bytes(folds)
+        assert (f"rm {stale}" in convert(f"{command} --overwrite", tmp_path)) == told
+    dataset.parent.rename(tmp_path / "elsewhere")
+    dataset.parent.touch()
+    assert_names(refused(command, tmp_path), dataset, "cannot be written", dataset.parent)
 
 
 def test_errors_are_listed_and_nothing_is_written(source, tmp_path, converting, convert):
@@ -156,7 +153,6 @@ def test_errors_are_listed_and_nothing_is_written(source, tmp_path, converting, 
         ("images {} -d 1 --test-fraction -1", ("--test-fraction -1",)),
         ("images {} -d 1 --test-fraction 0.01", ("--test-fraction 0.01",)),
         ("images {} -d 1 --test-fraction 0.99", ("--test-fraction 0.99",)),
-        ("images {} -d 1 --install-splits", ("--install-splits", "--group-pattern", "--folds")),
         ("images {} -d 1 --folds 9", ("9 folds", "--folds", "2 to 4")),
         ("images {} -d 1 --folds 2 --seed -1", ("--seed -1", "from 0")),
         ("volumes {} -d 1 --images a --images T1=b", ("--images", "channel", "--images T1=")),
@@ -182,7 +178,6 @@ def test_without_nnunet_raw(source, tmp_path, convert, refused, monkeypatch):
     assert "nnUNet_raw" in refused("images {} -d 1", source)
     monkeypatch.delenv("nnUNet_preprocessed")
     places = source, tmp_path / "out"
-    assert "nnUNet_preprocessed" in refused("images {0} -d 1 -o {1} --install-splits", *places)
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda *_: False)  # which root may everywhere
         assert_names(refused("images {0} -d 1 -o {1}", *places), places[1], "cannot be written", tmp_path)
@@ -195,7 +190,6 @@ def test_a_dry_run_writes_nothing_and_needs_no_destination(layout, source, tmp_p
     before = snapshot(tmp_path)
     text = convert("{1} {0} -d 1 --dry-run", source, layout)
     assert_names(text, "nnUNet_raw", "Dataset001_s", "training")
-    assert ("--install-splits" in text) == (layout in WITH_FOLDS)
     # the source is looked at before the destination
     assert_names(refused("{1} {0}/nowhere -d 1000 -n 'No Name'", source, layout), source / "nowhere", "exist")
     assert snapshot(tmp_path) == before
@@ -287,15 +281,10 @@ def test_what_is_printed_as_next_can_be_typed(layout, source, tmp_path, convert,
         if line.startswith("export "):
             variable, _, value = shlex.split(line)[1].partition("=")
             monkeypatch.setenv(variable, value)
-        elif line.startswith("cp "):
-            splits = Path(os.environ[PREPROCESSED]) / "Dataset042_s/splits_final.json"
-            splits.parent.mkdir(parents=True)  # as the line before would
-            subprocess.run(["sh", "-ec", line], check=True)
-            assert splits.is_file()
         else:
             parse_printed(re.sub(r"\s+#.*", "", line))
     assert os.environ[RESULTS]
-    assert ("cp " in text) == (layout in WITH_FOLDS)
+    assert ("takes its folds too" in text) == (layout in WITH_FOLDS)
     assert ("--protocol cells" in text) == (layout == "umamba")
     dataset = f"Dataset042_{'s' if layout != 'umamba' else 'NeurIPSCell'}"
     assert (Path(os.environ[RAW]) / dataset / "dataset.json").is_file()

@@ -217,7 +217,7 @@ def _by_number(known: Mapping[str, str]) -> str:
 def _about_seeds(c: Comparison, unit: str) -> str:
     """Whether another training could turn a clear result, as far as the seeds tell; "" if they agree."""
     against = c.n_seeds - c.n_seeds_better if c.effect > 0 else c.n_seeds_better
-    text = f" {against} of {plural(c.n_seeds, 'seed')} points the other way." if against else ""
+    text = f" the other way round in {against} of {plural(c.n_seeds, 'seed')}." if against else ""
     if not math.isnan(c.seed_sd) and abs(c.difference) < c.seed_sd:
         text += (
             f" Its mean differs by {number(abs(c.difference), unit)}, less than the standard deviation over seeds "

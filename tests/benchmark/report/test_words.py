@@ -23,7 +23,7 @@ def test_a_clear_difference():
     assert words.shown({"Dice": [CLEAR]}, "1") == "Better than Theirs in Dice: Ours."
     worse = replace(CLEAR, effect=-0.9, n_seeds_better=1, difference=-0.02)
     said = words.shown({"Dice": [worse]}, "1")
-    assert_names(said, "Worse than Theirs in Dice: Ours", "Ours in Dice: 1 of 3 seeds points the other way")
+    assert_names(said, "Worse than Theirs in Dice: Ours", "Ours in Dice: the other way round in 1 of 3 seeds")
     assert_names(words.shown({"Dice": [OPEN]}, "1"), "No row", "Theirs", "Dice")
 
 
