@@ -158,7 +158,11 @@ _RULES: dict[str, _Rule] = {
     "num_gpus": _number(1, math.inf, "1 or more was expected (1 also runs on a CPU)"),
     "slurm": (
         lambda value: (
-            _is(Mapping)(value) and all(isinstance(v, str | int | float | list | Mapping) for v in value.values())
+            _is(Mapping)(value)
+            and all(
+                isinstance(v, Mapping if name == "additional_parameters" else str | int | float | list)
+                for name, v in value.items()
+            )
         ),
         "a table of numbers and strings was expected: [slurm] and then time = 720 (minutes)",
     ),

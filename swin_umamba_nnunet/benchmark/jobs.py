@@ -285,7 +285,8 @@ def versions() -> dict[str, str]:
 
 def asks_for_gpu(resources: Record) -> bool:
     """Whether some of these parameters of submitit's SlurmExecutor have SLURM give a job GPUs."""
-    return any(value and (name.startswith("gpus") or name in ("gres", "num_gpus")) for name, value in resources.items())
+    wanted = {**resources, **resources.get("additional_parameters", {})}
+    return any(value and (name.startswith("gpus") or name in ("gres", "num_gpus")) for name, value in wanted.items())
 
 
 def _device(config: BenchmarkConfig, launcher: str, gpus: Sequence[int], hardware: Record, problems: list[str]) -> str:

@@ -48,7 +48,7 @@ def resources(common: Record, row: Row, device: str) -> dict[str, Any]:
     """Parameters of submitit's SlurmExecutor for the jobs of a row: the defaults, the benchmark's, the row's."""
     wanted = {**DEFAULTS, **common, **row.slurm}
     if device == "cuda" and not asks_for_gpu(wanted):
-        wanted["gpus_per_node"] = row.num_gpus
+        wanted.setdefault("gpus_per_node", row.num_gpus)  # 0, where SLURM counts no GPUs, stays
     return wanted
 
 

@@ -1,6 +1,7 @@
 """`swin-umamba overlay`: pictures of images with ground truth and prediction, to see what the numbers mean."""
 
 import argparse
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,8 +73,6 @@ def run(args: argparse.Namespace) -> None:
         if folder.resolve() in [given.resolve() for given in (args.images, args.ground_truth, predictions)]:
             raise UserError(f"{folder} has the files to be drawn, which pictures would replace; choose another with -o")
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("sheet_*.png") if args.sheet else ():  # which may have been more
-            old.unlink()
         if not os.access(folder, os.W_OK):
             raise UserError(f"the folder {folder} cannot be written; choose another one with -o")
         looks = (  # read when it is asked for: one case in memory at a time
@@ -129,9 +128,10 @@ def _draw(looks: "Iterator[Look]", labels: "LabelSet", folder: Path, title: str,
     scores: list[tuple[float, str]] = []
     written: list[Path] = []
     page: list[Look] = []
+    sheets = (folder / f"sheet_{number:02d}.png" for number in itertools.count(1))
 
     def finish_page() -> None:
-        written.append(folder / f"sheet_{len(written) + 1:02d}.png")
+        written.append(next(sheets))
         draw_sheet(page, labels.classes, written[-1], f"{title}, page {len(written)}")
         page.clear()
 
@@ -146,6 +146,8 @@ def _draw(looks: "Iterator[Look]", labels: "LabelSet", folder: Path, title: str,
         page.append(look)
     if page:
         finish_page()
+        for old in itertools.takewhile(Path.is_file, sheets):  # an earlier run may have had more pages
+            old.unlink()
     pictures = written[0] if len(written) == 1 else f"{len(written)} pictures in {folder}"
     print(printable(f"Wrote {pictures}"))
     defined = sorted(score for score in scores if score[0] == score[0])

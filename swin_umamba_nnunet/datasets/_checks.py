@@ -42,7 +42,7 @@ class Measured:
         digest: hash of the image's numbers and shape, to find duplicates.
         values: how many pixels each raw mask value has (see `_labels`); None without a mask.
         colours: the same counts by colour, 0xRRGGBB; None where there is no colour to speak of (volumes).
-        colour: the mask has real colours, which its `values` then are.
+        colour: labels go by colour: the `values` are colours, or black is not index 0 of the palette.
         spacing: mm between voxels along (D, H, W); None for pictures and where it is unknown.
         findings: what was noticed on the way.
     """
@@ -136,7 +136,7 @@ def measure(conversion: Conversion, case: SourceCase) -> Measured:
         digest=digest.hexdigest(),
         values=values,
         colours=colours,
-        colour=content.colour,
+        colour=content.by_colour,
         spacing=content.volumes[0].GetSpacing()[::-1] if content.volumes else None,
         findings=tuple(replace(finding, case=case.name) for finding in findings),
     )
@@ -221,7 +221,9 @@ def _resolve_labels(conversion: Conversion, measured: Mapping[str, Measured], fi
     rule = conversion.labels
     masks = {name: each for name, each in measured.items() if each.values is not None}
     asked = bool(rule.entries) and rule.entries[0].colour and all(each.colours is not None for each in masks.values())
-    colour = any(each.colour for each in masks.values()) or (asked and bool(masks))
+    by_index = bool(rule.entries) and not rule.entries[0].colour  # which a palette has, whatever its black is
+    colour = any(each.colour and not (by_index and each.values != each.colours) for each in masks.values())
+    colour = colour or (asked and bool(masks))
     total: Counter[int] = Counter()
     shades: dict[int, int] = {}  # of palettes' indices, beside which a grey mask's labels may stand
     for each in masks.values() if not (colour or rule.entries) and rule.threshold is None else ():

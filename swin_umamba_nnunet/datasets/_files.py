@@ -3,6 +3,7 @@
 Hidden files and folders (.DS_Store, ._image.png, __MACOSX) are never looked at; endings match in upper and lower case.
 """
 
+import os
 import re
 import shlex
 import unicodedata
@@ -73,19 +74,23 @@ def entries(base: Path, pattern: str) -> list[Path]:
     """
     folders, places = [base], {base.resolve()}
     for folder in folders if pattern.startswith("**/") else ():
-        for link in folder.glob(EVERYTHING):
-            if link.is_symlink() and link.is_dir():
-                place = link.resolve()
-                if places.isdisjoint((place, *place.parents)) and not base.resolve().is_relative_to(place):
-                    folders.append(link)
-                    places.add(place)
+        below = (Path(parent, name) for parent, names, _ in os.walk(folder) for name in names)
+        links = [(link.resolve(), link) for link in below if link.is_symlink() and not _is_hidden(link, base)]
+        for place, link in sorted(links):  # of two places, one in the other, the outer one first
+            if places.isdisjoint((place, *place.parents)) and not base.resolve().is_relative_to(place):
+                folders.append(link)
+                places.add(place)
     try:
         found = sorted({path for folder in folders for path in folder.glob(pattern)})
     except (ValueError, NotImplementedError) as error:
         raise ConversionError(
             f'the pattern "{pattern}" is not understood ({error}); write for example "*/image.png"'
         ) from error
-    return [path for path in found if not any(map(_HIDDEN.match, path.relative_to(base).parts))]
+    return [path for path in found if not _is_hidden(path, base)]
+
+
+def _is_hidden(path: Path, base: Path) -> bool:
+    return any(map(_HIDDEN.match, path.relative_to(base).parts))
 
 
 def list_files(base: Path, endings: tuple[str, ...], pattern: str = EVERYTHING) -> list[Path]:

@@ -146,6 +146,16 @@ class Content:
             return self.mask if self.colour else None
         return self.palette[self.mask.clip(max=len(self.palette) - 1)]
 
+    @property
+    def by_colour(self) -> bool:
+        """Whether the mask is to be understood by colour, unless labels are given by index.
+
+        Black, which is the background everywhere else, is not index 0 in what optimisers and Pillow's GIFs have.
+        """
+        colours = self.colours
+        palette_without = self.palette is not None and self.palette[0] > 0
+        return self.colour or (palette_without and colours is not None and not colours.all())
+
 
 @dataclass(frozen=True)
 class LabelEntry:

@@ -18,7 +18,7 @@ from swin_umamba_nnunet.datasets._model import CaseError, Content, Findings, Sou
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _PLAIN_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F", "RGB", "LA", "RGBA")  # NumPy has them as they are
 _EXIF_ORIENTATION = 0x0112
-_TIFF_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE"))
+_TIFF_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE", "MASK"))
 _GREYS = np.arange(256) * 0x010101  # grey v is the colour v * this
 
 
@@ -76,14 +76,17 @@ def _read_tiff(path: Path) -> Picture:
         lossy = page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
         axes, inverted = series.axes, page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
         pages = len(file.series)
-        if page.photometric not in _TIFF_COLOURS and not lossy:  # CMYK would pass for RGBA; JPEG's YCbCr becomes RGB
+        # without one that is marked as alpha, two or four are channels
+        samples = (2, 3, 4) if page.photometric == tifffile.PHOTOMETRIC.RGB or any(page.extrasamples) else (3,)
+        decoded = lossy and page.photometric == tifffile.PHOTOMETRIC.YCBCR  # becomes RGB
+        if page.photometric not in _TIFF_COLOURS and not decoded:  # CMYK would pass for RGBA
             raise ValueError(f"its colours are {page.photometric!r}; save it as RGB or grey")
     kept = [axis for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"]
     pixels = pixels.reshape([size for axis, size in zip(axes, pixels.shape) if size > 1 or axis in "YX"])
     # two or four channels of a microscope are no grey or colour with transparency, which would be dropped
-    if pixels.ndim == 3 and pixels.shape[0] in {"S": (2, 3, 4), "C": (3,)}.get(kept[0], ()):
+    if pixels.ndim == 3 and pixels.shape[0] in {"S": samples, "C": (3,)}.get(kept[0], ()):
         pixels = np.moveaxis(pixels, 0, -1)
-    elif pixels.ndim == 3 and not (kept[2] in "SC" and pixels.shape[2] in (2, 3, 4)):
+    elif pixels.ndim == 3 and not (kept[2] in "SC" and pixels.shape[2] in samples):
         pages = max(pages, len(pixels))
     if pages > 1 or pixels.ndim > 3:
         raise CaseError(
@@ -169,10 +172,7 @@ def mask_array(picture: Picture, path: Path) -> tuple[np.ndarray, bool, np.ndarr
             raise CaseError("mask is in 16-bit colour; save it as 8-bit colours or as label values", str(path))
         return _pack(values), True, None
     if picture.palette is not None:
-        colours = _pack(picture.palette.astype(np.int32))
-        shown = colours[values.clip(max=len(colours) - 1)]
-        # black, which is the background everywhere else, is not index 0 in what optimisers and Pillow's GIFs have
-        return (shown, True, None) if colours[0] and not shown.all() else (values, False, colours)
+        return values, False, _pack(picture.palette.astype(np.int32))
     values = values[..., 0] if pixels.ndim == 3 else values
     return values, False, _GREYS if values.max() <= 255 else None
 
@@ -250,6 +250,9 @@ def read_pictures(
         findings.warning("mask is a JPEG, which changes label values around edges", case.label.name)
     if mask_picture.transparent:
         findings.warning("mask is partly transparent; transparency was not looked at", case.label.name)
-    if instances:
-        return Content([image], interior_and_boundary(values, findings), instances=values)
-    return Content([image], values, colour, palette)
+    content = Content([image], values, colour, palette)
+    if not instances:
+        return content
+    colours = content.colours if content.by_colour else None
+    objects = values if colours is None else colours
+    return Content([image], interior_and_boundary(objects, findings), instances=objects)

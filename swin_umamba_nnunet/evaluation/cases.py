@@ -99,7 +99,8 @@ def find_label_files(
     if not folder.is_dir():
         raise EvaluationError(f"the {role} folder {folder} does not exist; expected a folder of label files")
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    wanted = (f".{file_ending.lstrip('.')}",) if file_ending else FILE_ENDINGS
+    dot = "." if file_ending and file_ending[0].isalnum() else ""  # png means .png, and _seg.png itself
+    wanted = (dot + file_ending,) if file_ending else FILE_ENDINGS
     by_ending = {
         ending: paths
         for ending in wanted

@@ -36,8 +36,9 @@ def test_resources():
     row = Row("A", num_gpus=2, slurm={"time": 60})
     wanted = {"time": 60, "cpus_per_task": 8, "job_name": "swin-umamba-benchmark", "partition": "p"}
     assert slurm.resources({"time": 30, "partition": "p"}, row, "cpu") == wanted
-    assert slurm.resources({}, row, "cuda")["gpus_per_node"] == 2
-    assert "gpus_per_node" not in slurm.resources({"gres": "gpu:a100:2"}, row, "cuda")
+    assert [slurm.resources(asked, row, "cuda")["gpus_per_node"] for asked in ({}, {"gpus_per_node": 0})] == [2, 0]
+    other = {"additional_parameters": {"gres": "gpu:a100:2"}}
+    assert "gpus_per_node" not in slurm.resources(other, row, "cuda")
 
 
 def test_one_array_per_set_of_resources(plan, cluster):

@@ -111,6 +111,8 @@ def test_without_a_dataset_json_every_label_found_is_a_class(pictures, drawn, ov
 
 def test_a_sheet_in_pages(pictures, overlay, monkeypatch):
     monkeypatch.setattr(verb, "_ROWS_PER_SHEET", 2)
+    (pictures / "pred_overlay").mkdir()
+    (pictures / "pred_overlay/sheet_03.png").touch()  # of more cases
     overlay(0, pictures, "--sheet")
     assert written(pictures / "pred_overlay") == ["sheet_01.png", "sheet_02.png"]
 

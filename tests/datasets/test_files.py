@@ -30,15 +30,11 @@ def test_hidden_files_and_other_endings_do_not_count(tmp_path_factory):
     )
     (tmp_path / "folder.png").mkdir()
     _touch(elsewhere, "P1/f.png")
-    for link, place in (("x/linked", elsewhere), ("circle", tmp_path), ("lost.png", "nowhere")):
+    for link, place in ((".x", elsewhere), ("x/linked", elsewhere), ("circle", tmp_path), ("lost.png", "nowhere")):
         (tmp_path / link).symlink_to(place)
     (elsewhere / "circle").symlink_to(tmp_path.parent)
     found = [path.relative_to(tmp_path).as_posix() for path in _files.list_files(tmp_path, ENDINGS)]
     assert found == ["B.PNG", "a.png", "lost.png", "x/e f.png", "x/linked/P1/f.png"]
-
-
-def test_the_longest_ending_counts(tmp_path):
-    assert _files.stem_of(tmp_path / "scan.v2.NII.GZ", ENDINGS) == "scan.v2"
 
 
 @pytest.mark.parametrize(
@@ -94,12 +90,9 @@ def test_masks_find_their_images(images, masks, matched):
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("a", "a"),
-        ("x/a b", "x_a_b"),
+        ("x/a b.v2", "x_a_b_v2"),
         ("Münze ü", "Münze_ü"),
         ("cafe\u0301", "café"),
-        ("a.v2", "a_v2"),
-        ("图像1", "图像1"),
         ("..", "case"),
     ],
 )

@@ -138,7 +138,7 @@ def _save_indexed(source, *palettes):
 @pytest.mark.parametrize(
     ("label", "palettes"),
     [
-        (["foreground=2"], [(BLACK, BLACK, RED)] * 4),
+        (["background=1", "foreground=0"], [(RED, BLACK)] * 4),
         (["foreground=#800000"], [(BLACK, (1, 1, 1), RED), (RED, BLACK)] * 2),
         ([], [(WHITE, BLACK)] * 4),  # as Pillow writes a GIF
         ([], [(BLACK, WHITE), (WHITE, BLACK)] * 2),

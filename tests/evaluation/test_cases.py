@@ -124,9 +124,9 @@ def test_cases_are_paired_by_name_whatever_the_ending(tmp_path):
 
 
 def test_file_ending_picks(tmp_path):
-    truth = touch(tmp_path / "gt", "a.png", "a.nii.gz")
-    for ending in (".nii.gz", "nii.gz"):
-        assert pair_cases(truth, truth, file_ending=ending).cases == [CasePair("a", *[truth / "a.nii.gz"] * 2)]
+    truth = touch(tmp_path / "gt", "a.png", "a_s.nii.gz")
+    for ending, name in (("nii.gz", "a_s"), ("_s.nii.gz", "a")):
+        assert pair_cases(truth, truth, file_ending=ending).cases == [CasePair(name, *[truth / "a_s.nii.gz"] * 2)]
     with refused("prediction", tmp_path / "nowhere", "exist"):
         pair_cases(truth, tmp_path / "nowhere", file_ending=".png")
 
