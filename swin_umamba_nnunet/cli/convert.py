@@ -147,8 +147,8 @@ def _dataset_name(args: argparse.Namespace, published: str) -> str:
     number = int(published[7:10]) if args.dataset_id is None else args.dataset_id
     if not 1 <= number <= 999:
         raise UserError(f"-d {number}: nnU-Net's dataset numbers go from 1 to 999")
-    source = re.sub(r"[^A-Za-z0-9_-]+", "_", args.source.expanduser().absolute().name).strip("_")
-    name = re.sub(r"^Dataset\d{3}_", "", (published or source) if args.name is None else args.name)
+    source = re.sub(r"[^A-Za-z0-9_-]+", "_", published or args.source.expanduser().absolute().name).strip("_")
+    name = re.sub(r"^Dataset\d{3}_", "", source if args.name is None else args.name)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(
             f'-n "{name}": a dataset\'s name has letters (a to z), digits, - and _ only; choose one with -n'

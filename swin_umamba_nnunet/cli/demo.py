@@ -198,16 +198,18 @@ def _do(folder: Path, run: "Run", device: str, begin: Callable[..., None]) -> No
     from swin_umamba_nnunet.benchmark import prepare, run_job
     from swin_umamba_nnunet.benchmark.process import Interrupted, describe_exit, run_child
     from swin_umamba_nnunet.benchmark.runner import shown, wrapped
-    from swin_umamba_nnunet.datasets.brain import SLABS, write_brain_dataset
+    from swin_umamba_nnunet.datasets.brain import FILE_ENDING, SLABS, write_brain_dataset
     from swin_umamba_nnunet.pictures.overlay import overview
 
     if not (folder / "nnUNet_raw" / run.dataset).exists():
         begin("data")
         write_brain_dataset(folder / "nnUNet_raw")
+    data, log = folder / "nnUNet_preprocessed" / run.dataset, folder / "logs" / "plan.log"
+    # what nnU-Net writes last of a case, and last of all: a training without the masks fails as it validates
+    made = ("nnUNetPlans_2d/{}.pkl", "gt_segmentations/{}" + FILE_ENDING)
     cases = [slab.case for slab in SLABS if not slab.held_out]
-    data, log = folder / "nnUNet_preprocessed" / run.dataset / "nnUNetPlans_2d", folder / "logs" / "plan.log"
     again = "once that is put right, run the same command again to go on"
-    if not all((data / f"{case}.pkl").is_file() for case in cases):  # which nnU-Net writes last of a case
+    if not all((data / file.format(case)).is_file() for file in made for case in cases):
         begin("plan", _PLAN)
         code = run_child(wrapped(_PLAN), {}, log, echo=True)
         if code != 0:

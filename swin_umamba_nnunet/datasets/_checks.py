@@ -188,8 +188,8 @@ def inspect(conversion: Conversion, threads: int = 8, skip_bad: bool = False) ->
     measured = {name: each for name, each in measured.items() if name not in left_out}
     _judge_duplicates(cases, measured, findings)
     training = [case.part for case in cases if case.part != "test"]
-    if not training:
-        findings.error("there is no training case; nnU-Net needs images with masks to train on")
+    if "train" not in training:
+        findings.error("there is no training case; nnU-Net needs images with masks to train on, not only to validate")
     elif len(training) < DEFAULT_FOLDS and "val" not in training and not conversion.folds:
         findings.warning(
             f"{plural(len(training), 'training case')} cannot make the {DEFAULT_FOLDS} folds that nnU-Net draws: train "

@@ -138,6 +138,7 @@ def write_dataset(
         verdict = check(unfinished, threads)
         if not verdict.passed:
             raise ConversionError(f"nnU-Net's integrity check does not accept the result: {verdict.summary}")
+        check_target(target, conversion.source, overwrite)  # another may have taken the number meanwhile
     return verdict
 
 
@@ -149,7 +150,7 @@ def check_place(path: Path) -> None:
 
 
 def check_target(target: Path, source: Path, overwrite: bool) -> None:
-    """See whether a dataset can go to `target`, before the work (and before writing, once more).
+    """See whether a dataset can go to `target`, before the work (and again before and after writing).
 
     Raises:
         ConversionError: the place is taken, its number is, its name is too long, or the source lies in it.

@@ -120,6 +120,10 @@ def _archive_parts(source: Path) -> dict[Part, PartFolders]:
             if len(several) > 1:
                 names = ", ".join(folder.name for folder in several)
                 raise ConversionError(f"{source} has several folders for {part}: {names}; give one year's at a time")
+        if masks and not images:
+            raise ConversionError(
+                f"{masks[0]} has no folder of its images beside it (named ..._Data or ..._Input); unpack them there too"
+            )
         if images:
             inner = [_files.inner(folder, folder.name) for folder in (*images, *masks)]
             parts[part] = PartFolders(inner[0], inner[1] if masks else None)

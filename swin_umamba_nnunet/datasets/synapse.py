@@ -119,8 +119,12 @@ def _list(source: Path, findings: Findings) -> tuple[dict[str, list[Path]], dict
     if not numbered:
         raise ConversionError(f"{train} has no files such as case0005_slice000.npz")
     _judge_gaps(numbered, source, findings)
-    of_test = _named(test, ".h5", _VOLUME, "a test volume", findings) if test else ()
-    volumes = {match[1].lower(): path for match, path in of_test}
+    volumes: dict[str, Path] = {}
+    for match, path in _named(test, ".h5", _VOLUME, "a test volume", findings) if test else ():
+        name = match[1].lower()
+        if name in volumes:
+            findings.error("the same test volume twice", f"{path.name} and {volumes[name].name}", name)
+        volumes[name] = path
     if not volumes:
         findings.warning("no test volumes (test_vol_h5/case0001.npy.h5 and so on) were found")
     return {name: [of_case[n] for n in sorted(of_case)] for name, of_case in sorted(numbered.items())}, volumes

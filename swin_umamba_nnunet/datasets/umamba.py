@@ -266,7 +266,12 @@ def _instances(source: Path, tests: list[str], findings: Findings) -> dict[str, 
         findings.warning("no folder of instance masks (labelsVal-instance-mask): F1 of the cells cannot be computed")
         return {}
     files = _files.list_files(folders[0], _INSTANCE_ENDINGS, "*")
-    by_case = {_files.stem_of(path, _INSTANCE_ENDINGS).removesuffix(INSTANCE_SUFFIX): path for path in files}
+    by_case: dict[str, Path] = {}
+    for path in files:
+        name = _files.stem_of(path, _INSTANCE_ENDINGS).removesuffix(INSTANCE_SUFFIX)
+        if name in by_case:
+            findings.error("several instance masks for one test image", f"{path.name} and {by_case[name].name}", name)
+        by_case[name] = path
     for name in tests:
         if name not in by_case:
             findings.error(f"test image without an instance mask in {folders[0].name}", case=name)

@@ -6,6 +6,7 @@ needs the authors' code.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ TRAINER_OF_NETWORK = {
     "umamba_enc_2024_01": "nnUNetTrainerUMambaEncPaper",
 }
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+_FOLD = re.compile(r"fold_(\d+|all)")  # nnU-Net predicts with no others, such as copies called "fold_0 (1)"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def import_model(
 def _find(source: Path) -> tuple[Path, dict[str, Path]]:
     """The folder plans are looked for in, and the checkpoint of each fold by the name of the fold's folder."""
     if source.is_file():
-        in_fold = source.parent.name.startswith("fold_")
+        in_fold = _FOLD.fullmatch(source.parent.name)
         folder = source.parent.parent if in_fold else source.parent
         return folder, {source.parent.name if in_fold else "fold_0": source}
     if not source.is_dir():
@@ -149,7 +151,7 @@ def _find(source: Path) -> tuple[Path, dict[str, Path]]:
     files = {}
     for fold in sorted(source.glob("fold_*")):
         there = [fold / name for name in CHECKPOINTS if (fold / name).is_file()]
-        if there:
+        if there and _FOLD.fullmatch(fold.name):
             files[fold.name] = there[0]
     if not files:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,9 +45,11 @@ class Nnunet(Steps):
 
     def plan(self, folder):
         preprocessed = Path(self.environments[-1]["nnUNet_preprocessed"], DATASET)
-        (preprocessed / "nnUNetPlans_2d").mkdir(parents=True)
-        for slab in SLABS:
-            (preprocessed / "nnUNetPlans_2d" / f"{slab.case}.pkl").touch()
+        for made in ("nnUNetPlans_2d/{}.pkl", "gt_segmentations/{}.nii.gz"):
+            for slab in SLABS:
+                file = preprocessed / made.format(slab.case)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
         (preprocessed / "dataset.json").write_text(DESCRIPTION)
         plans = {"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}}
         dump(preprocessed / "nnUNetPlans.json", plans)
@@ -148,6 +151,10 @@ def test_a_failing_command_stops_the_demo(unseen, demo, refused, tmp_path, step)
     assert unseen.did()[-1] == step
     unseen.at.clear()
     demo(0, tmp_path)  # the folder is free again
+    unseen.did()
+    shutil.rmtree(tmp_path / "nnUNet_preprocessed" / DATASET / "gt_segmentations")  # what nnU-Net's planner writes last
+    demo(0, tmp_path)
+    assert unseen.did() == ALL[:1]
 
 
 def test_a_low_score_is_a_failure_of_the_default_trainer(unseen, demo, refused, tmp_path, monkeypatch):

@@ -45,6 +45,12 @@ def test_the_archives_own_folders(tmp_path, inspected, images, masks, other_task
     inspection = inspected(Isic(), tmp_path)
     assert not inspection.errors
     assert [case.part for case in inspection.cases] == ["train", "val", "test"]
+    training = masks.format("Training")
+    (tmp_path / images.format("Training").partition("/")[0]).rename(tmp_path / "Training_Data (1)")
+    with raises(ConversionError, training):
+        Isic().conversion(tmp_path)
+    (tmp_path / training).rename(tmp_path / "elsewhere")
+    assert "no training case" in str(inspected(Isic(), tmp_path).errors)
 
 
 def test_two_years_at_once_are_refused(tmp_path):

@@ -61,7 +61,10 @@ def test_a_missing_last_slice_is_known_from_the_list(tmp_path, inspected, refuse
     assert refused(Synapse(), tmp_path).detail == "case0006_slice002.npz"
 
 
-def test_a_case_in_training_and_test(tmp_path):
+def test_a_case_in_training_and_test_or_twice(tmp_path, refused):
+    first = write_synapse(tmp_path / "twice") / "test_vol_h5/case0001.npy.h5"
+    first.with_name("case0001.h5").write_bytes(first.read_bytes())
+    assert_names(refused(Synapse(), tmp_path / "twice"), first.name, "case0001.h5")
     with raises(ConversionError, "case0005 is in train_npz and in test_vol_h5"):
         Synapse().conversion(write_synapse(tmp_path, train=(5, 6), test=(5,)))
 

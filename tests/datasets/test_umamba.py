@@ -126,7 +126,9 @@ def test_a_folder_in_a_folder(tmp_path):
     assert len(UMamba().conversion(tmp_path / "Dataset703_NeurIPSCell").cases) == 5
 
 
-def test_without_instance_masks_it_is_said(tmp_path, reported):
+def test_instance_masks_that_are_missing_or_twice(tmp_path, reported):
     source = write_umamba_703(tmp_path)
+    save(source / "labelsVal-instance-mask/cell_00003.png", blob())
+    assert_names(reported(UMamba(), source), "several", "cell_00003.png")
     (source / "labelsVal-instance-mask").rename(source / "elsewhere")
     assert "F1 of the cells cannot be computed" in reported(UMamba(), source)

@@ -30,6 +30,13 @@ def test_what_nnunet_does_not_accept_is_not_put_in_place(tmp_path, inspection):
         write_dataset(inspection, tmp_path / "raw" / NAME, check=refuse)
     assert list((tmp_path / "raw").iterdir()) == []
 
+    def taken(folder, processes):
+        (tmp_path / "raw/Dataset001_Other").mkdir()
+        return Verdict(True, "")
+
+    with raises(ConversionError, "already has Dataset001_Other"):
+        write_dataset(inspection, tmp_path / "raw" / NAME, check=taken)
+
 
 @pytest.mark.parametrize(
     ("taken", "message"),

@@ -79,6 +79,8 @@ def test_one_channel_of_logits_is_a_region(tmp_path):
 
 def test_the_present_format_is_written_and_the_old_files_are_untouched(released, tmp_path):
     source = released("umamba_bot", narrow=True, folds=("fold_0", "fold_1"))
+    (source / "fold_0 (1)").mkdir()  # a copy, as file managers call it
+    (source / "fold_0 (1)/checkpoint_final.pth").touch()
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     report = import_model(source, tmp_path / "model")
     assert {path: path.read_bytes() for path in before} == before
