@@ -148,7 +148,16 @@ class NetworkTrainer(Replay, SafeCheckpoints, GuardedStep, nnUNetTrainer):
     # ------------------------------------------------------------------------------------------------- recipe
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """nnU-Net's SGD, and its polynomial decay over the schedule."""
+        """nnU-Net's SGD, and its polynomial decay over the schedule.
+
+        Raises:
+            ValueError: a training longer than its schedule, beyond which the polynomial is a complex number.
+        """
+        if self.num_epochs > self.schedule_length():
+            raise ValueError(
+                f"{type(self).__name__} has num_epochs = {self.num_epochs}, but its learning rate reaches zero after "
+                f"schedule_epochs = {self.schedule_epochs}; set that to None for a schedule as long as the training"
+            )
         self.exclude_idle_heads()
         optimizer, _ = super().configure_optimizers()
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.schedule_length())

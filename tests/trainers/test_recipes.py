@@ -185,6 +185,12 @@ def test_plans_are_read_only(name, patch, configuration, make_trainer):
         assert np.isfinite(trainer.train_step(make_batch(trainer))["loss"])
 
 
+def test_no_training_goes_on_after_its_polynomial(ready):
+    """Beyond its end the rate is a complex number, which the optimiser trips over after all these epochs."""
+    with raises(ValueError, BOT, "num_epochs = 1001", "schedule_epochs = 1000", "None"):
+        ready("nnUNetTrainerUMambaBot_first100", num_epochs=1001)
+
+
 def test_plans_of_a_residual_encoder(make_trainer):
     """Their blocks count as U-Mamba's."""
     blocks = {"n_conv_per_stage": "absent", "n_blocks_per_stage": [1, 3, 4], "n_conv_per_stage_decoder": [1, 1]}
