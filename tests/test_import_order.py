@@ -111,28 +111,28 @@ def test_the_basement_imports_no_torch():
 
 def test_networks_import_nothing_heavy():
     """Import and forward pass work where torch is all there is; a backend that is not named is an error, then."""
-    code = (
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] in {ABSENT!r}:\n"
-        "            raise ImportError(f'{name} is hidden by this test')\n"
-        "import torch\n"
-        f"loaded = [name for name in {ABSENT!r} if name in sys.modules]\n"
-        "for name in [n for n in sys.modules if n.split('.')[0] in loaded]: del sys.modules[name]\n"
-        "sys.meta_path.insert(0, Absent())\n"
-        "from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD\n"
-        "import swin_umamba_nnunet.blocks, swin_umamba_nnunet.ops, swin_umamba_nnunet.pretrained\n"
-        "from swin_umamba_nnunet.ops import BackendUnavailableError\n"
-        "network = SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2, backend='reference')\n"
-        "assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 2, 4, 4)\n"
-        "try:\n"
-        "    SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2)(torch.zeros(1, 1, 4, 4))\n"
-        "except BackendUnavailableError as error:\n"
-        "    assert 'numba' in str(error), error\n"
-        "else:\n"
-        "    raise AssertionError('no error')\n"
-        f"assert not [name for name in {ABSENT!r} if name in sys.modules]\n"
-    )
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {ABSENT!r}:
+            raise ImportError(name + ' is hidden by this test')
+import torch
+loaded = [name for name in {ABSENT!r} if name in sys.modules]
+for name in [n for n in sys.modules if n.split('.')[0] in loaded]: del sys.modules[name]
+sys.meta_path.insert(0, Absent())
+from swin_umamba_nnunet.networks import SwinUMamba, SwinUMambaD
+import swin_umamba_nnunet.blocks, swin_umamba_nnunet.ops, swin_umamba_nnunet.pretrained
+from swin_umamba_nnunet.ops import BackendUnavailableError
+network = SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2, backend='reference')
+assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 2, 4, 4)
+try:
+    SwinUMambaD(1, 2, depths=(1, 1), width=8, d_state=2)(torch.zeros(1, 1, 4, 4))
+except BackendUnavailableError as error:
+    assert 'numba' in str(error), error
+else:
+    raise AssertionError('no error')
+assert not [name for name in {ABSENT!r} if name in sys.modules]
+"""
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -19,8 +19,8 @@ from swin_umamba_nnunet._text import (
     table,
 )
 
-HARMLESS = ("liver", "foie gras", "\u809d\u810f", "e\u0301", "\U0001f469\u200d\u2695\ufe0f", "a=b", "T1-w", "50 %", "")
-FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\uff1d1", "'=1", "''-")
+HARMLESS = ("liver", "\u809d\u810f", "e\u0301", "\U0001f469\u200d\u2695\ufe0f", "a=b", "50 %", "")
+FORMULAS = ("=1+1", "+1", "-1", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\uff1d1", "'=1", "''-")
 ACTING = ("\x00", "\x07", "\x08", "\x1b[31m", "\x7f", "\x9b2J", "\r", "\u202e", "\u2066", "\u200f", "\u2028", "\ud800")
 
 

@@ -126,7 +126,7 @@ class SafeCheckpoints:
     def on_train_end(self) -> None:
         """As nnU-Net's, which deletes the latest checkpoint; so does this the one before it."""
         super().on_train_end()  # type: ignore[misc]
-        if self.local_rank == 0:
+        if self.local_rank == 0 and not self.disable_checkpointing:
             Path(self.output_folder, PREVIOUS).unlink(missing_ok=True)
 
 

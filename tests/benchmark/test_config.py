@@ -19,10 +19,22 @@ def problems(**settings):
 def test_a_file_and_its_defaults(tmp_path):
     file = tmp_path / "bench.toml"
     file.write_text(
-        'output = "b"\ndatasets = [901, "Dataset902_X"]\nfolds = [0, "1", "all"]\nseeds = [0, 7]\n'
-        'baseline = "ResEnc"\n[[trainers]]\nname = "nnUNetTrainer"\n[[trainers]]\nname = "nnUNetTrainer"\n'
-        'plans = "nnUNetResEncUNetLPlans"\nlabel = "ResEnc"\nslurm = {mem = "48GB"}\n'
-        '[slurm]\nadditional_parameters = {reservation = "r"}\n'
+        """
+output = "b"
+datasets = [901, "Dataset902_X"]
+folds = [0, "1", "all"]
+seeds = [0, 7]
+baseline = "ResEnc"
+[[trainers]]
+name = "nnUNetTrainer"
+[[trainers]]
+name = "nnUNetTrainer"
+plans = "nnUNetResEncUNetLPlans"
+label = "ResEnc"
+slurm = {mem = "48GB"}
+[slurm]
+additional_parameters = {reservation = "r"}
+"""
     )
     config = build_config(read_file(file))
     assert config.datasets == (901, "Dataset902_X")

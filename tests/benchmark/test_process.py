@@ -44,12 +44,12 @@ def test_exit_code_environment_and_log(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("by", ["stop", "Ctrl-C"])
 def test_an_end_ends_children_and_grandchildren(tmp_path, monkeypatch, by):
     stop, pids = threading.Event(), []
-    code = (
-        "import os, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print(f'{os.getpid()} {child.pid}')\n"
-        "time.sleep(60)\n"
-    )
+    code = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+print(f'{os.getpid()} {child.pid}')
+time.sleep(60)
+"""
 
     def look(text):  # called at every look, with what there is to show
         if text:
@@ -107,12 +107,12 @@ def test_a_child_does_not_outlive_a_killed_runner(tmp_path):
         "print(os.getpid(), flush=True)\n"
         "time.sleep(60)"
     )
-    runner = (
-        "import os, subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True, stdout=subprocess.PIPE)\n"
-        "print(child.stdout.readline().decode(), flush=True)\n"
-        "os.kill(os.getpid(), 9)\n"
-    )
+    runner = f"""
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True, stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), flush=True)
+os.kill(os.getpid(), 9)
+"""
     assert run_child(python(runner), {}, tmp_path / "log") == -9
     wait_for_the_end_of(tail(tmp_path / "log", 1))
 

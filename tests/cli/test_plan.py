@@ -199,14 +199,14 @@ def test_growing_without_augmentation_workers(folder, plan, monkeypatch, plans_n
 @pytest.mark.slow
 def test_nnunet_trains_with_them(workspace):
     """On the data preprocessed for the dataset's own plans, with the batch of the new ones and recomputation."""
-    source = (
-        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch\n\n\n"
-        "class BriefPlanned(nnUNetTrainerSwinUMambaDScratch):\n"
-        f"    network_settings = {TINY!r}\n"
-        "    num_epochs = num_iterations_per_epoch = num_val_iterations_per_epoch = 1\n\n"
-        "    def perform_actual_validation(self, save_probabilities=False):\n"
-        "        print('recomputes', self.network.encoder.layers[0].gradient_checkpointing, 'batch', self.batch_size)\n"
-    )
+    source = f"""
+from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaDScratch
+class BriefPlanned(nnUNetTrainerSwinUMambaDScratch):
+    network_settings = {TINY!r}
+    num_epochs = num_iterations_per_epoch = num_val_iterations_per_epoch = 1
+    def perform_actual_validation(self, save_probabilities=False):
+        print('recomputes', self.network.encoder.layers[0].gradient_checkpointing, 'batch', self.batch_size)
+"""
     (workspace.folder / "own" / "planned.py").write_text(source)
     verb = ("swin-umamba", "plan", "-d", "901", "--trainer", "BriefPlanned", "-o", "Fitted")
     workspace.ok(*verb, "--gpu-memory", "1.1G", "--gradient-checkpointing", "--grow")

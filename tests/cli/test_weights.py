@@ -145,13 +145,11 @@ def test_a_file_for_other_trainers_says_which_one_fits(said, saved):
 
 def test_a_trainer_of_the_users_own_is_known_by_what_it_is_built_on(published, save, tmp_path, monkeypatch, said):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "my_weights_trainers.py").write_text(
-        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
-        "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
-        "    pass\n"
-        "class nnUNetTrainerMineSmall(nnUNetTrainerSwinUMambaD):\n"
-        "    imagenet_weights = 'vmamba_small_v0'\n"
-    )
+    (tmp_path / "mine" / "my_weights_trainers.py").write_text("""
+from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD
+class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD): pass
+class nnUNetTrainerMineSmall(nnUNetTrainerSwinUMambaD): imagenet_weights = 'vmamba_small_v0'
+""")
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "mine"))
     path = published(folder=cache_folder())
     assert said(0, "path", "nnUNetTrainerMine").out == f"{path}\n"

@@ -82,33 +82,36 @@ def test_refusals(refused, checkpoint, tmp_path):
         adapt_checkpoint(file, 3, tmp_path / "new.pth")
 
 
+OWN_TRAINERS = """
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import ones
+from torch.nn import BatchNorm2d, Parameter
+from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD
+class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):
+    network_settings = {'width': 48}
+class nnUNetTrainerWithBatchNorm(nnUNetTrainerSwinUMambaD):
+    @staticmethod
+    def build_network_architecture(*arguments):
+        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)
+        network.bn = BatchNorm2d(5)
+        return network
+class nnUNetTrainerWithAScalePerChannel(nnUNetTrainerSwinUMambaD):
+    @staticmethod
+    def build_network_architecture(*arguments):
+        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)
+        network.scale = Parameter(ones(arguments[2]))
+        return network
+class nnUNetTrainerOfAnotherKind(nnUNetTrainer):
+    pass
+"""
+
+
 @pytest.fixture
 def own_trainers(tmp_path, monkeypatch):
     """A folder of the user's, with the trainers that README shows how to write."""
     folder = tmp_path / "my_trainers"
     folder.mkdir()
-    (folder / "my_adapted_trainers.py").write_text(
-        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
-        "from torch import ones\n"
-        "from torch.nn import BatchNorm2d, Parameter\n"
-        "from swin_umamba_nnunet.trainers import nnUNetTrainerSwinUMambaD\n"
-        "class nnUNetTrainerMine(nnUNetTrainerSwinUMambaD):\n"
-        "    network_settings = {'width': 48}\n"
-        "class nnUNetTrainerWithBatchNorm(nnUNetTrainerSwinUMambaD):\n"
-        "    @staticmethod\n"
-        "    def build_network_architecture(*arguments):\n"
-        "        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)\n"
-        "        network.bn = BatchNorm2d(5)\n"
-        "        return network\n"
-        "class nnUNetTrainerWithAScalePerChannel(nnUNetTrainerSwinUMambaD):\n"
-        "    @staticmethod\n"
-        "    def build_network_architecture(*arguments):\n"
-        "        network = nnUNetTrainerSwinUMambaD.build_network_architecture(*arguments)\n"
-        "        network.scale = Parameter(ones(arguments[2]))\n"
-        "        return network\n"
-        "class nnUNetTrainerOfAnotherKind(nnUNetTrainer):\n"
-        "    pass\n"
-    )
+    (folder / "my_adapted_trainers.py").write_text(OWN_TRAINERS)
     monkeypatch.setenv("nnUNet_extTrainer", str(folder))
     return folder
 

@@ -29,7 +29,6 @@ from tests.speed.record import (
     LAUNCHES,
     MAMBA_SSM,
     OWN,
-    PLAIN_GLUE,
     SAVED,
     SCAN,
     SEQUENCE,
@@ -94,15 +93,8 @@ def test_a_group_that_cannot_begin_says_why(gpu):
     assert (code, problems(file)) == (1, {"values": "ImportError: no such module here"})
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (MemoryError(), "out of memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
-    ],
-)
-def test_problems_in_one_clause(error, words):
-    assert problem_of(error) == words
+def test_problems_in_one_clause():
+    assert problem_of(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")) == "out of memory"
 
 
 def test_time_that_is_up_is_no_failure(gpu):
@@ -176,9 +168,6 @@ def jobs(monkeypatch):
 def test_what_the_targets_need_comes_first_and_what_compiles_last(jobs):
     kernels, networks = jobs["kernels"], jobs["networks"]
     assert [f.what for f in kernels[:8]] == [LAUNCHES] * 8
-    first = [f for f in kernels[:40] if (f.what, f.size) == (CORE, (320, 320))]
-    assert len(first) == 4 * 3 * 2  # stages, pipelines, passes
-    assert len([f for f in kernels if f.what == LAUNCHES]) == 8 + 4 * 8
     assert {f.what for f in kernels} == {LAUNCHES, SCAN, CORE, BLOCK}
     assert [f.pipeline for f in networks[:3]] == [FUSED, OWN, MAMBA_SSM]
     compiled = [f.mode == COMPILED for f in networks]
@@ -193,7 +182,6 @@ def test_what_is_not_installed_is_named(jobs, monkeypatch):
     (said,) = left_out.run()
     assert said.skipped
     assert_names(said.line(), "UMambaBot", "PlainConvUNet", "trainers", "nnunetv2")
-    assert len(check.groups("networks", made_up.document([]))) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,11 +189,9 @@ def test_what_is_not_installed_is_named(jobs, monkeypatch):
     [
         (made_up.scan_figure(SCAN, passes="forward"), KERNELS[:2]),
         (made_up.scan_figure(SCAN, passes=BACKWARD), KERNELS),
-        (made_up.scan_figure(pipeline=OWN), KERNELS),
         (made_up.scan_figure(pipeline=MAMBA_SSM), ()),
         (made_up.scan_figure(passes=SAVED), ()),
         (made_up.scan_figure(BLOCK, passes=BOTH), KERNELS + GLUE_KERNELS),
-        (made_up.scan_figure(BLOCK, pipeline=PLAIN_GLUE), KERNELS),
         (made_up.network_figure(passes=INFERENCE), KERNELS[:2] + GLUE_KERNELS[:1]),
         (made_up.network_figure("PlainConvUNet"), ()),
     ],
@@ -225,9 +211,8 @@ def test_a_cpu(monkeypatch):
     monkeypatch.setattr(plan, "worst_error", lambda *_: 1e-2)
     (result,) = first.run()
     assert_names(result.problem, "1.0e-02", "1e-05")
-    assert {job.stands_for.what for job in jobs if isinstance(job.stands_for, Figure)} >= {
-        *(SCAN, CORE, SEQUENCE, "SwinUMamba", "SwinUMambaD")
-    }
+    timed = {job.stands_for.what for job in jobs if isinstance(job.stands_for, Figure)}
+    assert timed >= {SCAN, CORE, SEQUENCE, "SwinUMamba", "SwinUMambaD"}
 
 
 def test_other_processes_are_told(monkeypatch):

@@ -32,12 +32,11 @@ FAMILIES = [record.name for record in TRAINERS if not (record.pretrained or "wid
 def test_recipe(record, ready):
     trainer = ready(record.name)
     (group,) = trainer.optimizer.param_groups
+    recipe, expected = ("lr", "betas", "eps", "weight_decay"), (1e-4, (0.9, 0.999), 1e-5, 0.05)
     if isinstance(trainer, UMambaTrainer):  # nnU-Net's own
         recipe, expected = ("lr", "momentum", "nesterov", "weight_decay"), (1e-2, 0.99, True, 3e-5)
     elif isinstance(trainer, VMUNetTrainer):
-        recipe, expected = ("lr", "betas", "eps", "weight_decay"), (1e-3, (0.9, 0.999), 1e-8, 1e-2)
-    else:
-        recipe, expected = ("lr", "betas", "eps", "weight_decay"), (1e-4, (0.9, 0.999), 1e-5, 0.05)
+        expected = 1e-3, (0.9, 0.999), 1e-8, 1e-2
     assert type(trainer.optimizer) is (torch.optim.SGD if "momentum" in recipe else torch.optim.AdamW)
     assert tuple(group[key] for key in recipe) == expected
     assert {id(p) for p in group["params"]} == {id(p) for p in trainer.network.parameters()}
