@@ -81,8 +81,8 @@ def test_files_that_end_in_their_header(tmp_path, name, left):
 
 @pytest.mark.parametrize(("name", "compressed"), [each for each in FORMATS if each[1]])
 def test_a_flipped_bit_in_compressed_voxels(tmp_path, name, compressed):
-    """ITK returns other numbers for most of these."""
-    path = write(tmp_path / name, RANDOM.integers(0, 3, (8, 20, 20)).astype(np.uint8), compressed)
+    """ITK returns other numbers for most of these.  (Of a few small numbers zlib's sum is the same now and then.)"""
+    path = write(tmp_path / name, RANDOM.integers(0, 250, (8, 20, 20)).astype(np.uint8), compressed)
     header = read_header(path)
     content = header.data.read_bytes()
     for place in range(len(content) - 8 * 40, len(content) - 8, 40):
