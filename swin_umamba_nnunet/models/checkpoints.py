@@ -207,7 +207,8 @@ def write_by(save: Callable[[Any], None], path: Path) -> None:
     """
     content = io.BytesIO()
     save(content)
-    path.write_bytes(content.getbuffer())
+    with content.getbuffer() as view:
+        path.write_bytes(view)
 
 
 @contextlib.contextmanager
