@@ -207,8 +207,7 @@ def write_by(save: Callable[[Any], None], path: Path) -> None:
     """
     content = io.BytesIO()
     save(content)
-    with content.getbuffer() as view:
-        path.write_bytes(view)
+    path.write_bytes(content.getvalue())
 
 
 @contextlib.contextmanager
